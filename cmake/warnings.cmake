@@ -1,0 +1,13 @@
+# isthmus_flags: warnings and sanitizers as one target, linked privately by all of ours.
+add_library(isthmus_flags INTERFACE)
+target_compile_options(isthmus_flags INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor)
+option(ISTHMUS_WERROR "Warnings are errors" OFF)
+if(ISTHMUS_WERROR)
+  target_compile_options(isthmus_flags INTERFACE -Werror)
+endif()
+if(ISTHMUS_SANITIZE)
+  list(JOIN ISTHMUS_SANITIZE "," ISTHMUS_SANITIZE_FLAG)
+  target_compile_options(isthmus_flags INTERFACE -fsanitize=${ISTHMUS_SANITIZE_FLAG}
+                                                 -fno-omit-frame-pointer -fno-sanitize-recover=all)
+  target_link_options(isthmus_flags INTERFACE -fsanitize=${ISTHMUS_SANITIZE_FLAG})
+endif()

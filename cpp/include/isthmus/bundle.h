@@ -1,0 +1,146 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "isthmus/export.h"
+#include "isthmus/options.h"
+#include "isthmus/signature.h"
+#include "isthmus/tensor.h"
+
+namespace isthmus {
+
+/// A file of a bundle: path relative to the root (forward slashes), bytes, lower-case hex SHA-256.
+struct FileEntry {
+  std::string path;
+  std::uint64_t size = 0;
+  std::string sha256;
+};
+
+/// |actual - reference| <= atol + rtol * |reference|, element by element.
+struct Tolerance {
+  double atol = 0;
+  double rtol = 0;
+};
+
+/// How far eager float32 is from eager float64 on the goldens, for one output.
+struct NoiseFloor {
+  double max_abs = 0;  ///< largest absolute difference
+  double rms = 0;      ///< root mean square difference
+  std::string method;  ///< "float64", or the documented fall-back "ulp"
+};
+
+/// A native library that registers operators, and the namespaces it brings.
+struct OpLibrary {
+  std::string op_namespace;  ///< "torchvision" for "torchvision::nms"
+  std::string library;       ///< file name as seen at export; may be empty
+};
+
+/// One executable form of the model.
+struct Artifact {
+  std::string name;                     ///< unique in the bundle, e.g. "torchscript-cpu-fp32"
+  std::string format;                   ///< "torchscript", "onnx", "aoti"
+  std::string device;                   ///< device type it was made on: "cpu" or "cuda"
+  std::vector<std::string> devices;     ///< device types on which it may run
+  std::string precision;                ///< "fp32", "fp16", "bf16", ...
+  std::string trust;                    ///< class it needs: "graph" or "native"
+  std::string convention;               ///< "flat" or "structured", see docs/format.md
+  std::string strategy;                 ///< TorchScript: "trace", "script", "mixed", "adopted"
+  std::vector<FileEntry> files;         ///< the first is the one to open
+  std::map<std::string, std::string> requires_versions;  ///< e.g. {"torch": "2.13.0"}
+  std::vector<OpLibrary> op_libraries;
+  std::map<std::string, std::int64_t> operators;         ///< operator -> count
+  std::map<std::string, Tolerance, std::less<>> tolerances;  ///< by output name
+  std::vector<std::string> state;       ///< attributes that calls change, e.g. "cell.h"
+};
+
+/// One call of a golden: the method and the sizes of its named dimensions.
+struct GoldenStep {
+  std::string method = "forward";
+};
+
+/// A stored probe: a sequence of calls (one for a stateless model) on one shape.
+struct Golden {
+  std::string name;
+  FileEntry file;  ///< safetensors with "STEP/in/NAME" and "STEP/out/NAME"
+  std::map<std::string, std::int64_t> dims;
+  std::vector<GoldenStep> steps;
+};
+
+/// The values of one golden call, in memory.
+struct GoldenCall {
+  std::string method;
+  Inputs inputs;
+  Outputs outputs;
+};
+
+/// The parsed manifest.json: the contract between export and run. See docs/format.md.
+struct Manifest {
+  int format_version = 1;
+  std::string name;
+  std::string created;                            ///< ISO 8601, UTC
+  std::map<std::string, std::string> producer;    ///< versions: isthmus, torch, python, ...
+  std::map<std::string, std::string> source;      ///< where the model came from
+  bool stateful = false;
+  std::vector<Signature> methods;                 ///< "forward" first when there is one
+  std::vector<Artifact> artifacts;
+  std::vector<Golden> goldens;
+  std::map<std::string, NoiseFloor, std::less<>> noise_floor;  ///< by output name
+  std::vector<std::string> warmup;                ///< names of the goldens to warm up on
+  std::vector<FileEntry> files;                   ///< everything else, e.g. tokenizer files
+};
+
+/// Bytes of a file, read once and verified; everything downstream uses these bytes.
+struct FileBytes {
+  std::string path;                        ///< relative to the bundle's root
+  std::shared_ptr<const std::byte[]> data;
+  std::size_t size = 0;
+  [[nodiscard]] std::span<const std::byte> bytes() const noexcept { return {data.get(), size}; }
+};
+
+/// A bundle on disk, opened safely: the manifest is capped, parsed and validated; every path stays
+/// beneath the root and passes through no symbolic link; every file that is read is checked for
+/// size and SHA-256 first.
+class ISTHMUS_API Bundle {
+ public:
+  /// @throws BundleError saying what `path` is and what to do when it is no good bundle.
+  static Bundle open(const std::filesystem::path& path);
+
+  [[nodiscard]] const std::filesystem::path& root() const noexcept { return root_; }
+  [[nodiscard]] const Manifest& manifest() const noexcept { return *manifest_; }
+
+  /// @throws InvalidInput naming the methods there are.
+  [[nodiscard]] const Signature& signature(std::string_view method = "forward") const;
+
+  /// Reads and verifies one listed file. @throws BundleError.
+  [[nodiscard]] FileBytes read(const FileEntry& entry) const;
+
+  /// Reads, verifies and parses one golden. @throws BundleError.
+  [[nodiscard]] std::vector<GoldenCall> golden(const Golden& golden) const;
+
+  /// Verifies every listed file; empty when all is well, else one line for each fault.
+  [[nodiscard]] std::vector<std::string> check_files() const;
+
+ private:
+  std::filesystem::path root_;
+  std::shared_ptr<const Manifest> manifest_;
+};
+
+/// What kind of file or folder this is, told from its content, with what to do about it: a bundle, a
+/// TorchScript archive, a state dict, an exported program, an AOTInductor package, an ONNX file,
+/// safetensors, empty, ... Never executes anything.
+struct Sniffed {
+  std::string kind;    ///< "bundle", "torchscript", "state_dict", "exported_program", "aoti", ...
+  std::string advice;  ///< one sentence: what to do to get a bundle
+};
+ISTHMUS_API Sniffed sniff(const std::filesystem::path& path);
+
+}  // namespace isthmus

@@ -1,0 +1,89 @@
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "isthmus/bundle.h"
+#include "isthmus/export.h"
+#include "isthmus/options.h"
+#include "isthmus/tensor.h"
+
+namespace isthmus {
+
+/// Version of the interface below; an engine library built for another one is refused.
+inline constexpr int kEngineAbi = 1;
+
+/// What an engine says of itself.
+struct EngineInfo {
+  std::string name;                  ///< "torchscript"
+  std::vector<std::string> formats;  ///< artifact formats it can run
+  std::string runtime;               ///< "LibTorch 2.13.0+cpu"; empty when unavailable
+  std::string runtime_path;          ///< where the runtime was found
+  std::string unavailable;           ///< not empty: why it cannot run here, and the remedy
+  std::vector<std::string> devices;  ///< "cpu", "cuda:0 (NVIDIA H200)", ...
+  std::vector<std::string> details;  ///< further facts for `doctor`, one a line
+};
+
+/// A loaded artifact. Models check; engines only run: the inputs they get are checked, contiguous,
+/// on the right device, in the signature's order, undefined where an optional one is absent.
+class Executable {
+ public:
+  virtual ~Executable() = default;
+
+  /// Runs one method (index into Manifest::methods). Callable from many threads at once unless the
+  /// artifact has state. Outputs are in the signature's order and own their memory.
+  /// @throws ExecutionError.
+  virtual std::vector<Tensor> run(std::size_t method, std::span<const Tensor> inputs) = 0;
+
+  /// An executable with state of its own, as fresh as after load, sharing the weights.
+  [[nodiscard]] virtual std::unique_ptr<Executable> fork() const = 0;
+};
+
+/// What an engine loads: the manifest, the artifact and its verified bytes.
+struct ArtifactSource {
+  const Manifest& manifest;
+  const Artifact& artifact;
+  std::vector<FileBytes> files;  ///< in the order of Artifact::files
+};
+
+/// A runtime. Engines validate nothing about calls and never fall back to another device.
+class Engine {
+ public:
+  virtual ~Engine() = default;
+
+  /// Facts; opens the runtime when that is needed to know them. Never throws for an absent runtime.
+  [[nodiscard]] virtual EngineInfo info() = 0;
+
+  /// nullopt when this engine can run the artifact here with these options, else the reason.
+  [[nodiscard]] virtual std::optional<std::string> can_run(const Artifact& artifact,
+                                                           const LoadOptions& options) = 0;
+
+  /// @throws BundleError, EngineUnavailable, DeviceUnavailable, InvalidInput (bad options).
+  [[nodiscard]] virtual std::unique_ptr<Executable> load(const ArtifactSource& source,
+                                                         const LoadOptions& options) = 0;
+};
+
+/// An engine library is named libisthmus_engine_NAME.so and exports these two C functions:
+///   int isthmus_engine_abi();                // returns kEngineAbi
+///   isthmus::Engine* isthmus_engine();       // the one engine, owned by the library; thread safe
+/// It is opened when first asked for and never closed.
+#define ISTHMUS_EXPORT_ENGINE(expression)                                              \
+  extern "C" ISTHMUS_API int isthmus_engine_abi() { return isthmus::kEngineAbi; }      \
+  extern "C" ISTHMUS_API isthmus::Engine* isthmus_engine() { return (expression); }
+
+/// Names of the engine libraries found: in `engine_path`, in ISTHMUS_ENGINE_PATH (colon-separated),
+/// and beside libisthmus; sorted, without opening them.
+ISTHMUS_API std::vector<std::string> engine_names(
+    std::span<const std::filesystem::path> engine_path = {});
+
+/// Opens an engine library (once a process).
+/// @throws EngineUnavailable naming where it was sought and what to do.
+ISTHMUS_API Engine& open_engine(std::string_view name,
+                                std::span<const std::filesystem::path> engine_path = {});
+
+}  // namespace isthmus

@@ -1,0 +1,8 @@
+#pragma once
+
+/// ISTHMUS_API marks the symbols that libisthmus exports; everything else is hidden.
+#if defined(ISTHMUS_STATIC)
+#define ISTHMUS_API
+#else
+#define ISTHMUS_API __attribute__((visibility("default")))
+#endif

@@ -1,0 +1,103 @@
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "isthmus/bundle.h"
+#include "isthmus/device.h"
+#include "isthmus/engine.h"
+#include "isthmus/export.h"
+#include "isthmus/options.h"
+#include "isthmus/signature.h"
+#include "isthmus/tensor.h"
+
+namespace isthmus {
+
+/// How the warm-up of one shape went.
+struct WarmupReport {
+  std::string golden;      ///< which golden gave the inputs
+  int calls = 0;           ///< calls made until steady
+  double first_ms = 0;     ///< time of the first call, milliseconds
+  double steady_ms = 0;    ///< time of the last call, milliseconds
+  bool steady = false;     ///< false: the limit of calls was reached first
+};
+
+/// Where the time of `Model::load` went.
+struct LoadReport {
+  std::string engine;
+  std::string runtime;
+  std::string artifact;
+  std::string device;
+  double read_ms = 0;    ///< reading and hashing files
+  double load_ms = 0;    ///< the engine's own load
+  double warmup_ms = 0;
+  double total_ms = 0;
+  std::vector<WarmupReport> warmup;
+  std::vector<std::string> notes;  ///< what else the caller should know, e.g. an unproven device
+};
+
+/// A caller's own state of a stateful model (a stream, a decoder). Sessions share the weights. One
+/// thread at a time may use a session.
+class ISTHMUS_API Session {
+ public:
+  Session(Session&&) noexcept;
+  Session& operator=(Session&&) noexcept;
+  ~Session();
+
+  /// Runs "forward". @throws InvalidInput, ExecutionError.
+  Outputs run(const Inputs& inputs, const RunOptions& options = {});
+  /// Runs any exported method by name, e.g. "reset".
+  Outputs call(std::string_view method, const Inputs& inputs, const RunOptions& options = {});
+
+ private:
+  friend class Model;
+  struct Impl;
+  explicit Session(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+/// A model, loaded and ready. A handle: copies share everything. Every call is checked against the
+/// signature before the engine sees it.
+///
+/// Thread safety: `run` and `call` may be called from many threads at once. A stateful model's own
+/// calls take turns on one shared state; give each caller a `session()` instead.
+class ISTHMUS_API Model {
+ public:
+  /// Opens, checks and loads a bundle.
+  /// @throws BundleError, EngineUnavailable, DeviceUnavailable, InvalidInput (bad options).
+  static Model load(const std::filesystem::path& bundle, const LoadOptions& options = {});
+
+  /// Runs "forward". Outputs own their memory and are on the model's device.
+  /// @throws InvalidInput before the engine is touched; ExecutionError when the engine fails.
+  Outputs run(const Inputs& inputs, const RunOptions& options = {}) const;
+
+  /// Runs any exported method by name.
+  Outputs call(std::string_view method, const Inputs& inputs, const RunOptions& options = {}) const;
+
+  /// The fast path: tensors in the signature's order in and out, the same checks. `method` indexes
+  /// `bundle().manifest().methods`.
+  std::vector<Tensor> run_ordered(std::span<Tensor> inputs, std::size_t method = 0,
+                                  const RunOptions& options = {}) const;
+
+  /// A caller with state of its own (also allowed, and cheap, for a stateless model).
+  [[nodiscard]] Session session() const;
+
+  [[nodiscard]] const Signature& signature(std::string_view method = "forward") const;
+  [[nodiscard]] std::vector<std::string> methods() const;
+  [[nodiscard]] bool stateful() const noexcept;
+  [[nodiscard]] Device device() const noexcept;
+  [[nodiscard]] const Bundle& bundle() const noexcept;
+  [[nodiscard]] const Artifact& artifact() const noexcept;
+  [[nodiscard]] const LoadReport& load_report() const noexcept;
+
+ private:
+  struct Impl;
+  explicit Model(std::shared_ptr<const Impl> impl);
+  std::shared_ptr<const Impl> impl_;
+};
+
+}  // namespace isthmus

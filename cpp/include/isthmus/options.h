@@ -1,0 +1,45 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
+
+namespace isthmus {
+
+/// How far the caller trusts a bundle. Each artifact has the class that it needs.
+enum class Trust : std::uint8_t {
+  kData,    ///< only passive data: opens manifests and goldens, runs nothing
+  kGraph,   ///< graphs of allow-listed, pure operators (the default)
+  kNative,  ///< anything, native code and refused operators included: as running a program
+};
+
+/// Rewrites done at load, in memory; the file on disk stays portable.
+enum class Optimize : std::uint8_t {
+  kAuto,       ///< the engine's measured default
+  kNone,       ///< run the artifact as it is
+  kFreeze,     ///< fold parameters into the graph
+  kInference,  ///< freeze, fuse and prepack for this machine
+};
+
+/// How to load a bundle. Defaults fit most services.
+struct LoadOptions {
+  std::string engine = "auto";    ///< "auto", or an engine's name such as "torchscript"
+  std::string artifact;           ///< name of one artifact; empty: the best that fits
+  std::string device = "cpu";     ///< "cpu", "cuda", "cuda:1"; a contract, never a hint
+  int threads = 0;                ///< intra-operator threads of the process; 0: leave as it is
+  bool warmup = true;             ///< call the model at load until calls are steady
+  Trust trust = Trust::kGraph;    ///< what the bundle may do
+  Optimize optimize = Optimize::kAuto;
+  std::vector<std::filesystem::path> op_libraries;      ///< custom operator libraries to open first
+  std::vector<std::filesystem::path> engine_path;       ///< folders searched for engines first
+  std::map<std::string, std::string> engine_options;    ///< as the engine documents them
+};
+
+/// Options of one call.
+struct RunOptions {
+  bool check_outputs = true;  ///< also check what the engine gave against the signature
+};
+
+}  // namespace isthmus

@@ -1,0 +1,1 @@
+"""isthmus takes a PyTorch or Hugging Face model into C++, with proof."""
