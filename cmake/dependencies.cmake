@@ -8,12 +8,22 @@ FetchContent_Declare(
   URL https://github.com/nlohmann/json/releases/download/v3.11.3/json.tar.xz
   URL_HASH SHA256=d6c65aca6b1ed68e7a182f4757257b107ae403032760ed6ef121c9d55e81757d
   FIND_PACKAGE_ARGS 3.10)
+FetchContent_Declare(
+  CLI11
+  URL https://github.com/CLIUtils/CLI11/archive/refs/tags/v2.4.2.tar.gz
+  URL_HASH SHA256=f2d893a65c3b1324c50d4e682c0cdc021dd0477ae2c048544f39eed6654b699a
+  FIND_PACKAGE_ARGS 2.1)
+FetchContent_Declare(
+  doctest
+  URL https://github.com/doctest/doctest/archive/refs/tags/v2.4.11.tar.gz
+  URL_HASH SHA256=632ed2c05a7f53fa961381497bf8069093f0d6628c5f26286161fbd32a560186
+  FIND_PACKAGE_ARGS 2.4)
 FetchContent_MakeAvailable(nlohmann_json)
 if(ISTHMUS_CLI)
-  find_package(CLI11 2.1 REQUIRED)
+  FetchContent_MakeAvailable(CLI11)
 endif()
 if(ISTHMUS_TESTS)
-  find_package(doctest 2.4 REQUIRED)
+  FetchContent_MakeAvailable(doctest)
 endif()
 
 if(NOT ISTHMUS_TORCH STREQUAL "OFF")
