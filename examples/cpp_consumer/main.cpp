@@ -16,12 +16,12 @@ int main(int argc, char** argv) try {
   const auto tokens = static_cast<std::int64_t>(ids.size());
 
   const auto model = isthmus::Model::load(argv[1], {.threads = 2});
-  const isthmus::Outputs outputs = model.run(
-      {{"input_ids", isthmus::Tensor::copy_of(ids, {1, tokens})},
-       {"attention_mask",
-        isthmus::Tensor::copy_of(std::vector<std::int64_t>(ids.size(), 1), {1, tokens})},
-       {"token_type_ids",
-        isthmus::Tensor::copy_of(std::vector<std::int64_t>(ids.size(), 0), {1, tokens})}});
+  const isthmus::Outputs outputs =
+      model.run({{"input_ids", isthmus::Tensor::copy_of(ids, {1, tokens})},
+                 {"attention_mask",
+                  isthmus::Tensor::copy_of(std::vector<std::int64_t>(ids.size(), 1), {1, tokens})},
+                 {"token_type_ids", isthmus::Tensor::copy_of(
+                                        std::vector<std::int64_t>(ids.size(), 0), {1, tokens})}});
   for (const auto& [name, tensor] : outputs) std::cout << name << ": " << tensor.describe() << '\n';
   return 0;
 } catch (const isthmus::Error& error) {
