@@ -1,0 +1,198 @@
+"""Worker processes: how they are started, watched, and what is said when one dies.
+
+Two runtimes with live thread pools slow each other down several times over, and a crash of one must
+not take the report with it: so each row of verify and bench is a process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from isthmus.errors import ExecutionError
+
+
+def available_cores() -> int:
+    """Processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def worker_environment(threads: int = 0) -> dict[str, str]:
+    """The environment of every worker, Python and C++ alike, so that both see the same flags."""
+    environment = dict(os.environ)
+    # The same imports as here, and nothing from whatever folder this was started in.
+    environment["PYTHONPATH"] = os.pathsep.join(
+        str(Path(entry or ".").resolve()) for entry in sys.path
+    )
+    environment["PYTHONSAFEPATH"] = "1"
+    if threads > 0:
+        environment["OMP_NUM_THREADS"] = environment["MKL_NUM_THREADS"] = str(threads)
+    return environment
+
+
+def python_worker(module: str, *arguments: str) -> list[str]:
+    """The command that runs a module of this package in another process."""
+    return [sys.executable, "-m", module, *arguments]
+
+
+def explain_exit(code: int, stderr: str) -> str:
+    """"killed by SIGSEGV: last lines", for a report's reason."""
+    if code < 0:
+        try:
+            name = signal.Signals(-code).name
+        except ValueError:
+            name = f"signal {-code}"
+        what = f"killed by {name}"
+    else:
+        what = f"exit code {code}"
+    tail = [line for line in stderr.strip().splitlines() if line.strip()][-3:]
+    return f"{what}: {' / '.join(tail)}" if tail else what
+
+
+def run_command(
+    command: Sequence[str], *, threads: int = 0, timeout: float = 600
+) -> subprocess.CompletedProcess[str]:
+    """Runs to the end, output captured.
+
+    Raises:
+        ExecutionError: It cannot be started, or it took longer than `timeout` seconds.
+    """
+    try:
+        return subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            env=worker_environment(threads),
+            stdin=subprocess.DEVNULL,
+            timeout=timeout,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ExecutionError(
+            f"{Path(command[0]).name} took more than {timeout:g} s and was stopped; allow more with"
+            " timeout="
+        ) from error
+    except OSError as error:
+        raise ExecutionError(
+            f"{command[0]} cannot be started ({error}); install isthmus again"
+        ) from error
+
+
+def ask_worker(
+    module: str, request: Mapping[str, Any], *, threads: int = 0, timeout: float = 600
+) -> dict[str, Any]:
+    """Hands a request to a worker module and gives its answer: a JSON object.
+
+    The worker gets the request's file name, and writes its answer to the `answer` that it names.
+
+    Raises:
+        ExecutionError: The worker died, took too long, or gave no answer; says how.
+    """
+    with tempfile.TemporaryDirectory(prefix="isthmus-") as folder:
+        answer = Path(folder, "answer.json")
+        question = Path(folder, "request.json")
+        question.write_text(json.dumps({**request, "answer": str(answer)}), encoding="utf-8")
+        done = run_command(
+            python_worker(module, str(question)), threads=threads, timeout=timeout
+        )
+        if done.returncode != 0 or not answer.exists():
+            raise ExecutionError(explain_exit(done.returncode, done.stderr))
+        result: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
+        return result
+
+
+class LineWorker:
+    """A process kept alive that takes a line and answers with a line of JSON."""
+
+    def __init__(self, command: Sequence[str], *, threads: int = 0) -> None:
+        self._stderr = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
+        try:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._stderr,
+                text=True,
+                bufsize=1,
+                env=worker_environment(threads),
+            )
+        except OSError as error:
+            self._stderr.close()
+            raise ExecutionError(
+                f"{command[0]} cannot be started ({error}); install isthmus again"
+            ) from error
+        self._lines: queue.Queue[str | None] = queue.Queue()
+        # A thread that reads: only so can a wait for the next line have a limit.
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def send(self, line: str) -> None:
+        """Writes one line; a dead worker shows at the next `receive`."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(line + "\n")
+            self._process.stdin.flush()
+        except (BrokenPipeError, ValueError):
+            pass
+
+    def receive(self, timeout: float) -> dict[str, Any]:
+        """The next JSON line. Other lines (a library's chatter) are passed over.
+
+        Raises:
+            ExecutionError: The worker ended, reported an error, or said nothing for `timeout` s.
+        """
+        while True:
+            try:
+                line = self._lines.get(timeout=timeout)
+            except queue.Empty:
+                self.close()
+                raise ExecutionError(f"the worker said nothing for {timeout:g} s") from None
+            if line is None:
+                raise ExecutionError(self._last_words())
+            if not line.lstrip().startswith("{"):
+                continue
+            message: dict[str, Any] = json.loads(line)
+            if message.get("event") == "error":
+                raise ExecutionError(str(message.get("message", "the worker failed")))
+            return message
+
+    def close(self) -> None:
+        """Ends the process: by closing its input, or by force after 5 seconds."""
+        if self._process.stdin is not None:
+            try:
+                self._process.stdin.close()
+            except BrokenPipeError:
+                pass
+        try:
+            self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._reader.join(timeout=5)
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+        if not self._stderr.closed:
+            self._stderr.close()
+
+    def _read(self) -> None:
+        stdout: IO[str] | None = self._process.stdout
+        assert stdout is not None
+        for line in stdout:
+            self._lines.put(line)
+        self._lines.put(None)
+
+    def _last_words(self) -> str:
+        code = self._process.wait()
+        self._stderr.seek(0)
+        return explain_exit(code, self._stderr.read())

@@ -1,0 +1,219 @@
+"""Results to console, JSON, Markdown and JUnit XML.
+
+Results are data and judge themselves; reporters only print. What a result wants printed is a
+`Document`: context first, then tables, then the verdict.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+from xml.etree import ElementTree
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells for people."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    marks: tuple[bool | None, ...] = ()
+    """For each row: True good, False bad, None neither; empty when no row is judged."""
+    numeric: frozenset[str] = frozenset()
+    """Columns that are aligned to the right."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One judged thing, for JUnit: a row."""
+
+    name: str
+    seconds: float = 0.0
+    failure: str = ""
+    skipped: str = ""
+    output: str = ""
+
+
+@dataclass(frozen=True)
+class Document:
+    """Everything that a report prints."""
+
+    title: str
+    schema: str
+    """Name of the JSON document's schema, e.g. "isthmus-verify"."""
+    schema_version: int
+    context: Mapping[str, str]
+    tables: tuple[Table, ...]
+    passed: bool
+    verdict: str
+    rows: tuple[Mapping[str, Any], ...]
+    """The facts for machines."""
+    cases: tuple[Case, ...] = ()
+    notes: tuple[str, ...] = ()
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """Further members of the JSON document."""
+
+
+class Reportable(Protocol):
+    """A result that can be printed."""
+
+    def document(self) -> Document:
+        """What to print."""
+        ...
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number for a cell: "0", "1.53e-07", "0.25", "-" for None."""
+    if value is None:
+        return "-"
+    if value == 0:
+        return "0"
+    if not math.isfinite(value):
+        return str(value)
+    return f"{value:.{digits}g}"
+
+
+def to_json(report: Reportable, *, indent: int | None = 2) -> str:
+    """One JSON document: schema, schema_version, context, rows, passed, verdict.
+
+    NaN and infinity are not JSON; they are written as the strings "nan", "inf" and "-inf".
+    """
+    document = report.document()
+    data: dict[str, Any] = {
+        "schema": document.schema,
+        "schema_version": document.schema_version,
+        "context": dict(document.context),
+        "rows": list(document.rows),
+        **document.extra,
+        "notes": list(document.notes),
+        "passed": document.passed,
+        "verdict": document.verdict,
+    }
+    return json.dumps(_plain(data), indent=indent, allow_nan=False)
+
+
+def to_markdown(report: Reportable) -> str:
+    """Headings and tables in GitHub's dialect, for a pull request or a job summary."""
+    document = report.document()
+    lines = [f"## {document.title}", ""]
+    lines += [f"- {name}: {value}" for name, value in document.context.items()]
+    for table in document.tables:
+        lines += ["", f"### {table.title}", ""]
+        lines.append(_markdown_row(table.columns))
+        lines.append(
+            _markdown_row(["-:" if name in table.numeric else "-" for name in table.columns])
+        )
+        lines += [_markdown_row(row) for row in table.rows]
+    if document.notes:
+        lines += ["", *[f"- {note}" for note in document.notes]]
+    lines += ["", f"**{document.verdict}**", ""]
+    return "\n".join(lines)
+
+
+def to_junit(report: Reportable) -> str:
+    """A JUnit XML document with one test case a row."""
+    document = report.document()
+    failures = sum(bool(case.failure) for case in document.cases)
+    skipped = sum(bool(case.skipped) for case in document.cases)
+    counts = {
+        "tests": str(len(document.cases)),
+        "failures": str(failures),
+        "errors": "0",
+        "skipped": str(skipped),
+        "time": f"{sum(case.seconds for case in document.cases):.3f}",
+    }
+    root = ElementTree.Element("testsuites", counts)
+    suite = ElementTree.SubElement(root, "testsuite", {"name": document.schema, **counts})
+    properties = ElementTree.SubElement(suite, "properties")
+    for name, value in document.context.items():
+        ElementTree.SubElement(properties, "property", name=_xml(name), value=_xml(value))
+    for case in document.cases:
+        element = ElementTree.SubElement(
+            suite,
+            "testcase",
+            classname=document.schema,
+            name=_xml(case.name),
+            time=f"{case.seconds:.3f}",
+        )
+        if case.failure:
+            failure = ElementTree.SubElement(
+                element, "failure", message=_xml(case.failure.splitlines()[0])
+            )
+            failure.text = _xml(case.failure)
+        elif case.skipped:
+            ElementTree.SubElement(element, "skipped", message=_xml(case.skipped))
+        if case.output:
+            ElementTree.SubElement(element, "system-out").text = _xml(case.output)
+    ElementTree.indent(root)
+    body = ElementTree.tostring(root, encoding="unicode")
+    return f'<?xml version="1.0" encoding="utf-8"?>\n{body}\n'
+
+
+def print_report(report: Reportable, console: Console | None = None) -> None:
+    """Context, tables and verdict on the console."""
+    from rich.console import Console
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    console = console or Console()
+    document = report.document()
+    console.print(Text(document.title, style="bold"))
+    for name, value in document.context.items():
+        console.print(Text(f"  {name}: {value}", style="dim"))
+    for table in document.tables:
+        grid = RichTable(title=table.title, title_justify="left", title_style="bold")
+        for column in table.columns:
+            grid.add_column(
+                Text(column),
+                justify="right" if column in table.numeric else "left",
+                overflow="fold",
+            )
+        marks = table.marks or (None,) * len(table.rows)
+        for row, mark in zip(table.rows, marks, strict=True):
+            style = {True: "green", False: "red", None: ""}[mark]
+            grid.add_row(*[Text(cell) for cell in row], style=style)
+        console.print()
+        console.print(grid)
+    for note in document.notes:
+        console.print(Text(f"note: {note}"))
+    console.print(Text(document.verdict, style="bold green" if document.passed else "bold red"))
+
+
+def to_text(report: Reportable, width: int = 160) -> str:
+    """The console's text without colours, for messages and logs."""
+    from io import StringIO
+
+    from rich.console import Console
+
+    out = StringIO()
+    print_report(report, Console(file=out, width=width, no_color=True, force_terminal=False))
+    return out.getvalue()
+
+
+def _markdown_row(cells: tuple[str, ...] | list[str]) -> str:
+    escaped = [cell.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ") for cell in cells]
+    return f"| {' | '.join(escaped)} |"
+
+
+def _xml(text: str) -> str:
+    """The text without the control characters that XML 1.0 cannot hold."""
+    return "".join(
+        char for char in text if char in "\t\n\r" or (char >= " " and char not in "\ufffe\uffff")
+    )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
