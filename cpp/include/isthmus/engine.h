@@ -40,6 +40,16 @@ class Executable {
   /// @throws ExecutionError.
   virtual std::vector<Tensor> run(std::size_t method, std::span<const Tensor> inputs) = 0;
 
+  /// Copies a tensor to a device; the default serves engines that only know the CPU.
+  /// @throws DeviceUnavailable.
+  [[nodiscard]] ISTHMUS_API virtual Tensor transfer(const Tensor& tensor, Device device);
+
+  /// Waits until the work of earlier calls on the device is done.
+  virtual void synchronize() {}
+
+  /// What the caller should know about how the artifact was loaded, a sentence each.
+  [[nodiscard]] virtual std::vector<std::string> notes() const { return {}; }
+
   /// An executable with state of its own, as fresh as after load, sharing the weights.
   [[nodiscard]] virtual std::unique_ptr<Executable> fork() const = 0;
 };

@@ -83,6 +83,13 @@ class ISTHMUS_API Model {
   std::vector<Tensor> run_ordered(std::span<Tensor> inputs, std::size_t method = 0,
                                   const RunOptions& options = {}) const;
 
+  /// Copies a tensor to a device (blocking), e.g. a golden to the GPU or an output back.
+  /// @throws DeviceUnavailable.
+  [[nodiscard]] Tensor transfer(const Tensor& tensor, Device device) const;
+
+  /// Waits until the work of earlier calls on the model's device is done; nothing on the CPU.
+  void synchronize() const;
+
   /// A caller with state of its own (also allowed, and cheap, for a stateless model).
   [[nodiscard]] Session session() const;
 
