@@ -48,10 +48,10 @@ Tensor adopt(const dlpack::DLTensor& tensor, std::shared_ptr<void> owner) {
   if (tensor.strides != nullptr) strides.assign(tensor.strides, tensor.strides + tensor.ndim);
   const DType dtype = dtype_from(tensor.dtype);
   const Device device = device_from(tensor.device);
-  void* data = tensor.data == nullptr ? nullptr
-                                      : static_cast<char*>(tensor.data) + tensor.byte_offset;
-  Tensor result = Tensor::wrap(data, dtype, std::move(shape), std::move(owner), device,
-                               std::move(strides));
+  void* data =
+      tensor.data == nullptr ? nullptr : static_cast<char*>(tensor.data) + tensor.byte_offset;
+  Tensor result =
+      Tensor::wrap(data, dtype, std::move(shape), std::move(owner), device, std::move(strides));
   return result;
 }
 

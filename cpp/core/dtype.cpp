@@ -12,9 +12,13 @@ static_assert(
     }(),
     "the table is indexed by DType");
 
-std::string_view name(DType dtype) noexcept { return row_of(dtype).name; }
+std::string_view name(DType dtype) noexcept {
+  return row_of(dtype).name;
+}
 
-std::size_t size_of(DType dtype) noexcept { return row_of(dtype).size; }
+std::size_t size_of(DType dtype) noexcept {
+  return row_of(dtype).size;
+}
 
 std::optional<DType> parse_dtype(std::string_view name) noexcept {
   for (const DTypeRow& row : kDTypes)
@@ -22,6 +26,8 @@ std::optional<DType> parse_dtype(std::string_view name) noexcept {
   return std::nullopt;
 }
 
-bool is_floating(DType dtype) noexcept { return row_of(dtype).floating; }
+bool is_floating(DType dtype) noexcept {
+  return row_of(dtype).floating;
+}
 
 }  // namespace isthmus

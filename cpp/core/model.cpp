@@ -1,0 +1,224 @@
+#include "isthmus/model.h"
+
+#include <algorithm>
+#include <chrono>
+#include <mutex>
+
+#include "core/choice.h"
+#include "core/warmup.h"
+#include "isthmus/error.h"
+
+namespace isthmus {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double ms_since(Clock::time_point start) {
+  return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
+}
+
+std::string shapes_text(const Signature& signature, std::span<const Tensor> inputs) {
+  std::string text;
+  for (std::size_t i = 0; i < inputs.size(); ++i)
+    text += (text.empty() ? "" : ", ") + signature.inputs[i].name + "=" + inputs[i].describe();
+  return text;
+}
+
+/// Runs checked inputs and turns whatever an engine throws into one of ours.
+std::vector<Tensor> execute(Executable& executable, const Signature& signature, std::size_t method,
+                            std::span<const Tensor> inputs, const RunOptions& options) {
+  std::vector<Tensor> outputs;
+  try {
+    outputs = executable.run(method, inputs);
+  } catch (const Error&) {
+    throw;
+  } catch (const std::exception& error) {
+    throw ExecutionError("\"" + signature.method + "\" failed in the engine: " + error.what() +
+                         " (inputs: " + shapes_text(signature, inputs) +
+                         "); run `isthmus-run verify` on the bundle to see whether it is whole");
+  }
+  if (options.check_outputs) check_outputs(signature, inputs, outputs);
+  return outputs;
+}
+
+std::size_t method_index(const Manifest& manifest, std::string_view method) {
+  const auto& methods = manifest.methods;
+  for (std::size_t i = 0; i < methods.size(); ++i)
+    if (methods[i].method == method) return i;
+  std::string there;
+  for (const Signature& signature : methods)
+    there += (there.empty() ? "\"" : ", \"") + signature.method + "\"";
+  throw InvalidInput("the model has no method \"" + std::string(method) + "\"; it has " + there);
+}
+
+Outputs call_named(Executable& executable, const Manifest& manifest, std::size_t method,
+                   const Inputs& inputs, Device device, const RunOptions& options) {
+  const Signature& signature = manifest.methods[method];
+  const std::vector<Tensor> ordered = check_inputs(signature, inputs, device);
+  std::vector<Tensor> results = execute(executable, signature, method, ordered, options);
+  Outputs outputs;
+  for (std::size_t i = 0; i < results.size(); ++i)
+    outputs.add(signature.outputs[i].name, std::move(results[i]));
+  return outputs;
+}
+
+}  // namespace
+
+struct Model::Impl {
+  Bundle bundle;
+  const Artifact* artifact = nullptr;
+  Device device;
+  LoadReport report;
+  /// As loaded. A stateful one is only forked, so that forks are fresh.
+  std::unique_ptr<Executable> executable;
+  /// What the model's own calls run: `executable`, or a fork of it when there is state.
+  std::unique_ptr<Executable> shared_state;
+  mutable std::mutex state_mutex;
+
+  [[nodiscard]] const Manifest& manifest() const noexcept { return bundle.manifest(); }
+
+  template <typename Call>
+  auto with_executable(Call call) const {
+    if (!shared_state) return call(*executable);
+    const std::lock_guard lock(state_mutex);
+    return call(*shared_state);
+  }
+};
+
+struct Session::Impl {
+  std::shared_ptr<const Model::Impl> model;
+  std::unique_ptr<Executable> own;  ///< null for a stateless model, which shares
+
+  [[nodiscard]] Executable& executable() const { return own ? *own : *model->executable; }
+};
+
+Model::Model(std::shared_ptr<const Impl> impl) : impl_(std::move(impl)) {}
+
+Model Model::load(const std::filesystem::path& bundle, const LoadOptions& options) {
+  const auto start = Clock::now();
+  if (options.threads < 0)
+    throw InvalidInput("threads " + std::to_string(options.threads) +
+                       ": expected a positive number, or 0 to leave the process as it is");
+  const Device device = parse_device(options.device);
+  auto impl = std::make_shared<Impl>();
+  impl->bundle = Bundle::open(bundle);
+  impl->device = device;
+  const Manifest& manifest = impl->manifest();
+  const Choice choice = choose(manifest, options, device);
+  impl->artifact = choice.artifact;
+
+  ArtifactSource source{manifest, *choice.artifact, {}};
+  auto phase = Clock::now();
+  for (const FileEntry& file : choice.artifact->files)
+    source.files.push_back(impl->bundle.read(file));
+  LoadReport& report = impl->report;
+  report.read_ms = ms_since(phase);
+
+  phase = Clock::now();
+  impl->executable = choice.engine->load(source, options);
+  source.files.clear();
+  if (manifest.stateful) impl->shared_state = impl->executable->fork();
+  report.load_ms = ms_since(phase);
+
+  report.engine = choice.engine_name;
+  report.runtime = choice.engine->info().runtime;
+  report.artifact = choice.artifact->name;
+  report.device = to_string(device);
+  report.notes = impl->executable->notes();
+  if (choice.artifact->device != name(device.type))
+    report.notes.push_back("the artifact was made and verified on " + choice.artifact->device +
+                           "; prove it on " + to_string(device) +
+                           " with `isthmus-run verify --device " + to_string(device) + "`");
+  if (options.warmup) {
+    phase = Clock::now();
+    report.warmup = warm_up(impl->bundle, *impl->executable, device);
+    report.warmup_ms = ms_since(phase);
+  }
+  report.total_ms = ms_since(start);
+  return Model(std::move(impl));
+}
+
+Outputs Model::run(const Inputs& inputs, const RunOptions& options) const {
+  return call("forward", inputs, options);
+}
+
+Outputs Model::call(std::string_view method, const Inputs& inputs,
+                    const RunOptions& options) const {
+  const std::size_t index = method_index(impl_->manifest(), method);
+  return impl_->with_executable([&](Executable& executable) {
+    return call_named(executable, impl_->manifest(), index, inputs, impl_->device, options);
+  });
+}
+
+std::vector<Tensor> Model::run_ordered(std::span<Tensor> inputs, std::size_t method,
+                                       const RunOptions& options) const {
+  const auto& methods = impl_->manifest().methods;
+  if (method >= methods.size())
+    throw InvalidInput("method index " + std::to_string(method) + ": the model has " +
+                       std::to_string(methods.size()) + " methods, counted from 0");
+  check_inputs(methods[method], inputs, impl_->device);
+  return impl_->with_executable([&](Executable& executable) {
+    return execute(executable, methods[method], method, inputs, options);
+  });
+}
+
+Tensor Model::transfer(const Tensor& tensor, Device device) const {
+  return impl_->executable->transfer(tensor, device);
+}
+
+void Model::synchronize() const {
+  impl_->executable->synchronize();
+}
+
+Session Model::session() const {
+  auto session = std::make_unique<Session::Impl>();
+  session->model = impl_;
+  if (impl_->shared_state) session->own = impl_->executable->fork();
+  return Session(std::move(session));
+}
+
+const Signature& Model::signature(std::string_view method) const {
+  return impl_->manifest().methods[method_index(impl_->manifest(), method)];
+}
+
+std::vector<std::string> Model::methods() const {
+  std::vector<std::string> names;
+  for (const Signature& signature : impl_->manifest().methods) names.push_back(signature.method);
+  return names;
+}
+
+bool Model::stateful() const noexcept {
+  return impl_->manifest().stateful;
+}
+Device Model::device() const noexcept {
+  return impl_->device;
+}
+const Bundle& Model::bundle() const noexcept {
+  return impl_->bundle;
+}
+const Artifact& Model::artifact() const noexcept {
+  return *impl_->artifact;
+}
+const LoadReport& Model::load_report() const noexcept {
+  return impl_->report;
+}
+
+Session::Session(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Session::Session(Session&&) noexcept = default;
+Session& Session::operator=(Session&&) noexcept = default;
+Session::~Session() = default;
+
+Outputs Session::run(const Inputs& inputs, const RunOptions& options) {
+  return call("forward", inputs, options);
+}
+
+Outputs Session::call(std::string_view method, const Inputs& inputs, const RunOptions& options) {
+  if (!impl_)
+    throw InvalidInput(
+        "this session was moved from and holds nothing: use the one it was moved to");
+  const Manifest& manifest = impl_->model->manifest();
+  return call_named(impl_->executable(), manifest, method_index(manifest, method), inputs,
+                    impl_->model->device, options);
+}
+
+}  // namespace isthmus

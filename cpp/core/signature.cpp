@@ -1,0 +1,261 @@
+#include "isthmus/signature.h"
+
+#include <algorithm>
+#include <array>
+
+#include "isthmus/error.h"
+
+namespace isthmus {
+namespace {
+
+std::string dim_text(const Dim& dim) {
+  if (!dim.name.empty()) return dim.name;
+  return dim.size < 0 ? "?" : std::to_string(dim.size);
+}
+
+std::string spec_text(const ValueSpec& spec) {
+  std::string text(name(spec.dtype));
+  if (spec.kind != ValueKind::kTensor) return text + "[] (a scalar)";
+  if (!spec.shape) return text + "[...]";
+  text += "[";
+  for (std::size_t i = 0; i < spec.shape->size(); ++i)
+    text += (i == 0 ? "" : ", ") + dim_text((*spec.shape)[i]);
+  return text + "]";
+}
+
+std::string input_label(const ValueSpec& spec) {
+  return "input \"" + spec.name + "\": ";
+}
+
+/// Sizes that named dimensions took in this call. A handful, so a linear search is the fastest, and
+/// the memory is on the stack.
+class Bindings {
+ public:
+  struct Binding {
+    const std::string* name;
+    const std::string* value;  ///< which input bound it
+    std::int64_t size;
+  };
+
+  const Binding* find(const std::string& name) const {
+    for (std::size_t i = 0; i < count_; ++i)
+      if (*bound_[i].name == name) return &bound_[i];
+    return nullptr;
+  }
+  void add(const std::string& name, const std::string& value, std::int64_t size) {
+    if (count_ < bound_.size()) bound_[count_++] = {&name, &value, size};
+  }
+
+ private:
+  std::array<Binding, 32> bound_;
+  std::size_t count_ = 0;
+};
+
+[[noreturn]] void mismatch(const ValueSpec& spec, const Tensor& tensor, Device device,
+                           const std::string& advice) {
+  throw InvalidInput(input_label(spec) + "expected " + spec_text(spec) + " on " +
+                     to_string(device) + ", got " + tensor.describe() + "; " + advice);
+}
+
+std::string range_text(const DimRange& range) {
+  return std::to_string(range.min) + " to " + std::to_string(range.max);
+}
+
+void check_shape(const Signature& signature, const ValueSpec& spec, const Tensor& tensor,
+                 Device device, Bindings& bindings) {
+  if (!spec.shape) return;
+  const auto& expected = *spec.shape;
+  const Shape& shape = tensor.shape();
+  if (shape.size() != expected.size())
+    mismatch(spec, tensor, device,
+             "it has " + std::to_string(shape.size()) + " dimensions instead of " +
+                 std::to_string(expected.size()));
+  for (std::size_t axis = 0; axis < expected.size(); ++axis) {
+    const Dim& dim = expected[axis];
+    const std::int64_t size = shape[axis];
+    if (dim.name.empty()) {
+      if (dim.size >= 0 && dim.size != size)
+        mismatch(spec, tensor, device,
+                 "dimension " + std::to_string(axis) + " is fixed at " + std::to_string(dim.size) +
+                     ": reshape the input, or export with this dimension dynamic");
+      continue;
+    }
+    if (const auto* bound = bindings.find(dim.name)) {
+      if (bound->size != size)
+        throw InvalidInput(input_label(spec) + "dimension \"" + dim.name + "\" (axis " +
+                           std::to_string(axis) + ") is " + std::to_string(size) + ", but it is " +
+                           std::to_string(bound->size) + " in input \"" + *bound->value +
+                           "\"; expected equal sizes, got " + tensor.describe());
+      continue;
+    }
+    const auto range = signature.dims.find(dim.name);
+    if (range != signature.dims.end() && (size < range->second.min || size > range->second.max))
+      mismatch(spec, tensor, device,
+               "dimension \"" + dim.name + "\" (axis " + std::to_string(axis) + ") is " +
+                   std::to_string(size) + ", outside its range " + range_text(range->second) +
+                   ": stay inside it, or export with a wider range");
+    bindings.add(dim.name, spec.name, size);
+  }
+}
+
+/// Checks one tensor; makes it contiguous in place where that is needed.
+void check_value(const Signature& signature, const ValueSpec& spec, Tensor& tensor, Device device,
+                 Bindings& bindings) {
+  if (!tensor.defined()) {
+    if (spec.optional) return;
+    throw InvalidInput(input_label(spec) + "is missing; expected " + spec_text(spec) + " on " +
+                       to_string(device));
+  }
+  if (tensor.dtype() != spec.dtype)
+    mismatch(spec, tensor, device,
+             "convert it to " + std::string(name(spec.dtype)) + " before the call");
+  if (spec.kind != ValueKind::kTensor) {
+    if (tensor.rank() != 0)
+      mismatch(spec, tensor, device, "pass one number as a 0-dimensional tensor");
+    if (!tensor.device().is_cpu())
+      mismatch(spec, tensor, Device{}, "scalars are read on the CPU: move it there");
+    return;
+  }
+  check_shape(signature, spec, tensor, device, bindings);
+  if (tensor.device() != device)
+    mismatch(
+        spec, tensor, device,
+        "move it to " + to_string(device) + ", or load the model on " + to_string(tensor.device()));
+  if (tensor.data() == nullptr && tensor.numel() != 0)
+    mismatch(spec, tensor, device, "its data pointer is null");
+  if (!tensor.is_contiguous()) {
+    if (!device.is_cpu())
+      mismatch(spec, tensor, device, "it is not contiguous: call contiguous() on it first");
+    tensor = tensor.contiguous();
+  }
+}
+
+std::string expected_names(const Signature& signature) {
+  std::string text;
+  for (const ValueSpec& spec : signature.inputs)
+    text += (text.empty() ? "\"" : ", \"") + spec.name + (spec.optional ? "\" (optional)" : "\"");
+  return text.empty() ? "no inputs" : text;
+}
+
+/// Levenshtein distance; names are short.
+std::size_t edit_distance(std::string_view a, std::string_view b) {
+  std::vector<std::size_t> row(b.size() + 1);
+  for (std::size_t j = 0; j <= b.size(); ++j) row[j] = j;
+  for (std::size_t i = 1; i <= a.size(); ++i) {
+    std::size_t diagonal = row[0];
+    row[0] = i;
+    for (std::size_t j = 1; j <= b.size(); ++j) {
+      const std::size_t above = row[j];
+      row[j] = std::min({above + 1, row[j - 1] + 1, diagonal + (a[i - 1] == b[j - 1] ? 0 : 1)});
+      diagonal = above;
+    }
+  }
+  return row[b.size()];
+}
+
+/// Refuses names that the signature does not have, and doubled ones.
+void check_names(const Signature& signature, const Inputs& inputs) {
+  for (auto item = inputs.begin(); item != inputs.end(); ++item) {
+    const std::string& given = item->first;
+    const bool known = std::any_of(signature.inputs.begin(), signature.inputs.end(),
+                                   [&](const ValueSpec& spec) { return spec.name == given; });
+    if (!known) {
+      const auto nearest =
+          std::min_element(signature.inputs.begin(), signature.inputs.end(),
+                           [&](const ValueSpec& a, const ValueSpec& b) {
+                             return edit_distance(a.name, given) < edit_distance(b.name, given);
+                           });
+      std::string hint;
+      if (nearest != signature.inputs.end() &&
+          edit_distance(nearest->name, given) <= std::max<std::size_t>(2, given.size() / 3))
+        hint = "; did you mean \"" + nearest->name + "\"?";
+      throw InvalidInput("input \"" + given + "\" is not one of the model's inputs; expected " +
+                         expected_names(signature) + hint);
+    }
+    for (auto earlier = inputs.begin(); earlier != item; ++earlier)
+      if (earlier->first == given)
+        throw InvalidInput("input \"" + given + "\" is given twice; expected each name once");
+  }
+}
+
+std::string tree_list(const std::vector<ValueSpec>& specs) {
+  std::string text;
+  for (const ValueSpec& spec : specs)
+    text +=
+        (text.empty() ? "" : ", ") + spec.name + (spec.optional ? "?: " : ": ") + spec_text(spec);
+  return text;
+}
+
+}  // namespace
+
+std::string Signature::describe() const {
+  return method + "(" + tree_list(inputs) + ") -> (" + tree_list(outputs) + ")";
+}
+
+std::vector<Tensor> check_inputs(const Signature& signature, const Inputs& inputs, Device device) {
+  std::vector<Tensor> ordered(signature.inputs.size());
+  std::size_t matched = 0;
+  for (std::size_t i = 0; i < ordered.size(); ++i)
+    if (const Tensor* tensor = inputs.find(signature.inputs[i].name)) {
+      ordered[i] = *tensor;
+      ++matched;
+    }
+  // Everything given was matched exactly once, so the names are good; else find out which are not.
+  if (matched != inputs.size()) check_names(signature, inputs);
+  check_inputs(signature, std::span<Tensor>(ordered), device);
+  return ordered;
+}
+
+void check_inputs(const Signature& signature, std::span<Tensor> inputs, Device device) {
+  if (inputs.size() != signature.inputs.size())
+    throw InvalidInput("method \"" + signature.method + "\" takes " +
+                       std::to_string(signature.inputs.size()) + " inputs (" +
+                       expected_names(signature) + "), got " + std::to_string(inputs.size()));
+  Bindings bindings;
+  for (std::size_t i = 0; i < inputs.size(); ++i)
+    check_value(signature, signature.inputs[i], inputs[i], device, bindings);
+}
+
+void check_outputs(const Signature& signature, std::span<const Tensor> inputs,
+                   std::span<const Tensor> outputs) {
+  const auto fail = [&](const ValueSpec& spec, const Tensor& tensor, const std::string& why) {
+    throw ExecutionError("output \"" + spec.name + "\" of \"" + signature.method + "\": expected " +
+                         spec_text(spec) + ", the engine gave " + tensor.describe() + " (" + why +
+                         "); the artifact does not do what its manifest says: export it again");
+  };
+  if (outputs.size() != signature.outputs.size())
+    throw ExecutionError("\"" + signature.method + "\" gave " + std::to_string(outputs.size()) +
+                         " outputs, expected " + std::to_string(signature.outputs.size()) +
+                         "; the artifact does not do what its manifest says: export it again");
+  for (std::size_t i = 0; i < outputs.size(); ++i) {
+    const ValueSpec& spec = signature.outputs[i];
+    const Tensor& tensor = outputs[i];
+    if (!tensor.defined()) {
+      if (!spec.optional) fail(spec, tensor, "it is missing");
+      continue;
+    }
+    if (tensor.dtype() != spec.dtype) fail(spec, tensor, "another dtype");
+    if (!spec.shape) continue;
+    if (tensor.rank() != spec.shape->size()) fail(spec, tensor, "another rank");
+    for (std::size_t axis = 0; axis < spec.shape->size(); ++axis) {
+      const Dim& dim = (*spec.shape)[axis];
+      if (dim.name.empty()) {
+        if (dim.size >= 0 && dim.size != tensor.shape()[axis]) fail(spec, tensor, "another size");
+        continue;
+      }
+      // The first input that has the dimension tells its size.
+      for (std::size_t j = 0; j < inputs.size(); ++j) {
+        const auto& shape = signature.inputs[j].shape;
+        if (!shape || !inputs[j].defined()) continue;
+        const auto found = std::find(shape->begin(), shape->end(), dim);
+        if (found == shape->end()) continue;
+        if (inputs[j].shape()[static_cast<std::size_t>(found - shape->begin())] !=
+            tensor.shape()[axis])
+          fail(spec, tensor, "dimension \"" + dim.name + "\" differs from the input's");
+        break;
+      }
+    }
+  }
+}
+
+}  // namespace isthmus

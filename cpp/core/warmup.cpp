@@ -1,0 +1,93 @@
+#include "core/warmup.h"
+
+#include <algorithm>
+#include <chrono>
+#include <limits>
+#include <string>
+
+#include "isthmus/error.h"
+
+namespace isthmus {
+namespace {
+
+constexpr int kMinCalls = 3;
+constexpr int kMaxCalls = 25;
+constexpr double kMaxMs = 3000;
+constexpr double kSteadyRatio = 1.3;
+
+using Clock = std::chrono::steady_clock;
+
+double ms_since(Clock::time_point start) {
+  return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
+}
+
+struct PreparedCall {
+  std::size_t method;
+  std::vector<Tensor> inputs;
+};
+
+std::vector<PreparedCall> prepare(const Bundle& bundle, const Golden& golden,
+                                  Executable& executable, Device device) {
+  const auto& methods = bundle.manifest().methods;
+  std::vector<PreparedCall> calls;
+  for (const GoldenCall& call : bundle.golden(golden)) {
+    const auto found = std::find_if(methods.begin(), methods.end(),
+                                    [&](const Signature& s) { return s.method == call.method; });
+    PreparedCall prepared{static_cast<std::size_t>(found - methods.begin()),
+                          check_inputs(*found, call.inputs, Device{})};
+    for (std::size_t i = 0; i < prepared.inputs.size(); ++i)
+      // Scalars stay on the CPU: they are read there.
+      if (prepared.inputs[i].defined() && found->inputs[i].kind == ValueKind::kTensor)
+        prepared.inputs[i] = executable.transfer(prepared.inputs[i], device);
+    calls.push_back(std::move(prepared));
+  }
+  return calls;
+}
+
+WarmupReport warm_up_one(const Bundle& bundle, const Golden& golden, Executable& executable,
+                         Device device) {
+  const std::vector<PreparedCall> calls = prepare(bundle, golden, executable, device);
+  WarmupReport report;
+  report.golden = golden.name;
+  double fastest = std::numeric_limits<double>::max();
+  double before = fastest;
+  const auto start = Clock::now();
+  while (report.calls < kMaxCalls && ms_since(start) < kMaxMs) {
+    const auto call_start = Clock::now();
+    for (const PreparedCall& call : calls) (void)executable.run(call.method, call.inputs);
+    executable.synchronize();
+    const double ms = ms_since(call_start);
+    if (report.calls++ == 0) report.first_ms = ms;
+    fastest = std::min(fastest, ms);
+    report.steady_ms = ms;
+    if (report.calls >= kMinCalls && std::max(ms, before) <= kSteadyRatio * fastest) {
+      report.steady = true;
+      break;
+    }
+    before = ms;
+  }
+  return report;
+}
+
+}  // namespace
+
+std::vector<WarmupReport> warm_up(const Bundle& bundle, Executable& executable, Device device) {
+  std::vector<WarmupReport> reports;
+  const Manifest& manifest = bundle.manifest();
+  for (const std::string& name : manifest.warmup) {
+    const auto golden = std::find_if(manifest.goldens.begin(), manifest.goldens.end(),
+                                     [&](const Golden& g) { return g.name == name; });
+    try {
+      const auto fork = executable.fork();
+      reports.push_back(warm_up_one(bundle, *golden, *fork, device));
+    } catch (const Error&) {
+      throw;
+    } catch (const std::exception& error) {
+      throw ExecutionError("warm-up on golden \"" + name + "\" failed: " + error.what() +
+                           "; the model cannot run its own golden here: run `isthmus-run verify`");
+    }
+  }
+  return reports;
+}
+
+}  // namespace isthmus

@@ -46,20 +46,20 @@ struct OpLibrary {
 
 /// One executable form of the model.
 struct Artifact {
-  std::string name;                     ///< unique in the bundle, e.g. "torchscript-cpu-fp32"
-  std::string format;                   ///< "torchscript", "onnx", "aoti"
-  std::string device;                   ///< device type it was made on: "cpu" or "cuda"
-  std::vector<std::string> devices;     ///< device types on which it may run
-  std::string precision;                ///< "fp32", "fp16", "bf16", ...
-  std::string trust;                    ///< class it needs: "graph" or "native"
-  std::string convention;               ///< "flat" or "structured", see docs/format.md
-  std::string strategy;                 ///< TorchScript: "trace", "script", "mixed", "adopted"
-  std::vector<FileEntry> files;         ///< the first is the one to open
+  std::string name;                  ///< unique in the bundle, e.g. "torchscript-cpu-fp32"
+  std::string format;                ///< "torchscript", "onnx", "aoti"
+  std::string device;                ///< device type it was made on: "cpu" or "cuda"
+  std::vector<std::string> devices;  ///< device types on which it may run
+  std::string precision;             ///< "fp32", "fp16", "bf16", ...
+  std::string trust;                 ///< class it needs: "graph" or "native"
+  std::string convention;            ///< "flat" or "structured", see docs/format.md
+  std::string strategy;              ///< TorchScript: "trace", "script", "mixed", "adopted"
+  std::vector<FileEntry> files;      ///< the first is the one to open
   std::map<std::string, std::string> requires_versions;  ///< e.g. {"torch": "2.13.0"}
   std::vector<OpLibrary> op_libraries;
-  std::map<std::string, std::int64_t> operators;         ///< operator -> count
+  std::map<std::string, std::int64_t> operators;             ///< operator -> count
   std::map<std::string, Tolerance, std::less<>> tolerances;  ///< by output name
-  std::vector<std::string> state;       ///< attributes that calls change, e.g. "cell.h"
+  std::vector<std::string> state;  ///< attributes that calls change, e.g. "cell.h"
 };
 
 /// One call of a golden: the method and the sizes of its named dimensions.
@@ -86,21 +86,21 @@ struct GoldenCall {
 struct Manifest {
   int format_version = 1;
   std::string name;
-  std::string created;                            ///< ISO 8601, UTC
-  std::map<std::string, std::string> producer;    ///< versions: isthmus, torch, python, ...
-  std::map<std::string, std::string> source;      ///< where the model came from
+  std::string created;                          ///< ISO 8601, UTC
+  std::map<std::string, std::string> producer;  ///< versions: isthmus, torch, python, ...
+  std::map<std::string, std::string> source;    ///< where the model came from
   bool stateful = false;
-  std::vector<Signature> methods;                 ///< "forward" first when there is one
+  std::vector<Signature> methods;  ///< "forward" first when there is one
   std::vector<Artifact> artifacts;
   std::vector<Golden> goldens;
   std::map<std::string, NoiseFloor, std::less<>> noise_floor;  ///< by output name
-  std::vector<std::string> warmup;                ///< names of the goldens to warm up on
-  std::vector<FileEntry> files;                   ///< everything else, e.g. tokenizer files
+  std::vector<std::string> warmup;  ///< names of the goldens to warm up on
+  std::vector<FileEntry> files;     ///< everything else, e.g. tokenizer files
 };
 
 /// Bytes of a file, read once and verified; everything downstream uses these bytes.
 struct FileBytes {
-  std::string path;                        ///< relative to the bundle's root
+  std::string path;  ///< relative to the bundle's root
   std::shared_ptr<const std::byte[]> data;
   std::size_t size = 0;
   [[nodiscard]] std::span<const std::byte> bytes() const noexcept { return {data.get(), size}; }
@@ -134,8 +134,8 @@ class ISTHMUS_API Bundle {
   std::shared_ptr<const Manifest> manifest_;
 };
 
-/// What kind of file or folder this is, told from its content, with what to do about it: a bundle, a
-/// TorchScript archive, a state dict, an exported program, an AOTInductor package, an ONNX file,
+/// What kind of file or folder this is, told from its content, with what to do about it: a bundle,
+/// a TorchScript archive, a state dict, an exported program, an AOTInductor package, an ONNX file,
 /// safetensors, empty, ... Never executes anything.
 struct Sniffed {
   std::string kind;    ///< "bundle", "torchscript", "state_dict", "exported_program", "aoti", ...

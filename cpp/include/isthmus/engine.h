@@ -82,9 +82,13 @@ class Engine {
 ///   int isthmus_engine_abi();                // returns kEngineAbi
 ///   isthmus::Engine* isthmus_engine();       // the one engine, owned by the library; thread safe
 /// It is opened when first asked for and never closed.
-#define ISTHMUS_EXPORT_ENGINE(expression)                                              \
-  extern "C" ISTHMUS_API int isthmus_engine_abi() { return isthmus::kEngineAbi; }      \
-  extern "C" ISTHMUS_API isthmus::Engine* isthmus_engine() { return (expression); }
+#define ISTHMUS_EXPORT_ENGINE(expression)                    \
+  extern "C" ISTHMUS_API int isthmus_engine_abi() {          \
+    return isthmus::kEngineAbi;                              \
+  }                                                          \
+  extern "C" ISTHMUS_API isthmus::Engine* isthmus_engine() { \
+    return (expression);                                     \
+  }
 
 /// Names of the engine libraries found: in `engine_path`, in ISTHMUS_ENGINE_PATH (colon-separated),
 /// and beside libisthmus; sorted, without opening them.

@@ -19,11 +19,11 @@ namespace isthmus {
 
 /// How the warm-up of one shape went.
 struct WarmupReport {
-  std::string golden;      ///< which golden gave the inputs
-  int calls = 0;           ///< calls made until steady
-  double first_ms = 0;     ///< time of the first call, milliseconds
-  double steady_ms = 0;    ///< time of the last call, milliseconds
-  bool steady = false;     ///< false: the limit of calls was reached first
+  std::string golden;    ///< which golden gave the inputs
+  int calls = 0;         ///< calls made until steady
+  double first_ms = 0;   ///< time of the first call, milliseconds
+  double steady_ms = 0;  ///< time of the last call, milliseconds
+  bool steady = false;   ///< false: the limit of calls was reached first
 };
 
 /// Where the time of `Model::load` went.
@@ -32,8 +32,8 @@ struct LoadReport {
   std::string runtime;
   std::string artifact;
   std::string device;
-  double read_ms = 0;    ///< reading and hashing files
-  double load_ms = 0;    ///< the engine's own load
+  double read_ms = 0;  ///< reading and hashing files
+  double load_ms = 0;  ///< the engine's own load
   double warmup_ms = 0;
   double total_ms = 0;
   std::vector<WarmupReport> warmup;
@@ -102,6 +102,7 @@ class ISTHMUS_API Model {
   [[nodiscard]] const LoadReport& load_report() const noexcept;
 
  private:
+  friend class Session;
   struct Impl;
   explicit Model(std::shared_ptr<const Impl> impl);
   std::shared_ptr<const Impl> impl_;

@@ -12,22 +12,22 @@
 
 namespace isthmus {
 
-/// One output of an engine against its reference. Computed in float64. NaN equals NaN and infinities
-/// equal themselves at the same place; anywhere else they fail.
+/// One output of an engine against its reference. Computed in float64. NaN equals NaN and
+/// infinities equal themselves at the same place; anywhere else they fail.
 struct OutputParity {
   std::string output;
   bool passed = false;
-  std::string reason;              ///< why it failed, or why there is no number; empty when passed
-  double max_abs = 0;              ///< largest |actual - reference| over finite elements
-  double max_rel = 0;              ///< largest |actual - reference| / |reference| where it is not 0
-  double noise_units = 0;          ///< max_abs in units of the noise floor's max_abs; 0 without one
-  double cosine = 1;               ///< cosine similarity of the flattened values
-  std::int64_t nan_mismatches = 0; ///< elements NaN on one side only
-  std::int64_t inf_mismatches = 0; ///< elements infinite, or of the other sign, on one side only
-  std::int64_t nans = 0;           ///< NaN elements of the engine's output
-  std::int64_t infs = 0;           ///< infinite elements of the engine's output
-  double argmax_agreement = 1;     ///< share of rows (last axis) with the same argmax
-  double passing_atol = 0;         ///< the atol that would pass with the given rtol
+  std::string reason;      ///< why it failed, or why there is no number; empty when passed
+  double max_abs = 0;      ///< largest |actual - reference| over finite elements
+  double max_rel = 0;      ///< largest |actual - reference| / |reference| where it is not 0
+  double noise_units = 0;  ///< max_abs in units of the noise floor's max_abs; 0 without one
+  double cosine = 1;       ///< cosine similarity of the flattened values
+  std::int64_t nan_mismatches = 0;  ///< elements NaN on one side only
+  std::int64_t inf_mismatches = 0;  ///< elements infinite, or of the other sign, on one side only
+  std::int64_t nans = 0;            ///< NaN elements of the engine's output
+  std::int64_t infs = 0;            ///< infinite elements of the engine's output
+  double argmax_agreement = 1;      ///< share of rows (last axis) with the same argmax
+  double passing_atol = 0;          ///< the atol that would pass with the given rtol
   std::int64_t elements = 0;
   explicit operator bool() const noexcept { return passed; }
 };

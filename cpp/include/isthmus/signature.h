@@ -22,8 +22,8 @@ enum class ValueKind : std::uint8_t { kTensor, kInteger, kFloating, kBoolean };
 
 /// One size of a shape: a fixed size, a named dimension, or unknown (outputs only).
 struct Dim {
-  std::string name;         ///< not empty: a named dimension
-  std::int64_t size = -1;   ///< fixed size when `name` is empty; -1: unknown
+  std::string name;        ///< not empty: a named dimension
+  std::int64_t size = -1;  ///< fixed size when `name` is empty; -1: unknown
   friend bool operator==(const Dim&, const Dim&) = default;
 };
 
@@ -45,9 +45,9 @@ struct ValueSpec {
 /// The nesting of a call's arguments or results, as Python saw it, with values at the leaves.
 struct Tree {
   enum class Kind : std::uint8_t {
-    kLeaf,        ///< `name` is the name of an input or output
-    kNone,        ///< None
-    kConst,       ///< a constant; `text` is its JSON
+    kLeaf,   ///< `name` is the name of an input or output
+    kNone,   ///< None
+    kConst,  ///< a constant; `text` is its JSON
     kList,
     kTuple,
     kDict,        ///< `keys` and `items`, in order

@@ -25,8 +25,8 @@ struct ManagedTensorVersioned;  // binary layout of DLPack's DLManagedTensorVers
 using Shape = std::vector<std::int64_t>;
 
 /// An n-dimensional array: dtype, shape, strides, device, data, and the owner that keeps the data
-/// alive. A cheap value: copies share the data. A default-constructed Tensor is undefined and stands
-/// for an absent optional value.
+/// alive. A cheap value: copies share the data. A default-constructed Tensor is undefined and
+/// stands for an absent optional value.
 ///
 /// Thread safety: as std::shared_ptr; distinct Tensors may be used from distinct threads.
 class ISTHMUS_API Tensor {

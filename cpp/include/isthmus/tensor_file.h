@@ -16,7 +16,8 @@ namespace isthmus {
 ISTHMUS_API NamedTensors read_tensors(const std::filesystem::path& path);
 
 /// The same from bytes; `label` names them in errors.
-ISTHMUS_API NamedTensors parse_safetensors(std::span<const std::byte> bytes, std::string_view label);
+ISTHMUS_API NamedTensors parse_safetensors(std::span<const std::byte> bytes,
+                                           std::string_view label);
 ISTHMUS_API NamedTensors parse_npz(std::span<const std::byte> bytes, std::string_view label);
 
 /// Writes contiguous CPU tensors as safetensors, to a temporary name that is then renamed.

@@ -15,9 +15,9 @@ inline constexpr int kMinSamplesP90 = 64;   ///< LoadGen's floor for p90 at 99 %
 inline constexpr int kMinSamplesP99 = 662;  ///< the same for p99
 
 struct TimingOptions {
-  int warmup = 10;          ///< calls thrown away first
-  int iterations = 100;     ///< calls counted
-  double min_seconds = 0;   ///< go on until this much time has been counted, seconds
+  int warmup = 10;         ///< calls thrown away first
+  int iterations = 100;    ///< calls counted
+  double min_seconds = 0;  ///< go on until this much time has been counted, seconds
 };
 
 /// Durations of single calls, milliseconds, in the order they were made.

@@ -1,0 +1,25 @@
+#pragma once
+
+#include <string>
+
+#include "isthmus/bundle.h"
+#include "isthmus/device.h"
+#include "isthmus/engine.h"
+#include "isthmus/options.h"
+
+namespace isthmus {
+
+/// The artifact and engine that `Model::load` takes.
+struct Choice {
+  const Artifact* artifact = nullptr;
+  Engine* engine = nullptr;
+  std::string engine_name;
+};
+
+/// Picks by the options: a named artifact or engine is a contract; "auto" takes the first artifact
+/// in the manifest's order (full precision before reduced) that some engine here can run.
+/// @throws InvalidInput (no such artifact), DeviceUnavailable, BundleError (trust),
+///         EngineUnavailable with every refusal.
+Choice choose(const Manifest& manifest, const LoadOptions& options, Device device);
+
+}  // namespace isthmus

@@ -1,0 +1,19 @@
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "isthmus/bundle.h"
+#include "isthmus/device.h"
+#include "isthmus/engine.h"
+#include "isthmus/model.h"
+
+namespace isthmus {
+
+/// Repeats each golden that the manifest lists for warm-up, on a fork of its own, until calls are
+/// steady: at least three, the last two within 1.3 times the fastest; at most 25 calls or 3 s a
+/// shape.
+/// @throws ExecutionError when the model fails on its own golden.
+std::vector<WarmupReport> warm_up(const Bundle& bundle, Executable& executable, Device device);
+
+}  // namespace isthmus
