@@ -49,6 +49,7 @@ class OutputParity:
     elements: int = 0
 
     def __bool__(self) -> bool:
+        """The verdict."""
         return self.passed
 
     @property
@@ -65,7 +66,7 @@ def worst(results: Iterable[OutputParity]) -> OutputParity | None:
 
 
 def describe(value: Tensor | None) -> str:
-    """"float32[2, 14]", for messages."""
+    """ "float32[2, 14]", for messages."""
     if value is None:
         return "nothing (None)"
     return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"

@@ -6,6 +6,7 @@ not take the report with it: so each row of verify and bench is a process.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -47,7 +48,7 @@ def python_worker(module: str, *arguments: str) -> list[str]:
 
 
 def explain_exit(code: int, stderr: str) -> str:
-    """"killed by SIGSEGV: last lines", for a report's reason."""
+    """ "killed by SIGSEGV: last lines", for a report's reason."""
     if code < 0:
         try:
             name = signal.Signals(-code).name
@@ -103,9 +104,7 @@ def ask_worker(
         answer = Path(folder, "answer.json")
         question = Path(folder, "request.json")
         question.write_text(json.dumps({**request, "answer": str(answer)}), encoding="utf-8")
-        done = run_command(
-            python_worker(module, str(question)), threads=threads, timeout=timeout
-        )
+        done = run_command(python_worker(module, str(question)), threads=threads, timeout=timeout)
         if done.returncode != 0 or not answer.exists():
             raise ExecutionError(explain_exit(done.returncode, done.stderr))
         result: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
@@ -140,11 +139,9 @@ class LineWorker:
     def send(self, line: str) -> None:
         """Writes one line; a dead worker shows at the next `receive`."""
         assert self._process.stdin is not None
-        try:
+        with contextlib.suppress(BrokenPipeError, ValueError):
             self._process.stdin.write(line + "\n")
             self._process.stdin.flush()
-        except (BrokenPipeError, ValueError):
-            pass
 
     def receive(self, timeout: float) -> dict[str, Any]:
         """The next JSON line. Other lines (a library's chatter) are passed over.
@@ -170,10 +167,8 @@ class LineWorker:
     def close(self) -> None:
         """Ends the process: by closing its input, or by force after 5 seconds."""
         if self._process.stdin is not None:
-            try:
+            with contextlib.suppress(BrokenPipeError):
                 self._process.stdin.close()
-            except BrokenPipeError:
-                pass
         try:
             self._process.wait(timeout=5)
         except subprocess.TimeoutExpired:

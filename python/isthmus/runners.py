@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import importlib
 import io
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from isthmus.errors import BundleError, InvalidInput
-from isthmus.manifest import Artifact, Manifest, Method, Tree, ValueSpec
+from isthmus.errors import BundleError, ExecutionError, InvalidInput
+from isthmus.manifest import Artifact, Manifest, Method, Tree
+from isthmus.model_source import resolve_model
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +25,8 @@ if TYPE_CHECKING:
 
     from isthmus.bundle import Bundle
 
-Values = Mapping[str, "Tensor | None"]
+Values = Mapping[str, "Tensor"]
+"""By name; an absent optional value has no key. Scalars are 0-dimensional tensors."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Runner(Protocol):
     runtime: str
     """What ran it, with its version: "PyTorch 2.13.0+cpu"."""
 
-    def run(self, method: str, inputs: Values) -> dict[str, Tensor | None]:
+    def run(self, method: str, inputs: Values) -> dict[str, Tensor]:
         """One call: inputs by name in, outputs by name out, on the CPU."""
         ...
 
@@ -120,7 +120,9 @@ def find_artifact(manifest: Manifest, name: str) -> Artifact:
         if artifact.name == name:
             return artifact
     names = ", ".join(artifact.name for artifact in manifest.artifacts) or "none"
-    raise InvalidInput(f"artifact {name!r} is not in the bundle, which has {names}; use one of them")
+    raise InvalidInput(
+        f"artifact {name!r} is not in the bundle, which has {names}; use one of them"
+    )
 
 
 def find_method(manifest: Manifest, name: str) -> Method:
@@ -134,34 +136,6 @@ def find_method(manifest: Manifest, name: str) -> Method:
             return method
     names = ", ".join(method.name for method in manifest.methods)
     raise InvalidInput(f"method {name!r} is not in the bundle, which has {names}; use one of them")
-
-
-def resolve_model(model: str, manifest: Manifest | None = None) -> torch.nn.Module:
-    """The eager module from "package.module:factory", or from a Hugging Face id or folder.
-
-    An empty `model` stands for the manifest's own source. The factory may give the module alone or
-    a tuple that starts with it.
-
-    Raises:
-        InvalidInput: It cannot be found, or it is not a module.
-    """
-    source = manifest.source if manifest is not None else {}
-    task, attention = source.get("task", ""), source.get("attention", "")
-    if not model:
-        model = source.get("factory") or source.get("id", "")
-        if not model:
-            raise InvalidInput(
-                "the bundle does not say where its eager module comes from, expected a source in"
-                " the manifest; pass model='package.module:factory' or a Hugging Face folder"
-            )
-    if ":" in model and not Path(model).exists():
-        return _module_from_factory(model)
-    from isthmus.hub import load_hf
-
-    options = {
-        name: value for name, value in (("task", task), ("attention", attention)) if value
-    }
-    return load_hf(model, **options).module
 
 
 class EagerRunner:
@@ -187,25 +161,27 @@ class EagerRunner:
         """See `Runner.bind`."""
         import torch
 
-        from isthmus.capture import FlatModule
+        from isthmus.eager import arguments
 
         signature = find_method(self._manifest, method)
-        flat = FlatModule(self._module, signature).eval()
-        arguments = [
-            _python_value(spec, _on(inputs.get(spec.name), self._device))
-            for spec in signature.inputs
-        ]
+        args, kwargs = arguments(signature, _copies(inputs, self._device))
+        # The module itself for forward, so that its hooks run as they do for the user.
+        function = self._module if method == "forward" else getattr(self._module, method)
+        # State that is written in inference mode could not be written outside it again.
+        guard = torch.no_grad if self._manifest.stateful else torch.inference_mode
 
         def call() -> object:
-            with torch.inference_mode():
-                return flat(*arguments)
+            with guard():
+                return function(*args, **kwargs)
 
         return call
 
-    def run(self, method: str, inputs: Values) -> dict[str, Tensor | None]:
+    def run(self, method: str, inputs: Values) -> dict[str, Tensor]:
         """See `Runner.run`."""
-        outputs = self.bind(method, inputs)()
-        return _named(find_method(self._manifest, method), outputs)
+        from isthmus.eager import flat_outputs
+
+        outputs = flat_outputs(find_method(self._manifest, method), self.bind(method, inputs)())
+        return {name: value.cpu().clone() for name, value in outputs.items()}
 
 
 class JitRunner:
@@ -242,9 +218,7 @@ class JitRunner:
 
         signature = find_method(self._manifest, method)
         schema = self._module._c._get_method(method).schema
-        values = {
-            spec.name: _on(inputs.get(spec.name), self._device) for spec in signature.inputs
-        }
+        values = _copies(inputs, self._device)
         if self._artifact.convention == "flat":
             arguments = _flat_arguments(schema, signature, values)
             keywords: dict[str, Any] = {}
@@ -260,16 +234,17 @@ class JitRunner:
 
         return call
 
-    def run(self, method: str, inputs: Values) -> dict[str, Tensor | None]:
+    def run(self, method: str, inputs: Values) -> dict[str, Tensor]:
         """See `Runner.run`."""
+        from isthmus.tree import flatten
+
         result = self.bind(method, inputs)()
         signature = find_method(self._manifest, method)
         if self._artifact.convention == "flat":
-            return _named(signature, result)
-        from isthmus.tree import flatten
-
-        found = flatten(signature.returns, result)
-        return _named(signature, tuple(found.get(spec.name) for spec in signature.outputs))
+            values = _in_order(signature, result)
+        else:
+            values = flatten(signature.returns, result)
+        return _tensors(signature, values)
 
     def _load(self) -> Any:
         import torch
@@ -283,43 +258,37 @@ class JitRunner:
         return module
 
 
-def _module_from_factory(text: str) -> torch.nn.Module:
-    import torch
+class NativeRunner:
+    """The native library, as a user's Python calls it."""
 
-    package, _, name = text.partition(":")
-    try:
-        target: Any = importlib.import_module(package)
-        for part in name.split("."):
-            target = getattr(target, part)
-    except (ImportError, AttributeError) as error:
-        raise InvalidInput(
-            f"{text!r} cannot be imported ({error}), expected 'package.module:factory';"
-            " check the name, and that the module's folder is on PYTHONPATH"
-        ) from error
-    made = target if isinstance(target, torch.nn.Module) else target()
-    if isinstance(made, tuple) and made:
-        made = made[0]
-    if not isinstance(made, torch.nn.Module):
-        raise InvalidInput(
-            f"{text!r} gave {type(made).__name__}, expected a torch.nn.Module or a tuple that"
-            " starts with one; return the module"
+    def __init__(self, spec: RunnerSpec) -> None:
+        import isthmus
+
+        self._model = isthmus.load(
+            spec.bundle,
+            engine=spec.engine,
+            device=spec.device,
+            threads=spec.threads or None,
+            warmup=spec.warmup,
+            trust=spec.trust,
+            op_libraries=spec.op_libraries,
+            optimize=spec.optimize,
+            artifact=spec.artifact,
         )
-    return made
+        self.runtime = f"isthmus, {self._model.load_report.runtime}"
+        self._session = self._model.session()
 
 
-def _on(value: Tensor | None, device: torch.device) -> Tensor | None:
-    return None if value is None else value.to(device)
-
-
-def _python_value(spec: ValueSpec, value: Tensor | None) -> Any:
-    return value if value is None or spec.kind == "tensor" else value.item()
+def _copies(inputs: Values, device: torch.device) -> dict[str, Tensor]:
+    """On the device, and nobody else's: a call may write its inputs."""
+    return {name: value.detach().to(device, copy=True) for name, value in inputs.items()}
 
 
 def _flat_arguments(schema: Any, signature: Method, values: Values) -> list[Any]:
     """In order; a number where the TorchScript type is one, else the tensor."""
-    arguments = []
+    arguments: list[Any] = []
     for spec, argument in zip(signature.inputs, schema.arguments[1:], strict=True):
-        value = values[spec.name]
+        value = values.get(spec.name)
         wants_tensor = "Tensor" in str(argument.type)
         arguments.append(value if value is None or wants_tensor else value.item())
     return arguments
@@ -327,14 +296,13 @@ def _flat_arguments(schema: Any, signature: Method, values: Values) -> list[Any]
 
 def _structured_arguments(schema: Any, signature: Method, values: Values) -> dict[str, Any]:
     """By the schema's names; what has a default and was not given is left to it."""
+    from isthmus.eager import to_python
     from isthmus.tree import unflatten
 
-    specs = {spec.name: spec for spec in signature.inputs}
-    leaves = {name: _python_value(specs[name], value) for name, value in values.items()}
+    leaves = {spec.name: to_python(spec, values.get(spec.name)) for spec in signature.inputs}
     declared = schema.arguments[1:]
     positional = [
-        (argument.name, tree)
-        for argument, tree in zip(declared, signature.args, strict=False)
+        (argument.name, tree) for argument, tree in zip(declared, signature.args, strict=False)
     ]
     defaults = {argument.name for argument in declared if argument.has_default_value()}
     return {
@@ -350,22 +318,24 @@ def _not_given(tree: Tree, leaves: Mapping[str, Any]) -> bool:
     return tree.node in ("const", "none")
 
 
-def _named(signature: Method, result: object) -> dict[str, Tensor | None]:
-    import torch
-
-    values: Sequence[Any]
-    values = result if isinstance(result, (tuple, list)) else (result,)
+def _in_order(signature: Method, result: object) -> dict[str, Any]:
+    values = list(result) if isinstance(result, (tuple, list)) else [result]
+    if not signature.outputs and result is None:
+        values = []
     if len(values) != len(signature.outputs):
-        raise InvalidInput(
+        raise ExecutionError(
             f"{signature.name} gave {len(values)} outputs, expected {len(signature.outputs)}:"
             f" {', '.join(spec.name for spec in signature.outputs)}; export the model again"
         )
-    dtypes = {"int": torch.int64, "float": torch.float64, "bool": torch.bool}
-    named: dict[str, Tensor | None] = {}
-    for spec, value in zip(signature.outputs, values, strict=True):
-        if value is None or isinstance(value, torch.Tensor):
-            # A clone: the caller may keep it while the model writes its buffers again.
-            named[spec.name] = None if value is None else value.detach().cpu().clone()
-        else:
-            named[spec.name] = torch.tensor(value, dtype=dtypes[spec.kind])
-    return named
+    return {spec.name: value for spec, value in zip(signature.outputs, values, strict=True)}
+
+
+def _tensors(signature: Method, values: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Copies on the CPU: the model may write its buffers again while the caller keeps them."""
+    from isthmus.eager import to_tensor
+
+    return {
+        spec.name: to_tensor(spec, values[spec.name]).detach().cpu().clone()
+        for spec in signature.outputs
+        if values.get(spec.name) is not None
+    }

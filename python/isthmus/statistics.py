@@ -87,9 +87,9 @@ def ratio_over_rounds(
 ) -> RatioInterval:
     """Median over rounds of a/b, with a percentile-bootstrap interval (Efron 1979).
 
-    `a[i]` and `b[i]` are the medians of the two sides in round i. Both took their turn in that round,
-    so what slowed the machine down for a while slowed both, and the ratio within a round is free
-    of it; rounds are the unit that is resampled, because calls within one are not independent.
+    `a[i]` and `b[i]` are the medians of the two sides in round i. Both took their turn in that
+    round, so what slowed the machine down for a while slowed both, and the ratio within a round is
+    free of it; rounds are the unit that is resampled: calls within one are not independent.
 
     Raises:
         ValueError: Fewer than two rounds, unequal lengths, or a value that is not positive.

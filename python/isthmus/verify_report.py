@@ -42,15 +42,16 @@ class VerifyRow:
     results: tuple[OutputParity, ...] = ()
     """Every output of every golden."""
     vs_torch_jit: float | None = None
-    """Largest difference to torch.jit in Python: same artifact, threads and flags. None: not run."""
+    """Largest difference to torch.jit in Python, same artifact, threads, flags; None: not run."""
     seconds: float = 0.0
 
     def __bool__(self) -> bool:
+        """The verdict."""
         return self.status == "passed"
 
     @property
     def label(self) -> str:
-        """"torch.jit in Python", "torchscript in C++"."""
+        """ "torch.jit in Python", "torchscript in C++"."""
         return f"{self.runner} in {self.language}"
 
     @property
@@ -114,6 +115,7 @@ class VerifyReport:
         return bool(judged) and all(judged)
 
     def __bool__(self) -> bool:
+        """The same as `ok`."""
         return self.ok
 
     @property
@@ -153,6 +155,7 @@ class VerifyReport:
         raise KeyError(f"no row {runner!r} on {device!r}; there are: {names}")
 
     def __str__(self) -> str:
+        """The tables, as on the console."""
         return to_text(self)
 
     def document(self) -> Document:
@@ -188,7 +191,9 @@ class VerifyReport:
                     )
                     for row in self.rows
                 ),
-                marks=tuple({"passed": True, "absent": None}.get(row.status, False) for row in self.rows),
+                marks=tuple(
+                    {"passed": True, "absent": None}.get(row.status, False) for row in self.rows
+                ),
                 numeric=frozenset((*_NUMBERS, "vs torch.jit")),
             )
         ]

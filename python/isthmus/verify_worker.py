@@ -30,8 +30,7 @@ def run_golden(runner: Runner, golden: Golden) -> Outputs:
     found: Outputs = {}
     for index, step in enumerate(golden.steps):
         for name, value in runner.run(step.method, step.inputs).items():
-            if value is not None:
-                found[f"{index}/out/{name}"] = value.contiguous()
+            found[f"{index}/out/{name}"] = value.contiguous()
     return found
 
 
@@ -69,7 +68,7 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
 
     from isthmus.bundle import open_bundle
 
-    runs = []
+    runs: list[dict[str, Any]] = []
     for item in request["runs"]:
         spec = RunnerSpec.from_json(item["spec"])
         folder = Path(item["folder"])

@@ -1,0 +1,231 @@
+"""The worker processes of a benchmark: started, warmed up, taking turns, ended."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from isthmus.bench_report import BenchRow
+from isthmus.errors import Error
+from isthmus.manifest import Artifact
+from isthmus.processes import LineWorker, python_worker
+from isthmus.runners import RunnerSpec
+from isthmus.statistics import summarize
+
+if TYPE_CHECKING:
+    from isthmus.bundle import Bundle
+
+DISCARDED = 2
+"""Calls thrown away at the start of each turn: the caches belonged to another process."""
+NO_EAGER_CPP = "an eager Python module has no form in C++; its TorchScript has"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What holds for all rows of one call of `bench`."""
+
+    bundle: Bundle
+    artifact: Artifact | None
+    golden: str
+    threads: int
+    trust: str
+    op_libraries: tuple[str, ...]
+    model: str
+    timeout: float
+    native_arguments: tuple[str, ...]
+    folder: Path
+
+
+@dataclass
+class Turntaker:
+    """A row with its living worker, while it is measured."""
+
+    row: BenchRow
+    worker: LineWorker | None = None
+    calls: int = 0
+    turns: list[tuple[float, ...]] = field(default_factory=list)
+
+    def fail(self, reason: str) -> None:
+        """Ends the worker; the row keeps the reason instead of numbers."""
+        self.row = replace(self.row, unavailable=reason)
+        self.turns.clear()
+        if self.worker is not None:
+            self.worker.close()
+            self.worker = None
+
+
+@contextmanager
+def workers(
+    plan: Plan, rows: Sequence[BenchRow], present: dict[str, str], say: Callable[[str], None]
+) -> Iterator[list[Turntaker]]:
+    """Starts one worker after the other: a load is timed too, and must not share the machine."""
+    runners = [Turntaker(row) for row in rows]
+    try:
+        for runner in runners:
+            absent = _why_unavailable(plan, runner.row, present)
+            if absent:
+                runner.fail(absent)
+                continue
+            say(f"starting {runner.row.label}")
+            try:
+                _start(plan, runner)
+            except (Error, OSError) as error:
+                runner.fail(str(error))
+        yield runners
+    finally:
+        for runner in runners:
+            if runner.worker is not None:
+                runner.worker.close()
+
+
+def _artifact_for(plan: Plan, device: str) -> Artifact | None:
+    kind = device.partition(":")[0]
+    candidates = (plan.artifact,) if plan.artifact is not None else plan.bundle.manifest.artifacts
+    fitting = [
+        one
+        for one in candidates
+        if one is not None and one.format == "torchscript" and kind in one.devices
+    ]
+    fitting.sort(key=lambda one: one.device != kind)
+    return fitting[0] if fitting else None
+
+
+def _why_unavailable(plan: Plan, row: BenchRow, present: dict[str, str]) -> str:
+    if row.form == "Torch" and row.language == "C++":
+        return NO_EAGER_CPP
+    kind = row.device.partition(":")[0]
+    if present[kind]:
+        return present[kind]
+    if row.form != "Torch" and _artifact_for(plan, row.device) is None:
+        return f"the bundle has no TorchScript artifact for {kind}"
+    return ""
+
+
+def _start(plan: Plan, runner: Turntaker) -> None:
+    row = runner.row
+    artifact = None if row.form == "Torch" else _artifact_for(plan, row.device)
+    spec = RunnerSpec(
+        kind={"Torch": "eager", "TorchScript": "torch.jit", "isthmus": "isthmus"}[row.form],
+        bundle=str(plan.bundle.path.resolve()),
+        artifact=artifact.name if artifact is not None else "",
+        engine="torchscript",
+        device=row.device,
+        threads=plan.threads,
+        optimize="auto" if row.form == "isthmus" else "none",
+        trust=plan.trust,
+        op_libraries=plan.op_libraries,
+        model=plan.model,
+    )
+    command = _native_command(plan, spec) if row.language == "C++" else _python_command(plan, spec)
+    runner.worker = LineWorker(command, threads=plan.threads)
+    ready = runner.worker.receive(plan.timeout)
+    runner.row = replace(
+        row,
+        artifact=spec.artifact,
+        runtime=str(ready.get("runtime", "")),
+        flags={"threads": str(ready.get("threads", "")), "optimize": spec.optimize},
+        load_ms=float(ready["load_ms"]),
+        first_call_ms=float(ready["first_call_ms"]),
+    )
+
+
+def _python_command(plan: Plan, spec: RunnerSpec) -> list[str]:
+    with tempfile.NamedTemporaryFile(
+        "w", suffix=".json", dir=plan.folder, delete=False, encoding="utf-8"
+    ) as file:
+        json.dump({"spec": spec.to_json(), "golden": plan.golden}, file)
+    return python_worker("isthmus.bench_worker", file.name)
+
+
+def _native_command(plan: Plan, spec: RunnerSpec) -> list[str]:
+    from isthmus import native
+
+    command = [str(native.binary()), "bench", spec.bundle, "--worker", "--golden", plan.golden]
+    command += ["--artifact", spec.artifact, "--engine", spec.engine, "--device", spec.device]
+    command += ["--threads", str(spec.threads), "--trust", spec.trust, "--optimize", spec.optimize]
+    for library in spec.op_libraries:
+        command += ["--op-library", library]
+    return [*command, *plan.native_arguments]
+
+
+def _run(runner: Turntaker, calls: int, timeout: float) -> list[float]:
+    """One turn; a worker that dies turns its row into a reason."""
+    if runner.worker is None:
+        return []
+    runner.worker.send(f"run {calls}")
+    try:
+        samples = [float(one) for one in runner.worker.receive(timeout)["samples_ms"]]
+        if len(samples) != calls:
+            raise ValueError(f"the worker gave {len(samples)} samples, expected {calls}")
+    except (Error, KeyError, ValueError) as error:
+        runner.fail(f"failed while it was timed: {error}")
+        return []
+    return samples
+
+
+def warm_up(
+    runners: Sequence[Turntaker], turn_seconds: float, timeout: float, say: Callable[[str], None]
+) -> None:
+    """Calls each until it is steady, then sets how many calls a turn has, alike for one form."""
+    for runner in runners:
+        if runner.worker is None:
+            continue
+        say(f"warming up {runner.row.label}")
+        previous = float("inf")
+        for _ in range(10):
+            samples = _run(runner, 5, timeout)
+            if not samples:
+                break
+            median = summarize(samples).median_ms
+            steady = median > 0.9 * previous
+            previous = median
+            if steady:
+                break
+        runner.calls = max(5, min(1000, int(turn_seconds * 1e3 / max(previous, 1e-3))))
+    for runner in runners:
+        alike = [one for one in runners if one.worker is not None and _pair(one) == _pair(runner)]
+        runner.calls = min((one.calls for one in alike), default=0)
+
+
+def _pair(runner: Turntaker) -> tuple[str, str]:
+    return runner.row.form, runner.row.device
+
+
+def take_turns(
+    runners: Sequence[Turntaker],
+    rounds: int,
+    order: random.Random,
+    timeout: float,
+    say: Callable[[str], None],
+) -> None:
+    """Every living worker once a round, in random order."""
+    for number in range(1, rounds + 1):
+        if number == 1 or number % 10 == 0:
+            say(f"round {number} of {rounds}")
+        alive = [runner for runner in runners if runner.worker is not None]
+        order.shuffle(alive)
+        for runner in alive:
+            samples = _run(runner, runner.calls + DISCARDED, timeout)
+            if samples:
+                runner.turns.append(tuple(samples[DISCARDED:]))
+
+
+def finish(runner: Turntaker, timeout: float) -> BenchRow:
+    """Asks for the peak memory, ends the worker, and gives the row with its numbers."""
+    if runner.worker is None:
+        return runner.row
+    runner.worker.send("quit")
+    peak: int | None = None
+    # Without an answer the durations stand; only the memory is not known.
+    with contextlib.suppress(Error, KeyError):
+        peak = int(runner.worker.receive(timeout)["peak_rss_bytes"])
+    runner.worker.close()
+    runner.worker = None
+    return replace(runner.row, rounds_ms=tuple(runner.turns), peak_rss_bytes=peak)

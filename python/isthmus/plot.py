@@ -1,0 +1,86 @@
+"""Draws the distributions of a bench report. Needs matplotlib, the extra `isthmus[report]`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from isthmus.bench_report import BenchReport, BenchRow
+from isthmus.errors import InvalidInput
+
+COLOURS = {"Python": "#3572a5", "C++": "#d1495b"}
+ENDINGS = (".png", ".svg")
+
+
+def plot_report(report: BenchReport, path: Path) -> None:
+    """One line a row: every call as a dot, a box from the 25th to the 75th percentile, the median.
+
+    Raises:
+        InvalidInput: Another ending than .png or .svg, nothing to draw, or no matplotlib.
+    """
+    if path.suffix.lower() not in ENDINGS:
+        raise InvalidInput(
+            f"plot is to be {path.name!r}, expected a name that ends in .png or .svg"
+        )
+    rows = [row for row in report.rows if row]
+    if not rows:
+        raise InvalidInput(f"there is nothing to draw: {report.verdict}")
+    try:
+        import matplotlib
+
+        matplotlib.use("Agg")
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise InvalidInput(
+            "a plot needs matplotlib; install it with: pip install 'isthmus[report]'"
+        ) from error
+
+    import numpy as np
+
+    rows = rows[::-1]
+    figure = Figure(figsize=(9.5, 1.9 + 0.62 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    random = np.random.default_rng(0)
+    furthest = max(float(np.quantile(row.samples_ms, 0.99)) for row in rows)
+    for height, row in enumerate(rows):
+        samples = np.asarray(row.samples_ms)
+        colour = COLOURS[row.language]
+        shown = samples[samples <= furthest * 1.15]
+        jitter = random.uniform(-0.26, 0.26, len(shown))
+        axes.scatter(shown, height + jitter, s=4, alpha=0.25, color=colour, linewidths=0)
+        axes.boxplot(
+            samples,
+            positions=[height],
+            vert=False,
+            widths=0.56,
+            whis=(5, 95),
+            showfliers=False,
+            medianprops={"color": "black", "linewidth": 1.8},
+            boxprops={"color": colour, "linewidth": 1.4},
+            whiskerprops={"color": colour},
+            capprops={"color": colour},
+        )
+        axes.annotate(
+            f"{np.median(samples):.3g} ms",
+            (1.01, height),
+            xycoords=("axes fraction", "data"),
+            va="center",
+            fontsize=10,
+        )
+    axes.set_xlim(0, furthest * 1.15)
+    axes.set_ylim(-0.6, len(rows) - 0.4)
+    axes.set_yticks(range(len(rows)), [_label(row) for row in rows], fontsize=10)
+    axes.set_xlabel(
+        "milliseconds a call: dots are calls, boxes the middle half, whiskers 5 % to 95 %"
+    )
+    axes.grid(axis="x", alpha=0.3)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    cpu = report.context.get("cpu", "")
+    axes.set_title(
+        f"{report.bundle}, {report.context.get('inputs', '')}\n{cpu}", fontsize=11, loc="left"
+    )
+    figure.savefig(path, dpi=150)
+
+
+def _label(row: BenchRow) -> str:
+    return row.label.replace(" in ", "\nin ")
