@@ -17,8 +17,23 @@ from isthmus.tree import build_tree, flatten, unflatten
 
 _KINDS: dict[type, str] = {bool: "bool", int: "int", float: "float"}
 _DTYPES = frozenset(
-    "bool uint8 int8 uint16 int16 uint32 int32 uint64 int64 float16 bfloat16 float32 float64 "
-    "complex64 complex128".split()
+    [
+        "bool",
+        "uint8",
+        "int8",
+        "uint16",
+        "int16",
+        "uint32",
+        "int32",
+        "uint64",
+        "int64",
+        "float16",
+        "bfloat16",
+        "float32",
+        "float64",
+        "complex64",
+        "complex128",
+    ]
 )
 
 

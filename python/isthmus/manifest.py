@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 FORMAT = "isthmus-bundle"
@@ -195,3 +194,37 @@ class Manifest:
     warmup: tuple[str, ...] = ()
     files: tuple[FileEntry, ...] = ()
     format_version: int = FORMAT_VERSION
+
+
+def to_json(manifest: Manifest) -> dict[str, Any]:
+    """The manifest as plain JSON values, in the order of docs/format.md."""
+    from isthmus import manifest_json
+
+    return manifest_json.write(manifest)
+
+
+def from_json(value: Any) -> Manifest:
+    """The manifest of plain JSON values.
+
+    Raises:
+        BundleError: Naming the path in the JSON, what was expected and what is there.
+    """
+    from isthmus import manifest_json
+
+    return manifest_json.read(value)
+
+
+def dumps(manifest: Manifest) -> str:
+    """manifest.json as text, ending in a newline."""
+    return json.dumps(to_json(manifest), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def loads(text: str | bytes) -> Manifest:
+    """The manifest of manifest.json's text.
+
+    Raises:
+        BundleError: It is too large, no JSON, or no manifest that this version reads.
+    """
+    from isthmus import manifest_json
+
+    return manifest_json.parse(text)
