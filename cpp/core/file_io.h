@@ -1,0 +1,76 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+
+namespace isthmus::detail {
+
+/// Why a file could not be read; callers turn it into the public error that fits.
+class IoError : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+/// A whole file in memory, aligned to 64 bytes so that engines can use tensors in place.
+struct Buffer {
+  std::shared_ptr<const std::byte[]> data;
+  std::size_t size = 0;
+  [[nodiscard]] std::span<const std::byte> bytes() const noexcept { return {data.get(), size}; }
+};
+
+/// An open file descriptor.
+class Descriptor {
+ public:
+  explicit Descriptor(int fd = -1) noexcept : fd_(fd) {}
+  Descriptor(Descriptor&& other) noexcept;
+  Descriptor& operator=(Descriptor&& other) noexcept;
+  ~Descriptor();
+  [[nodiscard]] int get() const noexcept { return fd_; }
+  [[nodiscard]] bool valid() const noexcept { return fd_ >= 0; }
+
+ private:
+  int fd_;
+};
+
+/// How large a file may be, or must be.
+struct SizeRule {
+  std::uint64_t at_most = 0;
+  std::optional<std::uint64_t> exactly;
+};
+
+/// Opens a regular file for reading. Symbolic links are followed: the caller named this path.
+/// @throws IoError.
+Descriptor open_file(const std::filesystem::path& path);
+
+/// Reads an open regular file whole, after its size has been judged. @throws IoError.
+Buffer read_all(const Descriptor& file, const SizeRule& rule);
+
+/// Why `path` may not stand in a bundle; nullopt for a good one: relative, forward slashes, no empty,
+/// "." or ".." parts, no control characters.
+std::optional<std::string> path_fault(std::string_view path);
+
+/// A directory that files are opened beneath. Whatever the path, nothing outside is reached and no
+/// symbolic link is passed through; the directory itself may be reached through one.
+class Root {
+ public:
+  /// @throws IoError.
+  explicit Root(const std::filesystem::path& path);
+
+  /// Opens the regular file at a relative path. @throws IoError.
+  [[nodiscard]] Descriptor open(std::string_view relative) const;
+
+  /// Opens and reads it. @throws IoError.
+  [[nodiscard]] Buffer read(std::string_view relative, const SizeRule& rule) const;
+
+ private:
+  Descriptor directory_;
+};
+
+}  // namespace isthmus::detail
