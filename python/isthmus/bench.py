@@ -18,7 +18,6 @@ from isthmus.bench_turns import DISCARDED, Plan, finish, take_turns, warm_up, wo
 from isthmus.errors import InvalidInput
 from isthmus.machine import cpu_governor, devices_present, load_average, machine_facts
 from isthmus.processes import available_cores
-from isthmus.runners import find_artifact
 
 if TYPE_CHECKING:
     from isthmus.bundle import Bundle
@@ -93,7 +92,7 @@ def bench(
     with tempfile.TemporaryDirectory(prefix="isthmus-bench-") as folder:
         plan = Plan(
             bundle=bundle,
-            artifact=find_artifact(bundle.manifest, artifact) if artifact is not None else None,
+            artifact=bundle.artifact(artifact) if artifact is not None else None,
             golden=_pick_golden(bundle, golden),
             threads=threads or available_cores(),
             trust=trust,

@@ -47,20 +47,14 @@ def plot_report(report: BenchReport, path: Path) -> None:
         shown = samples[samples <= furthest * 1.15]
         jitter = random.uniform(-0.26, 0.26, len(shown))
         axes.scatter(shown, height + jitter, s=4, alpha=0.25, color=colour, linewidths=0)
-        axes.boxplot(
-            samples,
-            positions=[height],
-            vert=False,
-            widths=0.56,
-            whis=(5, 95),
-            showfliers=False,
-            medianprops={"color": "black", "linewidth": 1.8},
-            boxprops={"color": colour, "linewidth": 1.4},
-            whiskerprops={"color": colour},
-            capprops={"color": colour},
+        low, first, median, third, high = np.quantile(samples, (0.05, 0.25, 0.5, 0.75, 0.95))
+        axes.plot((low, high), (height, height), color=colour, linewidth=1.2)
+        axes.barh(
+            height, third - first, 0.5, first, facecolor="none", edgecolor=colour, linewidth=1.4
         )
+        axes.plot((median, median), (height - 0.3, height + 0.3), color="black", linewidth=1.8)
         axes.annotate(
-            f"{np.median(samples):.3g} ms",
+            f"{median:.3g} ms",
             (1.01, height),
             xycoords=("axes fraction", "data"),
             va="center",

@@ -7,7 +7,6 @@ tensors, so that verify and bench treat them alike. Each is meant for a process 
 from __future__ import annotations
 
 import copy
-import hashlib
 import io
 import time
 import warnings
@@ -15,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from isthmus.errors import BundleError, ExecutionError, InvalidInput
+from isthmus.errors import ExecutionError, InvalidInput
 from isthmus.manifest import Artifact, Manifest, Method, Tree
 from isthmus.model_source import resolve_model
 
@@ -100,7 +99,7 @@ def make_runner(spec: RunnerSpec, bundle: Bundle) -> tuple[Runner, float]:
         start = time.perf_counter()
         runner = EagerRunner(module, bundle.manifest, spec.device)
     elif spec.kind == "torch.jit":
-        runner = JitRunner(bundle, find_artifact(bundle.manifest, spec.artifact), spec)
+        runner = JitRunner(bundle, bundle.artifact(spec.artifact), spec)
     elif spec.kind == "isthmus":
         runner = NativeRunner(spec)
     else:
@@ -108,21 +107,6 @@ def make_runner(spec: RunnerSpec, bundle: Bundle) -> tuple[Runner, float]:
             f"runner is {spec.kind!r}, expected 'eager', 'torch.jit' or 'isthmus'; use one of them"
         )
     return runner, (time.perf_counter() - start) * 1e3
-
-
-def find_artifact(manifest: Manifest, name: str) -> Artifact:
-    """The artifact of this name.
-
-    Raises:
-        InvalidInput: There is none; names those there are.
-    """
-    for artifact in manifest.artifacts:
-        if artifact.name == name:
-            return artifact
-    names = ", ".join(artifact.name for artifact in manifest.artifacts) or "none"
-    raise InvalidInput(
-        f"artifact {name!r} is not in the bundle, which has {names}; use one of them"
-    )
 
 
 def find_method(manifest: Manifest, name: str) -> Method:
@@ -195,14 +179,7 @@ class JitRunner:
         self._artifact = artifact
         self._device = torch.device(spec.device)
         self._optimize = spec.optimize
-        entry = artifact.files[0]
-        self._bytes = (bundle.path / entry.path).read_bytes()
-        digest = hashlib.sha256(self._bytes).hexdigest()
-        if digest != entry.sha256:
-            raise BundleError(
-                f"{entry.path} has sha256 {digest}, expected {entry.sha256} as in the manifest;"
-                " export the bundle again"
-            )
+        self._bytes = bundle.read(artifact.files[0])
         self._module = self._load()
         self._fresh = True
 

@@ -18,7 +18,7 @@ from isthmus.errors import InvalidInput
 from isthmus.machine import devices_present, machine_facts
 from isthmus.manifest import Artifact
 from isthmus.processes import available_cores
-from isthmus.runners import RunnerSpec, find_artifact
+from isthmus.runners import RunnerSpec
 from isthmus.verify_report import ParityError, VerifyReport, VerifyRow
 from isthmus.verify_runs import (
     Job,
@@ -91,14 +91,14 @@ def verify(
     bundle = path if isinstance(path, Bundle) else open_bundle(Path(path))
     artifacts = bundle.manifest.artifacts
     if artifact is not None:
-        artifacts = (find_artifact(bundle.manifest, artifact),)
+        artifacts = (bundle.artifact(artifact),)
     _check_engines(engines, artifacts, has_model=model is not None)
     present = devices_present()
     places = _devices(devices, present)
     with tempfile.TemporaryDirectory(prefix="isthmus-verify-") as folder:
         job = Job(
             bundle=bundle,
-            goldens=[bundle.golden(entry.name) for entry in bundle.manifest.goldens],
+            goldens=bundle.goldens(),
             threads=threads or available_cores(),
             trust=trust,
             op_libraries=tuple(str(library) for library in op_libraries),

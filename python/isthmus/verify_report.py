@@ -12,6 +12,9 @@ from isthmus.report import Case, Document, Table, number, to_text
 SCHEMA = "isthmus-verify"
 SCHEMA_VERSION = 1
 
+_SHOWN = 12
+"""Lines of a `ParityError`: a model with many outputs fails in many places at once."""
+
 Status = Literal["passed", "failed", "error", "absent"]
 """failed: the numbers are wrong; error: it could not run; absent: not here, and not asked for."""
 
@@ -20,7 +23,18 @@ class ParityError(AssertionError):
     """A bundle that does not give the model's answers. `report` holds every number."""
 
     def __init__(self, report: VerifyReport) -> None:
-        super().__init__(f"{report.verdict}\n{to_text(report)}")
+        lines = [report.verdict]
+        for row in report.failures:
+            failed = [
+                f"{one.output} of golden {one.golden}: {one.reason}"
+                for one in row.results
+                if not one
+            ]
+            lines += [f"  {row.label} on {row.device}: {text}" for text in failed or [row.reason]]
+        shown = lines[:_SHOWN]
+        if len(lines) > len(shown):
+            shown.append(f"  and {len(lines) - len(shown)} more; print the report to see all")
+        super().__init__("\n".join(shown))
         self.report = report
 
 

@@ -13,7 +13,7 @@ from isthmus.compare import OutputParity, compare, difference
 from isthmus.errors import ExecutionError
 from isthmus.manifest import Tolerance
 from isthmus.processes import ask_worker, explain_exit, run_command
-from isthmus.runners import EagerRunner, RunnerSpec, find_artifact
+from isthmus.runners import EagerRunner, RunnerSpec
 from isthmus.verify_report import Status, VerifyRow
 from isthmus.verify_worker import Outputs, golden_file, run_all
 
@@ -148,7 +148,7 @@ def parity_of_run(
 ) -> tuple[tuple[OutputParity, ...], dict[str, str], str]:
     """Reads the JSON of `isthmus-run verify`: results, errors by golden, runtime."""
     noise = bundle.manifest.noise_floor
-    tolerances = find_artifact(bundle.manifest, artifact).tolerances
+    tolerances = bundle.artifact(artifact).tolerances
     raise NotImplementedError(noise, tolerances, document)
 
 

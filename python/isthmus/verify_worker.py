@@ -73,8 +73,8 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
         spec = RunnerSpec.from_json(item["spec"])
         folder = Path(item["folder"])
         try:
-            bundle = open_bundle(spec.bundle)
-            goldens = [bundle.golden(entry.name) for entry in bundle.manifest.goldens]
+            bundle = open_bundle(Path(spec.bundle))
+            goldens = bundle.goldens()
             runner, _ = make_runner(spec, bundle)
         except Exception as error:  # becomes the row's reason
             runs.append({"error": f"{type(error).__name__}: {error}"})

@@ -1,0 +1,184 @@
+"""Assertions for users' own test suites.
+
+from isthmus.testing import assert_parity
+
+def test_the_bundle_still_gives_the_model_s_answers():
+    assert_parity("models/minilm", reference=my_module)
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from isthmus.bench_report import BenchReport, Comparison
+from isthmus.errors import InvalidInput
+from isthmus.manifest import Tolerance
+from isthmus.verify_report import ParityError, VerifyReport, VerifyRow
+
+if TYPE_CHECKING:
+    import torch
+
+    from isthmus.bundle import Bundle
+    from isthmus.runtime import Model
+
+__all__ = ["ParityError", "assert_not_slower", "assert_parity"]
+
+
+def assert_parity(
+    bundle_or_model: str | Path | Bundle | Model | torch.nn.Module,
+    /,
+    *args: Any,
+    reference: Callable[..., Any] | None = None,
+    atol: float | None = None,
+    rtol: float | None = None,
+    engines: Sequence[str] | None = None,
+    devices: Sequence[str] | None = ("cpu",),
+    export_options: Mapping[str, Any] | None = None,
+    **kwargs: Any,
+) -> VerifyReport:
+    """Asserts that C++ gives the model's answers.
+
+    - A bundle alone: all its goldens, by every engine; with `reference`, an eager module, against
+      that module (`isthmus.verify`).
+    - A bundle, or a model from `isthmus.load`, with `args` or `kwargs`: one call of it against the
+      same call of `reference`.
+    - An eager module with example `args` or `kwargs`: it is exported to a temporary bundle, which is
+      verified against it.
+
+    Args:
+        bundle_or_model: What is to be proven.
+        *args: Positional arguments of the call, or of the export.
+        reference: What gives the right answers: a callable that takes the same arguments.
+        atol: Instead of the bundle's tolerance; for a call only.
+        rtol: Instead of the bundle's tolerance; for a call only.
+        engines: As `isthmus.verify` takes them.
+        devices: As `isthmus.verify` takes them.
+        export_options: Further options of `isthmus.export`, such as `dynamic` and `dims`.
+        **kwargs: Keyword arguments of the call, or of the export.
+
+    Returns:
+        The report, with the numbers.
+
+    Raises:
+        ParityError: An AssertionError whose `report` has every number.
+        InvalidInput: A call without a reference, or options that fit no case.
+    """
+    import torch
+
+    from isthmus.bundle import Bundle
+    from isthmus.verify import verify
+
+    called = bool(args or kwargs)
+    if isinstance(bundle_or_model, torch.nn.Module):
+        if reference is not None:
+            raise InvalidInput("an eager module is its own reference; leave reference= out")
+        from isthmus.export import export
+
+        with tempfile.TemporaryDirectory(prefix="isthmus-parity-") as folder:
+            options = dict(export_options or {})
+            bundle = export(bundle_or_model, args, kwargs, path=Path(folder) / "bundle", **options)
+            report = verify(bundle, bundle_or_model, engines, devices)
+    elif export_options is not None:
+        raise InvalidInput("export_options= is for an eager module; leave it out")
+    elif not called and isinstance(bundle_or_model, (str, Path, Bundle)):
+        if atol is not None or rtol is not None:
+            raise InvalidInput(
+                "atol= and rtol= are for one call; goldens are judged by the bundle's tolerances"
+            )
+        if reference is not None and not isinstance(reference, torch.nn.Module):
+            raise InvalidInput(
+                f"reference is {type(reference).__name__}, expected the eager torch.nn.Module"
+            )
+        report = verify(bundle_or_model, reference, engines, devices)
+    else:
+        report = _compare_call(
+            bundle_or_model,
+            args,
+            kwargs,
+            reference,
+            Tolerance(atol or 0.0, rtol or 0.0) if atol is not None or rtol is not None else None,
+        )
+    report.raise_for_failure()
+    return report
+
+
+def assert_not_slower(
+    report: BenchReport, bound: float = 1.25, *, form: str = "TorchScript", device: str = "cpu"
+) -> Comparison:
+    """Asserts that C++ takes at most `bound` times as long as Python on the same artifact.
+
+    Noise is given the benefit of the doubt: the lower end of the confidence interval is what must
+    not be above the bound.
+
+    Args:
+        report: What `isthmus.bench` gave.
+        bound: Largest ratio of medians, C++ over Python.
+        form: Which comparison: "TorchScript" or "isthmus".
+        device: As in the report.
+
+    Raises:
+        AssertionError: It is slower, or one side has no numbers.
+    """
+    comparison = report.comparison(form, device)
+    interval = comparison.interval
+    if interval is None:
+        raise AssertionError(f"{form} on {device} cannot be compared: {comparison.reason}")
+    if interval.low > bound:
+        raise AssertionError(
+            f"{form} on {device}: C++ takes {interval.ratio:.3f} times as long as Python"
+            f" ({interval.confidence:.0%} interval {interval.low:.3f} to {interval.high:.3f}),"
+            f" expected at most {bound:g} times; medians {comparison.cpp_ms:.4g} ms and"
+            f" {comparison.python_ms:.4g} ms\n{report}"
+        )
+    return comparison
+
+
+def _compare_call(
+    subject: str | Path | Bundle | Model,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    reference: Callable[..., Any] | None,
+    tolerance: Tolerance | None,
+) -> VerifyReport:
+    """One call of the loaded bundle against the same call of the reference."""
+    import torch
+
+    from isthmus.bundle import Bundle
+    from isthmus.compare import compare
+    from isthmus.runtime import load
+
+    if reference is None:
+        raise InvalidInput("a call needs something to compare with; pass reference=")
+    if isinstance(subject, (str, Path, Bundle)):
+        subject = load(subject.path if isinstance(subject, Bundle) else subject)
+    with torch.no_grad():
+        expected = _leaves(reference(*args, **kwargs))
+    actual = _leaves(subject(*args, **kwargs))
+    tolerances, noise, name = _judgement(subject)
+    results = tuple(
+        compare(
+            output,
+            expected.get(output),
+            actual.get(output),
+            tolerance or tolerances.get(output, Tolerance(0.0, 0.0)),
+            noise.get(output),
+            golden="this call",
+        )
+        for output in {**expected, **actual}
+    )
+    failed = next((result for result in results if not result), None)
+    row = VerifyRow(
+        runner=subject.load_report.engine,
+        language="C++",
+        device=str(subject.load_report.device),
+        status="failed" if failed else "passed",
+        reason=f"{failed.output}: {failed.reason}" if failed else "",
+        artifact=subject.load_report.artifact,
+        runtime=subject.load_report.runtime,
+        reference="model",
+        results=results,
+    )
+    return VerifyReport(bundle=name, rows=(row,))
