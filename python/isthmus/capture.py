@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -26,11 +26,7 @@ class Call:
 
     method: str
     args: tuple[Any, ...] = ()
-    kwargs: Mapping[str, Any] = None  # type: ignore[assignment]
-
-    def __post_init__(self) -> None:
-        if self.kwargs is None:
-            object.__setattr__(self, "kwargs", {})
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -323,8 +319,8 @@ def _observe(
         notes += check_repeatable(module, method, examples[draft.name], state)
         complete.append(method)
     _refuse_written_parameters(module, changed)
-    for name, written in writers.items():
-        attributes = list(dict.fromkeys(written))
+    for name, every in writers.items():
+        attributes = list(dict.fromkeys(every))
         if attributes:
             notes.append(
                 Hazard(

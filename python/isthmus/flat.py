@@ -236,7 +236,10 @@ def output_specs(values: Mapping[str, Any], sizes: Mapping[str, int]) -> tuple[V
 
     A first guess from one example; goldens over the grid of shapes make it certain.
     """
-    names = {size: name for name, size in reversed(sizes.items()) if size > 1}
+    names: dict[int, str] = {}
+    for name, size in sizes.items():
+        if size > 1:
+            names.setdefault(size, name)
     specs = []
     for name, value in values.items():
         if isinstance(value, Tensor):

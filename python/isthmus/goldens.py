@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +18,7 @@ from isthmus.noise import NoiseMeter, is_float, reduced_error, tolerances
 from isthmus.output_specs import Observed, infer_outputs
 from isthmus.probes import variations
 from isthmus.resize import resize
-from isthmus.shape_grid import LARGE, shape_grid
+from isthmus.shape_grid import Cost, shape_grid
 from isthmus.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -34,8 +33,6 @@ __all__ = [
     "tolerances",
 ]
 
-_SECONDS = 2.0
-"""No single eager run should take longer, as far as it can be foreseen."""
 _ILL_CONDITIONED = 1e-2
 """An answer that float64 changes by this share of the largest value is no measure of parity."""
 
@@ -159,7 +156,7 @@ class _Maker:
         begin = time.perf_counter()
         self._run(runs[0].plan)  # again: the first run of a process pays for its start
         seconds = time.perf_counter() - begin
-        cost = _Cost(given, runs[0].golden.nbytes, seconds, self._budget)
+        cost = Cost(given, runs[0].golden.nbytes, seconds, self._budget)
         ranges = {name: captured.dims[name] for name in own}
         shapes = shape_grid(ranges, given, cost.large())
         shapes += [
@@ -351,27 +348,6 @@ class _Maker:
 
     def _left_out(self, name: str, reason: str) -> None:
         self._notes.append(Hazard("golden_left_out", "info", f"golden {name} left out: {reason}"))
-
-
-class _Cost:
-    """What a shape would cost, foreseen from the example's run."""
-
-    def __init__(self, sizes: Mapping[str, int], nbytes: int, seconds: float, budget: int) -> None:
-        self._sizes = sizes
-        self._nbytes = nbytes
-        self._seconds = seconds
-        self._budget = budget
-
-    def large(self) -> int:
-        """Upper bound of the large sizes: all of them together within a quarter of the budget."""
-        large = LARGE
-        while large > 3 and not self.affordable(dict.fromkeys(self._sizes, large)):
-            large -= max(large // 4, 1)
-        return large
-
-    def affordable(self, shape: Mapping[str, int]) -> bool:
-        ratio = max(1.0, math.prod(shape[n] / max(size, 1) for n, size in self._sizes.items()))
-        return ratio * self._nbytes <= self._budget / 4 and ratio * self._seconds <= _SECONDS
 
 
 def _kept(tensor: Tensor) -> Tensor:

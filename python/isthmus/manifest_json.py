@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, NoReturn, get_args
 
 from isthmus.errors import BundleError
+from isthmus.json_path import At, shorten
 from isthmus.manifest import (
     FORMAT,
     FORMAT_VERSION,
@@ -131,7 +131,7 @@ def _no_constant(text: str) -> NoReturn:
 
 
 def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    # Two readers could pick different ones of a repeated key, and check what the other does not run.
+    # Two readers could pick different ones of a repeated key: one checks what the other ignores.
     found = dict(pairs)
     if len(found) != len(pairs):
         keys = [key for key, _ in pairs]
@@ -142,115 +142,37 @@ def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def read(value: Any) -> Manifest:
     """The manifest of plain JSON values; see `isthmus.manifest.from_json`."""
-    root = _At("$", value).object()
+    root = At("$", value).object()
     if root.get("format") != FORMAT:
         raise BundleError(
-            f'manifest.json: expected "format": "{FORMAT}", got {_short(root.get("format"))}; this '
+            f'manifest.json: expected "format": "{FORMAT}", got {shorten(root.get("format"))}; this '
             "is not the manifest of an isthmus bundle"
         )
     version = root.get("format_version")
     if version != FORMAT_VERSION or isinstance(version, bool):
         newer = isinstance(version, int) and version > FORMAT_VERSION
         raise BundleError(
-            f"manifest.json: expected format_version {FORMAT_VERSION}, got {_short(version)}; "
+            f"manifest.json: expected format_version {FORMAT_VERSION}, got {shorten(version)}; "
             + ("update isthmus to read this bundle" if newer else "export the model again")
         )
-    at = _At("$", value)
+    at = At("$", value)
     manifest = Manifest(
         name=at["name"].text(),
         created=at["created"].text(),
-        producer=at["producer"].map(_At.text),
-        source=at["source"].map(_At.text),
+        producer=at["producer"].map(At.text),
+        source=at["source"].map(At.text),
         stateful=at["stateful"].boolean(),
         dims={_dim_name(at["dims"], key): one for key, one in at["dims"].map(_dim_range).items()},
         methods=at["methods"].list(_method),
         artifacts=at["artifacts"].list(_artifact),
         goldens=at["goldens"].list(_golden),
         noise_floor=at["noise_floor"].map(_noise_floor),
-        warmup=at.optional("warmup").list(_At.text),
+        warmup=at.optional("warmup").list(At.text),
         files=at.optional("files").list(_file),
         format_version=version,
     )
     _check_references(manifest)
     return manifest
-
-
-class _At:
-    """A JSON value and its path, for errors that name it."""
-
-    def __init__(self, path: str, value: Any) -> None:
-        self.path = path
-        self.value = value
-
-    def fail(self, expected: str) -> NoReturn:
-        raise BundleError(
-            f"manifest.json: {self.path}: expected {expected}, got {_short(self.value)}; the "
-            "manifest is damaged or was edited: fetch the bundle again or export again"
-        )
-
-    def object(self) -> dict[str, Any]:
-        if not isinstance(self.value, dict):
-            self.fail("an object")
-        return self.value
-
-    def __getitem__(self, key: str) -> _At:
-        if key not in self.object():
-            raise BundleError(
-                f'manifest.json: {self.path}: expected the key "{key}", which is missing; the '
-                "manifest is damaged or was edited: fetch the bundle again or export again"
-            )
-        return _At(f"{self.path}.{key}", self.value[key])
-
-    def optional(self, key: str) -> _At:
-        """An empty list where the key is missing."""
-        return _At(f"{self.path}.{key}", self.object().get(key, []))
-
-    def get(self, key: str, default: Any) -> _At:
-        return _At(f"{self.path}.{key}", self.object().get(key, default))
-
-    def text(self) -> str:
-        if not isinstance(self.value, str):
-            self.fail("text")
-        return self.value
-
-    def name(self) -> str:
-        if not isinstance(self.value, str) or not self.value:
-            self.fail("a name")
-        return self.value
-
-    def boolean(self) -> bool:
-        if not isinstance(self.value, bool):
-            self.fail("true or false")
-        return self.value
-
-    def integer(self, least: int = 0) -> int:
-        if isinstance(self.value, bool) or not isinstance(self.value, int) or self.value < least:
-            self.fail(f"an integer of at least {least}")
-        return self.value
-
-    def number(self) -> float:
-        good = isinstance(self.value, (int, float)) and not isinstance(self.value, bool)
-        if not good or not math.isfinite(self.value) or self.value < 0:
-            self.fail("a finite number of at least 0")
-        return float(self.value)
-
-    def one_of(self, known: tuple[str, ...]) -> Any:
-        if self.value not in known:
-            self.fail("one of " + ", ".join(f'"{one}"' for one in known))
-        return self.value
-
-    def list(self, item: Callable[[_At], Any]) -> tuple[Any, ...]:
-        if not isinstance(self.value, list):
-            self.fail("a list")
-        return tuple(item(_At(f"{self.path}[{at}]", one)) for at, one in enumerate(self.value))
-
-    def map(self, item: Callable[[_At], Any]) -> dict[str, Any]:
-        return {key: item(_At(f"{self.path}.{key}", one)) for key, one in self.object().items()}
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, default=repr)
-    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def check_path(path: str) -> str:
@@ -264,7 +186,7 @@ def check_path(path: str) -> str:
     return ""
 
 
-def _file(at: _At) -> FileEntry:
+def _file(at: At) -> FileEntry:
     fault = check_path(at["path"].name())
     if fault:
         at["path"].fail(f"a path beneath the bundle, with forward slashes (this one {fault})")
@@ -273,26 +195,26 @@ def _file(at: _At) -> FileEntry:
     return FileEntry(at["path"].text(), at["size"].integer(), at["sha256"].text())
 
 
-def _dim_name(at: _At, key: str) -> str:
+def _dim_name(at: At, key: str) -> str:
     if not _NAME.fullmatch(key):
-        _At(at.path, key).fail("a dimension's name of letters, digits and underscores")
+        At(at.path, key).fail("a dimension's name of letters, digits and underscores")
     return key
 
 
-def _dim_range(at: _At) -> DimRange:
+def _dim_range(at: At) -> DimRange:
     low, high = at["min"].integer(), at["max"].integer()
     if high < low:
         at.fail("min <= max")
     return DimRange(low, high)
 
 
-def _size(at: _At) -> Any:
+def _size(at: At) -> Any:
     if at.value is None or (isinstance(at.value, str) and at.value):
         return at.value
     return at.integer()
 
 
-def _spec(at: _At) -> ValueSpec:
+def _spec(at: At) -> ValueSpec:
     shape = at["shape"]
     return ValueSpec(
         name=at["name"].name(),
@@ -303,7 +225,7 @@ def _spec(at: _At) -> ValueSpec:
     )
 
 
-def _tree(at: _At, depth: int = 0) -> Tree:
+def _tree(at: At, depth: int = 0) -> Tree:
     if depth > _MAX_DEPTH:
         at.fail(f"a tree at most {_MAX_DEPTH} deep")
     node = at["node"].one_of(get_args(NodeKind))
@@ -321,19 +243,19 @@ def _tree(at: _At, depth: int = 0) -> Tree:
     )
 
 
-def _key(at: _At) -> str | int:
+def _key(at: At) -> str | int:
     if isinstance(at.value, bool) or not isinstance(at.value, (str, int)):
         at.fail("text or an integer")
     return at.value
 
 
-def _keyword(at: _At) -> tuple[str, Tree]:
+def _keyword(at: At) -> tuple[str, Tree]:
     if not isinstance(at.value, list) or len(at.value) != 2:
         at.fail("[name, tree]")
-    return _At(f"{at.path}[0]", at.value[0]).name(), _tree(_At(f"{at.path}[1]", at.value[1]))
+    return At(f"{at.path}[0]", at.value[0]).name(), _tree(At(f"{at.path}[1]", at.value[1]))
 
 
-def _method(at: _At) -> Method:
+def _method(at: At) -> Method:
     method = Method(
         name=at["name"].name(),
         inputs=at["inputs"].list(_spec),
@@ -354,16 +276,16 @@ def _method(at: _At) -> Method:
     return method
 
 
-def _tolerance(at: _At) -> Tolerance:
+def _tolerance(at: At) -> Tolerance:
     return Tolerance(at["atol"].number(), at["rtol"].number())
 
 
-def _noise_floor(at: _At) -> NoiseFloor:
+def _noise_floor(at: At) -> NoiseFloor:
     method = at["method"].one_of(("float64", "ulp", "exact"))
     return NoiseFloor(at["max_abs"].number(), at["rms"].number(), method)
 
 
-def _artifact(at: _At) -> Artifact:
+def _artifact(at: At) -> Artifact:
     files = at["files"].list(_file)
     if not files:
         at["files"].fail("at least one file")
@@ -371,25 +293,25 @@ def _artifact(at: _At) -> Artifact:
         name=at["name"].name(),
         format=at["format"].name(),
         device=at["device"].name(),
-        devices=at["devices"].list(_At.name),
+        devices=at["devices"].list(At.name),
         precision=at["precision"].name(),
         trust=at["trust"].one_of(("data", "graph", "native")),
         convention=at["convention"].one_of(("flat", "structured")),
         strategy=at["strategy"].text(),
         files=files,
-        requires=at["requires"].map(_At.text),
+        requires=at["requires"].map(At.text),
         op_libraries=at.optional("op_libraries").list(
             lambda one: OpLibrary(one["namespace"].name(), one["library"].text())
         ),
-        operators=at.get("operators", {}).map(_At.integer),
+        operators=at.get("operators", {}).map(At.integer),
         tolerances=at.get("tolerances", {}).map(_tolerance),
-        state=at.optional("state").list(_At.name),
+        state=at.optional("state").list(At.name),
         decisions=at.optional("decisions").list(_decision),
         hazards=at.optional("hazards").list(_hazard),
     )
 
 
-def _decision(at: _At) -> Decision:
+def _decision(at: At) -> Decision:
     return Decision(
         at["strategy"].text(),
         at["accepted"].boolean(),
@@ -398,7 +320,7 @@ def _decision(at: _At) -> Decision:
     )
 
 
-def _hazard(at: _At) -> Hazard:
+def _hazard(at: At) -> Hazard:
     return Hazard(
         at["kind"].text(),
         at["severity"].one_of(get_args(Severity)),
@@ -407,11 +329,11 @@ def _hazard(at: _At) -> Hazard:
     )
 
 
-def _golden(at: _At) -> GoldenEntry:
+def _golden(at: At) -> GoldenEntry:
     steps = at["steps"].list(lambda one: GoldenStep(one["method"].name()))
     if not steps:
         at["steps"].fail("at least one step")
-    return GoldenEntry(at["name"].name(), _file(at["file"]), at["dims"].map(_At.integer), steps)
+    return GoldenEntry(at["name"].name(), _file(at["file"]), at["dims"].map(At.integer), steps)
 
 
 def _check_references(manifest: Manifest) -> None:
@@ -425,10 +347,10 @@ def _check_references(manifest: Manifest) -> None:
         for at, step in enumerate(golden.steps):
             if step.method not in methods:
                 place = f"$.goldens[{number}].steps[{at}].method"
-                _At(place, step.method).fail(f"one of the methods ({', '.join(methods)})")
+                At(place, step.method).fail(f"one of the methods ({', '.join(methods)})")
     for at, name in enumerate(manifest.warmup):
         if name not in goldens:
-            _At(f"$.warmup[{at}]", name).fail("the name of a golden")
+            At(f"$.warmup[{at}]", name).fail("the name of a golden")
     for number, method in enumerate(manifest.methods):
         for key, specs in (("inputs", method.inputs), ("outputs", method.outputs)):
             for at, spec in enumerate(specs):
@@ -439,12 +361,12 @@ def _check_shape(path: str, key: str, spec: ValueSpec, manifest: Manifest) -> No
     for at, size in enumerate(spec.shape or ()):
         if isinstance(size, str) and size not in manifest.dims:
             known = ", ".join(manifest.dims) or "none"
-            _At(f"{path}[{at}]", size).fail(f"the name of one of dims ({known})")
+            At(f"{path}[{at}]", size).fail(f"the name of one of dims ({known})")
         if size is None and key == "inputs":
-            _At(f"{path}[{at}]", size).fail("a size or a name; only outputs may have null")
+            At(f"{path}[{at}]", size).fail("a size or a name; only outputs may have null")
 
 
 def _unique(path: str, names: list[str]) -> None:
     for at, name in enumerate(names):
         if name in names[:at]:
-            _At(f"{path}[{at}].name", name).fail("a name of its own")
+            At(f"{path}[{at}].name", name).fail("a name of its own")

@@ -75,7 +75,7 @@ def cast_copy(module: nn.Module, dtype: torch.dtype) -> nn.Module:
 
 
 def cast_values(value: Any, dtype: torch.dtype) -> Any:
-    """Floating-point tensors in lists, tuples and dicts, cast; the same object if there are none."""
+    """Floating-point tensors in lists, tuples and dicts, cast; the same object without any."""
     if isinstance(value, nn.Parameter):
         return value
     if isinstance(value, Tensor):
@@ -308,6 +308,12 @@ class _OutputNoise:
     in_float64: bool = True
 
 
+def _unequal(reference: Tensor, other: Tensor | None) -> int:
+    if other is None or other.shape != reference.shape:
+        return max(reference.numel(), 1)
+    return int(torch.ne(reference, other).sum())
+
+
 class _RunNoise:
     def __init__(self, outputs: Sequence[Mapping[str, Tensor]]) -> None:
         self._outputs = outputs
@@ -330,10 +336,7 @@ class _RunNoise:
                 twin = other.get(name)
                 if not is_float(reference):
                     error.largest = math.nan
-                    equal = twin is not None and reference.shape == twin.shape
-                    error.max_abs += (
-                        float((reference != twin).sum()) if equal else float(reference.numel())
-                    )
+                    error.max_abs += _unequal(reference, twin)
                     continue
                 error.eps = float(torch.finfo(reference.dtype).eps)
                 if twin is None or twin.dtype not in (torch.float64, torch.complex128):

@@ -79,7 +79,7 @@ def _zeroed(_: str, value: Any) -> Any:
 def _masked(name: str, value: Any) -> Any:
     if not isinstance(value, Tensor) or not value.dim() or not value.numel():
         return value
-    if value.is_complex() or not is_mask(value) and value.numel() > 1:
+    if value.is_complex() or (value.numel() > 1 and not is_mask(value)):
         return value
     ones = bool((value == 1).all())
     if not ones:

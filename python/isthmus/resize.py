@@ -123,4 +123,4 @@ def is_mask(tensor: Tensor) -> bool:
         return True
     if tensor.numel() < 2:
         return False
-    return tensor.unique().numel() <= 2
+    return int(torch.unique(tensor).numel()) <= 2

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from isthmus.manifest import DimRange
 
 LARGE = 96
 """A size above every common tile (64) that still keeps goldens small."""
+
+_SECONDS = 2.0
+"""No single eager run should take longer, as far as it can be foreseen."""
 
 
 def shape_grid(
@@ -59,8 +63,30 @@ def _levels(one: DimRange, large: int) -> list[int]:
 
 def _odd_between(low: int, high: int) -> int:
     """An odd size, about the geometric mean: large enough to be no special case."""
-    middle = max(round((low * high) ** 0.5), low)
+    middle = max(math.isqrt(low * high), low)
     for size in (middle, middle + 1, middle - 1):
         if size % 2 == 1 and low <= size <= high:
             return size
     return middle
+
+
+class Cost:
+    """What a shape would cost, foreseen from the example's run."""
+
+    def __init__(self, sizes: Mapping[str, int], nbytes: int, seconds: float, budget: int) -> None:
+        self._sizes = sizes
+        self._nbytes = nbytes
+        self._seconds = seconds
+        self._budget = budget
+
+    def large(self) -> int:
+        """Upper bound of the large sizes: all of them together within a quarter of the budget."""
+        large = LARGE
+        while large > 3 and not self.affordable(dict.fromkeys(self._sizes, large)):
+            large -= max(large // 4, 1)
+        return large
+
+    def affordable(self, shape: Mapping[str, int]) -> bool:
+        """Within a quarter of the budget, and quick."""
+        ratio = max(1.0, math.prod(shape[n] / max(size, 1) for n, size in self._sizes.items()))
+        return ratio * self._nbytes <= self._budget / 4 and ratio * self._seconds <= _SECONDS

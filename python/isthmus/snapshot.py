@@ -249,10 +249,11 @@ def _is_scripted(module: nn.Module) -> bool:
 
 
 def _scripted_names(module: Any) -> list[str]:
-    attributes = torch._C.ConcreteModuleType.from_jit_type(module._c._type()).get_attributes()
+    native: Any = torch._C
+    attributes = native.ConcreteModuleType.from_jit_type(module._c._type()).get_attributes()
     tables = [
         name
-        for table in (torch._C.ParameterDict, torch._C.BufferDict)
+        for table in (native.ParameterDict, native.BufferDict)
         for name, _ in table(module._c).items()
     ]
     own = [name for name in attributes if name not in ("training", "_is_full_backward_hook")]
