@@ -2,6 +2,7 @@
 include(FetchContent)
 find_package(Threads REQUIRED)
 find_package(OpenSSL 1.1 REQUIRED COMPONENTS Crypto)
+find_package(ZLIB REQUIRED)
 
 FetchContent_Declare(
   nlohmann_json

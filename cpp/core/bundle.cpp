@@ -1,6 +1,6 @@
 #include "isthmus/bundle.h"
 
-#include <algorithm>
+#include <utility>
 
 #include "core/file_io.h"
 #include "core/golden.h"
@@ -12,75 +12,74 @@
 namespace isthmus {
 namespace {
 
-namespace fs = std::filesystem;
+constexpr const char* kManifest = "manifest.json";
 
-/// Larger than any model file today; a manifest that lists more is not believed.
-constexpr std::uint64_t kMaxFileBytes = std::uint64_t{1} << 40;
-
-/// Reads a file beneath the root, never through a symbolic link.
-FileBytes read_beneath(const fs::path& root, const std::string& relative,
-                       const detail::SizeRule& rule) {
-  try {
-    detail::Buffer buffer = detail::Root(root).read(relative, rule);
-    return {relative, std::move(buffer.data), buffer.size};
-  } catch (const detail::IoError& error) {
-    throw BundleError("\"" + (root / relative).string() + "\": " + error.what() +
-                      "; the bundle is not whole: copy or export it again");
-  }
-}
-
-/// Explains what is at `path` when it is no bundle.
-[[noreturn]] void refuse_foreign(const fs::path& path) {
-  const Sniffed sniffed = sniff(path);
-  throw BundleError("\"" + path.string() + "\" is not a bundle: " + sniffed.advice);
+[[noreturn]] void refuse(const std::filesystem::path& root, const std::string& file,
+                         const std::string& what) {
+  throw BundleError("bundle " + root.string() + ": " + file + ": " + what);
 }
 
 }  // namespace
 
-Bundle Bundle::open(const fs::path& path) {
-  std::error_code ignored;
-  if (!fs::is_directory(path, ignored) ||
-      !fs::exists(fs::symlink_status(path / kManifestName, ignored)))
-    refuse_foreign(path);
+Bundle Bundle::open(const std::filesystem::path& path) {
+  const Sniffed found = sniff(path);
+  if (found.kind != "bundle") {
+    throw BundleError("no bundle: " + found.advice);
+  }
+  detail::Buffer text;
+  try {
+    text =
+        detail::Root(path).read(kManifest, {.at_most = detail::kMaxManifestBytes, .exactly = {}});
+  } catch (const detail::IoError& error) {
+    refuse(path, kManifest, error.what());
+  }
   Bundle bundle;
   bundle.root_ = path;
-  const FileBytes bytes = read_beneath(path, kManifestName, {kMaxManifestBytes, std::nullopt});
   bundle.manifest_ = std::make_shared<const Manifest>(
-      parse_manifest(bytes.bytes(), "\"" + (path / kManifestName).string() + "\""));
+      detail::parse_manifest({reinterpret_cast<const char*>(text.data.get()), text.size},
+                             "bundle " + path.string() + ": manifest.json"));
   return bundle;
 }
 
 const Signature& Bundle::signature(std::string_view method) const {
-  const auto& methods = manifest_->methods;
-  const auto found = std::find_if(methods.begin(), methods.end(),
-                                  [&](const Signature& s) { return s.method == method; });
-  if (found != methods.end()) return *found;
-  std::string there;
-  for (const Signature& signature : methods)
-    there += (there.empty() ? "\"" : ", \"") + signature.method + "\"";
-  throw InvalidInput("the model has no method \"" + std::string(method) + "\"; it has " + there);
+  std::string known;
+  for (const Signature& signature : manifest_->methods) {
+    if (signature.method == method) return signature;
+    known += (known.empty() ? "" : ", ") + signature.method;
+  }
+  throw InvalidInput("bundle " + root_.string() + " has no method \"" + std::string(method) +
+                     "\"; it has: " + known);
 }
 
 FileBytes Bundle::read(const FileEntry& entry) const {
-  if (entry.size > kMaxFileBytes)
-    throw BundleError("\"" + entry.path + "\": a size of " + std::to_string(entry.size) +
-                      " bytes is listed, more than the limit of " + std::to_string(kMaxFileBytes));
-  FileBytes bytes = read_beneath(root_, entry.path, {kMaxFileBytes, entry.size});
-  const std::string digest = detail::sha256_hex(bytes.bytes());
-  if (digest != entry.sha256)
-    throw BundleError("\"" + (root_ / entry.path).string() + "\" has sha256 " + digest +
-                      ", the manifest lists " + entry.sha256 +
-                      "; it was changed or damaged: copy or export the bundle again");
-  return bytes;
+  detail::Buffer buffer;
+  try {
+    buffer = detail::Root(root_).read(entry.path, {.at_most = entry.size, .exactly = entry.size});
+  } catch (const detail::IoError& error) {
+    refuse(root_, entry.path,
+           std::string(error.what()) + "; the bundle is damaged: copy it or export it again");
+  } catch (const std::bad_alloc&) {
+    refuse(root_, entry.path, "its " + std::to_string(entry.size) + " bytes do not fit in memory");
+  }
+  const std::string digest = detail::sha256_hex(buffer.bytes());
+  if (digest != entry.sha256) {
+    refuse(root_, entry.path,
+           "its content has changed: expected sha256 " + entry.sha256 + ", got " + digest +
+               "; copy the bundle or export it again");
+  }
+  return {entry.path, std::move(buffer.data), buffer.size};
 }
 
 std::vector<GoldenCall> Bundle::golden(const Golden& golden) const {
-  const FileBytes bytes = read(golden.file);
+  const FileBytes file = read(golden.file);
+  const std::string label = "bundle " + root_.string() + ": " + golden.file.path;
+  NamedTensors tensors;
   try {
-    return split_golden(*manifest_, golden, parse_safetensors(bytes.bytes(), golden.file.path));
+    tensors = parse_safetensors(file.bytes(), label);
   } catch (const InvalidInput& error) {
-    throw BundleError(std::string("golden \"") + golden.name + "\": " + error.what());
+    throw BundleError(error.what());
   }
+  return detail::to_calls(*manifest_, golden, tensors, label);
 }
 
 std::vector<std::string> Bundle::check_files() const {
@@ -92,8 +91,9 @@ std::vector<std::string> Bundle::check_files() const {
       faults.emplace_back(error.what());
     }
   };
-  for (const Artifact& artifact : manifest_->artifacts)
+  for (const Artifact& artifact : manifest_->artifacts) {
     for (const FileEntry& entry : artifact.files) check(entry);
+  }
   for (const Golden& golden : manifest_->goldens) check(golden.file);
   for (const FileEntry& entry : manifest_->files) check(entry);
   return faults;

@@ -29,7 +29,7 @@ std::string reason(int error) {
 }
 
 void require_regular(const Descriptor& file) {
-  struct stat status {};
+  struct stat status{};
   if (::fstat(file.get(), &status) != 0) throw IoError(reason(errno));
   if (S_ISDIR(status.st_mode)) throw IoError("it is a directory, not a file");
   if (!S_ISREG(status.st_mode)) throw IoError("it is no regular file");
@@ -48,7 +48,7 @@ int open_by_parts(int directory, std::string_view relative) {
         ::openat(at, part.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECTORY | O_NOFOLLOW | O_NOCTTY);
     if (next < 0) {
       // O_DIRECTORY makes a link to a directory ENOTDIR; tell it by its name.
-      struct stat status {};
+      struct stat status{};
       if (errno == ENOTDIR && ::fstatat(at, part.c_str(), &status, AT_SYMLINK_NOFOLLOW) == 0 &&
           S_ISLNK(status.st_mode)) {
         errno = ELOOP;
@@ -62,7 +62,7 @@ int open_by_parts(int directory, std::string_view relative) {
 
 int open_beneath(int directory, const std::string& relative) {
 #if defined(SYS_openat2) && defined(RESOLVE_BENEATH)
-  struct open_how how {};
+  struct open_how how{};
   how.flags = static_cast<std::uint64_t>(kReadFlags | O_NOFOLLOW);
   how.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS;
   const long fd = ::syscall(SYS_openat2, directory, relative.c_str(), &how, sizeof how);
@@ -94,7 +94,7 @@ Descriptor open_file(const std::filesystem::path& path) {
 }
 
 Buffer read_all(const Descriptor& file, const SizeRule& rule) {
-  struct stat status {};
+  struct stat status{};
   if (::fstat(file.get(), &status) != 0) throw IoError(reason(errno));
   const auto size = static_cast<std::uint64_t>(status.st_size);
   if (rule.exactly && size != *rule.exactly) {

@@ -52,7 +52,8 @@ Descriptor open_file(const std::filesystem::path& path);
 /// Reads an open regular file whole, after its size has been judged. @throws IoError.
 Buffer read_all(const Descriptor& file, const SizeRule& rule);
 
-/// Why `path` may not stand in a bundle; nullopt for a good one: relative, forward slashes, no empty,
+/// Why `path` may not stand in a bundle; nullopt for a good one: relative, forward slashes, no
+/// empty,
 /// "." or ".." parts, no control characters.
 std::optional<std::string> path_fault(std::string_view path);
 

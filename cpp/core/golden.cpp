@@ -1,42 +1,63 @@
 #include "core/golden.h"
 
-#include <algorithm>
+#include <string>
 
 #include "isthmus/error.h"
 
-namespace isthmus {
+namespace isthmus::detail {
+namespace {
 
-std::vector<GoldenCall> split_golden(const Manifest& manifest, const Golden& golden,
-                                     const NamedTensors& tensors) {
-  std::vector<GoldenCall> calls;
-  std::size_t used = 0;
-  const auto take = [&](NamedTensors& into, const std::vector<ValueSpec>& specs,
-                        const std::string& prefix) {
-    for (const ValueSpec& spec : specs) {
-      const Tensor* tensor = tensors.find(prefix + spec.name);
-      if (tensor != nullptr) {
-        into.add(spec.name, *tensor);
-        ++used;
-      } else if (!spec.optional) {
-        throw BundleError("golden \"" + golden.name + "\" (" + golden.file.path + ") lacks \"" +
-                          prefix + spec.name + "\"; export the bundle again");
-      }
+const Signature& method_named(const Manifest& manifest, std::string_view name) {
+  for (const Signature& signature : manifest.methods) {
+    if (signature.method == name) return signature;
+  }
+  throw BundleError("no method \"" + std::string(name) + "\"");  // the manifest's checks forbid it
+}
+
+// Takes the values that are there; gives how many. Only optional ones may be absent. Reference
+// outputs may be of another precision than an artifact's, so only inputs must be of the dtype.
+std::size_t take(const std::vector<ValueSpec>& specs, const std::string& prefix,
+                 const NamedTensors& tensors, std::string_view label, bool check_dtype,
+                 NamedTensors& into) {
+  std::size_t taken = 0;
+  for (const ValueSpec& spec : specs) {
+    const Tensor* tensor = tensors.find(prefix + spec.name);
+    if (tensor == nullptr) {
+      if (spec.optional) continue;
+      throw BundleError(std::string(label) + ": the tensor \"" + prefix + spec.name +
+                        "\" is missing; export the bundle again");
     }
-  };
+    if (check_dtype && tensor->dtype() != spec.dtype) {
+      throw BundleError(std::string(label) + ": \"" + prefix + spec.name + "\": expected " +
+                        std::string(name(spec.dtype)) + " as in the signature, got " +
+                        tensor->describe() + "; export the bundle again");
+    }
+    into.add(spec.name, *tensor);
+    ++taken;
+  }
+  return taken;
+}
+
+}  // namespace
+
+std::vector<GoldenCall> to_calls(const Manifest& manifest, const Golden& golden,
+                                 const NamedTensors& tensors, std::string_view label) {
+  std::vector<GoldenCall> calls;
+  std::size_t taken = 0;
   for (std::size_t step = 0; step < golden.steps.size(); ++step) {
-    const std::string& method = golden.steps[step].method;
-    const auto signature =
-        std::find_if(manifest.methods.begin(), manifest.methods.end(),
-                     [&](const Signature& candidate) { return candidate.method == method; });
-    GoldenCall call{method, {}, {}};
-    take(call.inputs, signature->inputs, std::to_string(step) + "/in/");
-    take(call.outputs, signature->outputs, std::to_string(step) + "/out/");
+    const std::string prefix = std::to_string(step) + "/";
+    const Signature& signature = method_named(manifest, golden.steps[step].method);
+    GoldenCall call{.method = signature.method, .inputs = {}, .outputs = {}};
+    taken += take(signature.inputs, prefix + "in/", tensors, label, true, call.inputs);
+    taken += take(signature.outputs, prefix + "out/", tensors, label, false, call.outputs);
     calls.push_back(std::move(call));
   }
-  if (used != tensors.size())
-    throw BundleError("golden \"" + golden.name + "\" (" + golden.file.path +
-                      ") holds tensors that no step names; export the bundle again");
+  if (taken != tensors.size()) {
+    throw BundleError(std::string(label) + ": it holds " + std::to_string(tensors.size()) +
+                      " tensors, but the signature names " + std::to_string(taken) +
+                      " of them; export the bundle again");
+  }
   return calls;
 }
 
-}  // namespace isthmus
+}  // namespace isthmus::detail

@@ -1,14 +1,16 @@
 #pragma once
 
+#include <string_view>
 #include <vector>
 
 #include "isthmus/bundle.h"
 
-namespace isthmus {
+namespace isthmus::detail {
 
-/// Splits a golden's tensors, keyed "STEP/in/NAME" and "STEP/out/NAME", into its calls.
-/// @throws BundleError.
-std::vector<GoldenCall> split_golden(const Manifest& manifest, const Golden& golden,
-                                     const NamedTensors& tensors);
+/// Sorts the tensors of a golden's file ("STEP/in/NAME", "STEP/out/NAME") into calls, in the order
+/// of each method's signature, and checks that nothing is missing or left over.
+/// @throws BundleError; `label` names the file.
+std::vector<GoldenCall> to_calls(const Manifest& manifest, const Golden& golden,
+                                 const NamedTensors& tensors, std::string_view label);
 
-}  // namespace isthmus
+}  // namespace isthmus::detail

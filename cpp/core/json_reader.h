@@ -1,95 +1,57 @@
 #pragma once
 
-#include <cmath>
 #include <cstdint>
 #include <nlohmann/json.hpp>
+#include <optional>
+#include <set>
+#include <stdexcept>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
-#include "isthmus/error.h"
+namespace isthmus::detail {
 
-namespace isthmus {
+/// What is wrong with a JSON document; callers turn it into the public error that fits.
+class JsonError : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
 
-/// A JSON value together with its path, so that every complaint says where it is.
+/// Parses strictly: no duplicate keys, where readers would differ on which one counts, and at most
+/// `max_depth` levels. @throws JsonError.
+nlohmann::json parse_json(std::string_view text, std::size_t max_depth = 200);
+
+/// A value in a document and the path that leads to it, for messages such as
+/// `artifacts[0].files[0].size: expected an integer from 0 to 9, got "x"`.
 class JsonReader {
  public:
-  using Json = nlohmann::ordered_json;
+  JsonReader(const nlohmann::json& value, std::string path)
+      : value_(&value), path_(std::move(path)) {}
 
-  JsonReader(const Json& json, std::string path) : json_(&json), path_(std::move(path)) {}
+  [[nodiscard]] const nlohmann::json& value() const noexcept { return *value_; }
+  [[nodiscard]] const std::string& path() const noexcept { return path_; }
+  [[nodiscard]] bool is_null() const noexcept { return value_->is_null(); }
 
-  [[noreturn]] void fail(const std::string& what) const {
-    throw BundleError(path_ + ": " + what + "; the bundle is damaged or was edited by hand: export "
-                                            "it again");
-  }
-  [[nodiscard]] const Json& json() const { return *json_; }
-  [[nodiscard]] const std::string& path() const { return path_; }
+  [[noreturn]] void fail(std::string_view expected) const;
 
-  [[nodiscard]] bool has(const char* key) const {
-    require(json_->is_object(), "an object");
-    return json_->contains(key);
-  }
-  [[nodiscard]] JsonReader at(const char* key) const {
-    require(json_->is_object(), "an object");
-    const auto found = json_->find(key);
-    if (found == json_->end()) fail(std::string("\"") + key + "\" is missing");
-    return {*found, path_ + "." + key};
-  }
-  [[nodiscard]] JsonReader at(std::size_t index) const {
-    return {(*json_)[index], path_ + "[" + std::to_string(index) + "]"};
-  }
-  [[nodiscard]] std::size_t array_size() const {
-    require(json_->is_array(), "a list");
-    return json_->size();
-  }
+  /// A member of an object. @throws JsonError when it is missing.
+  [[nodiscard]] JsonReader at(const char* key) const;
+  [[nodiscard]] std::optional<JsonReader> find(const char* key) const;
 
-  [[nodiscard]] std::string text() const {
-    require(json_->is_string(), "a string");
-    return json_->get<std::string>();
-  }
-  [[nodiscard]] bool boolean() const {
-    require(json_->is_boolean(), "true or false");
-    return json_->get<bool>();
-  }
-  /// An integer of at least `least`.
-  [[nodiscard]] std::int64_t integer(std::int64_t least = INT64_MIN) const {
-    require(json_->is_number_integer(), "an integer");
-    if (json_->is_number_unsigned() &&
-        json_->get<std::uint64_t>() > static_cast<std::uint64_t>(INT64_MAX))
-      fail("expected a 64-bit integer, got " + json_->dump());
-    const auto value = json_->get<std::int64_t>();
-    if (value < least)
-      fail("expected an integer of at least " + std::to_string(least) + ", got " +
-           std::to_string(value));
-    return value;
-  }
-  /// A finite number of 0 or more.
-  [[nodiscard]] double magnitude() const {
-    require(json_->is_number(), "a number");
-    const auto value = json_->get<double>();
-    if (!std::isfinite(value) || value < 0) fail("expected a number of 0 or more");
-    return value;
-  }
-
-  /// Calls `each(reader)` for the items of a list.
-  template <typename Each>
-  void items(Each each) const {
-    const std::size_t count = array_size();
-    for (std::size_t i = 0; i < count; ++i) each(at(i));
-  }
-  /// Calls `each(key, reader)` for the fields of an object.
-  template <typename Each>
-  void fields(Each each) const {
-    require(json_->is_object(), "an object");
-    for (const auto& [key, value] : json_->items()) each(key, JsonReader(value, path_ + "." + key));
-  }
+  [[nodiscard]] std::string text() const;
+  [[nodiscard]] std::string name() const;  ///< not empty, printable, at most 1024 bytes
+  [[nodiscard]] bool boolean() const;
+  [[nodiscard]] std::int64_t integer(std::int64_t low, std::int64_t high) const;
+  [[nodiscard]] double number_from_zero() const;
+  [[nodiscard]] std::vector<JsonReader> list() const;
+  [[nodiscard]] std::vector<std::pair<std::string, JsonReader>> members() const;
+  /// One of `choices`.
+  [[nodiscard]] std::string choice(std::initializer_list<std::string_view> choices) const;
 
  private:
-  void require(bool good, const char* expected) const {
-    if (!good) fail(std::string("expected ") + expected + ", got " + json_->type_name());
-  }
-
-  const Json* json_;
+  const nlohmann::json* value_;
   std::string path_;
 };
 
-}  // namespace isthmus
+}  // namespace isthmus::detail

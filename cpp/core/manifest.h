@@ -1,19 +1,16 @@
 #pragma once
 
-#include <cstdint>
-#include <span>
-#include <string>
+#include <string_view>
 
 #include "isthmus/bundle.h"
 
-namespace isthmus {
+namespace isthmus::detail {
 
 inline constexpr int kFormatVersion = 1;
-inline constexpr const char* kManifestName = "manifest.json";
-inline constexpr std::uint64_t kMaxManifestBytes = 16U << 20;
+inline constexpr std::uint64_t kMaxManifestBytes = 16u << 20;
 
-/// Parses and validates manifest.json (docs/format.md). `label` names the file in messages.
-/// @throws BundleError naming the place, what was expected and what came.
-Manifest parse_manifest(std::span<const std::byte> bytes, const std::string& label);
+/// Parses and validates a manifest as docs/format.md describes it; `label` names it in errors.
+/// @throws BundleError naming the JSON path, what was expected and what stands there.
+Manifest parse_manifest(std::string_view text, std::string_view label);
 
-}  // namespace isthmus
+}  // namespace isthmus::detail

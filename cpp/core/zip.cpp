@@ -66,17 +66,16 @@ Directory find_directory(Bytes archive) {
     const Directory wide{load_le<std::uint64_t>(archive, end64 + 32),
                          load_le<std::uint64_t>(archive, end64 + 40),
                          load_le<std::uint64_t>(archive, end64 + 48)};
-    const bool agrees =
-        load_le<std::uint32_t>(archive, end64) == kEnd64Signature &&
-        load_le<std::uint64_t>(archive, end64 + 4) == kEnd64Size - 12 &&
-        load_le<std::uint64_t>(archive, end64 + 16) == 0 &&
-        load_le<std::uint64_t>(archive, end64 + 24) == wide.count &&
-        load_le<std::uint32_t>(archive, end - kLocatorSize + 4) == 0 &&
-        load_le<std::uint64_t>(archive, end - kLocatorSize + 8) == end64 &&
-        load_le<std::uint32_t>(archive, end - kLocatorSize + 16) == 1 &&
-        (directory.count == kFull16 || directory.count == wide.count) &&
-        (directory.size == kFull32 || directory.size == wide.size) &&
-        (directory.offset == kFull32 || directory.offset == wide.offset);
+    const bool agrees = load_le<std::uint32_t>(archive, end64) == kEnd64Signature &&
+                        load_le<std::uint64_t>(archive, end64 + 4) == kEnd64Size - 12 &&
+                        load_le<std::uint64_t>(archive, end64 + 16) == 0 &&
+                        load_le<std::uint64_t>(archive, end64 + 24) == wide.count &&
+                        load_le<std::uint32_t>(archive, end - kLocatorSize + 4) == 0 &&
+                        load_le<std::uint64_t>(archive, end - kLocatorSize + 8) == end64 &&
+                        load_le<std::uint32_t>(archive, end - kLocatorSize + 16) == 1 &&
+                        (directory.count == kFull16 || directory.count == wide.count) &&
+                        (directory.size == kFull32 || directory.size == wide.size) &&
+                        (directory.offset == kFull32 || directory.offset == wide.offset);
     if (!agrees) unreadable("the zip64 end record disagrees with the zip end record");
     directory = wide;
   }
@@ -205,8 +204,8 @@ void judge_entries(const std::vector<CentralEntry>& entries, const ZipRules& rul
       if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
     }
     if (!folded.insert(std::move(lower)).second) {
-      faults.push_back({"another record has the same name, or one that differs in case only",
-                        entry.name});
+      faults.push_back(
+          {"another record has the same name, or one that differs in case only", entry.name});
     }
   }
 }
@@ -250,10 +249,10 @@ std::uint64_t read_local(Bytes archive, CentralEntry& central, std::uint64_t lim
 bool descriptor_agrees(Bytes archive, const ZipEntry& entry, std::uint64_t at, std::uint64_t size) {
   if (size != 16 && size != 24) return false;
   const bool wide = size == 24;
-  const std::uint64_t stored = wide ? load_le<std::uint64_t>(archive, at + 8)
-                                    : load_le<std::uint32_t>(archive, at + 8);
-  const std::uint64_t unpacked = wide ? load_le<std::uint64_t>(archive, at + 16)
-                                      : load_le<std::uint32_t>(archive, at + 12);
+  const std::uint64_t stored =
+      wide ? load_le<std::uint64_t>(archive, at + 8) : load_le<std::uint32_t>(archive, at + 8);
+  const std::uint64_t unpacked =
+      wide ? load_le<std::uint64_t>(archive, at + 16) : load_le<std::uint32_t>(archive, at + 12);
   return load_le<std::uint32_t>(archive, at) == kDescriptorSignature &&
          load_le<std::uint32_t>(archive, at + 4) == entry.crc && stored == entry.stored_size &&
          unpacked == entry.size;

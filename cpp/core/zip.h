@@ -40,8 +40,8 @@ struct ZipIndex {
 
 /// Reads the directory of a zip archive, strictly: any two readers of an archive without faults see
 /// the same records. Each byte belongs to one record, header or directory; local headers agree with
-/// the directory; names are relative, printable, and distinct also when case is ignored. Data are not
-/// read: see `crc_matches`.
+/// the directory; names are relative, printable, and distinct also when case is ignored. Data are
+/// not read: see `crc_matches`.
 ZipIndex read_zip_index(std::span<const std::byte> archive, const ZipRules& rules = {});
 
 /// The bytes of a record in the archive (deflated ones as they are).
