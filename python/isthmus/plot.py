@@ -40,11 +40,12 @@ def plot_report(report: BenchReport, path: Path) -> None:
     figure = Figure(figsize=(9.5, 1.9 + 0.62 * len(rows)), layout="constrained")
     axes = figure.subplots()
     random = np.random.default_rng(0)
-    furthest = max(float(np.quantile(row.samples_ms, 0.99)) for row in rows)
+    edge = 1.35 * max(float(np.quantile(row.samples_ms, 0.95)) for row in rows)
+    beyond = sum(sample > edge for row in rows for sample in row.samples_ms)
     for height, row in enumerate(rows):
         samples = np.asarray(row.samples_ms)
         colour = COLOURS[row.language]
-        shown = samples[samples <= furthest * 1.15]
+        shown = samples[samples <= edge]
         jitter = random.uniform(-0.26, 0.26, len(shown))
         axes.scatter(shown, height + jitter, s=4, alpha=0.25, color=colour, linewidths=0)
         low, first, median, third, high = np.quantile(samples, (0.05, 0.25, 0.5, 0.75, 0.95))
@@ -60,12 +61,14 @@ def plot_report(report: BenchReport, path: Path) -> None:
             va="center",
             fontsize=10,
         )
-    axes.set_xlim(0, furthest * 1.15)
+    axes.set_xlim(0, edge)
     axes.set_ylim(-0.6, len(rows) - 0.4)
     axes.set_yticks(range(len(rows)), [_label(row) for row in rows], fontsize=10)
-    axes.set_xlabel(
-        "milliseconds a call: dots are calls, boxes the middle half, whiskers 5 % to 95 %"
-    )
+    legend = "milliseconds a call: dots are calls, boxes the middle half, whiskers 5 % to 95 %"
+    if beyond:
+        total = sum(len(row.samples_ms) for row in rows)
+        legend += f"\n{beyond} of {total} calls lie beyond the right edge"
+    axes.set_xlabel(legend)
     axes.grid(axis="x", alpha=0.3)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
