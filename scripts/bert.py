@@ -1,0 +1,129 @@
+"""The reference experiment: BERT-base on one sentence pair, in Python and in C++.
+
+    scripts/bert.py [--folder FOLDER] [--model FOLDER] [--json FILE] [--plot FILE.png]
+
+"Who was Jim Henson ? / Jim Henson was a puppeteer", one token masked: 14 tokens, batch 1. The
+weights are random unless --model names a local folder: the time is the same. Exports a bundle (kept
+in --folder), verifies it against the eager module, times it, prints both tables.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+import torch
+from isthmus.errors import Error
+from rich.console import Console
+from torch import nn
+
+import isthmus
+from isthmus.bench import bench
+from isthmus.bundle import Bundle, open_bundle
+from isthmus.report import print_report, to_json
+from isthmus.verify import verify
+
+SENTENCES = ("Who was Jim Henson ?", "Jim Henson was a puppeteer")
+MASKED = 8
+"""Place of the token that is masked: the second "henson"."""
+MASK_TOKEN = 103
+# Of the bert-base-uncased vocabulary, masked.
+INPUT_IDS = [101, 2040, 2001, 3958, 27227, 1029, 102, 3958, 103, 2001, 1037, 13997, 11510, 102]
+TOKEN_TYPES = [0] * 7 + [1] * 7
+MODEL_VARIABLE = "ISTHMUS_BERT_MODEL"
+
+
+def make_model() -> nn.Module:
+    """BERT-base: from the folder that the environment names, else with random weights.
+
+    Worker processes import it as "bert:make_model".
+    """
+    from transformers import BertConfig, BertModel
+
+    folder = os.environ.get(MODEL_VARIABLE)
+    if folder:
+        return BertModel.from_pretrained(folder, attn_implementation="sdpa").eval()
+    torch.manual_seed(0)
+    return BertModel(BertConfig(attn_implementation="sdpa")).eval()
+
+
+def make_inputs(model_folder: str | None) -> dict[str, torch.Tensor]:
+    """The sentence pair as int64[1, 14], by the folder's tokenizer when there is one."""
+    ids, types = INPUT_IDS, TOKEN_TYPES
+    if model_folder and (Path(model_folder) / "tokenizer_config.json").exists():
+        from transformers import AutoTokenizer
+
+        encoded = AutoTokenizer.from_pretrained(model_folder)(*SENTENCES)
+        ids, types = list(encoded["input_ids"]), list(encoded["token_type_ids"])
+        ids[MASKED] = MASK_TOKEN
+    return {
+        "input_ids": torch.tensor([ids]),
+        "attention_mask": torch.ones(1, len(ids), dtype=torch.int64),
+        "token_type_ids": torch.tensor([types]),
+    }
+
+
+def prepare(folder: Path, model_folder: str | None) -> Bundle:
+    """The bundle, from the folder where it is good and made by this torch, else exported."""
+    path = folder / ("bert-base" if model_folder is None else f"bert-{Path(model_folder).name}")
+    if path.exists():
+        try:
+            bundle = open_bundle(path)
+            if bundle.manifest.producer.get("torch") == torch.__version__:
+                return bundle
+        except Error as error:
+            print(f"the old bundle is no good: {error}", file=sys.stderr)
+    print(f"exporting to {path}", file=sys.stderr)
+    folder.mkdir(parents=True, exist_ok=True)
+    return isthmus.export(
+        make_model(),
+        kwargs=make_inputs(model_folder),
+        path=path,
+        name=path.name,
+        overwrite=True,
+    )
+
+
+def main() -> int:
+    """Runs the experiment; 0 when the bundle is proven and timed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--folder", type=Path, default=Path("build/bert"), help="keeps the bundle")
+    parser.add_argument("--model", help="local folder of a BERT model; default: random weights")
+    parser.add_argument("--threads", type=int, help="default: the processors usable")
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--json", type=Path, help="writes both reports")
+    parser.add_argument("--plot", type=Path, help="draws the distributions: .png or .svg")
+    options = parser.parse_args()
+    if options.model:
+        os.environ[MODEL_VARIABLE] = str(Path(options.model).resolve())
+
+    console = Console()
+
+    def say(line: str) -> None:
+        print(f"  {line}", file=sys.stderr)
+
+    bundle = prepare(options.folder, options.model)
+    parity = verify(bundle, "bert:make_model", threads=options.threads, progress=say)
+    print_report(parity, console)
+    console.print()
+    timing = bench(
+        bundle,
+        "bert:make_model",
+        threads=options.threads,
+        rounds=options.rounds,
+        progress=say,
+    )
+    print_report(timing, console)
+    if options.json:
+        both = {"verify": json.loads(to_json(parity)), "bench": json.loads(to_json(timing))}
+        options.json.write_text(json.dumps(both, indent=2) + "\n", encoding="utf-8")
+    if options.plot:
+        timing.plot(options.plot)
+    return 0 if parity and timing else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
