@@ -308,10 +308,11 @@ def _observe(
     changed: dict[str, None] = {}
     writers: dict[str, list[str]] = {}
     notes: list[Hazard] = []
+    inputs: set[str] = set()
     for draft in drafts:
         for values, used in ((given[draft.name], spec.sizes), (examples[draft.name], sizes)):
             state.restore()
-            result, written = _run(module, draft, values, used, spec, state)
+            result, written = _run(module, draft, values, used, spec, state, inputs)
             writers.setdefault(draft.name, []).extend(written)
             changed.update(dict.fromkeys(written))
         tree, leaves = returns_tree(f"{type(module).__name__}.{draft.name}", result)
@@ -330,7 +331,15 @@ def _observe(
                     "gets its own copy, and the goldens are sequences of calls",
                 )
             )
-    # In the order of the module, not of discovery.
+    for name in sorted(inputs):
+        notes.append(
+            Hazard(
+                "writes_input",
+                "warning",
+                f'a call writes its input "{name}" in place; a caller in C++ would see its own '
+                "tensor change: clone it in the module, or pass a tensor that may change",
+            )
+        )
     return complete, tuple(changed), notes
 
 
@@ -341,10 +350,12 @@ def _run(
     sizes: Mapping[str, int],
     spec: Dynamic,
     state: Snapshot,
+    inputs: set[str],
 ) -> tuple[Any, tuple[str, ...]]:
+    """Result of one call, and the attributes it changed; adds the inputs it wrote to `inputs`."""
     try:
         with seeded(0):
-            result = call(module, method, values)
+            result = call(module, method, values, inputs)
     except Exception as error:
         at = ", ".join(f"{name}={size}" for name, size in sizes.items())
         label = f"{type(module).__name__}.{method.name}"

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from isthmus.errors import InvalidInput
+from isthmus.snapshot import same_tensor
 from isthmus.tree import flatten, unflatten
 
 if TYPE_CHECKING:
@@ -93,17 +94,34 @@ def fresh(values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def call(module: nn.Module, method: Method, values: Mapping[str, Any]) -> Any:
+def call(
+    module: nn.Module,
+    method: Method,
+    values: Mapping[str, Any],
+    written: set[str] | None = None,
+) -> Any:
     """One eager call on copies of the inputs, in `no_grad`; gives the original structure.
 
     The caller sees to eval mode, state and randomness.
+
+    Args:
+        module: Whose method it is.
+        method: Its inputs and their nesting.
+        values: Inputs by name.
+        written: Takes the names of the inputs that the call changed in place.
     """
+    copies = fresh(values)
     # Not inference_mode: state that is written in there could never be written again outside.
     with torch.no_grad():
-        args, kwargs = arguments(method, fresh(values))
+        args, kwargs = arguments(method, copies)
         # forward by calling the module: hooks are part of it.
         function = module if method.name == "forward" else getattr(module, method.name)
-        return function(*args, **kwargs)
+        result = function(*args, **kwargs)
+    if written is not None:
+        for name, value in values.items():
+            if isinstance(value, Tensor) and not same_tensor(value, copies[name]):
+                written.add(name)
+    return result
 
 
 def flat_outputs(method: Method, result: Any) -> dict[str, Tensor]:

@@ -130,9 +130,10 @@ def _bind_value(
     tree, leaves = build_tree(value, name)
     if name in constants or name.partition(".")[0] in constants:
         return _frozen(label, tree, leaves)
+    names = tree.leaves()
     for leaf, content in leaves.items():
         _check_input(label, leaf, content)
-        if leaf in values:
+        if leaf in values or names.count(leaf) > 1:
             raise InvalidInput(
                 f'{label}: two inputs would be called "{leaf}"; rename the dictionary key or the '
                 "argument that makes the name"
@@ -248,6 +249,12 @@ def output_specs(values: Mapping[str, Any], sizes: Mapping[str, int]) -> tuple[V
         else:
             specs.append(_scalar_spec(name, value))
     return tuple(specs)
+
+
+def tensors_of(values: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Output values as tensors, scalars as 0-d ones."""
+    specs = output_specs(values, {})
+    return {one.name: to_tensor(one, values[one.name]) for one in specs}
 
 
 class FlatModule(nn.Module):

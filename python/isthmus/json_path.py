@@ -31,6 +31,7 @@ class At:
         return self.value
 
     def __getitem__(self, key: str) -> At:
+        """The value of a key that has to be there."""
         if key not in self.object():
             raise BundleError(
                 f'manifest.json: {self.path}: expected the key "{key}", which is missing; the '

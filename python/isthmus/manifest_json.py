@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, NoReturn, get_args
 
@@ -145,8 +145,8 @@ def read(value: Any) -> Manifest:
     root = At("$", value).object()
     if root.get("format") != FORMAT:
         raise BundleError(
-            f'manifest.json: expected "format": "{FORMAT}", got {shorten(root.get("format"))}; this '
-            "is not the manifest of an isthmus bundle"
+            f'manifest.json: expected "format": "{FORMAT}", got {shorten(root.get("format"))}; '
+            "this is not the manifest of an isthmus bundle"
         )
     version = root.get("format_version")
     if version != FORMAT_VERSION or isinstance(version, bool):

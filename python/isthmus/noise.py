@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from isthmus.eager import call, evaluating, first_line, flat_outputs, seeded
+from isthmus.eager import call, evaluating, first_line, seeded
+from isthmus.flat import returns_tree, tensors_of
 from isthmus.manifest import Hazard, NoiseFloor, Tolerance
 
 if TYPE_CHECKING:
@@ -56,13 +57,28 @@ def is_float(tensor: Tensor) -> bool:
     return tensor.is_floating_point() or tensor.is_complex()
 
 
+def deep_copy(module: nn.Module) -> nn.Module:
+    """A deep copy that shares compiled functions, which have no state and cannot be copied.
+
+    Raises:
+        Exception: Whatever the module's own `__deepcopy__` raises.
+    """
+    memo: dict[int, Any] = {
+        id(value): value
+        for one in module.modules()
+        for value in vars(one).values()
+        if isinstance(value, torch.jit.ScriptFunction)
+    }
+    return copy.deepcopy(module, memo)
+
+
 def cast_copy(module: nn.Module, dtype: torch.dtype) -> nn.Module:
     """A deep copy in another floating-point type, plain tensor attributes included.
 
     Raises:
         Exception: Whatever the module's own `__deepcopy__` raises.
     """
-    twin = copy.deepcopy(module).to(dtype)
+    twin = deep_copy(module).to(dtype)
     for one in twin.modules():
         if isinstance(one, torch.jit.ScriptModule):
             continue
@@ -108,7 +124,7 @@ class Twin:
         self._dtype = dtype
         self._module = cast_copy(captured.module, dtype)
         if captured.stateful:
-            self._pristine: nn.Module | None = copy.deepcopy(self._module)
+            self._pristine: nn.Module | None = deep_copy(self._module)
         else:
             self._pristine = None
 
@@ -118,14 +134,16 @@ class Twin:
         Raises:
             Exception: What the module raises, for example on a literal dtype.
         """
-        module = self._module if self._pristine is None else copy.deepcopy(self._pristine)
+        module = self._module if self._pristine is None else deep_copy(self._pristine)
         results = []
         with evaluating(module), seeded(0):
             for name, values in steps:
                 method = self._captured.method(name)
                 cast = {key: cast_values(value, self._dtype) for key, value in values.items()}
-                outputs = flat_outputs(method, call(module, method, cast))
-                results.append({key: value.cpu() for key, value in outputs.items()})
+                # Named by this result's own nesting: which outputs are optional is not known yet.
+                _, leaves = returns_tree(name, call(module, method, cast))
+                tensors = tensors_of(leaves)
+                results.append({key: value.detach().cpu() for key, value in tensors.items()})
         return results
 
 

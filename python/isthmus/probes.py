@@ -16,7 +16,8 @@ _MOST_FLAGS = 4
 def variations(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Named sets of values at the same shapes, those left out that would change nothing.
 
-    - negated: floats change sign, integers run backwards, flags flip, counts go up by one.
+    - negated: floats change sign (a constant becomes a wave), integers run backwards, flags flip,
+      counts go up by one.
     - masked: a mask of ones gets zeros at the end of its last axis; another one is all ones.
     - zeroed: floats are zero, integers the least value seen, counts go down by one.
     - NAME-flipped: one flag alone, where there are several.
@@ -57,6 +58,10 @@ def _negated(_: str, value: Any) -> Any:
         return -value
     if not value.numel() or is_mask(value):
         return value
+    if value.is_floating_point() and bool((value == value.flatten()[0]).all()):
+        # A constant, such as the zeros of a first state, says nothing about other values.
+        ramp = torch.arange(1, value.numel() + 1, device=value.device, dtype=torch.float64)
+        return torch.sin(ramp).reshape(value.shape).to(value.dtype)
     if value.is_floating_point() or value.is_complex():
         return -value
     return value.flip(-1) if value.dim() else value
@@ -79,9 +84,9 @@ def _zeroed(_: str, value: Any) -> Any:
 def _masked(name: str, value: Any) -> Any:
     if not isinstance(value, Tensor) or not value.dim() or not value.numel():
         return value
-    if value.is_complex() or (value.numel() > 1 and not is_mask(value)):
-        return value
     ones = bool((value == 1).all())
+    if value.is_complex() or not (ones or is_mask(value)):
+        return value
     if not ones:
         zeros_and_ones = bool(((value == 0) | (value == 1)).all())
         mixed = zeros_and_ones and bool((value == 1).any())

@@ -63,7 +63,7 @@ def resize(
         sizes: Size of each named dimension; dimensions not named keep their size.
         seed: 0 tiles or crops the values as they are. Another one also perturbs floats, within
             the range of the values seen, and rolls integers along their dynamic axes. Masks
-            (at most two values, or infinities) and scalars stay.
+            (see `is_mask`) and scalars stay.
     """
     generator = torch.Generator().manual_seed(seed)
     result: dict[str, Any] = {}
@@ -114,13 +114,16 @@ def _vary(
 
 
 def is_mask(tensor: Tensor) -> bool:
-    """Whether a tensor looks like a mask: boolean, one or two values, 0 and 1, or infinities."""
+    """Whether a tensor looks like a mask.
+
+    Booleans do; integers of 0 and 1; floats of both 0 and 1, or with values that shut out.
+    """
     if tensor.dtype == torch.bool:
         return True
     if not tensor.numel() or tensor.is_complex():
         return False
-    if tensor.is_floating_point() and bool(tensor.isinf().any()):
-        return True
-    if tensor.numel() < 2:
-        return False
-    return int(torch.unique(tensor).numel()) <= 2
+    binary = bool(((tensor == 0) | (tensor == 1)).all())
+    if not tensor.is_floating_point():
+        return binary
+    shut_out = bool((tensor <= -1e4).any())
+    return shut_out or (binary and bool((tensor == 0).any()) and bool((tensor == 1).any()))
