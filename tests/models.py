@@ -1,10 +1,9 @@
 """Small modules, one for each thing that exporters stumble over; shared by all tests.
 
 `CASES` can be exported and say by which strategy; `REFUSED` cannot, and say what the error names.
-Every factory seeds itself: the same weights each time.
+Every factory seeds itself: the same weights each time. Annotations stay objects (no `annotations`
+from `__future__`): TorchScript reads those of attributes.
 """
-
-from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -479,7 +478,7 @@ class DropoutLeftOn(nn.Module):
 class AlwaysTraining(nn.Dropout):
     """Overrides train(), so that eval() has no effect."""
 
-    def train(self, mode: bool = True) -> AlwaysTraining:
+    def train(self, mode: bool = True) -> "AlwaysTraining":
         self.training = True
         return self
 
