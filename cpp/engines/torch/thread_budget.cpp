@@ -1,0 +1,55 @@
+#include "engines/torch/thread_budget.h"
+
+#include <ATen/Parallel.h>
+#include <sched.h>
+
+#include <algorithm>
+#include <atomic>
+
+namespace isthmus::torch_engine {
+namespace {
+
+/// Counts changes of the budget, so that threads know when to take it up anew.
+std::atomic<int>& generation() {
+  static std::atomic<int> value{1};
+  return value;
+}
+
+int available_cores() {
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) != 0) return 1;
+  return std::max(1, CPU_COUNT(&set));
+}
+
+}  // namespace
+
+void set_thread_budget(int threads) {
+  if (threads <= 0) return;
+  static std::atomic<bool> first{true};
+  if (first.exchange(false)) {
+    try {
+      at::set_num_interop_threads(1);
+    } catch (const c10::Error&) {
+      // The process has started that pool already; its size cannot be changed any more.
+    }
+  }
+  at::set_num_threads(threads);
+  generation().fetch_add(1);
+}
+
+void join_thread_budget() {
+  thread_local int joined = 0;
+  const int current = generation().load(std::memory_order_relaxed);
+  if (joined == current) return;
+  at::init_num_threads();
+  joined = current;
+}
+
+CallGate::CallGate(int limit)
+    : semaphore_(limit > 0 ? std::make_unique<std::counting_semaphore<>>(limit) : nullptr) {}
+
+int concurrent_calls(int threads) {
+  return std::max(1, available_cores() / std::max(1, threads));
+}
+
+}  // namespace isthmus::torch_engine

@@ -1,0 +1,96 @@
+// The engine library proper. It has no LibTorch of its own: it finds one, checks its version, opens
+// it, and only then the runtime library that is linked against it.
+#include <dlfcn.h>
+
+#include <mutex>
+
+#include "engines/torch/libtorch_loader.h"
+#include "engines/torch/runtime.h"
+#include "isthmus/engine.h"
+#include "isthmus/error.h"
+
+namespace isthmus::torch_engine {
+namespace {
+
+const Runtime& open_runtime_now() {
+  const Libtorch& libtorch = open_libtorch();
+  const auto path = engine_folder() / "libisthmus_libtorch.so";
+  void* handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+  if (handle == nullptr) {
+    const char* reason = dlerror();
+    throw EngineUnavailable(path.string() + " does not fit torch " + libtorch.location.version +
+                            " in " + libtorch.location.libraries.string() + ": " +
+                            (reason ? reason : "unknown reason") +
+                            "; build isthmus for it with `pip install --force-reinstall --no-deps "
+                            "--no-build-isolation isthmus`");
+  }
+  using Make = const Runtime* (*)(const RuntimeContext*);
+  const auto make = reinterpret_cast<Make>(dlsym(handle, "isthmus_libtorch_runtime"));
+  if (make == nullptr)
+    throw EngineUnavailable(path.string() + " is of another isthmus: reinstall isthmus");
+  const RuntimeContext context{libtorch.cpu_handle, libtorch.cuda_error,
+                               libtorch.has_cuda_libraries};
+  return *make(&context);
+}
+
+/// Opens the runtime once; a failure is remembered and told each time.
+const Runtime& runtime() {
+  static std::once_flag once;
+  static const Runtime* opened = nullptr;
+  static std::string& failure = *new std::string;  // NOLINT(cppcoreguidelines-owning-memory)
+  std::call_once(once, [] {
+    try {
+      opened = &open_runtime_now();
+    } catch (const EngineUnavailable& error) {
+      failure = error.what();
+    }
+  });
+  if (opened == nullptr) throw EngineUnavailable(failure);
+  return *opened;
+}
+
+class TorchScriptEngine final : public Engine {
+ public:
+  EngineInfo info() override {
+    EngineInfo info;
+    info.name = "torchscript";
+    info.formats = {"torchscript"};
+    try {
+      const Runtime& opened = runtime();
+      const Libtorch& libtorch = open_libtorch();
+      info.runtime = "LibTorch " + opened.version();
+      info.runtime_path = libtorch.location.libraries.string();
+      info.devices = opened.devices();
+      info.details = opened.details();
+      info.details.push_back("built for torch " + std::string(ISTHMUS_TORCH_VERSION) +
+                             ", LibTorch found: " + libtorch.location.origin);
+      if (libtorch.location.version.empty())
+        info.details.emplace_back("this LibTorch does not tell its version");
+      if (!libtorch.cuda_error.empty())
+        info.details.push_back("CUDA libraries cannot be opened: " + libtorch.cuda_error);
+    } catch (const EngineUnavailable& error) {
+      info.unavailable = error.what();
+    }
+    return info;
+  }
+
+  std::optional<std::string> can_run(const Artifact& artifact, const LoadOptions&) override {
+    if (artifact.format != "torchscript") return "the format is " + artifact.format;
+    return std::nullopt;
+  }
+
+  std::unique_ptr<Executable> load(const ArtifactSource& source,
+                                   const LoadOptions& options) override {
+    return runtime().load(source, options);
+  }
+};
+
+TorchScriptEngine& engine() {
+  static TorchScriptEngine instance;
+  return instance;
+}
+
+}  // namespace
+}  // namespace isthmus::torch_engine
+
+ISTHMUS_EXPORT_ENGINE(&isthmus::torch_engine::engine())

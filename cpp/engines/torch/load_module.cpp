@@ -1,0 +1,168 @@
+#include "engines/torch/load_module.h"
+
+#include <caffe2/serialize/read_adapter_interface.h>
+#include <caffe2/serialize/versions.h>
+#include <torch/csrc/jit/runtime/graph_executor.h>
+#include <torch/csrc/jit/runtime/profiling_graph_executor_impl.h>
+#include <torch/csrc/jit/serialization/import.h>
+#include <torch/cuda.h>
+
+#include <cstring>
+
+#include "engines/torch/device_constants.h"
+#include "engines/torch/operator_check.h"
+#include "engines/torch/tensor_convert.h"
+#include "isthmus/error.h"
+#include "isthmus/scan.h"
+
+namespace isthmus::torch_engine {
+namespace {
+
+/// LibTorch reads the archive from the bytes that were verified, not from the file again.
+class BytesReader final : public caffe2::serialize::ReadAdapterInterface {
+ public:
+  explicit BytesReader(FileBytes bytes) : bytes_(std::move(bytes)) {}
+
+  [[nodiscard]] std::size_t size() const override { return bytes_.size; }
+
+  std::size_t read(std::uint64_t position, void* to, std::size_t count,
+                   const char* /*what*/) const override {
+    if (position >= bytes_.size) return 0;
+    count = std::min<std::uint64_t>(count, bytes_.size - position);
+    std::memcpy(to, bytes_.data.get() + position, count);
+    return count;
+  }
+
+ private:
+  FileBytes bytes_;
+};
+
+void scan(const ArtifactSource& source, const LoadOptions& options) {
+  const FileBytes& file = source.files.front();
+  if (options.trust < Trust::kNative) {
+    const ArchiveScan result =
+        scan_torchscript(file.bytes(), allowed_namespaces(source.artifact, options));
+    if (result.refused())
+      throw BundleError("\"" + file.path + "\" is refused before it is loaded:\n" +
+                        result.describe() +
+                        "\nIf you trust where it came from as you would trust a program, load it "
+                        "with trust \"native\" (--trust native)");
+    constexpr auto kNewest =
+        static_cast<std::int64_t>(caffe2::serialize::kMaxSupportedFileFormatVersion);
+    if (result.file_format_version > kNewest)
+      throw BundleError("\"" + file.path + "\" has TorchScript file format " +
+                        std::to_string(result.file_format_version) + ", torch " +
+                        ISTHMUS_TORCH_VERSION " reads up to " + std::to_string(kNewest) +
+                        ": use a newer torch here, or export with this one");
+  }
+}
+
+/// Process-wide settings of LibTorch's executor, changed only when asked for.
+void apply_engine_options(const LoadOptions& options) {
+  for (const auto& [key, value] : options.engine_options) {
+    if (key == "executor") {
+      if (value == "profiling" || value == "simple") {
+        torch::jit::getExecutorMode() = true;
+        torch::jit::getProfilingMode() = value == "profiling";
+      } else if (value == "legacy") {
+        torch::jit::getExecutorMode() = false;
+      } else if (value != "default") {
+        throw InvalidInput("engine option executor=" + value +
+                           ": expected default, profiling, simple or legacy");
+      }
+    } else if (key == "fusion") {
+      if (value != "on" && value != "off")
+        throw InvalidInput("engine option fusion=" + value + ": expected on or off");
+      torch::jit::FusionStrategy strategy;
+      if (value == "on")
+        strategy = {{torch::jit::FusionBehavior::STATIC, 2},
+                    {torch::jit::FusionBehavior::DYNAMIC, 10}};
+      torch::jit::setFusionStrategy(strategy);
+    } else if (key != "max_concurrency") {
+      throw InvalidInput("engine option \"" + key +
+                         "\" is unknown to the torchscript engine; expected executor, fusion or "
+                         "max_concurrency");
+    }
+  }
+}
+
+std::string optimize(torch::jit::Module& module, const ArtifactSource& source,
+                     const LoadOptions& options, Device device) {
+  // The measured default: rewrites change bits and cost load time, so they are only done when asked
+  // for.
+  if (options.optimize == Optimize::kAuto || options.optimize == Optimize::kNone) return {};
+  const bool inference = options.optimize == Optimize::kInference;
+  const std::string name = inference ? "inference" : "freeze";
+  if (source.manifest.stateful)
+    throw InvalidInput("optimize \"" + name +
+                       "\" would freeze the state of a stateful model; load "
+                       "it with optimize \"none\"");
+  if (inference && !device.is_cpu())
+    throw InvalidInput("optimize \"inference\" prepacks for the CPU; on " + to_string(device) +
+                       " use \"freeze\" or \"none\"");
+  std::vector<std::string> preserved;
+  for (const Signature& signature : source.manifest.methods)
+    if (signature.method != "forward") preserved.push_back(signature.method);
+  module = torch::jit::freeze(module, preserved);
+  if (inference) module = torch::jit::optimize_for_inference(module, preserved);
+  return "optimised at load: " + name;
+}
+
+}  // namespace
+
+void require_device(Device device, const RuntimeContext& context) {
+  if (device.is_cpu()) return;
+  const std::string label = to_string(device) + " is not available: ";
+  if (!context.has_cuda_libraries)
+    throw DeviceUnavailable(label +
+                            "this LibTorch (" ISTHMUS_TORCH_VERSION
+                            ") is a CPU build; install a CUDA build of torch " +
+                            ISTHMUS_TORCH_VERSION + " and build isthmus for it");
+  if (!context.cuda_error.empty())
+    throw DeviceUnavailable(label + "LibTorch's CUDA libraries cannot be opened: " +
+                            context.cuda_error + "; install torch's CUDA packages again");
+  const auto count = static_cast<int>(torch::cuda::device_count());
+  if (count == 0)
+    throw DeviceUnavailable(label +
+                            "LibTorch sees no CUDA device; check the driver with "
+                            "nvidia-smi, and CUDA_VISIBLE_DEVICES");
+  if (device.index >= count)
+    throw DeviceUnavailable(label + "LibTorch sees " + std::to_string(count) +
+                            " CUDA device(s), counted from 0");
+}
+
+LoadedModule load_module(const ArtifactSource& source, const LoadOptions& options,
+                         const RuntimeContext& context) {
+  const Device device = parse_device(options.device);
+  require_device(device, context);
+  apply_engine_options(options);
+  open_op_libraries(options.op_libraries);
+  check_operators(source.artifact);
+  scan(source, options);
+
+  LoadedModule loaded;
+  try {
+    loaded.module = torch::jit::load(std::make_shared<BytesReader>(source.files.front()),
+                                     to_torch(device), /*load_debug_files=*/true);
+    loaded.module.eval();
+  } catch (const c10::Error& error) {
+    throw BundleError("LibTorch " ISTHMUS_TORCH_VERSION " cannot load \"" +
+                      source.files.front().path + "\": " + error.what_without_backtrace() +
+                      "; export the bundle with the torch that is used here");
+  } catch (const std::exception& error) {
+    throw BundleError("LibTorch " ISTHMUS_TORCH_VERSION " cannot load \"" +
+                      source.files.front().path + "\": " + error.what() +
+                      "; export the bundle with the torch that is used here");
+  }
+  if (device.is_cuda() && source.artifact.strategy != "script") {
+    const int moved = move_device_constants(loaded.module, to_torch(device));
+    if (moved != 0)
+      loaded.notes.push_back("moved " + std::to_string(moved) +
+                             " device literals of the trace to " + to_string(device));
+  }
+  const std::string optimized = optimize(loaded.module, source, options, device);
+  if (!optimized.empty()) loaded.notes.push_back(optimized);
+  return loaded;
+}
+
+}  // namespace isthmus::torch_engine

@@ -1,0 +1,117 @@
+#include "engines/torch/operator_check.h"
+
+#include <ATen/core/interned_strings.h>
+#include <dlfcn.h>
+#include <torch/csrc/jit/frontend/builtin_functions.h>
+#include <torch/csrc/jit/runtime/operator.h>
+
+#include "isthmus/error.h"
+
+namespace isthmus::torch_engine {
+namespace {
+
+/// Namespaces that come with LibTorch. A manifest cannot ask for them as if they were a library's:
+/// some of their operators reach the network, other processes or files.
+const std::set<std::string>& own_namespaces() {
+  static const std::set<std::string> kOwn{"aten",
+                                          "prim",
+                                          "prims",
+                                          "quantized",
+                                          "_quantized",
+                                          "quantization",
+                                          "symm_mem",
+                                          "static_runtime",
+                                          "c10d",
+                                          "_c10d_functional",
+                                          "_c10d_functional_autograd",
+                                          "onednn",
+                                          "mkldnn",
+                                          "mkldnn_prepacked",
+                                          "mkl",
+                                          "profiler",
+                                          "sparse",
+                                          "inductor",
+                                          "inductor_prims",
+                                          "_test",
+                                          "onnx",
+                                          "debugprims",
+                                          "_dtensor",
+                                          "rngprims",
+                                          "_native",
+                                          "export",
+                                          "debug_mode_ops",
+                                          "rpc",
+                                          "prepacked",
+                                          "cuda",
+                                          "cudnn",
+                                          "metal",
+                                          "vulkan",
+                                          "fb",
+                                          "internal",
+                                          "streams",
+                                          "higher_order",
+                                          "dist",
+                                          "torchbind"};
+  return kOwn;
+}
+
+std::string namespace_of(const std::string& op) {
+  return op.substr(0, op.find("::"));
+}
+
+bool registered(const std::string& op) {
+  const auto symbol = c10::Symbol::fromQualString(op);
+  return !torch::jit::getAllOperatorsFor(symbol).empty() ||
+         !torch::jit::getAllBuiltinFunctionsFor(symbol).empty();
+}
+
+std::string library_of(const Artifact& artifact, const std::string& op_namespace) {
+  for (const OpLibrary& library : artifact.op_libraries)
+    if (library.op_namespace == op_namespace && !library.library.empty()) return library.library;
+  return "lib" + op_namespace + ".so";
+}
+
+}  // namespace
+
+void open_op_libraries(const std::vector<std::filesystem::path>& libraries) {
+  for (const auto& library : libraries) {
+    // The loader's own search serves plain names; it counts repeated opening itself.
+    if (dlopen(library.c_str(), RTLD_NOW | RTLD_GLOBAL) != nullptr) continue;
+    const char* reason = dlerror();
+    throw EngineUnavailable("operator library \"" + library.string() +
+                            "\" cannot be opened: " + (reason ? reason : "unknown reason") +
+                            "; give the path of a library built against this torch");
+  }
+}
+
+std::set<std::string> allowed_namespaces(const Artifact& artifact, const LoadOptions& options) {
+  std::set<std::string> allowed;
+  if (options.op_libraries.empty()) return allowed;
+  for (const OpLibrary& library : artifact.op_libraries)
+    if (!own_namespaces().contains(library.op_namespace)) allowed.insert(library.op_namespace);
+  return allowed;
+}
+
+void check_operators(const Artifact& artifact) {
+  std::string missing;
+  std::string remedy;
+  for (const auto& [op, count] : artifact.operators) {
+    const std::string op_namespace = namespace_of(op);
+    // prim is partly syntax (prim::If, prim::Loop): the interpreter's, not the registry's.
+    if (op_namespace == "prim" || op.find("::") == std::string::npos || registered(op)) continue;
+    missing += (missing.empty() ? "" : ", ") + op;
+    if (!own_namespaces().contains(op_namespace))
+      remedy = "open the library that registers \"" + op_namespace + "\" with op_libraries={\"" +
+               library_of(artifact, op_namespace) + "\"} (--op-library " +
+               library_of(artifact, op_namespace) + ")";
+  }
+  if (missing.empty()) return;
+  const auto exported = artifact.requires_versions.find("torch");
+  if (remedy.empty()) remedy = "use a torch at least as new as the one it was exported with";
+  throw BundleError("artifact \"" + artifact.name +
+                    "\" uses operators that are not here: " + missing + " (exported with torch " +
+                    (exported == artifact.requires_versions.end() ? "?" : exported->second) +
+                    ", this is " ISTHMUS_TORCH_VERSION "); " + remedy);
+}
+
+}  // namespace isthmus::torch_engine
