@@ -18,7 +18,7 @@ import pytest
 from isthmus.errors import InvalidInput
 
 from isthmus import bench_turns
-from isthmus.bench import bench
+from isthmus.bench import FORMS, bench
 from isthmus.bench_report import BenchReport, BenchRow, compare_rows, place
 from isthmus.bench_worker import peak_rss_bytes, time_calls
 from isthmus.bundle import Bundle
@@ -182,11 +182,11 @@ def test_absent_rows_say_why(fake_bench: Bench, monkeypatch: pytest.MonkeyPatch)
     assert [row.label for row in report.rows] == [
         f"{form} {device} in {language}"
         for device in ("CPU", "GPU")
-        for form in ("Torch", "TorchScript", "isthmus")
+        for form in FORMS
         for language in ("Python", "C++")
     ]
     assert "no form in C++" in report.row("Torch", "C++").unavailable
-    for form in ("TorchScript", "isthmus"):
+    for form in FORMS[1:]:
         for language in ("Python", "C++"):
             row = report.row(form, language, "cuda")
             assert row.unavailable == "no CUDA device on this machine"

@@ -1,8 +1,7 @@
 """One process a row, taking turns.
 
-Forms: "Torch" is the eager module, "TorchScript" the artifact as it was exported (no rewriting at
-load, on either side), "isthmus" the artifact as `isthmus.load` and `isthmus::Model::load` run it by
-default.
+Forms: "Torch" is the eager module, "TorchScript" the artifact as it was exported, "TorchScript
+optimised" the artifact frozen, fused and prepacked at load, in the same way on both sides.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMS", "BenchReport", "BenchRow", "Comparison", "bench"]
 
-FORMS = ("Torch", "TorchScript", "isthmus")
+FORMS = ("Torch", "TorchScript", "TorchScript optimised")
 LANGUAGES: tuple[Language, ...] = ("Python", "C++")
 
 

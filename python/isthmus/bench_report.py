@@ -22,7 +22,7 @@ class BenchRow:
     """One process: a form of the model, in one language, on one device."""
 
     form: str
-    """"Torch", "TorchScript" or "isthmus"; see `isthmus.bench`."""
+    """"Torch", "TorchScript" or "TorchScript optimised"; see `isthmus.bench`."""
     language: Language
     device: str
     unavailable: str = ""

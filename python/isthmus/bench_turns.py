@@ -112,13 +112,13 @@ def _start(plan: Plan, runner: Turntaker) -> None:
     row = runner.row
     artifact = None if row.form == "Torch" else _artifact_for(plan, row.device)
     spec = RunnerSpec(
-        kind={"Torch": "eager", "TorchScript": "torch.jit", "isthmus": "isthmus"}[row.form],
+        kind="eager" if row.form == "Torch" else "torch.jit",
         bundle=str(plan.bundle.path.resolve()),
         artifact=artifact.name if artifact is not None else "",
         engine="torchscript",
         device=row.device,
         threads=plan.threads,
-        optimize="auto" if row.form == "isthmus" else "none",
+        optimize=_optimize(row),
         trust=plan.trust,
         op_libraries=plan.op_libraries,
         model=plan.model,
@@ -134,6 +134,13 @@ def _start(plan: Plan, runner: Turntaker) -> None:
         load_ms=float(ready["load_ms"]),
         first_call_ms=float(ready["first_call_ms"]),
     )
+
+
+def _optimize(row: BenchRow) -> str:
+    if row.form != "TorchScript optimised":
+        return "none"
+    # Prepacking is for the CPU.
+    return "inference" if row.device == "cpu" else "freeze"
 
 
 def _python_command(plan: Plan, spec: RunnerSpec) -> list[str]:

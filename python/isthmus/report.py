@@ -186,7 +186,7 @@ def print_report(report: Reportable, console: Console | None = None) -> None:
     console.print(Text(document.verdict, style="bold green" if document.passed else "bold red"))
 
 
-def to_text(report: Reportable, width: int = 160) -> str:
+def to_text(report: Reportable, width: int = 180) -> str:
     """The console's text without colours, for messages and logs."""
     from io import StringIO
 

@@ -116,7 +116,7 @@ def assert_not_slower(
     Args:
         report: What `isthmus.bench` gave.
         bound: Largest ratio of medians, C++ over Python.
-        form: Which comparison: "TorchScript" or "isthmus".
+        form: Which comparison: "TorchScript" or "TorchScript optimised".
         device: As in the report.
 
     Raises:

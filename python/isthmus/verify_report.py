@@ -184,11 +184,14 @@ class VerifyReport:
             verdict=self.verdict,
             rows=tuple(row.to_json() for row in self.rows),
             cases=tuple(_case(row) for row in self.rows),
-            notes=self.notes,
+            notes=(
+                *[f"{row.label} on {row.device}: {row.reason}" for row in self.rows if row.reason],
+                *self.notes,
+            ),
         )
 
     def _tables(self) -> list[Table]:
-        columns = ("runner", "device", "verdict", *_NUMBERS, "vs torch.jit", "worst at", "reason")
+        columns = ("runner", "device", "verdict", *_NUMBERS, "vs torch.jit", "worst at")
         tables = [
             Table(
                 title="Parity: the worst output of the worst golden",
@@ -201,7 +204,6 @@ class VerifyReport:
                         *_cells(row.worst, row.nans, row.infs),
                         number(row.vs_torch_jit),
                         _place(row.worst),
-                        row.reason,
                     )
                     for row in self.rows
                 ),
@@ -240,8 +242,7 @@ _NUMBERS = (
     "max rel",
     "noise units",
     "cosine",
-    "NaN",
-    "Inf",
+    "NaN/Inf",
     "argmax",
     "tolerance",
     "would pass",
@@ -259,8 +260,7 @@ def _cells(result: OutputParity | None, nans: int, infs: int) -> tuple[str, ...]
         number(result.max_rel),
         number(result.noise_units),
         f"{result.cosine:.8f}",
-        str(nans),
-        str(infs),
+        f"{nans}/{infs}",
         f"{result.argmax_agreement:.2%}",
         tolerance,
         number(result.passing_atol),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -138,26 +139,34 @@ def prove_without_python(job: Job, row: VerifyRow) -> tuple[VerifyRow, str]:
         reason = _reason_of_run(done.stdout, done.stderr, done.returncode)
         return replace(row, status="error", reason=reason), reason if done.returncode == 3 else ""
     document = json.loads(done.stdout)
-    results, errors, runtime = parity_of_run(document, job.bundle, row.artifact)
+    results, errors, runtime = parity_of_run(document)
     row = replace(row, results=results, runtime=runtime)
     return _decide(row, errors, expected=len(job.goldens), passed=done.returncode == 0), ""
 
 
 def parity_of_run(
-    document: Mapping[str, Any], bundle: Bundle, artifact: str
+    document: Mapping[str, Any],
 ) -> tuple[tuple[OutputParity, ...], dict[str, str], str]:
     """Reads the JSON of `isthmus-run verify`: results, errors by golden, runtime."""
-    noise = bundle.manifest.noise_floor
-    tolerances = bundle.artifact(artifact).tolerances
-    raise NotImplementedError(noise, tolerances, document)
+    results: list[OutputParity] = []
+    errors: dict[str, str] = {}
+    known = {field.name for field in fields(OutputParity)}
+    for row in document["rows"]:
+        if row["output"] is None:
+            errors[row["golden"]] = row["error"]
+            continue
+        # JSON has no word for infinity: null.
+        values = {name: math.inf if value is None else value for name, value in row.items()}
+        results.append(OutputParity(**{name: values[name] for name in known & values.keys()}))
+    return tuple(results), errors, str(document["context"].get("runtime", ""))
 
 
 def _reason_of_run(stdout: str, stderr: str, code: int) -> str:
     """What `isthmus-run` said when it could not do its work."""
-    text = stderr.strip()
-    if text:
-        return " ".join(line.strip() for line in text.splitlines()).removeprefix("error: ")
-    return explain_exit(code, stdout)
+    try:
+        return str(json.loads(stdout)["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return explain_exit(code, stderr)
 
 
 def judge(

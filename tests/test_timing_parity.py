@@ -1,0 +1,97 @@
+"""C++ is not slower than Python on the same artifact; and a C++ that is slower gets caught.
+
+The machine may be busy: what is judged is the lower end of the interval of the ratio, over rounds
+in which both took a turn. One repetition is allowed, for noise that lasts; a real slow-down
+repeats.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import isthmus
+from isthmus.bench import bench
+from isthmus.bench_report import BenchReport
+from isthmus.bundle import Bundle
+from isthmus.testing import assert_not_slower
+
+BOUND = 1.25
+"""C++ may take this many times as long as Python, not more."""
+
+
+class Layers(nn.Module):
+    """Some milliseconds of matrix products: far above the cost of a call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(512, 512) for _ in range(12)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = torch.tanh(layer(x))
+        return x
+
+
+@pytest.fixture(scope="module")
+def layers(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("timing") / "layers"
+    return isthmus.export(Layers().eval(), (torch.randn(128, 512),), path=path)
+
+
+def measure(bundle: Bundle, *native_arguments: str) -> BenchReport:
+    return bench(
+        bundle,
+        forms=["TorchScript"],
+        devices=["cpu"],
+        threads=1,
+        rounds=20,
+        turn_seconds=0.1,
+        native_arguments=native_arguments,
+    )
+
+
+def assert_timing_parity(bundle: Bundle, *native_arguments: str) -> BenchReport:
+    """The check itself, the same for the good and for the slowed-down library."""
+    report = measure(bundle, *native_arguments)
+    try:
+        assert_not_slower(report, BOUND)
+    except AssertionError:
+        report = measure(bundle, *native_arguments)
+        assert_not_slower(report, BOUND)
+    return report
+
+
+def median_ms(report: BenchReport, language: str) -> float:
+    summary = report.row("TorchScript", language).summary
+    assert summary is not None, report
+    return summary.median_ms
+
+
+@pytest.mark.slow
+def test_cpp_is_not_slower_than_python(layers: Bundle) -> None:
+    report = assert_timing_parity(layers)
+    assert median_ms(report, "Python") >= 1.0, "a shorter call would measure the call"
+
+
+@pytest.mark.slow
+def test_a_real_slow_down_fails_the_very_same_check(layers: Bundle) -> None:
+    microseconds = int(0.6e3 * median_ms(measure(layers), "Python"))
+    with pytest.raises(AssertionError, match=r"expected at most 1\.25 times"):
+        assert_timing_parity(layers, "--slow-down-us", str(microseconds))
+
+
+@pytest.mark.slow
+def test_the_same_program_against_itself_has_no_winner(
+    layers: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A/A: both rows are Python, so any winner would be invented."""
+    from isthmus import bench_turns
+
+    monkeypatch.setattr(bench_turns, "_native_command", bench_turns._python_command)
+    found = measure(layers).comparison("TorchScript")
+    if found.verdict != "no significant difference":
+        found = measure(layers).comparison("TorchScript")
+    assert found.verdict == "no significant difference"
