@@ -1,7 +1,8 @@
 #include <algorithm>
 #include <cstddef>
 #include <exception>
-#include <optional>
+#include <string>
+#include <utility>
 
 #include "isthmus/parity.h"
 
@@ -42,13 +43,10 @@ class GoldenRun {
 
   void into(GoldenParity& golden) const {
     try {
-      std::optional<Session> session;
-      if (model_.stateful()) session.emplace(model_.session());
+      Session session = model_.session();
       for (std::size_t i = 0; i < calls_.size(); ++i) {
         const GoldenCall& call = calls_[i];
-        const Inputs inputs = on_device(model_, call.inputs);
-        const Outputs outputs =
-            session ? session->call(call.method, inputs) : model_.call(call.method, inputs);
+        const Outputs outputs = session.call(call.method, on_device(model_, call.inputs));
         for (const ValueSpec& spec : model_.signature(call.method).outputs)
           merge(golden, judge(spec.name, call, outputs, i));
       }
