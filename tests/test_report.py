@@ -165,3 +165,17 @@ def test_console_does_not_read_markup_in_cells() -> None:
 )
 def test_number(value: float | None, text: str) -> None:
     assert number(value) == text
+
+
+def test_a_narrow_terminal_gets_upright_tables() -> None:
+    wide = Table("t", tuple(f"column {at}" for at in range(9)), (tuple("123456789"),))
+
+    class Wide(Fixed):
+        def document(self) -> Document:
+            return Document("", "s", 1, {}, (wide,), True, "", ())
+
+    assert "column 0 ┃ column 1" in to_text(Wide(), width=180)
+    narrow = to_text(Wide(), width=60)
+    assert "column 0 ┃ column 1" not in narrow
+    assert "│ column 8 │ 9 │" in narrow
+    assert all(len(line) <= 60 for line in narrow.splitlines())

@@ -10,11 +10,12 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 from xml.etree import ElementTree
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table as RichTable
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,6 @@ def to_junit(report: Reportable) -> str:
 def print_report(report: Reportable, console: Console | None = None) -> None:
     """Context, tables and verdict on the console."""
     from rich.console import Console
-    from rich.table import Table as RichTable
     from rich.text import Text
 
     console = console or Console()
@@ -168,18 +168,11 @@ def print_report(report: Reportable, console: Console | None = None) -> None:
     for name, value in document.context.items():
         console.print(Text(f"  {name}: {value}", style="dim"))
     for table in document.tables:
-        grid = RichTable(title=table.title, title_justify="left", title_style="bold")
-        for column in table.columns:
-            grid.add_column(
-                Text(column),
-                justify="right" if column in table.numeric else "left",
-                overflow="fold",
-            )
-        marks = table.marks or (None,) * len(table.rows)
-        for row, mark in zip(table.rows, marks, strict=True):
-            style = {True: "green", False: "red", None: ""}[mark]
-            grid.add_row(*[Text(cell) for cell in row], style=style)
         console.print()
+        grid = _grid(table)
+        # A terminal that is too narrow gets a column for each row, not words broken in pieces.
+        if console.measure(grid).maximum > console.width and len(table.rows) < len(table.columns):
+            grid = _grid(table, upright=True)
         console.print(grid)
     for note in document.notes:
         console.print(Text(f"note: {note}"))
@@ -195,6 +188,29 @@ def to_text(report: Reportable, width: int = 180) -> str:
     out = StringIO()
     print_report(report, Console(file=out, width=width, no_color=True, force_terminal=False))
     return out.getvalue()
+
+
+def _grid(table: Table, *, upright: bool = False) -> RichTable:
+    """The table for a terminal; `upright`: a line for each column, a column for each row."""
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    grid = RichTable(title=table.title, title_justify="left", title_style="bold")
+    colours = {True: "green", False: "red", None: ""}
+    styles = [colours[mark] for mark in table.marks or (None,) * len(table.rows)]
+    if upright:
+        grid.add_column(Text(table.columns[0]), overflow="fold")
+        for row, style in zip(table.rows, styles, strict=True):
+            grid.add_column(Text(row[0]), style=style, overflow="fold")
+        for at, column in enumerate(table.columns[1:], start=1):
+            grid.add_row(Text(column), *[Text(row[at]) for row in table.rows])
+        return grid
+    for column in table.columns:
+        justify: Literal["left", "right"] = "right" if column in table.numeric else "left"
+        grid.add_column(Text(column), justify=justify, overflow="fold")
+    for row, style in zip(table.rows, styles, strict=True):
+        grid.add_row(*[Text(cell) for cell in row], style=style)
+    return grid
 
 
 def _markdown_row(cells: tuple[str, ...] | list[str]) -> str:
