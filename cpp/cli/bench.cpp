@@ -1,0 +1,120 @@
+#include "cli/bench_subject.h"
+#include "cli/commands.h"
+#include "cli/format.h"
+#include "cli/options.h"
+#include "isthmus/machine.h"
+#include "isthmus/timing.h"
+
+namespace isthmus::cli {
+namespace {
+
+struct BenchOptions {
+  CommonOptions common;
+  BenchInputs inputs;
+  int warmup_calls = 10;
+  int iterations = 100;
+  double min_seconds = 1;
+  bool worker = false;
+};
+
+Json percentile_json(double value) {
+  return value < 0 ? Json() : Json(value);
+}
+std::string percentile_text(double value) {
+  return value < 0 ? "-" : number(value, 4);
+}
+
+ReportRow row_of(const BenchSubject& subject, const TimingResult& timing) {
+  const LoadReport& report = subject.model().load_report();
+  const double per_second = 1e3 / timing.mean_ms;
+  const std::int64_t peak = peak_memory_bytes();
+  Json json{{"inputs", subject.inputs_name()},
+            {"samples", timing.samples_ms.size()},
+            {"median_ms", timing.median_ms},
+            {"mean_ms", timing.mean_ms},
+            {"min_ms", timing.min_ms},
+            {"p90_ms", percentile_json(timing.p90_ms)},
+            {"p99_ms", percentile_json(timing.p99_ms)},
+            {"calls_per_second", per_second},
+            {"first_call_ms", subject.first_call_ms()},
+            {"read_ms", report.read_ms},
+            {"load_ms", report.load_ms},
+            {"warmup_ms", report.warmup_ms},
+            {"total_load_ms", report.total_ms},
+            {"peak_rss_bytes", peak},
+            {"samples_ms", timing.samples_ms}};
+  return {.cells = {{"inputs", subject.inputs_name()},
+                    {"median ms", number(timing.median_ms, 4)},
+                    {"p90 ms", percentile_text(timing.p90_ms)},
+                    {"p99 ms", percentile_text(timing.p99_ms)},
+                    {"min ms", number(timing.min_ms, 4)},
+                    {"calls/s", number(per_second, 4)},
+                    {"first call ms", number(subject.first_call_ms(), 4)},
+                    {"load ms", number(report.read_ms + report.load_ms, 4)},
+                    {"warm-up ms", number(report.warmup_ms, 4)},
+                    {"peak memory", bytes(static_cast<std::uint64_t>(peak))},
+                    {"samples", std::to_string(timing.samples_ms.size())}},
+          .json = dump(json)};
+}
+
+int report(const BenchOptions& options, const BenchSubject& subject, const LoadOptions& load,
+           const TimingResult& timing) {
+  const auto reporter = make_reporter(options.common, "bench", "isthmus-run bench");
+  Facts facts = context_of(subject.model(), load);
+  add_notes(facts, subject.model().load_report().notes);
+  for (const WarmupReport& warmup : subject.model().load_report().warmup)
+    facts.emplace_back("warm-up " + warmup.golden,
+                       count(static_cast<std::size_t>(warmup.calls), "call") + ", " +
+                           milliseconds(warmup.first_ms) + " to " + milliseconds(warmup.steady_ms) +
+                           (warmup.steady ? "" : ", not steady"));
+  add_notes(facts, timing_warnings(this_machine()), "warning");
+  reporter->context(facts);
+  reporter->row(row_of(subject, timing));
+  std::string verdict;
+  if (timing.p99_ms < 0)
+    verdict = "p90 is told from " + std::to_string(kMinSamplesP90) + " samples on, p99 from " +
+              std::to_string(kMinSamplesP99) + "; see --iterations and --min-seconds";
+  reporter->finish(true, verdict);
+  return kExitGood;
+}
+
+int run(const BenchOptions& options) {
+  const LoadOptions load = options.common.load_options();
+  BenchSubject subject(options.common.bundle, load, options.inputs);
+  const TimingResult timing =
+      time_calls([&] { subject.call(); }, {.warmup = options.warmup_calls,
+                                           .iterations = options.iterations,
+                                           .min_seconds = options.min_seconds,
+                                           .between = [&] { subject.between(); }});
+  return report(options, subject, load, timing);
+}
+
+int dispatch(const BenchOptions& options) {
+  if (!options.worker) return run(options);
+  return serve_bench(options.common.bundle, options.common.load_options(), options.inputs);
+}
+
+}  // namespace
+
+void add_bench(CLI::App& app, Action& action) {
+  auto* command = app.add_subcommand("bench", "Times calls, the load and the first call");
+  const auto options = std::make_shared<BenchOptions>();
+  add_bundle(*command, options->common);
+  auto* golden =
+      command->add_option("--golden", options->inputs.golden,
+                          "Time the first call of this golden; default: the first warm-up shape");
+  command->add_option("--inputs,-i", options->inputs.file, "Time this .safetensors or .npz instead")
+      ->excludes(golden);
+  command->add_option("--method", options->inputs.method, "Method to call on --inputs");
+  command->add_option("--warmup-calls", options->warmup_calls, "Calls thrown away first");
+  command->add_option("--iterations", options->iterations, "Calls counted, at least");
+  command->add_option("--min-seconds", options->min_seconds, "Seconds counted, at least");
+  command->add_flag("--worker", options->worker,
+                    "Serve `run N` and `quit` lines from standard input, a JSON line for each");
+  command->add_option("--slow-down-us", options->inputs.slow_down_us)->group("");
+  add_load_options(*command, options->common);
+  add_json(*command, options->common);
+  command->callback([options, &action] { action = [options] { return dispatch(*options); }; });
+}
+
+}  // namespace isthmus::cli

@@ -1,0 +1,123 @@
+#include <iostream>
+
+#include "cli/bundle_facts.h"
+#include "cli/commands.h"
+#include "cli/format.h"
+#include "cli/options.h"
+#include "isthmus/bundle.h"
+#include "isthmus/machine.h"
+
+namespace isthmus::cli {
+namespace {
+
+Json to_json(const Artifact& artifact) {
+  Json tolerances = Json::object();
+  for (const auto& [output, tolerance] : artifact.tolerances)
+    tolerances[output] = {{"atol", tolerance.atol}, {"rtol", tolerance.rtol}};
+  return {{"artifact", artifact.name},
+          {"format", artifact.format},
+          {"device", artifact.device},
+          {"devices", artifact.devices},
+          {"precision", artifact.precision},
+          {"strategy", artifact.strategy},
+          {"trust", artifact.trust},
+          {"size", total_size(artifact.files)},
+          {"requires", artifact.requires_versions},
+          {"op_libraries", library_names(artifact)},
+          {"operators", artifact.operators},
+          {"state", artifact.state},
+          {"tolerances", std::move(tolerances)}};
+}
+
+ReportRow row_of(const Artifact& artifact) {
+  return {.cells = {{"artifact", artifact.name},
+                    {"format", artifact.format},
+                    {"made on", artifact.device},
+                    {"runs on", join(artifact.devices)},
+                    {"precision", artifact.precision},
+                    {"strategy", artifact.strategy.empty() ? "-" : artifact.strategy},
+                    {"trust", artifact.trust},
+                    {"size", bytes(total_size(artifact.files))},
+                    {"requires", pairs(artifact.requires_versions)},
+                    {"operator libraries",
+                     artifact.op_libraries.empty() ? "-" : join(library_names(artifact))}},
+          .json = dump(to_json(artifact))};
+}
+
+Facts facts_of(const Bundle& bundle) {
+  const Manifest& manifest = bundle.manifest();
+  Facts facts{{"bundle", manifest.name},
+              {"path", bundle.root().string()},
+              {"created", manifest.created},
+              {"producer", pairs(manifest.producer)},
+              {"source", pairs(manifest.source)},
+              {"stateful", manifest.stateful ? "yes" : "no"},
+              {"size", bytes(total_size(manifest))}};
+  for (const Signature& method : manifest.methods)
+    facts.emplace_back(method.method, method.describe());
+  if (!manifest.methods.empty())
+    for (const auto& [name, range] : manifest.methods.front().dims)
+      facts.emplace_back("dim " + name,
+                         std::to_string(range.min) + " to " + std::to_string(range.max));
+  for (const auto& [output, floor] : manifest.noise_floor)
+    facts.emplace_back("noise floor " + output, number(floor.max_abs) + " (" + floor.method + ")");
+  for (const Golden& golden : manifest.goldens)
+    facts.emplace_back("golden " + golden.name, count(golden.steps.size(), "call") + ", " +
+                                                    pairs(golden.dims) + ", " +
+                                                    bytes(golden.file.size));
+  facts.emplace_back("isthmus-run", version());
+  return facts;
+}
+
+// Tolerances have a table of their own: one artifact has one for each output.
+void print_tolerances(const Manifest& manifest) {
+  const auto reporter = console_reporter(std::cout, "");
+  for (const Artifact& artifact : manifest.artifacts)
+    for (const auto& [output, tolerance] : artifact.tolerances)
+      reporter->row({.cells = {{"artifact", artifact.name},
+                               {"output", output},
+                               {"atol", number(tolerance.atol)},
+                               {"rtol", number(tolerance.rtol)}},
+                     .json = ""});
+  reporter->finish(true, "");
+}
+
+struct InfoOptions {
+  CommonOptions common;
+  bool check = false;
+};
+
+int run(const InfoOptions& options) {
+  const Bundle bundle = Bundle::open(options.common.bundle);
+  const std::vector<std::string> faults =
+      options.check ? bundle.check_files() : std::vector<std::string>{};
+  const auto reporter = make_reporter(options.common, "info", "isthmus-run info");
+  reporter->context(facts_of(bundle));
+  for (const Artifact& artifact : bundle.manifest().artifacts) reporter->row(row_of(artifact));
+  std::string verdict = "files not checked; --check compares their sizes and SHA-256";
+  if (options.check)
+    verdict =
+        faults.empty() ? "all files are as the manifest says" : "damaged: " + join(faults, "; ");
+  if (!options.common.json) {
+    reporter->finish(true, "");
+    print_tolerances(bundle.manifest());
+    console_reporter(std::cout, "")->finish(faults.empty(), verdict);
+  } else {
+    reporter->finish(faults.empty(), verdict);
+  }
+  return faults.empty() ? kExitGood : kExitBundle;
+}
+
+}  // namespace
+
+void add_info(CLI::App& app, Action& action) {
+  auto* command =
+      app.add_subcommand("info", "What is in a bundle; opens no engine and runs nothing");
+  const auto options = std::make_shared<InfoOptions>();
+  add_bundle(*command, options->common);
+  command->add_flag("--check", options->check, "Also compare every file's size and SHA-256");
+  add_json(*command, options->common);
+  command->callback([options, &action] { action = [options] { return run(*options); }; });
+}
+
+}  // namespace isthmus::cli

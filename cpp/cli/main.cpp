@@ -1,1 +1,101 @@
-int main() {}
+#include <cerrno>
+#include <csignal>
+#include <cstring>
+#include <exception>
+#include <iostream>
+#include <new>
+#include <string>
+
+#include "cli/commands.h"
+#include "cli/format.h"
+#include "isthmus/error.h"
+#include "isthmus/machine.h"
+
+namespace {
+
+using namespace isthmus::cli;
+using isthmus::ErrorKind;
+
+constexpr const char* kFooter =
+    "Exit codes: 0 good; 1 parity failed; 2 bad usage or input; 3 the bundle is damaged, foreign\n"
+    "or not trusted; 4 engine or device not available; 5 the engine failed while running.\n"
+    "With --json, errors are JSON on standard output too: {\"error\": {\"kind\", \"message\"}}.";
+
+const char* class_name(ErrorKind kind) {
+  switch (kind) {
+    case ErrorKind::kInvalidInput:
+      return "InvalidInput";
+    case ErrorKind::kBundle:
+      return "BundleError";
+    case ErrorKind::kEngineUnavailable:
+      return "EngineUnavailable";
+    case ErrorKind::kDeviceUnavailable:
+      return "DeviceUnavailable";
+    case ErrorKind::kExecution:
+      break;
+  }
+  return "ExecutionError";
+}
+
+int fail(bool json, const std::string& kind, const std::string& message, int code) {
+  if (json) std::cout << dump({{"error", {{"kind", kind}, {"message", message}}}}, 2) << std::endl;
+  std::cerr << "error: " << message << std::endl;
+  return code;
+}
+
+// Everything that was printed has arrived, or nobody wants it any more: `isthmus-run info B | head`
+// ends as well as without head. A full disk is an error.
+int flushed(int code) {
+  errno = 0;
+  std::cout.flush();
+  if (std::cout.good() || errno == EPIPE) return code;
+  std::cerr << "error: standard output cannot be written";
+  if (errno != 0) std::cerr << ": " << std::strerror(errno);
+  std::cerr << std::endl;
+  return code == kExitGood ? kExitUsage : code;
+}
+
+int run(const Action& action, bool json) {
+  try {
+    return action();
+  } catch (const isthmus::Error& error) {
+    return fail(json, class_name(error.kind()), error.what(), isthmus::exit_code(error.kind()));
+  } catch (const std::bad_alloc&) {
+    return fail(json, "ExecutionError", "out of memory; use smaller inputs or a larger machine",
+                kExitExecution);
+  } catch (const std::exception& error) {
+    return fail(json, "ExecutionError", error.what(), kExitExecution);
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  std::signal(SIGPIPE, SIG_IGN);
+  // Known before parsing, because a usage error has to honour it too.
+  bool json = false;
+  for (int i = 1; i < argc; ++i) json |= std::strcmp(argv[i], "--json") == 0;
+
+  CLI::App app{"Runs, proves and times isthmus bundles, without Python.", "isthmus-run"};
+  app.footer(kFooter);
+  app.set_version_flag("--version", "isthmus-run " + isthmus::version());
+  app.require_subcommand(1);
+  Action action;
+  add_info(app, action);
+  add_predict(app, action);
+  add_verify(app, action);
+  add_bench(app, action);
+  add_doctor(app, action);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() == 0) {  // --help or --version
+      app.exit(error);
+      return flushed(kExitGood);
+    }
+    const int code = fail(json, "InvalidInput",
+                          std::string(error.what()) + "; see isthmus-run --help", kExitUsage);
+    return flushed(code);
+  }
+  return flushed(run(action, json));
+}

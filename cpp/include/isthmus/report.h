@@ -13,9 +13,9 @@ namespace isthmus {
 /// One row of a report: ordered cells, `passed` for the verdict, `reason` where there is no number.
 struct ReportRow {
   std::vector<std::pair<std::string, std::string>> cells;  ///< column and text, for people
-  std::string json;  ///< one JSON object with the same facts for machines
+  std::string json{};  ///< one JSON object with the same facts for machines
   bool passed = true;
-  std::string reason;  ///< printed beneath the row
+  std::string reason{};  ///< printed beneath the row
 };
 
 /// Context first, then rows, then the verdict. Results are data; reporters only print them.

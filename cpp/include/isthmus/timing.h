@@ -18,6 +18,8 @@ struct TimingOptions {
   int warmup = 10;         ///< calls thrown away first
   int iterations = 100;    ///< calls counted
   double min_seconds = 0;  ///< go on until this much time has been counted, seconds
+  /// When set, runs before each call outside the clock: to free a result, to wait for a device.
+  std::function<void()> between = {};
 };
 
 /// Durations of single calls, milliseconds, in the order they were made.

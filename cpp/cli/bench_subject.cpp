@@ -1,0 +1,77 @@
+#include "cli/bench_subject.h"
+
+#include <algorithm>
+
+#include "cli/calls.h"
+#include "isthmus/error.h"
+
+namespace isthmus::cli {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+const Golden& find_golden(const Manifest& manifest, const std::string& wanted) {
+  std::string name = wanted;
+  if (name.empty() && !manifest.warmup.empty()) name = manifest.warmup.front();
+  if (manifest.goldens.empty())
+    throw InvalidInput("the bundle has no goldens to time; give a file with --inputs");
+  if (name.empty()) return manifest.goldens.front();
+  const auto found = std::find_if(manifest.goldens.begin(), manifest.goldens.end(),
+                                  [&](const Golden& one) { return one.name == name; });
+  if (found != manifest.goldens.end()) return *found;
+  std::string there;
+  for (const Golden& golden : manifest.goldens)
+    there += (there.empty() ? "\"" : ", \"") + golden.name + "\"";
+  throw InvalidInput("the bundle has no golden \"" + name + "\"; it has " + there);
+}
+
+}  // namespace
+
+BenchSubject::BenchSubject(const std::filesystem::path& bundle, const LoadOptions& options,
+                           const BenchInputs& inputs)
+    : model_(Model::load(bundle, options)),
+      session_(model_.session()),
+      slow_down_(std::max(0, inputs.slow_down_us)) {
+  choose(inputs);
+  const Clock::time_point start = Clock::now();
+  call();
+  first_call_ms_ = std::chrono::duration<double, std::milli>(Clock::now() - start).count();
+}
+
+void BenchSubject::choose(const BenchInputs& inputs) {
+  GoldenCall call;
+  if (!inputs.file.empty()) {
+    InputFile file = read_calls(inputs.file, {inputs.method});
+    if (file.calls.size() != 1)
+      throw InvalidInput(inputs.file + " holds " + std::to_string(file.calls.size()) +
+                         " calls; bench times one call: give a file with plain names of inputs");
+    call = std::move(file.calls.front());
+    name_ = inputs.file;
+  } else {
+    const Golden& golden = find_golden(model_.bundle().manifest(), inputs.golden);
+    std::vector<GoldenCall> calls = model_.bundle().golden(golden);
+    if (calls.empty())
+      throw InvalidInput("the golden \"" + golden.name + "\" holds no call; choose another");
+    call = std::move(calls.front());
+    name_ = golden.name;
+  }
+  method_ = call.method;
+  inputs_ = to_device(model_, call.inputs);
+  model_.synchronize();
+}
+
+void BenchSubject::call() {
+  const Clock::time_point start = Clock::now();
+  answer_ = session_.call(method_, inputs_);
+  model_.synchronize();
+  if (slow_down_.count() > 0)
+    while (Clock::now() - start < slow_down_) {
+    }
+}
+
+void BenchSubject::between() {
+  answer_ = {};
+  model_.synchronize();
+}
+
+}  // namespace isthmus::cli

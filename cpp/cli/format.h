@@ -1,0 +1,49 @@
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "isthmus/model.h"
+
+namespace isthmus::cli {
+
+using Json = nlohmann::ordered_json;
+using Facts = std::vector<std::pair<std::string, std::string>>;
+
+/// JSON text that is always valid UTF-8.
+std::string dump(const Json& json, int indent = -1);
+
+/// Significant digits, as printf's %g: "1.23e-07".
+std::string number(double value, int digits = 3);
+/// A duration that may span microseconds to minutes: "0.123 ms", "4.56 ms", "1.2 s".
+std::string milliseconds(double value);
+/// Decimal units: "90.9 MB".
+std::string bytes(std::uint64_t count);
+/// "1 golden", "3 goldens".
+std::string count(std::size_t n, std::string_view noun);
+std::string join(const std::vector<std::string>& words, std::string_view separator = ", ");
+/// "a=1, b=2"; "-" when empty.
+template <typename Map>
+std::string pairs(const Map& map) {
+  std::string text;
+  for (const auto& [key, value] : map) {
+    text += (text.empty() ? "" : ", ") + std::string(key) + "=";
+    if constexpr (std::is_arithmetic_v<std::decay_t<decltype(value)>>)
+      text += std::to_string(value);
+    else
+      text += value;
+  }
+  return text.empty() ? "-" : text;
+}
+
+/// Bundle, engine, runtime, device, artifact, threads, isthmus, machine: what holds for all rows.
+Facts context_of(const Model& model, const LoadOptions& options);
+/// "note", "note 2", ...: the keys of a context are unique.
+void add_notes(Facts& facts, const std::vector<std::string>& notes,
+               const std::string& name = "note");
+
+}  // namespace isthmus::cli

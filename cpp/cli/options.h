@@ -1,0 +1,41 @@
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "isthmus/options.h"
+#include "isthmus/report.h"
+
+namespace isthmus::cli {
+
+/// What several commands share, as it was typed.
+struct CommonOptions {
+  std::string bundle;
+  bool json = false;
+  LoadOptions load;
+  std::string trust = "graph";
+  bool allow_native = false;
+  std::string optimize = "auto";
+  std::vector<std::string> op_libraries;
+  std::vector<std::string> engine_options;  ///< "key=value"
+  std::vector<std::string> engine_path;
+
+  /// The library's options. @throws InvalidInput for an engine option without "=".
+  [[nodiscard]] LoadOptions load_options() const;
+};
+
+enum class BundleArgument { kRequired, kOptional };
+void add_bundle(CLI::App& app, CommonOptions& options,
+                BundleArgument bundle = BundleArgument::kRequired);
+/// --engine, --device, --trust, ...; `options.load.warmup` as it stands is the default.
+void add_load_options(CLI::App& app, CommonOptions& options);
+void add_json(CLI::App& app, CommonOptions& options);
+
+/// The reporter that --json asks for, on standard output. The JSON's schema is
+/// "isthmus-run.COMMAND".
+std::unique_ptr<Reporter> make_reporter(const CommonOptions& options, const std::string& command,
+                                        const std::string& title);
+
+}  // namespace isthmus::cli
