@@ -171,7 +171,9 @@ def print_report(report: Reportable, console: Console | None = None) -> None:
         console.print()
         grid = _grid(table)
         # A terminal that is too narrow gets a column for each row, not words broken in pieces.
-        if console.measure(grid).maximum > console.width and len(table.rows) < len(table.columns):
+        unbounded = console.options.update_width(10_000)
+        needed = console.measure(grid, options=unbounded).maximum
+        if needed > console.width and len(table.rows) < len(table.columns):
             grid = _grid(table, upright=True)
         console.print(grid)
     for note in document.notes:
