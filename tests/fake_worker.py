@@ -30,7 +30,15 @@ def main() -> int:
     if options.fail == "silent":
         time.sleep(30)
     print("a library's chatter on stdout")
-    say("ready", load_ms=120.0, first_call_ms=50.0, threads=2, runtime="fake 1.0")
+    say(
+        "ready",
+        load_ms=120.0,
+        warmup_ms=30.0,
+        first_call_ms=50.0,
+        threads=2,
+        runtime="fake 1.0",
+        warnings=["the governor saves power"],
+    )
     turns = 0
     for line in sys.stdin:
         if line.strip() == "quit":

@@ -140,7 +140,11 @@ def test_the_first_calls_of_a_turn_do_not_count(fake_bench: Bench) -> None:
 
 
 def test_rows_hold_what_the_worker_said(fake_bench: Bench) -> None:
-    row = fake_bench().row("TorchScript", "C++")
+    report = fake_bench(rounds=2)
+    row = report.row("TorchScript", "C++")
+    assert row.warmup_ms == 30.0
+    told = [line for line in to_text(report).splitlines() if "the governor saves power" in line]
+    assert len(told) == 1, "a warning is told once, whatever the number of rows"
     assert (row.load_ms, row.first_call_ms, row.peak_rss_bytes) == (120.0, 50.0, 300_000_000)
     assert (row.runtime, row.flags["threads"], row.artifact) == (
         "fake 1.0",

@@ -32,9 +32,13 @@ class BenchRow:
     flags: Mapping[str, str] = field(default_factory=dict)
     """Threads and what else was set, the same on both sides of a comparison."""
     load_ms: float | None = None
-    """From the start of the load to a model that is ready; a warm-up at load is part of it."""
+    """Reading, checking and loading the model."""
+    warmup_ms: float | None = None
+    """Calls that isthmus makes at load, so that the first one of the user is no slower."""
     first_call_ms: float | None = None
-    """The first call after the load, before any other."""
+    """The first call after the load and its warm-up."""
+    warnings: tuple[str, ...] = ()
+    """What the worker saw that makes timings unsteady."""
     peak_rss_bytes: int | None = None
     """Largest resident memory of the process, its interpreter and libraries included."""
     rounds_ms: tuple[tuple[float, ...], ...] = ()
@@ -206,7 +210,7 @@ class BenchReport:
             verdict=self.verdict,
             rows=tuple(row.to_json() for row in self.rows),
             cases=tuple(Case(row.label, skipped=row.unavailable) for row in self.rows),
-            notes=self.notes,
+            notes=(*self.notes, *_warnings(self.rows)),
             extra={"comparisons": [one.to_json() for one in self.comparisons]},
         )
 
@@ -216,6 +220,14 @@ def place(device: str) -> str:
     kind, _, index = device.partition(":")
     name = {"cpu": "CPU", "cuda": "GPU"}.get(kind, device)
     return f"{name} {index}" if index not in ("", "0") else name
+
+
+def _warnings(rows: tuple[BenchRow, ...]) -> list[str]:
+    """Each once, with the rows that it belongs to."""
+    found = dict.fromkeys(text for row in rows for text in row.warnings)
+    return [
+        f"{text} ({', '.join(row.label for row in rows if text in row.warnings)})" for text in found
+    ]
 
 
 def _comparison_table(comparisons: tuple[Comparison, ...]) -> Table:
@@ -245,7 +257,7 @@ def _comparison_table(comparisons: tuple[Comparison, ...]) -> Table:
 
 
 def _row_table(rows: tuple[BenchRow, ...]) -> Table:
-    names = ("median", "p90", "p99", "min", "calls", "load", "first call", "peak MB")
+    names = ("median", "p90", "p99", "min", "calls", "load", "warm-up", "first call", "peak MB")
     lines = []
     for row in rows:
         summary = row.summary
@@ -258,6 +270,7 @@ def _row_table(rows: tuple[BenchRow, ...]) -> Table:
                 number(summary.min_ms, 4),
                 str(summary.count),
                 number(row.load_ms, 4),
+                number(row.warmup_ms, 4),
                 number(row.first_call_ms, 4),
                 number(row.peak_rss_bytes / 1e6, 4) if row.peak_rss_bytes is not None else "-",
             )

@@ -132,6 +132,8 @@ def _start(plan: Plan, runner: Turntaker) -> None:
         runtime=str(ready.get("runtime", "")),
         flags={"threads": str(ready.get("threads", "")), "optimize": spec.optimize},
         load_ms=float(ready["load_ms"]),
+        warmup_ms=float(ready.get("warmup_ms", 0.0)),
+        warnings=tuple(str(text) for text in ready.get("warnings", ())),
         first_call_ms=float(ready["first_call_ms"]),
     )
 
