@@ -1,2 +1,317 @@
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
+
+#include <bit>
+#include <cmath>
+#include <complex>
+#include <limits>
+#include <numeric>
+
+#include "core/elements.h"
+#include "isthmus/error.h"
+#include "isthmus/parity.h"
+
+using namespace isthmus;
+
+namespace {
+
+constexpr double kInf = std::numeric_limits<double>::infinity();
+constexpr float kNanF = std::numeric_limits<float>::quiet_NaN();
+constexpr float kInfF = std::numeric_limits<float>::infinity();
+
+Tensor floats(std::initializer_list<float> values, Shape shape = {}) {
+  if (shape.empty()) shape = {static_cast<std::int64_t>(values.size())};
+  return Tensor::copy_of(values, std::move(shape));
+}
+
+template <typename T>
+Tensor raw(DType dtype, std::initializer_list<T> values) {
+  Tensor tensor = Tensor::empty(dtype, {static_cast<std::int64_t>(values.size())});
+  std::copy(values.begin(), values.end(), static_cast<T*>(tensor.data()));
+  return tensor;
+}
+
+OutputParity check(const Tensor& reference, const Tensor& actual, double atol = 0,
+                   double rtol = 0) {
+  return compare("y", reference, actual, {.atol = atol, .rtol = rtol});
+}
+
+bool mentions(const std::string& text, std::string_view word) {
+  return text.find(word) != std::string::npos;
+}
+
+}  // namespace
+
+TEST_CASE("equal tensors pass with zero tolerance") {
+  const OutputParity result = check(floats({1, -2, 3}), floats({1, -2, 3}));
+  CHECK(result);
+  CHECK(result.output == "y");
+  CHECK(result.reason.empty());
+  CHECK(result.max_abs == 0);
+  CHECK(result.cosine == doctest::Approx(1));
+  CHECK(result.elements == 3);
+  CHECK(result.strain() == 0);
+}
+
+TEST_CASE("absolute and relative error, and the atol that would pass") {
+  const OutputParity result = check(floats({1, 100}), floats({1.5F, 101}), 0.1, 0.001);
+  CHECK_FALSE(result);
+  CHECK(result.max_abs == doctest::Approx(1));
+  CHECK(result.max_rel == doctest::Approx(0.5));
+  CHECK(result.passing_atol == doctest::Approx(0.9));
+  CHECK(result.atol == 0.1);
+  CHECK(result.rtol == 0.001);
+  CHECK(result.strain() == doctest::Approx(9));
+  CHECK(mentions(result.reason, "beyond atol 0.1"));
+  CHECK(mentions(result.reason, "atol 0.9 would pass"));
+
+  SUBCASE("the tolerance that it names does pass") {
+    CHECK(check(floats({1, 100}), floats({1.5F, 101}), result.passing_atol, 0.001));
+  }
+  SUBCASE("and anything less does not") {
+    CHECK_FALSE(check(floats({1, 100}), floats({1.5F, 101}), std::nextafter(result.passing_atol, 0),
+                      0.001));
+  }
+}
+
+TEST_CASE("one unit in the last place passes, a dropped bias fails") {
+  const Tensor reference = floats({0.3F, -0.7F});
+  CHECK(check(reference, floats({std::nextafter(0.3F, 1.0F), -0.7F}), 1e-6));
+  CHECK_FALSE(check(reference, floats({0.31F, -0.69F}), 1e-6));
+}
+
+TEST_CASE("rtol counts against the reference, not against the answer") {
+  CHECK(check(floats({10}), floats({11}), 0, 0.1));
+  CHECK_FALSE(check(floats({10}), floats({11.2F}), 0, 0.11));
+}
+
+TEST_CASE("a relative error is only told where the reference is not zero") {
+  CHECK(check(floats({0}), floats({1}), 2).max_rel == 0);
+}
+
+TEST_CASE("the noise floor is the unit of the error") {
+  const NoiseFloor noise{.max_abs = 0.25, .rms = 0, .method = "float64"};
+  CHECK(compare("y", floats({1}), floats({2}), {2, 0}, &noise).noise_units == doctest::Approx(4));
+  const NoiseFloor exact{.max_abs = 0, .rms = 0, .method = "exact"};
+  CHECK(compare("y", floats({1}), floats({2}), {2, 0}, &exact).noise_units == 0);
+}
+
+TEST_CASE("NaN equals NaN at the same place and nowhere else") {
+  const OutputParity same = check(floats({kNanF, 1}), floats({kNanF, 1}));
+  CHECK(same);
+  CHECK(same.nans == 1);
+  CHECK(same.max_abs == 0);
+
+  for (const auto& [reference, actual] :
+       {std::pair{floats({kNanF, 1}), floats({1, 1})}, {floats({1, 1}), floats({kNanF, 1})}}) {
+    const OutputParity result = check(reference, actual, 100);
+    CHECK_FALSE(result);
+    CHECK(result.nan_mismatches == 1);
+    CHECK(result.passing_atol == kInf);
+    CHECK(mentions(result.reason, "1 of 2 elements are NaN on one side only"));
+  }
+}
+
+TEST_CASE("infinities equal themselves, sign included") {
+  CHECK(check(floats({kInfF, -kInfF}), floats({kInfF, -kInfF})).infs == 2);
+  CHECK(check(floats({kInfF, -kInfF}), floats({kInfF, -kInfF})));
+  for (const Tensor& actual : {floats({-kInfF}), floats({1}), floats({3e38F})}) {
+    const OutputParity result = check(floats({kInfF}), actual, 1e300, 1);
+    CHECK_FALSE(result);
+    CHECK(result.inf_mismatches == 1);
+    CHECK(mentions(result.reason, "infinite on one side only"));
+  }
+  const OutputParity against_nan = check(floats({kInfF}), floats({kNanF}));
+  CHECK(against_nan.nan_mismatches == 1);
+  CHECK(against_nan.inf_mismatches == 0);
+}
+
+TEST_CASE("whole numbers and booleans must be equal whatever the tolerance") {
+  const auto ints = [](std::initializer_list<std::int64_t> v) {
+    return Tensor::copy_of(v, {static_cast<std::int64_t>(v.size())});
+  };
+  CHECK(check(ints({1, 2}), ints({1, 2})));
+  const OutputParity result = check(ints({1, 2}), ints({1, 3}), 10, 10);
+  CHECK_FALSE(result);
+  CHECK(result.max_abs == 1);
+  CHECK(mentions(result.reason, "1 of 2 elements differ, and whole numbers must be equal"));
+
+  SUBCASE("also where float64 cannot tell them apart") {
+    constexpr std::int64_t kBig = std::int64_t{1} << 60;
+    CHECK_FALSE(check(ints({kBig}), ints({kBig + 1})));
+  }
+  SUBCASE("booleans") {
+    CHECK(check(raw<std::uint8_t>(DType::kBool, {0, 1}), raw<std::uint8_t>(DType::kBool, {0, 1})));
+    CHECK_FALSE(
+        check(raw<std::uint8_t>(DType::kBool, {0, 1}), raw<std::uint8_t>(DType::kBool, {1, 1})));
+  }
+  SUBCASE("the largest unsigned number") {
+    constexpr std::uint64_t kMax = ~std::uint64_t{0};
+    CHECK(check(raw<std::uint64_t>(DType::kUInt64, {kMax}),
+                raw<std::uint64_t>(DType::kUInt64, {kMax})));
+    CHECK_FALSE(check(raw<std::uint64_t>(DType::kUInt64, {kMax}),
+                      raw<std::uint64_t>(DType::kUInt64, {kMax - 1})));
+  }
+}
+
+TEST_CASE_TEMPLATE("every whole number type is read at its own width", T, std::int8_t, std::uint8_t,
+                   std::int16_t, std::uint16_t, std::int32_t, std::uint32_t) {
+  const DType dtype = std::is_same_v<T, std::int8_t>     ? DType::kInt8
+                      : std::is_same_v<T, std::uint8_t>  ? DType::kUInt8
+                      : std::is_same_v<T, std::int16_t>  ? DType::kInt16
+                      : std::is_same_v<T, std::uint16_t> ? DType::kUInt16
+                      : std::is_same_v<T, std::int32_t>  ? DType::kInt32
+                                                         : DType::kUInt32;
+  const T lowest = std::numeric_limits<T>::lowest();
+  const T highest = std::numeric_limits<T>::max();
+  const OutputParity result = check(raw<T>(dtype, {lowest, 5}), raw<T>(dtype, {highest, 5}));
+  CHECK(result.max_abs == static_cast<double>(highest) - static_cast<double>(lowest));
+  CHECK_FALSE(result);
+}
+
+TEST_CASE("half precision is read by its bits") {
+  CHECK(half_to_double(0x3C00) == 1);
+  CHECK(half_to_double(0xC000) == -2);
+  CHECK(half_to_double(0x7BFF) == 65504);
+  CHECK(half_to_double(0x0400) == std::ldexp(1, -14));
+  CHECK(half_to_double(0x0001) == std::ldexp(1, -24));
+  CHECK(half_to_double(0x83FF) == -std::ldexp(1023, -24));
+  CHECK(std::signbit(half_to_double(0x8000)));
+  CHECK(half_to_double(0xFC00) == -kInf);
+  CHECK(std::isnan(half_to_double(0x7E00)));
+  CHECK(bfloat16_to_double(0x3F80) == 1);
+  CHECK(bfloat16_to_double(0xC0A0) == -5);
+  CHECK(bfloat16_to_double(0x7F80) == kInf);
+  CHECK(std::isnan(bfloat16_to_double(0xFFC0)));
+
+  const OutputParity half = check(raw<std::uint16_t>(DType::kFloat16, {0x3C00, 0x7E00}),
+                                  raw<std::uint16_t>(DType::kFloat16, {0x4000, 0x7E00}), 0.5);
+  CHECK_FALSE(half);
+  CHECK(half.max_abs == 1);
+  CHECK(half.nans == 1);
+  const OutputParity brain = check(raw<std::uint16_t>(DType::kBFloat16, {0x3F80}),
+                                   raw<std::uint16_t>(DType::kBFloat16, {0xC0A0}), 7);
+  CHECK(brain);
+  CHECK(brain.max_abs == 6);
+}
+
+TEST_CASE("complex numbers differ by the modulus") {
+  using C = std::complex<double>;
+  const OutputParity result = check(raw<C>(DType::kComplex128, {{1, 1}, {0, 2}}),
+                                    raw<C>(DType::kComplex128, {{4, 5}, {0, 2}}), 4.9);
+  CHECK_FALSE(result);
+  CHECK(result.max_abs == doctest::Approx(5));
+  CHECK(result.max_rel == doctest::Approx(5 / std::sqrt(2)));
+  CHECK(result.elements == 2);
+  CHECK(result.argmax_agreement == 1);
+  CHECK(check(raw<std::complex<float>>(DType::kComplex64, {{1, 2}}),
+              raw<std::complex<float>>(DType::kComplex64, {{1, 2}})));
+  CHECK(check(raw<C>(DType::kComplex128, {{std::nan(""), 0}}),
+              raw<C>(DType::kComplex128, {{0, std::nan("")}})));
+  CHECK(check(raw<C>(DType::kComplex128, {{kInf, 0}}), raw<C>(DType::kComplex128, {{0, kInf}}))
+            .inf_mismatches == 1);
+}
+
+TEST_CASE("cosine similarity") {
+  CHECK(check(floats({1, 0}), floats({0, 1}), 9).cosine == doctest::Approx(0));
+  CHECK(check(floats({1, 2}), floats({-1, -2}), 9).cosine == doctest::Approx(-1));
+  CHECK(check(floats({0, 0}), floats({0, 0})).cosine == 1);
+  CHECK(check(floats({0, 0}), floats({0, 1}), 9).cosine == 0);
+  SUBCASE("squares beyond the range of a double") {
+    const Tensor huge = raw<double>(DType::kFloat64, {1e200, 1e-200});
+    CHECK(check(huge, huge).cosine == doctest::Approx(1));
+    const Tensor tiny = raw<double>(DType::kFloat64, {1e-200, 1e-200});
+    CHECK(check(tiny, tiny).cosine == doctest::Approx(1));
+  }
+}
+
+TEST_CASE("argmax agreement along the last axis") {
+  const Tensor reference = floats({1, 2, 3, 9, 8, 7}, {2, 3});
+  CHECK(check(reference, floats({1, 2, 3, 8, 9, 7}, {2, 3}), 9).argmax_agreement == 0.5);
+  CHECK(check(reference, floats({0, 0, 1, 3, 2, 2}, {2, 3}), 99).argmax_agreement == 1);
+  SUBCASE("the first of equal elements, and NaN above all, as PyTorch has it") {
+    CHECK(check(floats({5, 5}), floats({5, 4}), 9).argmax_agreement == 1);
+    CHECK(check(floats({1, kNanF, 9}), floats({1, kNanF, 3}), 9).argmax_agreement == 1);
+    CHECK(check(floats({1, kNanF, 9}), floats({kNanF, 1, 9}), 9).argmax_agreement == 0);
+  }
+  SUBCASE("a scalar agrees with itself") {
+    CHECK(check(Tensor::scalar(1.0F), Tensor::scalar(2.0F), 9).argmax_agreement == 1);
+  }
+}
+
+TEST_CASE("dtype, shape and presence must agree") {
+  const OutputParity dtype = check(floats({1}), raw<double>(DType::kFloat64, {1}), 9);
+  CHECK_FALSE(dtype);
+  CHECK(mentions(dtype.reason, "expected float32[1]"));
+  CHECK(mentions(dtype.reason, "got float64[1]"));
+  CHECK(dtype.passing_atol == kInf);
+  const OutputParity shape = check(floats({1, 2}, {2, 1}), floats({1, 2}, {1, 2}), 9);
+  CHECK(mentions(shape.reason, "[2, 1]"));
+  CHECK(mentions(shape.reason, "[1, 2]"));
+  CHECK(mentions(check(floats({1}), Tensor{}, 9).reason, "got nothing (None)"));
+  CHECK(mentions(check(Tensor{}, floats({1}), 9).reason, "expected nothing (None)"));
+  CHECK(check(Tensor{}, Tensor{}));
+}
+
+TEST_CASE("empty tensors pass") {
+  const Tensor empty = Tensor::empty(DType::kFloat32, {2, 0});
+  const OutputParity result = check(empty, empty);
+  CHECK(result);
+  CHECK(result.elements == 0);
+  CHECK(result.cosine == 1);
+  CHECK(result.argmax_agreement == 1);
+}
+
+TEST_CASE("views are compared by their elements, not by their memory") {
+  std::vector<float> memory{1, 2, 3, 4};
+  const Tensor transposed =
+      Tensor::wrap(memory.data(), DType::kFloat32, {2, 2}, nullptr, {}, {1, 2});
+  CHECK(check(floats({1, 3, 2, 4}, {2, 2}), transposed));
+  CHECK_FALSE(check(floats({1, 2, 3, 4}, {2, 2}), transposed));
+}
+
+TEST_CASE("a tensor on a device is refused by name") {
+  float value = 1;
+  const Tensor on_gpu = Tensor::wrap(&value, DType::kFloat32, {1}, nullptr, {DeviceType::kCuda, 0});
+  CHECK_THROWS_WITH_AS(check(floats({1}), on_gpu), doctest::Contains("transfer"), InvalidInput);
+}
+
+TEST_CASE("worse prefers failures, then strain, then the error") {
+  const auto make = [](bool passed, double passing, double max_abs) {
+    OutputParity one;
+    one.passed = passed;
+    one.atol = 1;
+    one.passing_atol = passing;
+    one.max_abs = max_abs;
+    return one;
+  };
+  const OutputParity failed = make(false, 0.1, 0);
+  const OutputParity strained = make(true, 0.9, 0);
+  const OutputParity relaxed = make(true, 0.1, 5);
+  const OutputParity quiet = make(true, 0.1, 4);
+  CHECK(&worse(strained, failed) == &failed);
+  CHECK(&worse(failed, strained) == &failed);
+  CHECK(&worse(relaxed, strained) == &strained);
+  CHECK(&worse(quiet, relaxed) == &relaxed);
+  OutputParity no_tolerance;
+  no_tolerance.passing_atol = 1e-9;
+  CHECK(no_tolerance.strain() == kInf);
+}
+
+TEST_CASE("results are truthy only when something was compared and all of it passed") {
+  ParityResult result;
+  CHECK_FALSE(result);
+  OutputParity good;
+  good.passed = true;
+  result.goldens.push_back({.golden = "a", .outputs = {good}, .error = ""});
+  CHECK(result);
+  result.goldens.push_back({.golden = "b", .outputs = {good, OutputParity{}}, .error = ""});
+  CHECK_FALSE(result);
+  result.goldens.back().outputs.pop_back();
+  CHECK(result);
+  result.goldens.back().error = "it threw";
+  CHECK_FALSE(result);
+  result.goldens.pop_back();
+  result.error = "no engine";
+  CHECK_FALSE(result);
+}
