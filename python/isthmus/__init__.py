@@ -1,1 +1,83 @@
-"""isthmus takes a PyTorch or Hugging Face model into C++, with proof."""
+"""isthmus takes a PyTorch or Hugging Face model into C++, with proof.
+
+`export` makes a bundle of a module, `load` runs one, `verify` proves it. Importing isthmus imports
+neither torch nor NumPy: names are looked up when they are first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+from isthmus.errors import (
+    BundleError,
+    DeviceUnavailable,
+    EngineUnavailable,
+    Error,
+    ExecutionError,
+    ExportError,
+    InvalidInput,
+)
+
+if TYPE_CHECKING:
+    from isthmus.adopt import adopt
+    from isthmus.bench import bench
+    from isthmus.bundle import Bundle, open_bundle
+    from isthmus.export import export
+    from isthmus.graph import inspect
+    from isthmus.runtime import Model, Session, load
+    from isthmus.verify import verify
+
+__all__ = [
+    "Bundle",
+    "BundleError",
+    "DeviceUnavailable",
+    "EngineUnavailable",
+    "Error",
+    "ExecutionError",
+    "ExportError",
+    "InvalidInput",
+    "Model",
+    "Session",
+    "adopt",
+    "bench",
+    "export",
+    "inspect",
+    "load",
+    "open_bundle",
+    "verify",
+]
+
+try:
+    __version__ = version("isthmus")
+except PackageNotFoundError:  # a source tree on the path
+    __version__ = "0.0.0"
+
+_HOMES = {
+    "adopt": "adopt",
+    "bench": "bench",
+    "Bundle": "bundle",
+    "open_bundle": "bundle",
+    "export": "export",
+    "inspect": "graph",
+    "load": "runtime",
+    "Model": "runtime",
+    "Session": "runtime",
+    "verify": "verify",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports the module of a public name when the name is first used."""
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'isthmus' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"isthmus.{home}"), name)
+    # A submodule of the same name (isthmus.export) has just been put there by the import.
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,30 @@
+"""`python -m isthmus`: prints where things are, or is the command line."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Answers one of the options below, else goes on to the command line."""
+    if len(sys.argv) == 2:
+        from isthmus import __version__, native
+
+        answers = {
+            "--cmake-dir": native.cmake_dir,
+            "--include-dir": native.include_dir,
+            "--lib-dir": native.lib_dir,
+            "--bin-dir": lambda: native.binary().parent,
+            "--version": lambda: __version__,
+        }
+        answer = answers.get(sys.argv[1])
+        if answer is not None:
+            print(answer())
+            return
+    from isthmus.cli import main as command_line
+
+    command_line()
+
+
+if __name__ == "__main__":
+    main()
