@@ -7,13 +7,12 @@ from collections import deque
 from types import SimpleNamespace
 from typing import Any
 
-import models
 import numpy as np
 import pytest
 import torch
-from models import CASES, REFUSED, Case, Refusal, case
 from torch import Tensor, nn
 
+import models
 from isthmus.capture import Captured, FlatModule, capture, evaluating, resize_example
 from isthmus.eager import arguments
 from isthmus.errors import InvalidInput
@@ -21,6 +20,7 @@ from isthmus.flat import input_specs
 from isthmus.manifest import DimRange, Hazard
 from isthmus.resize import choose_sizes, is_mask, resize
 from isthmus.snapshot import Snapshot
+from models import CASES, REFUSED, Case, Refusal, case
 
 
 def captured(name: str, **options: Any) -> Captured:

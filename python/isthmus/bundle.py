@@ -313,9 +313,11 @@ def _write_artifact(directory: Directory, name: str, files: ArtifactFiles) -> tu
 
 def _write_golden(directory: Directory, golden: Golden) -> GoldenEntry:
     import safetensors.torch
+    import torch
 
     tensors = {
-        f"{number}/{side}/{name}": value.contiguous()
+        # Copies: safetensors refuses tensors that share memory.
+        f"{number}/{side}/{name}": value.detach().cpu().clone(memory_format=torch.contiguous_format)
         for number, step in enumerate(golden.steps)
         for side, values in (("in", step.inputs), ("out", step.outputs))
         for name, value in values.items()

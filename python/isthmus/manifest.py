@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -215,8 +214,14 @@ def from_json(value: Any) -> Manifest:
 
 
 def dumps(manifest: Manifest) -> str:
-    """manifest.json as text, ending in a newline."""
-    return json.dumps(to_json(manifest), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    """manifest.json as text, ending in a newline.
+
+    Raises:
+        BundleError: It holds something that JSON cannot, such as a constant NaN.
+    """
+    from isthmus import manifest_json
+
+    return manifest_json.text(manifest)
 
 
 def loads(text: str | bytes) -> Manifest:

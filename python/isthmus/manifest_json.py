@@ -68,6 +68,17 @@ def write(manifest: Manifest) -> dict[str, Any]:
     }
 
 
+def text(manifest: Manifest) -> str:
+    """The manifest as JSON text; see `isthmus.manifest.dumps`."""
+    try:
+        return json.dumps(write(manifest), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    except (ValueError, TypeError) as error:
+        raise BundleError(
+            f"the manifest holds something that JSON cannot ({error}), such as NaN or infinity in "
+            "a constant; make it an input, or an attribute of the module"
+        ) from error
+
+
 def _plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         return {one.name: _plain(getattr(value, one.name)) for one in fields(value)}

@@ -54,7 +54,7 @@ def shape_grid(
 
 def _levels(one: DimRange, large: int) -> list[int]:
     """Least, small, odd and large size of a range, always four entries."""
-    high = min(one.max, max(large, one.min))
+    high = min(one.max, max(large, 2 * one.min + 1))
     least = one.min
     small = min(max(least + 1, 2), high)
     odd = _odd_between(small, high)

@@ -1,0 +1,573 @@
+"""Goldens: shapes, values, sequences, the noise floor and the tolerances that follow."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import models
+from isthmus.capture import Captured, FlatModule, capture
+from isthmus.errors import InvalidInput
+from isthmus.goldens import Golden, Step, make_goldens, reduced_error, shape_grid, tolerances
+from isthmus.manifest import DimRange, NoiseFloor, Tree, ValueSpec
+from isthmus.noise import ulp
+from isthmus.output_specs import Observed, infer_outputs
+from isthmus.probes import variations
+from isthmus.shape_grid import Cost
+from models import CASES, Case, case
+
+
+def captured(name: str) -> Captured:
+    one = case(name)
+    args, kwargs = one.inputs()
+    return capture(one.module(), args, kwargs, **one.options())
+
+
+def goldens(name: str, **options: Any) -> tuple[list[Golden], dict[str, NoiseFloor], Captured]:
+    return make_goldens(captured(name), **options)
+
+
+def notes(found: Captured, kind: str) -> list[str]:
+    return [one.message for one in found.notes if one.kind == kind]
+
+
+# --- every module of the registry -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("one", CASES, ids=lambda one: one.name)
+def test_goldens_of_every_case(one: Case) -> None:
+    module = one.module()
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    args, kwargs = one.inputs()
+    found, floor, complete = make_goldens(capture(module, args, kwargs, **one.options()))
+
+    assert all(torch.equal(value, module.state_dict()[key]) for key, value in before.items())
+    assert sum(golden.nbytes for golden in found) < 16 << 20
+    assert len({golden.name for golden in found}) == len(found)
+    for dim, size in one.dims.items():
+        seen = {golden.dims[dim] for golden in found if dim in golden.dims}
+        assert size[0] in seen
+        assert any(value % 2 == 1 and value > 1 for value in seen)
+        assert max(seen) > 2 * min(seen)
+    names = {spec.name for method in complete.methods for spec in method.outputs}
+    assert set(floor) == names
+    assert {limit.method for limit in floor.values()} <= {"float64", "exact"}
+    for golden in found:
+        assert len(golden.steps) >= 3 if one.stateful else len(golden.steps) == 1
+        for step in golden.steps:
+            check_step(complete, golden, step)
+
+
+def check_step(complete: Captured, golden: Golden, step: Step) -> None:
+    """Every tensor is what the signature says, at the sizes of this golden."""
+    method = complete.method(step.method)
+    for specs, values in ((method.inputs, step.inputs), (method.outputs, step.outputs)):
+        assert set(values) <= {spec.name for spec in specs}
+        for spec in specs:
+            if spec.name not in values:
+                assert spec.optional
+                continue
+            value = values[spec.name]
+            assert str(value.dtype) == f"torch.{spec.dtype}"
+            assert value.is_contiguous()
+            assert not value.requires_grad
+            if spec.shape is not None:
+                assert value.dim() == len(spec.shape)
+                for size, expected in zip(value.shape, spec.shape, strict=True):
+                    if expected is not None:
+                        assert size == golden.dims.get(str(expected), expected)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "dict_output", "lstm", "scalars", "mask_branch"])
+def test_the_outputs_are_the_modules_own(name: str) -> None:
+    found, _, complete = goldens(name)
+    flat = FlatModule(case(name).module(), complete.methods[0])
+    specs = complete.methods[0].inputs
+    for golden in found:
+        step = golden.steps[0]
+        given = [
+            step.inputs[s.name] if s.kind == "tensor" else step.inputs[s.name].item() for s in specs
+        ]
+        with torch.no_grad():
+            outputs = flat(*given)
+        for spec, value in zip(complete.methods[0].outputs, outputs, strict=True):
+            assert torch.equal(step.outputs[spec.name], value)
+
+
+def test_goldens_are_the_same_each_time() -> None:
+    first, floor, _ = goldens("mask_branch")
+    second, again, _ = goldens("mask_branch")
+    assert [one.name for one in first] == [one.name for one in second]
+    assert floor == again
+    for a, b in zip(first, second, strict=True):
+        assert torch.equal(a.steps[0].inputs["x"], b.steps[0].inputs["x"])
+    other, _, _ = goldens("mask_branch", seed=5)
+    assert not torch.equal(first[3].steps[0].inputs["x"], other[3].steps[0].inputs["x"])
+
+
+def test_the_users_own_example_comes_first_and_untouched() -> None:
+    found, _, complete = goldens("bert")
+    assert found[0].name == "batch1-sequence14"
+    assert found[0].dims == {"batch": 1, "sequence": 14}
+    given = case("bert").inputs()[1]["input_ids"]
+    assert torch.equal(found[0].steps[0].inputs["input_ids"], given)
+    assert complete.methods[0].outputs[0] == ValueSpec(
+        "last_hidden_state", "tensor", "float32", ("batch", "sequence", 32)
+    )
+
+
+# --- branches -------------------------------------------------------------------------------------
+
+
+def test_the_probes_take_both_branches() -> None:
+    found, _, _ = goldens("sum_branch")
+    signs = {bool(one.steps[0].inputs["input"].sum() > 0) for one in found}
+    assert signs == {True, False}
+    for dims in ({"batch": 2}, {"batch": 5}):
+        at = [bool(g.steps[0].inputs["input"].sum() > 0) for g in found if g.dims == dims]
+        assert len(at) >= 2
+    masks = [one.steps[0].inputs["mask"] for one in goldens("mask_branch")[0]]
+    assert {bool(one.all()) for one in masks} == {True, False}
+
+
+def test_scalars_are_varied() -> None:
+    found, _, _ = goldens("scalars")
+    steps = [one.steps[0].inputs for one in found]
+    assert {bool(one["flip"]) for one in steps} == {True, False}
+    assert len({int(one["times"]) for one in steps}) >= 3
+    assert len({float(one["scale"]) for one in steps}) >= 3
+    assert all(one["times"].dtype == torch.int64 for one in steps)
+    assert all(one["scale"].dtype == torch.float64 for one in steps)
+
+
+def test_variations_of_values() -> None:
+    values = {
+        "x": torch.tensor([1.0, -2.0]),
+        "zeros": torch.zeros(3),
+        "ids": torch.tensor([[7, 8, 9]]),
+        "mask": torch.ones(1, 4, dtype=torch.int64),
+        "padded": torch.tensor([[1, 1, 0, 0]]),
+        "a": True,
+        "b": False,
+        "n": 2,
+        "f": 0.5,
+    }
+    found = variations(values)
+    assert list(found) == ["negated", "masked", "zeroed", "a-flipped", "b-flipped"]
+    negated, masked, zeroed = found["negated"], found["masked"], found["zeroed"]
+    assert negated["x"].tolist() == [-1.0, 2.0]
+    assert len(set(negated["zeros"].tolist())) == 3
+    assert negated["ids"].tolist() == [[9, 8, 7]]
+    assert torch.equal(negated["mask"], values["mask"])
+    assert (negated["a"], negated["b"], negated["n"], negated["f"]) == (False, True, 3, -0.5)
+    assert masked["mask"].tolist() == [[1, 1, 0, 0]]
+    assert masked["padded"].tolist() == [[1, 1, 1, 1]]
+    assert torch.equal(masked["x"], values["x"])
+    assert zeroed["x"].tolist() == [0.0, 0.0]
+    assert zeroed["ids"].tolist() == [[7, 7, 7]]
+    assert (zeroed["a"], zeroed["n"], zeroed["f"]) == (True, 1, 0.0)
+    assert (found["a-flipped"]["a"], found["a-flipped"]["b"]) == (False, False)
+    assert values["x"].tolist() == [1.0, -2.0]
+
+
+def test_variations_that_change_nothing_are_left_out() -> None:
+    assert variations({}) == {}
+    assert list(variations({"x": torch.zeros(0)})) == []
+    assert list(variations({"mask": torch.tensor([True])})) == []
+
+
+def test_a_probe_on_which_eager_fails_is_left_out() -> None:
+    class Roots(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            if bool((x < 0).any()):
+                raise ValueError("no negative numbers")
+            return x.log() if bool((x == 0).any()) else x.sqrt()
+
+    found, _, complete = make_goldens(capture(Roots(), (torch.tensor([1.0, 4.0]),)))
+    assert [one.name for one in found] == ["example", "example-zeroed"]
+    assert notes(complete, "golden_left_out") == [
+        "golden example-negated left out: eager itself fails on it "
+        "(ValueError: no negative numbers)"
+    ]
+
+
+def test_a_probe_that_gives_nan_is_left_out() -> None:
+    class Ratio(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x / x.sum()
+
+    found, _, complete = make_goldens(capture(Ratio(), (torch.tensor([1.0, 4.0]),)))
+    assert [one.name for one in found] == ["example", "example-negated"]
+    assert "gives NaN" in notes(complete, "golden_left_out")[0]
+
+
+def test_a_probe_that_rounding_decides_is_left_out() -> None:
+    class Edge(nn.Module):
+        """At zero, the last bit of 0.1 + 0.2 decides."""
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            edge = (x.abs().sum() == 0) & (torch.tensor(0.1).to(x) * 3 > 0.3)
+            return x + 100 * edge, x.abs().argmax()
+
+    found, floor, complete = make_goldens(capture(Edge(), (torch.tensor([1.0, 4.0]),)))
+    assert [one.name for one in found] == ["example", "example-negated"]
+    assert "rounding alone" in notes(complete, "golden_left_out")[0]
+    assert floor["output.0"].max_abs < 1e-6
+
+
+def test_a_users_probe_is_always_there() -> None:
+    x = torch.full((3, 4), 7.0)
+    found, _, _ = goldens("sum_branch", probes=[{"input": x}])
+    mine = next(one for one in found if one.name == "probe0")
+    assert mine.dims == {"batch": 3}
+    assert torch.equal(mine.steps[0].inputs["input"], x)
+    with pytest.raises(InvalidInput, match=r"probes\[0\].*input.*other"):
+        goldens("sum_branch", probes=[{"other": x}])
+    with pytest.raises(InvalidInput, match=r"probes\[0\] fails in eager mode: RuntimeError"):
+        goldens("sum_branch", probes=[{"input": torch.ones(2, 3)}])
+
+
+# --- shapes ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "dims",
+    [
+        {"a": (1, 64)},
+        {"a": (1, 64), "b": (1, 512)},
+        {"a": (2, 9), "b": (1, 512), "c": (5, 5)},
+        {"a": (1, 2), "b": (1, 2)},
+        {"a": (0, 4)},
+        {"a": (300, 900)},
+    ],
+)
+def test_the_grid_covers_every_range(dims: dict[str, tuple[int, int]]) -> None:
+    ranges = {name: DimRange(*one) for name, one in dims.items()}
+    example = {name: min(one[1], one[0] + 1) for name, one in dims.items()}
+    grid = shape_grid(ranges, example)
+    assert grid[0] == example
+    assert len(grid) <= 7
+    assert all(shape not in grid[:at] for at, shape in enumerate(grid))
+    assert {name: one.min for name, one in ranges.items()} in grid
+    for name, one in ranges.items():
+        sizes = {shape[name] for shape in grid}
+        assert all(one.min <= size <= one.max for size in sizes)
+        assert one.min in sizes
+        assert max(sizes) == min(one.max, max(96, 2 * one.min + 1))
+        if one.max - one.min >= 8:
+            assert len(sizes) >= 4
+            assert any(size % 2 for size in sizes - {1})
+
+
+def test_without_dimensions_there_is_one_shape() -> None:
+    assert shape_grid({}) == [{}]
+    assert goldens("no_dynamic")[0][0].name == "example"
+
+
+def test_large_sizes_keep_within_the_budget() -> None:
+    small = Cost({"a": 1, "b": 1}, nbytes=8, seconds=0, budget=16 << 20)
+    assert small.large() == 96
+    big = Cost({"a": 1, "b": 1}, nbytes=100_000, seconds=0, budget=16 << 20)
+    assert 3 <= big.large() < 8
+    slow = Cost({"a": 1, "b": 1}, nbytes=8, seconds=0.1, budget=16 << 20)
+    assert 3 <= slow.large() <= 10
+
+
+def test_the_declared_maximum_is_tried_where_it_is_cheap() -> None:
+    class Positions(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding = nn.Embedding(128, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x + self.embedding(torch.arange(x.shape[0]))
+
+    def make(limit: int) -> list[Golden]:
+        found = capture(
+            Positions(), (torch.ones(3, 4),), dynamic={"x": {0: "n"}}, dims={"n": (1, limit)}
+        )
+        return make_goldens(found)[0]
+
+    assert 128 in {one.dims["n"] for one in make(128)}
+    with pytest.raises(InvalidInput, match=r"fails in eager mode at n=129.*IndexError.*dims"):
+        make(129)
+
+
+def test_goldens_keep_to_the_budget() -> None:
+    found, floor, _ = goldens("bert", budget_bytes=40_000)
+    assert sum(one.nbytes for one in found) <= 40_000
+    assert found[0].name == "batch1-sequence14"
+    assert set(floor) == {"last_hidden_state", "pooler_output"}
+    tiny, _, noted = goldens("bert", budget_bytes=10)
+    assert [one.name for one in tiny] == ["batch1-sequence14"]
+    assert notes(noted, "large_goldens")
+
+
+def test_lengths_are_bounded_where_a_crop_made_them_illegal() -> None:
+    class Lengths(nn.Module):
+        def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+            if int(lengths.max()) > x.shape[1]:
+                raise IndexError("a length beyond the end")
+            return x * (torch.arange(x.shape[1]) < lengths.unsqueeze(1))
+
+    axes = {"x": {0: "b", 1: "s"}, "lengths": {0: "b"}}
+    found, _, complete = make_goldens(
+        capture(
+            Lengths(),
+            (torch.randn(2, 6), torch.tensor([6, 4])),
+            dynamic=axes,
+            dims={"b": (1, 8), "s": (6, 32)},
+        )
+    )
+    assert complete.methods[0].outputs[0].shape == ("b", "s")
+    # s can go below the lengths of the example: they are bounded, and the shape is still served.
+    found, _, complete = make_goldens(
+        capture(
+            Lengths(),
+            (torch.randn(2, 6), torch.tensor([6, 4])),
+            dynamic=axes,
+            dims={"b": (1, 8), "s": (2, 32)},
+        )
+    )
+    assert 2 in {one.dims["s"] for one in found}
+
+
+# --- outputs --------------------------------------------------------------------------------------
+
+
+def test_sizes_that_follow_no_rule_are_left_open() -> None:
+    _, _, complete = goldens("odd_shapes")
+    shapes = {spec.name: spec.shape for spec in complete.methods[0].outputs}
+    assert shapes == {
+        "twice": (None, "columns"),
+        "flat": (None,),
+        "swapped": ("columns", "rows"),
+        "fixed": (5,),
+    }
+
+
+def test_an_output_that_is_sometimes_none_is_optional() -> None:
+    found, _, complete = goldens("optional_output")
+    assert [spec.optional for spec in complete.methods[0].outputs] == [False, True]
+    assert {"output.1" in one.steps[0].outputs for one in found} == {True, False}
+    assert complete.methods[0].outputs[1].shape == ("batch", 2)
+
+
+def test_an_output_that_is_never_there_is_no_output() -> None:
+    _, _, complete = goldens("none_output")
+    assert [spec.name for spec in complete.methods[0].outputs] == ["output.0", "output.2"]
+    assert [item.node for item in complete.methods[0].returns.items] == ["leaf", "none", "leaf"]
+
+
+def test_a_rank_that_changes_gives_no_shape() -> None:
+    class Squeezes(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.squeeze(0)
+
+    _, _, complete = make_goldens(capture(Squeezes(), (torch.ones(2, 3),), dynamic={"x": {0: "n"}}))
+    assert complete.methods[0].outputs[0].shape is None
+
+
+def test_a_structure_that_changes_is_refused() -> None:
+    class Splits(nn.Module):
+        def forward(self, x: Tensor) -> list[Tensor]:
+            return list(x)
+
+    with pytest.raises(InvalidInput, match=r"a list of 2 on golden.*a list of 1 on golden"):
+        make_goldens(capture(Splits(), (torch.ones(2, 3),), dynamic={"x": {0: "n"}}))
+
+
+def test_a_type_that_changes_is_refused() -> None:
+    class Changes(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x if x.sum() > 0 else x.long()
+
+    with pytest.raises(InvalidInput, match=r"a float32 tensor.*a int64 tensor"):
+        make_goldens(capture(Changes(), (torch.ones(3),)))
+
+
+def test_inferring_needs_a_dimension_that_moved() -> None:
+    method = captured("no_dynamic").methods[0]
+    calls = [
+        Observed("a", {"n": 3}, Tree("leaf", "y"), {"y": torch.ones(3)}),
+        Observed("b", {"n": 3}, Tree("leaf", "y"), {"y": torch.ones(3)}),
+    ]
+    assert infer_outputs(method, calls).outputs[0].shape == (3,)
+    calls.append(Observed("c", {"n": 4}, Tree("leaf", "y"), {"y": torch.ones(4)}))
+    assert infer_outputs(method, calls).outputs[0].shape == ("n",)
+
+
+def test_outputs_that_share_memory_are_stored_apart() -> None:
+    found, _, _ = goldens("returns_its_input")
+    step = found[0].steps[0]
+    pointers = [one.data_ptr() for one in (*step.inputs.values(), *step.outputs.values())]
+    assert len(set(pointers)) == len(pointers)
+
+
+def test_inputs_are_stored_as_they_were_before_the_call() -> None:
+    step = goldens("writes_its_input")[0][0].steps[0]
+    assert torch.equal(step.outputs["output"], (step.inputs["x"] + 1) * 2)
+
+
+# --- state ----------------------------------------------------------------------------------------
+
+
+def test_a_stateful_model_gets_sequences_through_every_method() -> None:
+    found, _, _ = goldens("streaming")
+    for golden in found:
+        methods = [step.method for step in golden.steps]
+        assert methods.count("forward") >= 3
+        assert "reset" in methods[1:-1]
+        module = case("streaming").module()
+        for step in golden.steps:  # from the state as handed in
+            with torch.no_grad():
+                result = getattr(module, step.method)(*step.inputs.values())
+            if step.method == "forward":
+                assert torch.equal(result, step.outputs["output"])
+            else:
+                assert step.outputs == {}
+    inputs = [step.inputs["x"] for step in found[0].steps if step.method == "forward"]
+    assert not torch.equal(inputs[0], inputs[1])
+
+
+def test_state_matters_in_the_sequences() -> None:
+    golden = goldens("streaming")[0][0]
+    module = case("streaming").module()
+    with torch.no_grad():
+        alone = module(golden.steps[1].inputs["x"])
+    assert not torch.equal(alone, golden.steps[1].outputs["output"])
+
+
+def test_methods_of_a_stateless_model_get_goldens_of_their_own() -> None:
+    found, _, complete = goldens("two_methods")
+    assert {step.method for one in found for step in one.steps} == {"forward", "decode"}
+    assert all(len(one.steps) == 1 for one in found)
+    assert complete.method("decode").outputs[0].shape == ("batch", 4)
+
+
+# --- noise and tolerance --------------------------------------------------------------------------
+
+
+def test_the_noise_floor_is_the_distance_to_float64() -> None:
+    found, floor, _ = goldens("dict_output")
+    double = case("dict_output").module().double()
+    worst = 0.0
+    for golden in found:
+        with torch.no_grad():
+            exact = double(golden.steps[0].inputs["x"].double())["logits"]
+        worst = max(worst, float((exact - golden.steps[0].outputs["logits"].double()).abs().max()))
+    assert worst > 0
+    assert floor["logits"].max_abs == pytest.approx(worst, rel=1e-12)
+    assert 0 < floor["logits"].rms < floor["logits"].max_abs
+    assert floor["best"] == NoiseFloor(0.0, 0.0, "exact")
+
+
+def test_a_literal_dtype_falls_back_to_ulps() -> None:
+    class Literal(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.linear(x.to(torch.float32))  # fails with float64 weights
+
+    found, floor, complete = make_goldens(capture(Literal(), (torch.ones(2, 4),)))
+    largest = max(float(one.steps[0].outputs["output"].abs().max()) for one in found)
+    assert floor["output"].method == "ulp"
+    assert floor["output"].max_abs == 64 * ulp(largest, torch.float32)
+    assert notes(complete, "no_float64")
+
+
+def test_an_output_that_stays_float32_falls_back_to_ulps() -> None:
+    class Casts(nn.Module):
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return x.exp(), x.exp().to(torch.float32)
+
+    _, floor, _ = make_goldens(capture(Casts(), (torch.ones(3),)))
+    assert (floor["output.0"].method, floor["output.1"].method) == ("float64", "ulp")
+
+
+def test_plain_tensors_of_the_module_are_doubled_too() -> None:
+    class Plain(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weights = [torch.randn(4, 4), {"bias": torch.randn(4)}]
+
+        def forward(self, x: Tensor) -> Tensor:
+            weight, rest = self.weights
+            return torch.addmm(rest["bias"], x, weight)
+
+    torch.manual_seed(0)
+    module = Plain()
+    _, floor, _ = make_goldens(capture(module, (torch.randn(2, 4),)))
+    assert floor["output"].method == "float64"
+    assert module.weights[0].dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype", "expected"),
+    [
+        (1.0, torch.float32, 2.0**-23),
+        (1.99, torch.float32, 2.0**-23),
+        (2.0, torch.float32, 2.0**-22),
+        (-5.0, torch.float64, 2.0**-50),
+        (1.0, torch.bfloat16, 2.0**-7),
+        (0.0, torch.float32, torch.finfo(torch.float32).tiny),
+        (math.inf, torch.float32, torch.finfo(torch.float32).tiny),
+    ],
+)
+def test_units_in_the_last_place(value: float, dtype: torch.dtype, expected: float) -> None:
+    assert ulp(value, dtype) == expected
+
+
+def toy(largest: float) -> list[Golden]:
+    outputs = {"y": torch.tensor([0.0, -largest]), "n": torch.tensor([1])}
+    return [Golden("g", {}, (Step("forward", {}, outputs),))]
+
+
+def test_tolerances_follow_the_rule() -> None:
+    floor = {"y": NoiseFloor(1e-6, 1e-7, "float64"), "n": NoiseFloor(0.0, 0.0, "exact")}
+    found = tolerances(floor, toy(1.0))
+    assert found["y"].atol == pytest.approx(1e-5)
+    assert found["y"].rtol == 0.0
+    assert (found["n"].atol, found["n"].rtol) == (0.0, 0.0)
+    quiet = {"y": NoiseFloor(0.0, 0.0, "float64")}
+    assert tolerances(quiet, toy(1.0))["y"].atol == 8 * 2.0**-23
+    assert tolerances(quiet, toy(1000.0))["y"].atol == 8 * 2.0**-14
+
+
+def test_reduced_precision_adds_its_own_error() -> None:
+    floor = {"y": NoiseFloor(1e-6, 1e-7, "float64")}
+    assert tolerances(floor, toy(2.0), "fp16")["y"].atol == pytest.approx(
+        1e-5 + 4 * 32 * 2.0**-10 * 2.0
+    )
+    measured = tolerances(floor, toy(2.0), "bf16", reduced={"y": 0.01})
+    assert measured["y"].atol == pytest.approx(1e-5 + 0.04)
+
+
+def test_the_error_of_reduced_precision_is_measured() -> None:
+    found, _, complete = goldens("dict_output")
+    fp16 = reduced_error(complete, found, "fp16")
+    bf16 = reduced_error(complete, found, "bf16")
+    assert 0 < fp16["logits"] < bf16["logits"] < 1
+    assert "best" not in fp16
+    sequence, _, streaming = goldens("streaming")
+    assert 0 < reduced_error(streaming, sequence, "bf16")["output"] < 1
+
+
+def test_a_dropped_bias_fails_and_one_ulp_passes() -> None:
+    found, floor, _ = goldens("resnet18")
+    atol = tolerances(floor, found)["output"].atol
+    output = found[0].steps[0].outputs["output"]
+    nudged = torch.nextafter(output, torch.full_like(output, math.inf))
+    assert float((nudged - output).abs().max()) <= atol
+    module = case("resnet18").module()
+    assert isinstance(module, models.ResNet18)
+    nn.init.zeros_(module.head.bias)
+    with torch.no_grad():
+        wrong = module(found[0].steps[0].inputs["pixels"])
+    assert float((wrong - output).abs().max()) > 100 * atol
