@@ -31,7 +31,7 @@ struct EngineInfo {
 
 /// A loaded artifact. Models check; engines only run: the inputs they get are checked, contiguous,
 /// on the right device, in the signature's order, undefined where an optional one is absent.
-class Executable {
+class ISTHMUS_API Executable {
  public:
   virtual ~Executable() = default;
 
@@ -42,7 +42,7 @@ class Executable {
 
   /// Copies a tensor to a device; the default serves engines that only know the CPU.
   /// @throws DeviceUnavailable.
-  [[nodiscard]] ISTHMUS_API virtual Tensor transfer(const Tensor& tensor, Device device);
+  [[nodiscard]] virtual Tensor transfer(const Tensor& tensor, Device device);
 
   /// Waits until the work of earlier calls on the device is done.
   virtual void synchronize() {}
@@ -62,7 +62,7 @@ struct ArtifactSource {
 };
 
 /// A runtime. Engines validate nothing about calls and never fall back to another device.
-class Engine {
+class ISTHMUS_API Engine {
  public:
   virtual ~Engine() = default;
 
