@@ -76,7 +76,7 @@ def workers(
             say(f"starting {runner.row.label}")
             try:
                 _start(plan, runner)
-            except (Error, OSError) as error:
+            except (Error, OSError, ImportError) as error:
                 runner.fail(str(error))
         yield runners
     finally:

@@ -113,8 +113,12 @@ def prove_without_python(job: Job, row: VerifyRow) -> tuple[VerifyRow, str]:
     """`isthmus-run verify --json`; the second value says why files were refused, if they were."""
     from isthmus import native
 
+    try:
+        binary = str(native.binary())
+    except ImportError as error:  # the package was not built
+        return replace(row, status="error", reason=str(error)), ""
     command = [
-        str(native.binary()),
+        binary,
         "verify",
         str(job.bundle.path),
         "--json",
