@@ -1,0 +1,521 @@
+#include "core/scan_pickle.h"
+
+#include <algorithm>
+#include <unordered_map>
+#include <unordered_set>
+#include <utility>
+#include <vector>
+
+#include "core/code_lexer.h"
+#include "core/little_endian.h"
+#include "core/pickle_values.h"
+
+namespace isthmus::detail {
+namespace {
+
+constexpr std::uint32_t kMaxDepth = 400;  // LibTorch frees nested values recursively
+
+using Value = PickleValue;
+using Kind = PickleValue::Kind;
+using Index = std::uint32_t;
+
+/// Thrown and caught in this file: the first fault ends the walk.
+struct Fault {
+  std::string what;
+  std::string kind = "pickle";
+};
+[[noreturn]] void fail(std::string what) {
+  throw Fault{std::move(what)};
+}
+
+class PickleScanner {
+ public:
+  PickleScanner(const PickleSource& source, ScanState& state)
+      : source_(source), bytes_(source.bytes), state_(state) {}
+
+  void run() {
+    try {
+      if (number<std::uint8_t>() != 0x80 || number<std::uint8_t>() != 2) {
+        fail("it is no pickle of protocol 2");
+      }
+      while (step()) {
+      }
+      if (at_ != bytes_.size()) fail("bytes follow its end");
+      if (stack_.size() != 1 || !marks_.empty()) fail("it does not end with one value");
+      if (source_.debug_table) check_debug_table();
+    } catch (const Fault& fault) {
+      state_.refuse(fault.kind, fault.what,
+                    source_.path + " at byte " + std::to_string(opcode_at_));
+    }
+  }
+
+ private:
+  struct Slot {
+    Index value = 0;
+    bool fresh = false;  ///< made here, not fetched from the memo: may still be filled
+  };
+
+  // Reading.
+  template <typename T>
+  T number() {
+    if (!within(at_, sizeof(T), bytes_.size())) fail("it is truncated");
+    const T value = load_le<T>(bytes_, at_);
+    at_ += sizeof(T);
+    return value;
+  }
+  std::string_view text(std::uint64_t size) {
+    if (!within(at_, size, bytes_.size())) fail("it is truncated");
+    const std::string_view result(reinterpret_cast<const char*>(bytes_.data()) + at_, size);
+    at_ += size;
+    return result;
+  }
+  std::string_view line() {
+    const std::string_view rest(reinterpret_cast<const char*>(bytes_.data()) + at_,
+                                bytes_.size() - at_);
+    const std::size_t end = rest.find('\n');
+    if (end == std::string_view::npos) fail("it is truncated");
+    at_ += end + 1;
+    const std::string_view result = rest.substr(0, end);
+    const bool identifier = std::all_of(result.begin(), result.end(), [](char c) {
+      return c == '_' || c == '.' || (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') ||
+             (c >= 'A' && c <= 'Z');
+    });
+    if (!identifier || result.empty()) fail("a global's name is no qualified identifier");
+    return result;
+  }
+
+  // The stack.
+  Value& at(Index index) { return values_[index]; }
+  Index make(Value value) {
+    values_.push_back(std::move(value));
+    return static_cast<Index>(values_.size() - 1);
+  }
+  void push(Kind kind, std::int64_t integer = 0) {
+    Value value;
+    value.kind = kind;
+    value.integer = integer;
+    stack_.push_back({make(std::move(value)), true});
+  }
+  Index pop() {
+    if (stack_.size() <= floor()) fail("its stack runs empty");
+    const Index value = stack_.back().value;
+    stack_.pop_back();
+    return value;
+  }
+  // Values below the last mark belong to an unfinished container.
+  [[nodiscard]] std::size_t floor() const { return marks_.empty() ? 0 : marks_.back(); }
+  std::vector<Index> pop_to_mark() {
+    if (marks_.empty()) fail("its stack lacks a mark");
+    std::vector<Index> items;
+    for (std::size_t i = marks_.back(); i < stack_.size(); ++i) items.push_back(stack_[i].value);
+    stack_.resize(marks_.back());
+    marks_.pop_back();
+    return items;
+  }
+  void adopt(Value& container, const std::vector<Index>& items) {
+    for (const Index item : items) {
+      container.depth = std::max(container.depth, at(item).depth + 1);
+      container.items.push_back(item);
+    }
+    if (container.depth > kMaxDepth) fail("its values are nested too deeply");
+  }
+  void push_tuple(const std::vector<Index>& items) {
+    Value value;
+    value.kind = Kind::kTuple;
+    adopt(value, items);
+    stack_.push_back({make(std::move(value)), true});
+  }
+  // Only a container that was made right here may be filled: otherwise values could hold
+  // themselves.
+  void fill(Kind kind, const std::vector<Index>& items) {
+    if (stack_.size() <= floor() || !stack_.back().fresh || at(stack_.back().value).kind != kind) {
+      fail("it fills a container that is not the one just made");
+    }
+    if (kind == Kind::kDict && items.size() % 2 != 0) fail("a key lacks its value");
+    adopt(at(stack_.back().value), items);
+  }
+
+  void remember(std::uint64_t slot) {
+    // Ids count up from 0; LibTorch would make room for four thousand million.
+    if (slot > memo_.size()) fail("it numbers its values with gaps");
+    if (stack_.size() <= floor()) fail("its stack runs empty");
+    if (slot == memo_.size()) memo_.emplace_back();
+    memo_[slot] = stack_.back().value;
+  }
+  void recall(std::uint64_t slot) {
+    if (slot >= memo_.size()) fail("it refers to a value that it has not made yet");
+    const Index value = memo_[slot];
+    const Kind kind = at(value).kind;
+    const bool container = kind == Kind::kList || kind == Kind::kDict;
+    if (container && std::any_of(stack_.begin(), stack_.end(),
+                                 [&](const Slot& other) { return other.value == value; })) {
+      fail("a container could hold itself");
+    }
+    stack_.push_back({value, false});
+  }
+
+  bool step() {
+    opcode_at_ = at_;
+    const auto opcode = number<std::uint8_t>();
+    switch (opcode) {
+      case '.':
+        return false;
+      case '(':
+        marks_.push_back(stack_.size());
+        break;
+      case 'N':
+        push(Kind::kNone);
+        break;
+      case 0x88:
+      case 0x89:
+        push(Kind::kBool, opcode == 0x88 ? 1 : 0);
+        break;
+      case 'K':
+        push(Kind::kInt, number<std::uint8_t>());
+        break;
+      case 'M':
+        push(Kind::kInt, number<std::uint16_t>());
+        break;
+      case 'J':
+        push(Kind::kInt, static_cast<std::int32_t>(number<std::uint32_t>()));
+        break;
+      case 0x8a:
+        if (number<std::uint8_t>() != 8) fail("it holds an integer of more than 64 bits");
+        push(Kind::kInt, static_cast<std::int64_t>(number<std::uint64_t>()));
+        break;
+      case 'G':
+        number<std::uint64_t>();
+        push(Kind::kFloat);
+        break;
+      case 'X': {
+        push(Kind::kString);
+        const auto size = number<std::uint32_t>();
+        at(stack_.back().value).text = text(size);
+        break;
+      }
+      case ']':
+        push(Kind::kList);
+        break;
+      case '}':
+        push(Kind::kDict);
+        break;
+      case ')':
+        push(Kind::kTuple);
+        break;
+      case 't':
+        push_tuple(pop_to_mark());
+        break;
+      case 0x85:
+      case 0x86:
+      case 0x87: {
+        std::vector<Index> items(static_cast<std::size_t>(opcode - 0x84));
+        for (std::size_t i = items.size(); i-- > 0;) items[i] = pop();
+        push_tuple(items);
+        break;
+      }
+      case 'e':
+        fill_from_mark(Kind::kList);
+        break;
+      case 'u':
+        fill_from_mark(Kind::kDict);
+        break;
+      case 's': {
+        const Index value = pop();
+        const Index key = pop();
+        fill(Kind::kDict, {key, value});
+        break;
+      }
+      case 'q':
+        remember(number<std::uint8_t>());
+        break;
+      case 'r':
+        remember(number<std::uint32_t>());
+        break;
+      case 'h':
+        recall(number<std::uint8_t>());
+        break;
+      case 'j':
+        recall(number<std::uint32_t>());
+        break;
+      case 'c':
+        push_global();
+        break;
+      case 0x81:
+        make_object();
+        break;
+      case 'R':
+      case 'b':
+        call();
+        break;
+      case 'Q':
+        push_storage();
+        break;
+      default:
+        fail("opcode " + std::to_string(opcode) + " is none that torch.jit.save writes");
+    }
+    return true;
+  }
+
+  void fill_from_mark(Kind kind) {
+    const auto items = pop_to_mark();
+    fill(kind, items);
+  }
+
+  void push_global() {
+    const std::string_view module = line();
+    const std::string_view name = line();
+    const auto global = known_global(module, name);
+    if (!global) {
+      fail("the global " + std::string(module) + "." + std::string(name) +
+           " is none that TorchScript builds");
+    }
+    if (global->kind == PickleGlobal::Kind::kClass) {
+      if (source_.debug_table) fail("a table of source positions holds an object");
+      std::string qualified = std::string(module) + "." + std::string(name);
+      if (judged_.insert(qualified).second) judge_class(qualified, source_.path, state_);
+    }
+    push(Kind::kGlobal);
+    at(stack_.back().value).global = *global;
+  }
+
+  // NEWOBJ: a class and its empty arguments become the class, which BUILD then calls.
+  void make_object() {
+    const Index arguments = pop();
+    if (at(arguments).kind != Kind::kTuple || !at(arguments).items.empty()) {
+      fail("an object is made with arguments");
+    }
+    if (stack_.size() <= floor() || at(stack_.back().value).kind != Kind::kGlobal ||
+        at(stack_.back().value).global.kind != PickleGlobal::Kind::kClass) {
+      fail("an object is made of something that is no class");
+    }
+  }
+
+  // REDUCE and BUILD, which are the same to LibTorch.
+  void call() {
+    const Index argument = pop();
+    const Index callee = pop();
+    if (at(callee).kind != Kind::kGlobal) fail("it calls something that is no global");
+    using Global = PickleGlobal::Kind;
+    switch (at(callee).global.kind) {
+      case Global::kClass: {
+        push(Kind::kObject);
+        Value& object = at(stack_.back().value);
+        object.depth = at(argument).depth + 1;
+        if (object.depth > kMaxDepth) fail("its values are nested too deeply");
+        break;
+      }
+      case Global::kRebuildTensor:
+      case Global::kRebuildQuantized:
+        push_tensor(argument, at(callee).global.kind == Global::kRebuildQuantized);
+        break;
+      case Global::kOrderedDict:
+        push(Kind::kNone);
+        break;
+      case Global::kDevice:
+        require(argument, {Kind::kString}, "a device");
+        state_.note("device_literal",
+                    "device literal \"" + std::string(at(at(argument).items[0]).text) + "\"",
+                    source_.path);
+        push(Kind::kOther);
+        break;
+      case Global::kComplex:
+        require(argument, {Kind::kFloat, Kind::kFloat}, "a complex number");
+        push(Kind::kOther);
+        break;
+      case Global::kIntList:
+        push_list(argument, Kind::kInt);
+        break;
+      case Global::kFloatList:
+        push_list(argument, Kind::kFloat);
+        break;
+      case Global::kBoolList:
+        push_list(argument, Kind::kBool);
+        break;
+      case Global::kTensorList:
+        push_list(argument, Kind::kTensor);
+        break;
+      case Global::kTypeTag:
+        restore_type(argument);
+        break;
+      case Global::kStorageType:
+      case Global::kScheme:
+        fail("it calls something that is no function");
+    }
+  }
+
+  // Checks that a value is a tuple of just these kinds.
+  void require(Index tuple, std::initializer_list<Kind> kinds, const char* what) {
+    const Value& value = at(tuple);
+    const bool good = value.kind == Kind::kTuple && value.items.size() == kinds.size() &&
+                      std::equal(kinds.begin(), kinds.end(), value.items.begin(),
+                                 [&](Kind kind, Index item) { return at(item).kind == kind; });
+    if (!good) fail(std::string(what) + " has the wrong arguments");
+  }
+
+  void push_list(Index argument, Kind kind) {
+    require(argument, {Kind::kList}, "a typed list");
+    const Index list = at(argument).items[0];
+    for (const Index item : at(list).items) {
+      if (at(item).kind != kind) fail("a typed list holds a value of another type");
+    }
+    if (source_.debug_table && kind == Kind::kInt) int_lists_.push_back(list);
+    stack_.push_back({list, false});
+  }
+
+  void restore_type(Index argument) {
+    const Value& tuple = at(argument);
+    if (tuple.kind != Kind::kTuple || tuple.items.size() != 2 ||
+        (at(tuple.items[0]).kind != Kind::kList && at(tuple.items[0]).kind != Kind::kDict) ||
+        at(tuple.items[1]).kind != Kind::kString) {
+      fail("a type tag has the wrong arguments");
+    }
+    // LibTorch parses the type as code, which may name classes.
+    const std::string_view type = at(tuple.items[1]).text;
+    if (judged_.emplace(type).second) scan_code(lex_code(type), source_.path, state_);
+    stack_.push_back({tuple.items[0], false});
+  }
+
+  // ("storage", torch.FloatStorage, "0", "cpu", 16)
+  void push_storage() {
+    const Index argument = pop();
+    require(argument, {Kind::kString, Kind::kGlobal, Kind::kString, Kind::kString, Kind::kInt},
+            "a storage");
+    const auto& items = at(argument).items;
+    const PickleGlobal type = at(items[1]).global;
+    const std::string key(at(items[2]).text);
+    const std::int64_t elements = at(items[4]).integer;
+    if (at(items[0]).text != "storage" || type.kind != PickleGlobal::Kind::kStorageType) {
+      fail("a persistent id is no storage");
+    }
+    if (elements < 0 || elements > INT64_MAX / 16) fail("a storage has an impossible size");
+    if (elements > 0) {
+      const auto size = source_.storage_size(key);
+      if (!size) fail("the record of the storage \"" + key + "\" is missing");
+      if (static_cast<std::uint64_t>(elements) * type.item_bytes > *size) {
+        fail("the storage \"" + key + "\" claims " + std::to_string(elements) + " elements of " +
+             std::to_string(type.item_bytes) + " bytes, but its record has " +
+             std::to_string(*size) + " bytes");
+      }
+    }
+    const std::string_view device = at(items[3]).text;
+    if (device != "cpu" && devices_.insert(std::string(device)).second) {
+      state_.note("device_literal", "tensors were saved on device \"" + std::string(device) + "\"",
+                  source_.path);
+    }
+    push(Kind::kStorage, elements);
+    at(stack_.back().value).global = type;
+  }
+
+  std::vector<std::int64_t> numbers(Index tuple) {
+    if (at(tuple).kind != Kind::kTuple) fail("a tensor's shape is no tuple");
+    std::vector<std::int64_t> result;
+    for (const Index item : at(tuple).items) {
+      if (at(item).kind != Kind::kInt || at(item).integer < 0) {
+        fail("a tensor's shape holds something else than sizes");
+      }
+      result.push_back(at(item).integer);
+    }
+    return result;
+  }
+
+  // (storage, offset, sizes, strides, [scheme,] requires_grad, hooks[, bits])
+  void push_tensor(Index argument, bool quantized) {
+    if (at(argument).kind != Kind::kTuple) fail("a tensor has the wrong arguments");
+    const std::vector<Index> items = at(argument).items;
+    const std::size_t least = quantized ? 7 : 6;
+    if (items.size() < least || items.size() > least + (quantized ? 0 : 1) ||
+        at(items[0]).kind != Kind::kStorage || at(items[1]).kind != Kind::kInt) {
+      fail("a tensor has the wrong arguments");
+    }
+    const PickleGlobal type = at(items[0]).global;
+    const auto sizes = numbers(items[2]);
+    const auto strides = numbers(items[3]);
+    if (sizes.size() != strides.size() || sizes.size() > 64) fail("a tensor's shape is impossible");
+    std::int64_t elements = 1;
+    std::int64_t last = at(items[1]).integer;  // the furthest element
+    bool overflow = last < 0;
+    for (std::size_t d = 0; d < sizes.size(); ++d) {
+      std::int64_t reach = 0;
+      overflow |= __builtin_mul_overflow(elements, sizes[d], &elements);
+      overflow |=
+          __builtin_mul_overflow(std::max<std::int64_t>(sizes[d] - 1, 0), strides[d], &reach);
+      overflow |= __builtin_add_overflow(last, reach, &last);
+    }
+    const std::int64_t room = at(items[0]).integer * type.items_per_byte;
+    if (overflow || (elements > 0 && last >= room)) {
+      fail("a tensor reaches beyond its storage of " + std::to_string(room) + " elements");
+    }
+    if (quantized) check_scheme(items[4], sizes);
+    const std::size_t flag = quantized ? 5 : 4;
+    if (at(items[flag]).kind != Kind::kBool || at(items[flag + 1]).kind != Kind::kNone) {
+      fail("a tensor has the wrong arguments");
+    }
+    push(Kind::kTensor, elements);
+    at(stack_.back().value).rank = static_cast<std::int64_t>(sizes.size());
+  }
+
+  // (torch.per_channel_affine, scales, zero_points, axis) or (torch.per_tensor_affine, scale, zero)
+  void check_scheme(Index tuple, const std::vector<std::int64_t>& sizes) {
+    const Value& value = at(tuple);
+    const bool named = value.kind == Kind::kTuple && !value.items.empty() &&
+                       at(value.items[0]).kind == Kind::kGlobal &&
+                       at(value.items[0]).global.kind == PickleGlobal::Kind::kScheme;
+    if (!named) fail("a quantised tensor has no scheme");
+    if (!at(value.items[0]).global.per_channel) {
+      require(tuple, {Kind::kGlobal, Kind::kFloat, Kind::kInt}, "a quantisation scheme");
+      return;
+    }
+    require(tuple, {Kind::kGlobal, Kind::kTensor, Kind::kTensor, Kind::kInt},
+            "a quantisation scheme");
+    const std::int64_t axis = at(value.items[3]).integer;
+    const bool axis_good = axis >= 0 && axis < static_cast<std::int64_t>(sizes.size());
+    for (std::size_t i = 1; i <= 2; ++i) {
+      const Value& parameters = at(value.items[i]);
+      if (!axis_good || parameters.rank != 1 ||
+          parameters.integer != sizes[static_cast<std::size_t>(axis)]) {
+        fail("a quantised tensor's scales do not fit its shape");
+      }
+    }
+  }
+
+  // ("FORMAT_WITH_STRING_TABLE", (text, ...), ...): lists of numbers index the texts.
+  void check_debug_table() {
+    const Value& root = at(stack_.back().value);
+    std::int64_t texts = 0;
+    if (root.kind == Kind::kTuple && root.items.size() > 1 &&
+        at(root.items[1]).kind == Kind::kTuple) {
+      const auto& table = at(root.items[1]).items;
+      const bool all = std::all_of(table.begin(), table.end(),
+                                   [&](Index item) { return at(item).kind == Kind::kString; });
+      texts = all ? static_cast<std::int64_t>(table.size()) : 0;
+    }
+    for (const Index list : int_lists_) {
+      for (const Index item : at(list).items) {
+        if (at(item).integer < 0 || at(item).integer >= texts) {
+          fail("a source position refers to a text that is not there");
+        }
+      }
+    }
+  }
+
+  const PickleSource& source_;
+  std::span<const std::byte> bytes_;
+  ScanState& state_;
+  std::size_t at_ = 0;
+  std::size_t opcode_at_ = 0;
+  std::vector<Value> values_;
+  std::vector<Slot> stack_;
+  std::vector<std::size_t> marks_;
+  std::vector<Index> memo_;
+  std::vector<Index> int_lists_;
+  std::unordered_set<std::string> judged_;
+  std::unordered_set<std::string> devices_;
+};
+
+}  // namespace
+
+void scan_pickle(const PickleSource& source, ScanState& state) {
+  PickleScanner(source, state).run();
+}
+
+}  // namespace isthmus::detail

@@ -327,7 +327,7 @@ std::vector<std::byte> unpack(Bytes archive, const ZipEntry& entry) {
     // taken for it. zlib's 32-bit counters bound one record.
     if (entry.size / 1032 > entry.stored_size + 1 || entry.size > kFull32 ||
         entry.stored_size > kFull32) {
-      throw IoError(entry.name + ": its unpacked size is not believable");
+      throw IoError("its unpacked size is not believable");
     }
     bytes.resize(entry.size);
     z_stream stream{};
@@ -341,9 +341,9 @@ std::vector<std::byte> unpack(Bytes archive, const ZipEntry& entry) {
     const bool whole =
         result == Z_STREAM_END && stream.total_out == entry.size && stream.avail_in == 0;
     inflateEnd(&stream);
-    if (!whole) throw IoError(entry.name + ": its deflated data are damaged");
+    if (!whole) throw IoError("its deflated data are damaged");
   }
-  if (!crc_matches(bytes, entry)) throw IoError(entry.name + ": its checksum does not match");
+  if (!crc_matches(bytes, entry)) throw IoError("its checksum does not match");
   return bytes;
 }
 
