@@ -29,9 +29,9 @@ struct ArchiveScan {
   std::map<std::string, std::string> code;        ///< "code/__torch__/m.py" -> source
   std::set<std::string> unknown_namespaces;       ///< operator namespaces that need a library
   std::vector<Finding> findings;
-  [[nodiscard]] bool refused() const noexcept;
+  [[nodiscard]] ISTHMUS_API bool refused() const noexcept;
   /// The refused findings, a line each.
-  [[nodiscard]] std::string describe() const;
+  [[nodiscard]] ISTHMUS_API std::string describe() const;
 };
 
 /// Scans a TorchScript archive. Strict about the container: stored entries only, no duplicate
