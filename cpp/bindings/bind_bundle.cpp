@@ -1,0 +1,52 @@
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+#include <pybind11/stl/filesystem.h>
+
+#include <span>
+
+#include "bindings/bindings.h"
+#include "isthmus/bundle.h"
+#include "isthmus/scan.h"
+
+namespace py = pybind11;
+
+namespace isthmus::bindings {
+namespace {
+
+ArchiveScan scan(const py::bytes& archive, const std::set<std::string>& namespaces) {
+  const std::string_view view(archive);
+  const std::span<const std::byte> bytes(reinterpret_cast<const std::byte*>(view.data()),
+                                         view.size());
+  const py::gil_scoped_release release;
+  return scan_torchscript(bytes, namespaces);
+}
+
+}  // namespace
+
+void bind_bundle(py::module_& module) {
+  py::class_<Sniffed>(module, "Sniffed", "What a file is, told from its content.")
+      .def_readonly("kind", &Sniffed::kind)
+      .def_readonly("advice", &Sniffed::advice);
+  module.def("sniff", &sniff, py::arg("path"), "Tells what a file or folder is; executes nothing.");
+
+  py::class_<Finding>(module, "Finding", "One thing a scan found, and where.")
+      .def_readonly("what", &Finding::what)
+      .def_readonly("where", &Finding::where)
+      .def_readonly("refused", &Finding::refused)
+      .def_readonly("kind", &Finding::kind)
+      .def("__repr__", [](const Finding& f) { return f.what + " (" + f.where + ")"; });
+  py::class_<ArchiveScan>(module, "ArchiveScan", "What a TorchScript archive holds, read as text.")
+      .def_readonly("format", &ArchiveScan::format)
+      .def_readonly("file_format_version", &ArchiveScan::file_format_version)
+      .def_readonly("operators", &ArchiveScan::operators)
+      .def_readonly("code", &ArchiveScan::code)
+      .def_readonly("unknown_namespaces", &ArchiveScan::unknown_namespaces)
+      .def_readonly("findings", &ArchiveScan::findings)
+      .def_property_readonly("refused", &ArchiveScan::refused)
+      .def("describe", &ArchiveScan::describe);
+  module.def("scan_torchscript", &scan, py::arg("archive"),
+             py::arg("allowed_namespaces") = std::set<std::string>(),
+             "Scans the bytes of a TorchScript archive without executing anything.");
+}
+
+}  // namespace isthmus::bindings

@@ -1,0 +1,76 @@
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+#include <pybind11/stl/filesystem.h>
+
+#include <optional>
+
+#include "bindings/array_exchange.h"
+#include "bindings/bindings.h"
+#include "isthmus/engine.h"
+#include "isthmus/machine.h"
+#include "isthmus/parity.h"
+
+namespace py = pybind11;
+
+namespace isthmus::bindings {
+namespace {
+
+OutputParity compare_arrays(const std::string& output, const py::object& reference,
+                            const py::object& actual, double atol, double rtol,
+                            std::optional<double> noise) {
+  Family family;
+  const Tensor expected = to_tensor(reference, "reference", family).contiguous();
+  const Tensor got = to_tensor(actual, "actual", family).contiguous();
+  const NoiseFloor floor{noise.value_or(0), 0, "float64"};
+  return compare(output, expected, got, {atol, rtol}, noise ? &floor : nullptr);
+}
+
+}  // namespace
+
+void bind_reports(py::module_& module) {
+  py::class_<OutputParity>(module, "OutputParity", "One output against its reference.")
+      .def_readonly("output", &OutputParity::output)
+      .def_readonly("passed", &OutputParity::passed)
+      .def_readonly("reason", &OutputParity::reason)
+      .def_readonly("max_abs", &OutputParity::max_abs)
+      .def_readonly("max_rel", &OutputParity::max_rel)
+      .def_readonly("noise_units", &OutputParity::noise_units)
+      .def_readonly("cosine", &OutputParity::cosine)
+      .def_readonly("nan_mismatches", &OutputParity::nan_mismatches)
+      .def_readonly("inf_mismatches", &OutputParity::inf_mismatches)
+      .def_readonly("nans", &OutputParity::nans)
+      .def_readonly("infs", &OutputParity::infs)
+      .def_readonly("argmax_agreement", &OutputParity::argmax_agreement)
+      .def_readonly("passing_atol", &OutputParity::passing_atol)
+      .def_readonly("elements", &OutputParity::elements)
+      .def("__bool__", [](const OutputParity& parity) { return parity.passed; });
+  module.def("compare", &compare_arrays, py::arg("output"), py::arg("reference"), py::arg("actual"),
+             py::kw_only(), py::arg("atol"), py::arg("rtol"), py::arg("noise") = py::none(),
+             "Compares one output with its reference, as `isthmus-run verify` does.");
+
+  py::class_<EngineInfo>(module, "EngineInfo", "What an engine says of itself.")
+      .def_readonly("name", &EngineInfo::name)
+      .def_readonly("formats", &EngineInfo::formats)
+      .def_readonly("runtime", &EngineInfo::runtime)
+      .def_readonly("runtime_path", &EngineInfo::runtime_path)
+      .def_readonly("unavailable", &EngineInfo::unavailable)
+      .def_readonly("devices", &EngineInfo::devices)
+      .def_readonly("details", &EngineInfo::details);
+  module.def("engine_names", [] { return engine_names(); }, "Names of the engines installed.");
+  module.def(
+      "engine_info", [](const std::string& name) { return open_engine(name).info(); },
+      py::arg("name"), "Opens an engine's runtime and tells about it.");
+
+  py::class_<Machine>(module, "Machine", "The machine this process runs on.")
+      .def_readonly("system", &Machine::system)
+      .def_readonly("cpu", &Machine::cpu)
+      .def_readonly("cores", &Machine::cores)
+      .def_readonly("isa", &Machine::isa)
+      .def_readonly("gpus", &Machine::gpus)
+      .def_readonly("gpu_driver", &Machine::gpu_driver)
+      .def_readonly("openmp", &Machine::openmp);
+  module.def("this_machine", &this_machine, "Describes the machine.");
+  module.def("build_info", &build_info, "How libisthmus was built.");
+}
+
+}  // namespace isthmus::bindings

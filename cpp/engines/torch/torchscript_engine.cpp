@@ -79,6 +79,11 @@ class TorchScriptExecutable final : public Executable {
     const BoundMethod& bound = methods_[method];
     const Signature& signature = *bound.signature;
     try {
+      std::vector<Tensor> copies;
+      if (shared_->stateful) {
+        copies = owned(inputs);
+        inputs = copies;
+      }
       torch::jit::Stack stack;
       stack.reserve(inputs.size() + 1);
       stack.emplace_back(module_._ivalue());
@@ -90,7 +95,6 @@ class TorchScriptExecutable final : public Executable {
         for (std::size_t i = 0; i < inputs.size(); ++i)
           stack.push_back(to_ivalue(signature.inputs[i], inputs[i], arguments[i + 1].type()));
       }
-      own_borrowed(stack, inputs);
       bound.function->run(stack);
       std::vector<Tensor> outputs = shared_->structured
                                         ? flatten_result(signature, stack.back())
@@ -124,11 +128,12 @@ class TorchScriptExecutable final : public Executable {
 
  private:
   /// State may keep an input; memory that the caller only lent must not be kept, so it is copied.
-  void own_borrowed(torch::jit::Stack& stack, std::span<const Tensor> inputs) const {
-    if (!shared_->stateful || shared_->structured) return;
-    for (std::size_t i = 0; i < inputs.size(); ++i)
-      if (inputs[i].defined() && inputs[i].owner() == nullptr && stack[i + 1].isTensor())
-        stack[i + 1] = stack[i + 1].toTensor().clone();
+  static std::vector<Tensor> owned(std::span<const Tensor> inputs) {
+    std::vector<Tensor> result(inputs.begin(), inputs.end());
+    for (Tensor& input : result)
+      if (input.defined() && input.owner() == nullptr && input.numel() != 0)
+        input = from_torch(to_torch(input).clone());
+    return result;
   }
 
   /// Outputs own their memory: one that is a view of memory that the caller only lent is copied.

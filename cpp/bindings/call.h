@@ -1,0 +1,59 @@
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "bindings/array_exchange.h"
+#include "isthmus/model.h"
+
+namespace isthmus::bindings {
+
+/// How Python's arguments of one method map to its inputs, worked out once.
+struct CallPlan {
+  const Signature* signature = nullptr;
+  std::size_t index = 0;
+  std::vector<std::string> parameters;  ///< in the order of the original call
+  std::vector<std::size_t> inputs;      ///< index of the input of each parameter
+  bool flat_arguments = false;          ///< every argument is one input
+  bool flat_result = false;             ///< one value, or a tuple, list or dict of values
+};
+
+/// A Model with its call plans.
+class BoundModel {
+ public:
+  explicit BoundModel(Model model);
+
+  /// Calls a method. Nested arguments and results go through `self._flatten(method, args, kwargs)`
+  /// and `self._rebuild(method, values)`; the usual flat ones do not leave C++. The GIL is released
+  /// while the model runs.
+  pybind11::object call(const pybind11::object& self, std::string_view method,
+                        const pybind11::tuple& args, const pybind11::dict& kwargs,
+                        Session* session = nullptr) const;
+
+  [[nodiscard]] const Model& model() const noexcept { return model_; }
+
+ private:
+  [[nodiscard]] const CallPlan& plan(std::string_view method) const;
+
+  Model model_;
+  std::vector<CallPlan> plans_;
+};
+
+/// A session of a BoundModel.
+class BoundSession {
+ public:
+  explicit BoundSession(const BoundModel& model) : session_(model.model().session()) {}
+
+  pybind11::object call(const pybind11::object& model, const std::string& method,
+                        const pybind11::tuple& args, const pybind11::dict& kwargs) {
+    return model.cast<BoundModel&>().call(model, method, args, kwargs, &session_);
+  }
+
+ private:
+  Session session_;
+};
+
+}  // namespace isthmus::bindings

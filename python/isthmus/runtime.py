@@ -1,0 +1,171 @@
+"""Running a bundle from Python, on the same native core as in C++."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from isthmus.errors import InvalidInput
+from isthmus.manifest import MANIFEST_NAME, Manifest, Method, Tree
+from isthmus.manifest_json import parse
+from isthmus.tree import flatten, unflatten
+
+try:
+    from isthmus import _core
+except ImportError as error:
+    raise ImportError(
+        f"isthmus._core, the native part of isthmus, cannot be imported ({error}): build it with "
+        "`pip install .`, or `pip install -e . --no-build-isolation` to work on it"
+    ) from error
+
+__all__ = ["Model", "Session", "load"]
+
+
+def load(
+    path: str | Path,
+    *,
+    engine: str = "auto",
+    device: str = "cpu",
+    threads: int | None = None,
+    warmup: bool = True,
+    trust: str = "graph",
+    op_libraries: Sequence[str | Path] = (),
+    optimize: str = "auto",
+    artifact: str = "",
+    engine_options: Mapping[str, str] | None = None,
+) -> Model:
+    """Opens, checks and loads a bundle.
+
+    Args:
+        path: The bundle's folder.
+        engine: "auto", or an engine's name such as "torchscript".
+        device: "cpu", "cuda" or "cuda:N". A contract: never a quiet fall-back.
+        threads: Threads of one operator, for the whole process; None leaves them as they are.
+        warmup: Call the model on the bundle's goldens until calls are steady.
+        trust: "data", "graph" (pure operators only) or "native" (anything: as running a program).
+        op_libraries: Libraries of custom operators to open first.
+        optimize: "auto", "none", "freeze" or "inference": rewrites in memory at load.
+        artifact: Name of one artifact; empty for the best that fits.
+        engine_options: As the engine documents them.
+
+    Raises:
+        BundleError: The bundle is damaged, foreign or not trusted that far.
+        EngineUnavailable: No engine here can run it.
+        DeviceUnavailable: The device is absent, or the artifact is not valid on it.
+        InvalidInput: An option is wrong.
+    """
+    return Model(
+        Path(path),
+        engine=engine,
+        device=device,
+        threads=0 if threads is None else threads,
+        warmup=warmup,
+        trust=trust,
+        op_libraries=[Path(library) for library in op_libraries],
+        optimize=optimize,
+        artifact=artifact,
+        engine_options=dict(engine_options or {}),
+    )
+
+
+class Model(_core.Model):
+    """A loaded model, called like the original module.
+
+    Takes torch tensors, NumPy arrays or anything with DLPack, by position or by name, and gives the
+    same family back, in the structure of the original outputs. Every call is checked against the
+    signature. May be called from many threads; the GIL is released while the model runs.
+    """
+
+    def __init__(self, path: Path, **options: Any) -> None:
+        super().__init__(path, **options)
+        self.path = path
+        self._manifest = parse((path / MANIFEST_NAME).read_text(encoding="utf-8"))
+        self._methods = {method.name: method for method in self._manifest.methods}
+
+    @property
+    def manifest(self) -> Manifest:
+        """The bundle's manifest."""
+        return self._manifest
+
+    def call(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        """Calls any exported method by name, e.g. "reset"."""
+        return self._call(method, args, kwargs)
+
+    def session(self) -> Session:
+        """A caller with a state of its own; the weights are shared."""
+        return Session(self)
+
+    def signature(self, method: str = "forward") -> Method:
+        """Inputs, outputs and nesting of a method.
+
+        Raises:
+            InvalidInput: There is no such method.
+        """
+        found = self._methods.get(method)
+        if found is None:
+            raise InvalidInput(
+                f'the model has no method "{method}"; it has {", ".join(self._methods)}'
+            )
+        return found
+
+    def _flatten(
+        self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Flat inputs by name of a call in the original structure; called by the native part.
+
+        A keyword is a parameter of the original call, or the name of a flat input.
+        """
+        signature = self.signature(method)
+        if len(args) > len(signature.args) + len(signature.kwargs):
+            raise InvalidInput(
+                f'"{method}" takes {len(signature.args) + len(signature.kwargs)} arguments, '
+                f"got {len(args)}"
+            )
+        parameters: list[tuple[str, Tree]] = [
+            *((_parameter_name(tree), tree) for tree in signature.args),
+            *signature.kwargs,
+        ]
+        values: dict[str, Any] = {}
+        for (_, tree), value in zip(parameters, args, strict=False):
+            values.update(flatten(tree, value))
+        rest = dict(parameters[len(args) :])
+        for name, value in kwargs.items():
+            if name in rest:
+                values.update(flatten(rest[name], value))
+            else:
+                values[name] = value
+        return {name: value for name, value in values.items() if value is not None}
+
+    def _rebuild(self, method: str, values: dict[str, Any]) -> Any:
+        """The original structure of a result; called by the native part."""
+        return unflatten(self._methods[method].returns, values)
+
+    def __repr__(self) -> str:
+        report = self.load_report
+        return (
+            f"<isthmus.Model {self._manifest.name!r}: {report.artifact} on {report.device}, "
+            f"{report.runtime}>"
+        )
+
+
+class Session:
+    """A caller's own state of a stateful model. One thread at a time may use a session."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._native = model._session()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Calls "forward" on this session's state."""
+        return self._native._call(self._model, "forward", args, kwargs)
+
+    def call(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        """Calls any exported method by name on this session's state."""
+        return self._native._call(self._model, method, args, kwargs)
+
+
+def _parameter_name(tree: Tree) -> str:
+    """The parameter that an argument's tree came from: the first part of its leaves' names."""
+    leaves = tree.leaves()
+    return leaves[0].partition(".")[0] if leaves else ""
