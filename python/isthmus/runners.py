@@ -92,8 +92,9 @@ def make_runner(spec: RunnerSpec, bundle: Bundle) -> tuple[Runner, float]:
         # The C++ engine does the same: one pool of threads, as large as was asked for.
         torch.set_num_interop_threads(1)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
+    operators: Any = torch.ops
     for library in spec.op_libraries if spec.kind != "isthmus" else ():
-        torch.ops.load_library(library)
+        operators.load_library(library)
     start = time.perf_counter()
     runner: Runner
     if spec.kind == "eager":
@@ -228,22 +229,25 @@ class JitRunner:
     def _load(self) -> Any:
         import torch
 
-        module = torch.jit.load(io.BytesIO(self._bytes), map_location=self._device).eval()
+        jit: Any = torch.jit
+        module = jit.load(io.BytesIO(self._bytes), map_location=self._device).eval()
         others = [method.name for method in self._manifest.methods if method.name != "forward"]
         if self._optimize in ("freeze", "inference"):
-            module = torch.jit.freeze(module, preserved_attrs=others)
+            module = jit.freeze(module, preserved_attrs=others)
         if self._optimize == "inference":
-            module = torch.jit.optimize_for_inference(module, other_methods=others)
+            module = jit.optimize_for_inference(module, other_methods=others)
         return module
 
 
 class NativeRunner:
-    """The native library, as a user's Python calls it."""
+    """The native library, through the same calls as a user's Python makes."""
 
     def __init__(self, spec: RunnerSpec) -> None:
-        import isthmus
+        import torch
 
-        self._model = isthmus.load(
+        from isthmus.runtime import load
+
+        self._model = load(
             spec.bundle,
             engine=spec.engine,
             device=spec.device,
@@ -254,8 +258,31 @@ class NativeRunner:
             optimize=spec.optimize,
             artifact=spec.artifact,
         )
-        self.runtime = f"isthmus, {self._model.load_report.runtime}"
+        self.runtime = self._model.load_report.runtime
+        self._device = torch.device(spec.device)
         self._session = self._model.session()
+
+    def reset(self) -> None:
+        """A new session: state as it was after load."""
+        self._session = self._model.session()
+
+    def bind(self, method: str, inputs: Values) -> Callable[[], object]:
+        """See `Runner.bind`."""
+        values = _copies(inputs, self._device)
+        session = self._session
+
+        def call() -> object:
+            return session.call(method, **values)
+
+        return call
+
+    def run(self, method: str, inputs: Values) -> dict[str, Tensor]:
+        """See `Runner.run`."""
+        from isthmus.tree import flatten
+
+        result = self.bind(method, inputs)()
+        signature = self._model.signature(method)
+        return _tensors(signature, flatten(signature.returns, result))
 
 
 def _copies(inputs: Values, device: torch.device) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from isthmus.bench_report import BenchReport, Comparison
 from isthmus.errors import InvalidInput
-from isthmus.manifest import Tolerance
+from isthmus.manifest import Manifest, Tolerance
 from isthmus.verify_report import ParityError, VerifyReport, VerifyRow
 
 if TYPE_CHECKING:
@@ -45,8 +45,8 @@ def assert_parity(
       that module (`isthmus.verify`).
     - A bundle, or a model from `isthmus.load`, with `args` or `kwargs`: one call of it against the
       same call of `reference`.
-    - An eager module with example `args` or `kwargs`: it is exported to a temporary bundle, which is
-      verified against it.
+    - An eager module with example `args` or `kwargs`: it is exported to a temporary bundle, which
+      is verified against it.
 
     Args:
         bundle_or_model: What is to be proven.
@@ -148,6 +148,7 @@ def _compare_call(
 
     from isthmus.bundle import Bundle
     from isthmus.compare import compare
+    from isthmus.eager import flat_outputs
     from isthmus.runtime import load
 
     if reference is None:
@@ -155,30 +156,37 @@ def _compare_call(
     if isinstance(subject, (str, Path, Bundle)):
         subject = load(subject.path if isinstance(subject, Bundle) else subject)
     with torch.no_grad():
-        expected = _leaves(reference(*args, **kwargs))
-    actual = _leaves(subject(*args, **kwargs))
-    tolerances, noise, name = _judgement(subject)
+        right = reference(*args, **kwargs)
+    manifest, report, signature = subject.manifest, subject.load_report, subject.signature()
+    expected = flat_outputs(signature, right)
+    actual = flat_outputs(signature, subject(*args, **kwargs))
+    tolerances = _tolerances_of(manifest, report.artifact)
     results = tuple(
         compare(
             output,
             expected.get(output),
             actual.get(output),
             tolerance or tolerances.get(output, Tolerance(0.0, 0.0)),
-            noise.get(output),
+            manifest.noise_floor.get(output),
             golden="this call",
         )
         for output in {**expected, **actual}
     )
     failed = next((result for result in results if not result), None)
     row = VerifyRow(
-        runner=subject.load_report.engine,
+        runner=report.engine,
         language="C++",
-        device=str(subject.load_report.device),
+        device=report.device,
         status="failed" if failed else "passed",
         reason=f"{failed.output}: {failed.reason}" if failed else "",
-        artifact=subject.load_report.artifact,
-        runtime=subject.load_report.runtime,
+        artifact=report.artifact,
+        runtime=report.runtime,
         reference="model",
         results=results,
     )
-    return VerifyReport(bundle=name, rows=(row,))
+    return VerifyReport(bundle=manifest.name, rows=(row,))
+
+
+def _tolerances_of(manifest: Manifest, artifact: str) -> Mapping[str, Tolerance]:
+    """The tolerances of the artifact that was loaded."""
+    return next(one.tolerances for one in manifest.artifacts if one.name == artifact)

@@ -160,8 +160,12 @@ def parity_of_run(
             errors[row["golden"]] = row["error"]
             continue
         # JSON has no word for infinity: null.
-        values = {name: math.inf if value is None else value for name, value in row.items()}
-        results.append(OutputParity(**{name: values[name] for name in known & values.keys()}))
+        values: dict[str, Any] = {
+            name: math.inf if value is None else value
+            for name, value in row.items()
+            if name in known
+        }
+        results.append(OutputParity(**values))
     return tuple(results), errors, str(document["context"].get("runtime", ""))
 
 
