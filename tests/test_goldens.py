@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from typing import Any
 
 import pytest
@@ -440,6 +441,44 @@ def test_state_matters_in_the_sequences() -> None:
     with torch.no_grad():
         alone = module(golden.steps[1].inputs["x"])
     assert not torch.equal(alone, golden.steps[1].outputs["output"])
+
+
+def test_a_probe_that_fails_half_way_leaves_no_state_behind() -> None:
+    class Sums(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("total", torch.zeros(2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.total += x
+            if bool((x < 0).any()):
+                raise ValueError("no negative numbers")
+            return self.total.clone()
+
+    module = Sums()
+    found, _, complete = make_goldens(capture(module, (torch.tensor([1.0, 4.0]),)))
+    assert "example-negated" in notes(complete, "golden_left_out")[0]
+    zeroed = next(one for one in found if one.name == "example-zeroed")
+    expected = torch.zeros(2)
+    for step in zeroed.steps:
+        expected = expected + step.inputs["x"]
+        assert torch.equal(step.outputs["output"], expected)
+    assert torch.equal(module.total, torch.zeros(2))
+
+
+def test_a_module_that_cannot_be_copied_falls_back_to_ulps() -> None:
+    class Locked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lock = threading.Lock()
+
+        def forward(self, x: Tensor) -> Tensor:
+            with self.lock:
+                return x + 1
+
+    _, floor, complete = make_goldens(capture(Locked(), (torch.ones(3),)))
+    assert floor["output"].method == "ulp"
+    assert "cannot be copied" in notes(complete, "no_float64")[0]
 
 
 def test_methods_of_a_stateless_model_get_goldens_of_their_own() -> None:

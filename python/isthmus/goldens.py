@@ -277,28 +277,29 @@ class _Maker:
     # --- running ------------------------------------------------------------------------------
 
     def _run(self, plan: _Plan) -> _Run:
+        try:
+            with seeded(0):
+                return self._run_calls(plan)
+        finally:
+            # Also when a probe failed half-way: the next run starts from the state as handed in.
+            self._state.restore()
+
+    def _run_calls(self, plan: _Plan) -> _Run:
         captured = self._captured
         steps: list[Step] = []
         observed: list[tuple[str, Observed]] = []
-        self._state.restore()
-        with seeded(0):
-            for name, values in plan.calls:
-                method = captured.method(name)
-                # Before the call: inputs as they were, whatever the module does to its own.
-                inputs = {
-                    one.name: _kept(to_tensor(one, values[one.name])) for one in method.inputs
-                }
-                result = call(captured.module, method, values)
-                label = f"{type(captured.module).__name__}.{name}"
-                tree, leaves = returns_tree(label, result)
-                outputs = {key: _kept(one) for key, one in tensors_of(leaves).items()}
-                steps.append(Step(name, inputs, outputs))
-                typed = {
-                    key: outputs[key] if isinstance(value, Tensor) else value
-                    for key, value in leaves.items()
-                }
-                observed.append((name, Observed(plan.name, plan.dims, tree, typed)))
-        self._state.restore()
+        for name, values in plan.calls:
+            method = captured.method(name)
+            inputs = {one.name: _kept(to_tensor(one, values[one.name])) for one in method.inputs}
+            result = call(captured.module, method, values)
+            tree, leaves = returns_tree(f"{type(captured.module).__name__}.{name}", result)
+            outputs = {key: _kept(one) for key, one in tensors_of(leaves).items()}
+            steps.append(Step(name, inputs, outputs))
+            typed = {
+                key: outputs[key] if isinstance(value, Tensor) else value
+                for key, value in leaves.items()
+            }
+            observed.append((name, Observed(plan.name, plan.dims, tree, typed)))
         return _Run(plan, Golden(plan.name, dict(plan.dims), tuple(steps)), tuple(observed))
 
     def _with_outputs(self, method: Method, runs: Sequence[_Run]) -> Method:

@@ -10,7 +10,7 @@ from isthmus.manifest import DimRange
 LARGE = 96
 """A size above every common tile (64) that still keeps goldens small."""
 
-_SECONDS = 10.0
+_SECONDS = 4.0
 """Of processor time; no single eager run should take longer, as far as it can be foreseen."""
 
 
