@@ -21,8 +21,10 @@ std::string milliseconds(double value) {
   std::array<char, 64> text{};
   if (value >= 1e4)
     std::snprintf(text.data(), text.size(), "%.1f s", value / 1e3);
+  else if (value >= 0.1)
+    std::snprintf(text.data(), text.size(), value < 10 ? "%.2f ms" : "%.1f ms", value);
   else
-    std::snprintf(text.data(), text.size(), value < 10 ? "%.3f ms" : "%.1f ms", value);
+    std::snprintf(text.data(), text.size(), "%.2f us", value * 1e3);
   return text.data();
 }
 

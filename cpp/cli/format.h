@@ -19,7 +19,7 @@ std::string dump(const Json& json, int indent = -1);
 
 /// Significant digits, as printf's %g: "1.23e-07".
 std::string number(double value, int digits = 3);
-/// A duration that may span microseconds to minutes: "0.123 ms", "4.56 ms", "1.2 s".
+/// A duration that may span microseconds to minutes: "0.42 us", "4.56 ms", "12.3 s".
 std::string milliseconds(double value);
 /// Decimal units: "90.9 MB".
 std::string bytes(std::uint64_t count);

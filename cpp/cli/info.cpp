@@ -54,7 +54,7 @@ Facts facts_of(const Bundle& bundle) {
               {"stateful", manifest.stateful ? "yes" : "no"},
               {"size", bytes(total_size(manifest))}};
   for (const Signature& method : manifest.methods)
-    facts.emplace_back(method.method, method.describe());
+    facts.emplace_back("method " + method.method, method.describe());
   if (!manifest.methods.empty())
     for (const auto& [name, range] : manifest.methods.front().dims)
       facts.emplace_back("dim " + name,

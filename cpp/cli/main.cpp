@@ -1,4 +1,6 @@
-#include <cerrno>
+#include <poll.h>
+#include <unistd.h>
+
 #include <csignal>
 #include <cstring>
 #include <exception>
@@ -43,16 +45,33 @@ int fail(bool json, const std::string& kind, const std::string& message, int cod
   return code;
 }
 
-// Everything that was printed has arrived, or nobody wants it any more: `isthmus-run info B | head`
-// ends as well as without head. A full disk is an error.
+// Nobody reads standard output any more, as after `isthmus-run info B | head -1`.
+bool reader_is_gone() {
+  pollfd out{.fd = STDOUT_FILENO, .events = POLLOUT, .revents = 0};
+  return poll(&out, 1, 0) == 1 && (out.revents & (POLLERR | POLLHUP)) != 0;
+}
+
+// Output that nobody wants is no failure; output that was lost, on a full disk say, is one.
 int flushed(int code) {
-  errno = 0;
   std::cout.flush();
-  if (std::cout.good() || errno == EPIPE) return code;
-  std::cerr << "error: standard output cannot be written";
-  if (errno != 0) std::cerr << ": " << std::strerror(errno);
-  std::cerr << std::endl;
+  if (std::cout.good() || reader_is_gone()) return code;
+  std::cerr << "error: standard output cannot be written completely; is the disk full?"
+            << std::endl;
   return code == kExitGood ? kExitUsage : code;
+}
+
+// What CLI11 says, and what it leaves out: the command that it does not know.
+std::string usage_message(const CLI::App& app, const CLI::ParseError& error) {
+  const auto chosen = app.get_subcommands();
+  if (!chosen.empty())
+    return std::string(error.what()) + "; see isthmus-run " + chosen.front()->get_name() +
+           " --help";
+  const std::vector<std::string> rest = app.remaining();
+  std::vector<std::string> names;
+  for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; }))
+    names.push_back(command->get_name());
+  return (rest.empty() ? "no command was given" : "there is no command \"" + rest.front() + "\"") +
+         "; expected one of " + join(names) + "; see isthmus-run --help";
 }
 
 int run(const Action& action, bool json) {
@@ -93,9 +112,7 @@ int main(int argc, char** argv) {
       app.exit(error);
       return flushed(kExitGood);
     }
-    const int code = fail(json, "InvalidInput",
-                          std::string(error.what()) + "; see isthmus-run --help", kExitUsage);
-    return flushed(code);
+    return flushed(fail(json, "InvalidInput", usage_message(app, error), kExitUsage));
   }
   return flushed(run(action, json));
 }

@@ -34,15 +34,21 @@ std::size_t width_of(std::string_view text) {
   }));
 }
 
+// "-1.2e-07", "100 %", "3 x", "1/0": a quantity, perhaps with a unit; not a list of them.
 bool is_number(std::string_view text) {
   const auto digit = text.find_first_not_of("+-");
-  return digit != std::string_view::npos && text[digit] >= '0' && text[digit] <= '9';
+  if (digit == std::string_view::npos || text[digit] < '0' || text[digit] > '9') return false;
+  const auto unit = text.find(' ');
+  return unit == std::string_view::npos ||
+         text.find_first_of("0123456789", unit) == std::string_view::npos;
 }
 
 struct Column {
   std::string name;
   std::size_t width = 0;
-  bool numbers = true;  // every cell that is there is a number
+  bool numbers = false;  // there are some
+  bool words = false;    // there are cells that are neither numbers nor absent
+  [[nodiscard]] bool to_the_right() const { return numbers && !words; }
 };
 
 class ConsoleReporter final : public Reporter {
@@ -74,7 +80,9 @@ class ConsoleReporter final : public Reporter {
     if (column == columns_.end())
       column = columns_.insert(columns_.end(), Column{.name = name, .width = width_of(name)});
     column->width = std::max(column->width, width_of(text));
-    column->numbers &= text.empty() || text == "-" || is_number(text);
+    const bool absent = text.empty() || text == "-";
+    column->numbers |= is_number(text);
+    column->words |= !absent && !is_number(text);
   }
 
   void print_facts() {
@@ -114,7 +122,7 @@ class ConsoleReporter final : public Reporter {
     for (std::size_t i = 0; i < texts.size(); ++i) {
       const std::string padding(columns_[i].width - width_of(texts[i]), ' ');
       if (i > 0) result.append(kGap, ' ');
-      result += columns_[i].numbers ? padding + texts[i] : texts[i] + padding;
+      result += columns_[i].to_the_right() ? padding + texts[i] : texts[i] + padding;
     }
     result.erase(result.find_last_not_of(' ') + 1);
     return result;
