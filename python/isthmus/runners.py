@@ -90,7 +90,8 @@ def make_runner(spec: RunnerSpec, bundle: Bundle) -> tuple[Runner, float]:
     if spec.threads > 0:
         torch.set_num_threads(spec.threads)
         # The C++ engine does the same: one pool of threads, as large as was asked for.
-        torch.set_num_interop_threads(1)
+        if torch.get_num_interop_threads() != 1:  # may be set once in a process
+            torch.set_num_interop_threads(1)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     operators: Any = torch.ops
     for library in spec.op_libraries if spec.kind != "isthmus" else ():
