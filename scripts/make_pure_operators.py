@@ -106,6 +106,9 @@ PRIM = {
     "unchecked_cast", "unchecked_unwrap_optional",
 }  # fmt: skip
 
+# What torch.jit.optimize_for_inference leaves in a module that is saved afterwards.
+PREPACKED = re.compile(r"BroadcastMKLDNNTensors|ConstantMKLDNNTensor|MKLDNN\w+|mkldnn_convolution")
+
 # Resolved by the TorchScript compiler, or registered only in some builds of LibTorch.
 UNREGISTERED = {
     "aten::H", "aten::T", "aten::mH", "aten::mT", "aten::ndim", "aten::is_autocast_enabled",
@@ -142,7 +145,7 @@ def judge(operator: str) -> str | None:
     namespace, name = operator.split("::")
     if namespace == "aten":
         return judge_aten(name)
-    if namespace == "prim" and name in PRIM:
+    if namespace == "prim" and (name in PRIM or PREPACKED.fullmatch(name)):
         return None
     if namespace == "prim" and name.startswith("rpc_"):
         return REMOTE

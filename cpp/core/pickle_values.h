@@ -2,9 +2,7 @@
 
 #include <cstdint>
 #include <optional>
-#include <string>
 #include <string_view>
-#include <vector>
 
 namespace isthmus::detail {
 
@@ -26,7 +24,6 @@ struct PickleGlobal {
     kTypeTag,
   };
   Kind kind = Kind::kClass;
-  std::string_view name;             ///< "__torch__.m Net" with a blank, as it stands in the pickle
   std::uint32_t item_bytes = 0;      ///< of a storage type
   std::uint32_t items_per_byte = 1;  ///< of a packed quantised type
   bool per_channel = false;          ///< of a scheme
@@ -35,7 +32,8 @@ struct PickleGlobal {
 /// The globals that LibTorch's unpickler builds; nullopt for any other.
 std::optional<PickleGlobal> known_global(std::string_view module, std::string_view name);
 
-/// The shadow of a pickled value. Children are indices into the arena, so nothing here recurses.
+/// The shadow of a pickled value: small and flat, since the tables of source positions hold
+/// hundreds of thousands. Children are indices, so nothing here recurses.
 struct PickleValue {
   enum class Kind : std::uint8_t {
     kNone,
@@ -53,12 +51,10 @@ struct PickleValue {
     kOther,  ///< a device, a complex number, an enumerator
   };
   Kind kind = Kind::kNone;
-  std::int64_t integer = 0;          ///< kBool, kInt; kStorage: elements; kTensor: elements
-  std::int64_t rank = 0;             ///< kTensor
-  std::string_view text;             ///< kString
-  std::vector<std::uint32_t> items;  ///< kTuple, kList; kDict: key, value, key, value, ...
-  PickleGlobal global;               ///< kGlobal; kStorage: its type
   std::uint32_t depth = 0;
+  std::int64_t integer = 0;  ///< kBool, kInt; kStorage, kTensor: elements; kString: offset in bytes
+  std::uint32_t begin = 0;  ///< children (kDict: key, value, ...): first; kGlobal, kStorage: global
+  std::uint32_t size = 0;   ///< children: how many; kString: bytes; kTensor: rank
 };
 
 }  // namespace isthmus::detail

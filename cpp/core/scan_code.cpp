@@ -188,7 +188,7 @@ class CodeScanner {
     const auto names = take_chain(i, 64);
     std::string qualified = "__torch__";
     if (names.size() >= 4 && names[0] == "torch" && names[1] == "classes") {
-      for (std::size_t n = 0; n < 4; ++n) qualified += "." + std::string(names[n]);
+      for (std::size_t n = 0; n < 4; ++n) qualified.append(".").append(names[n]);
       judge_class(qualified, where(token), state_);
       for (std::size_t n = 4; n < names.size(); ++n) judge_attribute(names[n], token);
       return i + 1;
@@ -198,7 +198,7 @@ class CodeScanner {
     std::size_t used = 0;
     const bool classes = names.size() >= 2 && names[0] == "torch" && names[1] == "classes";
     while (!classes && used < names.size() && !state_.definitions.qualified.contains(qualified)) {
-      qualified += "." + std::string(names[used++]);
+      qualified.append(".").append(names[used++]);
     }
     if (!state_.definitions.qualified.contains(qualified)) {
       refuse(token, "`" + qualified + "` is not defined in the archive", "code");

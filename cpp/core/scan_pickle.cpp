@@ -1,6 +1,7 @@
 #include "core/scan_pickle.h"
 
 #include <algorithm>
+#include <array>
 #include <unordered_map>
 #include <unordered_set>
 #include <utility>
@@ -13,7 +14,8 @@
 namespace isthmus::detail {
 namespace {
 
-constexpr std::uint32_t kMaxDepth = 400;  // LibTorch frees nested values recursively
+constexpr std::size_t kMaxFills = 1 << 16;  // after that, in one step each
+constexpr std::uint32_t kMaxDepth = 400;    // LibTorch frees nested values recursively
 
 using Value = PickleValue;
 using Kind = PickleValue::Kind;
@@ -86,8 +88,22 @@ class PickleScanner {
 
   // The stack.
   Value& at(Index index) { return values_[index]; }
-  Index make(Value value) {
-    values_.push_back(std::move(value));
+  [[nodiscard]] std::span<const Index> items(const Value& value) const {
+    const bool container =
+        value.kind == Kind::kTuple || value.kind == Kind::kList || value.kind == Kind::kDict;
+    if (!container) return {};
+    return std::span(children_).subspan(value.begin, value.size);
+  }
+  [[nodiscard]] std::span<const Index> items(Index index) const { return items(values_[index]); }
+  [[nodiscard]] std::string_view text_of(Index index) const {
+    const Value& value = values_[index];
+    return {reinterpret_cast<const char*>(bytes_.data()) + value.integer, value.size};
+  }
+  [[nodiscard]] const PickleGlobal& global_of(Index index) const {
+    return globals_[values_[index].begin];
+  }
+  Index make(const Value& value) {
+    values_.push_back(value);
     return static_cast<Index>(values_.size() - 1);
   }
   void push(Kind kind, std::int64_t integer = 0) {
@@ -95,6 +111,16 @@ class PickleScanner {
     value.kind = kind;
     value.integer = integer;
     stack_.push_back({make(std::move(value)), true});
+  }
+  // Most integers are small, and one value each serves.
+  void push_small(std::uint8_t number) {
+    Index& index = small_[number];
+    if (index == 0) {
+      push(Kind::kInt, number);
+      index = stack_.back().value + 1;
+    } else {
+      stack_.push_back({index - 1, true});
+    }
   }
   Index pop() {
     if (stack_.size() <= floor()) fail("its stack runs empty");
@@ -104,35 +130,45 @@ class PickleScanner {
   }
   // Values below the last mark belong to an unfinished container.
   [[nodiscard]] std::size_t floor() const { return marks_.empty() ? 0 : marks_.back(); }
-  std::vector<Index> pop_to_mark() {
+  // The values since the last mark, which stay valid until the next call.
+  std::span<const Index> pop_to_mark() {
     if (marks_.empty()) fail("its stack lacks a mark");
-    std::vector<Index> items;
-    for (std::size_t i = marks_.back(); i < stack_.size(); ++i) items.push_back(stack_[i].value);
+    popped_.clear();
+    for (std::size_t i = marks_.back(); i < stack_.size(); ++i) popped_.push_back(stack_[i].value);
     stack_.resize(marks_.back());
     marks_.pop_back();
-    return items;
+    return popped_;
   }
-  void adopt(Value& container, const std::vector<Index>& items) {
-    for (const Index item : items) {
+  void adopt(Value& container, std::span<const Index> added) {
+    if (added.empty()) return;
+    // Children lie in one piece: a container that grows again moves to the end.
+    const Value old = container;
+    container.begin = static_cast<Index>(children_.size());
+    for (Index i = 0; i < old.size; ++i) children_.push_back(children_[old.begin + i]);
+    for (const Index item : added) {
       container.depth = std::max(container.depth, at(item).depth + 1);
-      container.items.push_back(item);
+      children_.push_back(item);
     }
+    container.size = static_cast<Index>(children_.size()) - container.begin;
     if (container.depth > kMaxDepth) fail("its values are nested too deeply");
   }
-  void push_tuple(const std::vector<Index>& items) {
+  void push_tuple(std::span<const Index> added) {
     Value value;
     value.kind = Kind::kTuple;
-    adopt(value, items);
-    stack_.push_back({make(std::move(value)), true});
+    adopt(value, added);
+    stack_.push_back({make(value), true});
   }
   // Only a container that was made right here may be filled: otherwise values could hold
-  // themselves.
-  void fill(Kind kind, const std::vector<Index>& items) {
+  // themselves. It grows once or, in pickles of Python's own, in a few large steps.
+  void fill(Kind kind, std::span<const Index> added) {
     if (stack_.size() <= floor() || !stack_.back().fresh || at(stack_.back().value).kind != kind) {
       fail("it fills a container that is not the one just made");
     }
-    if (kind == Kind::kDict && items.size() % 2 != 0) fail("a key lacks its value");
-    adopt(at(stack_.back().value), items);
+    if (kind == Kind::kDict && added.size() % 2 != 0) fail("a key lacks its value");
+    if (++fills_ > kMaxFills && at(stack_.back().value).size > 0) {
+      fail("it fills its containers in too many steps");
+    }
+    adopt(at(stack_.back().value), added);
   }
 
   void remember(std::uint64_t slot) {
@@ -171,7 +207,7 @@ class PickleScanner {
         push(Kind::kBool, opcode == 0x88 ? 1 : 0);
         break;
       case 'K':
-        push(Kind::kInt, number<std::uint8_t>());
+        push_small(number<std::uint8_t>());
         break;
       case 'M':
         push(Kind::kInt, number<std::uint16_t>());
@@ -190,7 +226,10 @@ class PickleScanner {
       case 'X': {
         push(Kind::kString);
         const auto size = number<std::uint32_t>();
-        at(stack_.back().value).text = text(size);
+        Value& value = at(stack_.back().value);
+        value.integer = static_cast<std::int64_t>(at_);
+        value.size = size;
+        text(size);
         break;
       }
       case ']':
@@ -208,9 +247,10 @@ class PickleScanner {
       case 0x85:
       case 0x86:
       case 0x87: {
-        std::vector<Index> items(static_cast<std::size_t>(opcode - 0x84));
-        for (std::size_t i = items.size(); i-- > 0;) items[i] = pop();
-        push_tuple(items);
+        const auto count = static_cast<std::size_t>(opcode - 0x84);
+        std::array<Index, 3> few{};
+        for (std::size_t i = count; i-- > 0;) few[i] = pop();
+        push_tuple(std::span(few).first(count));
         break;
       }
       case 'e':
@@ -222,7 +262,7 @@ class PickleScanner {
       case 's': {
         const Index value = pop();
         const Index key = pop();
-        fill(Kind::kDict, {key, value});
+        fill(Kind::kDict, std::array{key, value});
         break;
       }
       case 'q':
@@ -256,10 +296,7 @@ class PickleScanner {
     return true;
   }
 
-  void fill_from_mark(Kind kind) {
-    const auto items = pop_to_mark();
-    fill(kind, items);
-  }
+  void fill_from_mark(Kind kind) { fill(kind, pop_to_mark()); }
 
   void push_global() {
     const std::string_view module = line();
@@ -275,17 +312,18 @@ class PickleScanner {
       if (judged_.insert(qualified).second) judge_class(qualified, source_.path, state_);
     }
     push(Kind::kGlobal);
-    at(stack_.back().value).global = *global;
+    at(stack_.back().value).begin = static_cast<Index>(globals_.size());
+    globals_.push_back(*global);
   }
 
   // NEWOBJ: a class and its empty arguments become the class, which BUILD then calls.
   void make_object() {
     const Index arguments = pop();
-    if (at(arguments).kind != Kind::kTuple || !at(arguments).items.empty()) {
+    if (at(arguments).kind != Kind::kTuple || at(arguments).size != 0) {
       fail("an object is made with arguments");
     }
     if (stack_.size() <= floor() || at(stack_.back().value).kind != Kind::kGlobal ||
-        at(stack_.back().value).global.kind != PickleGlobal::Kind::kClass) {
+        global_of(stack_.back().value).kind != PickleGlobal::Kind::kClass) {
       fail("an object is made of something that is no class");
     }
   }
@@ -296,7 +334,7 @@ class PickleScanner {
     const Index callee = pop();
     if (at(callee).kind != Kind::kGlobal) fail("it calls something that is no global");
     using Global = PickleGlobal::Kind;
-    switch (at(callee).global.kind) {
+    switch (global_of(callee).kind) {
       case Global::kClass: {
         push(Kind::kObject);
         Value& object = at(stack_.back().value);
@@ -306,7 +344,7 @@ class PickleScanner {
       }
       case Global::kRebuildTensor:
       case Global::kRebuildQuantized:
-        push_tensor(argument, at(callee).global.kind == Global::kRebuildQuantized);
+        push_tensor(argument, global_of(callee).kind == Global::kRebuildQuantized);
         break;
       case Global::kOrderedDict:
         push(Kind::kNone);
@@ -314,7 +352,7 @@ class PickleScanner {
       case Global::kDevice:
         require(argument, {Kind::kString}, "a device");
         state_.note("device_literal",
-                    "device literal \"" + std::string(at(at(argument).items[0]).text) + "\"",
+                    "device literal \"" + std::string(text_of(items(argument)[0])) + "\"",
                     source_.path);
         push(Kind::kOther);
         break;
@@ -345,17 +383,17 @@ class PickleScanner {
 
   // Checks that a value is a tuple of just these kinds.
   void require(Index tuple, std::initializer_list<Kind> kinds, const char* what) {
-    const Value& value = at(tuple);
-    const bool good = value.kind == Kind::kTuple && value.items.size() == kinds.size() &&
-                      std::equal(kinds.begin(), kinds.end(), value.items.begin(),
+    const auto given = items(tuple);
+    const bool good = at(tuple).kind == Kind::kTuple && given.size() == kinds.size() &&
+                      std::equal(kinds.begin(), kinds.end(), given.begin(),
                                  [&](Kind kind, Index item) { return at(item).kind == kind; });
     if (!good) fail(std::string(what) + " has the wrong arguments");
   }
 
   void push_list(Index argument, Kind kind) {
     require(argument, {Kind::kList}, "a typed list");
-    const Index list = at(argument).items[0];
-    for (const Index item : at(list).items) {
+    const Index list = items(argument)[0];
+    for (const Index item : items(list)) {
       if (at(item).kind != kind) fail("a typed list holds a value of another type");
     }
     if (source_.debug_table && kind == Kind::kInt) int_lists_.push_back(list);
@@ -363,16 +401,16 @@ class PickleScanner {
   }
 
   void restore_type(Index argument) {
-    const Value& tuple = at(argument);
-    if (tuple.kind != Kind::kTuple || tuple.items.size() != 2 ||
-        (at(tuple.items[0]).kind != Kind::kList && at(tuple.items[0]).kind != Kind::kDict) ||
-        at(tuple.items[1]).kind != Kind::kString) {
+    const auto given = items(argument);
+    if (at(argument).kind != Kind::kTuple || given.size() != 2 ||
+        (at(given[0]).kind != Kind::kList && at(given[0]).kind != Kind::kDict) ||
+        at(given[1]).kind != Kind::kString) {
       fail("a type tag has the wrong arguments");
     }
     // LibTorch parses the type as code, which may name classes.
-    const std::string_view type = at(tuple.items[1]).text;
+    const std::string_view type = text_of(given[1]);
     if (judged_.emplace(type).second) scan_code(lex_code(type), source_.path, state_);
-    stack_.push_back({tuple.items[0], false});
+    stack_.push_back({given[0], false});
   }
 
   // ("storage", torch.FloatStorage, "0", "cpu", 16)
@@ -380,11 +418,12 @@ class PickleScanner {
     const Index argument = pop();
     require(argument, {Kind::kString, Kind::kGlobal, Kind::kString, Kind::kString, Kind::kInt},
             "a storage");
-    const auto& items = at(argument).items;
-    const PickleGlobal type = at(items[1]).global;
-    const std::string key(at(items[2]).text);
-    const std::int64_t elements = at(items[4]).integer;
-    if (at(items[0]).text != "storage" || type.kind != PickleGlobal::Kind::kStorageType) {
+    const auto given = items(argument);
+    const Index type_index = at(given[1]).begin;
+    const PickleGlobal type = globals_[type_index];
+    const std::string key(text_of(given[2]));
+    const std::int64_t elements = at(given[4]).integer;
+    if (text_of(given[0]) != "storage" || type.kind != PickleGlobal::Kind::kStorageType) {
       fail("a persistent id is no storage");
     }
     if (elements < 0 || elements > INT64_MAX / 16) fail("a storage has an impossible size");
@@ -397,19 +436,19 @@ class PickleScanner {
              std::to_string(*size) + " bytes");
       }
     }
-    const std::string_view device = at(items[3]).text;
+    const std::string_view device = text_of(given[3]);
     if (device != "cpu" && devices_.insert(std::string(device)).second) {
       state_.note("device_literal", "tensors were saved on device \"" + std::string(device) + "\"",
                   source_.path);
     }
     push(Kind::kStorage, elements);
-    at(stack_.back().value).global = type;
+    at(stack_.back().value).begin = type_index;
   }
 
   std::vector<std::int64_t> numbers(Index tuple) {
     if (at(tuple).kind != Kind::kTuple) fail("a tensor's shape is no tuple");
     std::vector<std::int64_t> result;
-    for (const Index item : at(tuple).items) {
+    for (const Index item : items(tuple)) {
       if (at(item).kind != Kind::kInt || at(item).integer < 0) {
         fail("a tensor's shape holds something else than sizes");
       }
@@ -421,18 +460,18 @@ class PickleScanner {
   // (storage, offset, sizes, strides, [scheme,] requires_grad, hooks[, bits])
   void push_tensor(Index argument, bool quantized) {
     if (at(argument).kind != Kind::kTuple) fail("a tensor has the wrong arguments");
-    const std::vector<Index> items = at(argument).items;
+    const std::vector<Index> given(items(argument).begin(), items(argument).end());
     const std::size_t least = quantized ? 7 : 6;
-    if (items.size() < least || items.size() > least + (quantized ? 0 : 1) ||
-        at(items[0]).kind != Kind::kStorage || at(items[1]).kind != Kind::kInt) {
+    if (given.size() < least || given.size() > least + (quantized ? 0 : 1) ||
+        at(given[0]).kind != Kind::kStorage || at(given[1]).kind != Kind::kInt) {
       fail("a tensor has the wrong arguments");
     }
-    const PickleGlobal type = at(items[0]).global;
-    const auto sizes = numbers(items[2]);
-    const auto strides = numbers(items[3]);
+    const PickleGlobal type = global_of(given[0]);
+    const auto sizes = numbers(given[2]);
+    const auto strides = numbers(given[3]);
     if (sizes.size() != strides.size() || sizes.size() > 64) fail("a tensor's shape is impossible");
     std::int64_t elements = 1;
-    std::int64_t last = at(items[1]).integer;  // the furthest element
+    std::int64_t last = at(given[1]).integer;  // the furthest element
     bool overflow = last < 0;
     for (std::size_t d = 0; d < sizes.size(); ++d) {
       std::int64_t reach = 0;
@@ -441,37 +480,37 @@ class PickleScanner {
           __builtin_mul_overflow(std::max<std::int64_t>(sizes[d] - 1, 0), strides[d], &reach);
       overflow |= __builtin_add_overflow(last, reach, &last);
     }
-    const std::int64_t room = at(items[0]).integer * type.items_per_byte;
+    const std::int64_t room = at(given[0]).integer * type.items_per_byte;
     if (overflow || (elements > 0 && last >= room)) {
       fail("a tensor reaches beyond its storage of " + std::to_string(room) + " elements");
     }
-    if (quantized) check_scheme(items[4], sizes);
+    if (quantized) check_scheme(given[4], sizes);
     const std::size_t flag = quantized ? 5 : 4;
-    if (at(items[flag]).kind != Kind::kBool || at(items[flag + 1]).kind != Kind::kNone) {
+    if (at(given[flag]).kind != Kind::kBool || at(given[flag + 1]).kind != Kind::kNone) {
       fail("a tensor has the wrong arguments");
     }
     push(Kind::kTensor, elements);
-    at(stack_.back().value).rank = static_cast<std::int64_t>(sizes.size());
+    at(stack_.back().value).size = static_cast<Index>(sizes.size());
   }
 
   // (torch.per_channel_affine, scales, zero_points, axis) or (torch.per_tensor_affine, scale, zero)
   void check_scheme(Index tuple, const std::vector<std::int64_t>& sizes) {
-    const Value& value = at(tuple);
-    const bool named = value.kind == Kind::kTuple && !value.items.empty() &&
-                       at(value.items[0]).kind == Kind::kGlobal &&
-                       at(value.items[0]).global.kind == PickleGlobal::Kind::kScheme;
+    const auto given = items(tuple);
+    const bool named = at(tuple).kind == Kind::kTuple && !given.empty() &&
+                       at(given[0]).kind == Kind::kGlobal &&
+                       global_of(given[0]).kind == PickleGlobal::Kind::kScheme;
     if (!named) fail("a quantised tensor has no scheme");
-    if (!at(value.items[0]).global.per_channel) {
+    if (!global_of(given[0]).per_channel) {
       require(tuple, {Kind::kGlobal, Kind::kFloat, Kind::kInt}, "a quantisation scheme");
       return;
     }
     require(tuple, {Kind::kGlobal, Kind::kTensor, Kind::kTensor, Kind::kInt},
             "a quantisation scheme");
-    const std::int64_t axis = at(value.items[3]).integer;
+    const std::int64_t axis = at(given[3]).integer;
     const bool axis_good = axis >= 0 && axis < static_cast<std::int64_t>(sizes.size());
     for (std::size_t i = 1; i <= 2; ++i) {
-      const Value& parameters = at(value.items[i]);
-      if (!axis_good || parameters.rank != 1 ||
+      const Value& parameters = at(given[i]);
+      if (!axis_good || parameters.size != 1 ||
           parameters.integer != sizes[static_cast<std::size_t>(axis)]) {
         fail("a quantised tensor's scales do not fit its shape");
       }
@@ -482,15 +521,14 @@ class PickleScanner {
   void check_debug_table() {
     const Value& root = at(stack_.back().value);
     std::int64_t texts = 0;
-    if (root.kind == Kind::kTuple && root.items.size() > 1 &&
-        at(root.items[1]).kind == Kind::kTuple) {
-      const auto& table = at(root.items[1]).items;
+    if (root.kind == Kind::kTuple && root.size > 1 && at(items(root)[1]).kind == Kind::kTuple) {
+      const auto table = items(items(root)[1]);
       const bool all = std::all_of(table.begin(), table.end(),
                                    [&](Index item) { return at(item).kind == Kind::kString; });
       texts = all ? static_cast<std::int64_t>(table.size()) : 0;
     }
     for (const Index list : int_lists_) {
-      for (const Index item : at(list).items) {
+      for (const Index item : items(list)) {
         if (at(item).integer < 0 || at(item).integer >= texts) {
           fail("a source position refers to a text that is not there");
         }
@@ -504,6 +542,11 @@ class PickleScanner {
   std::size_t at_ = 0;
   std::size_t opcode_at_ = 0;
   std::vector<Value> values_;
+  std::vector<Index> children_;
+  std::vector<PickleGlobal> globals_;
+  std::vector<Index> popped_;
+  std::array<Index, 256> small_{};
+  std::size_t fills_ = 0;
   std::vector<Slot> stack_;
   std::vector<std::size_t> marks_;
   std::vector<Index> memo_;
