@@ -9,7 +9,9 @@
 #include <nlohmann/json.hpp>
 
 #include "engines/torch/tensor_convert.h"
+#include "isthmus/dtype.h"
 #include "isthmus/error.h"
+#include "isthmus/torch.h"
 
 namespace isthmus::torch_engine {
 namespace {
@@ -42,6 +44,13 @@ IValue constant(const nlohmann::json& json, const TypePtr& declared) {
   }
   if (json.is_number()) return json.get<double>();
   if (json.is_string()) return json.get<std::string>();
+  if (json.is_object() && json.size() == 1 && json.begin()->is_string()) {
+    const std::string text = json.begin()->get<std::string>();
+    if (json.contains("torch.device")) return c10::Device(text);
+    // TorchScript carries a dtype as the number of its ScalarType.
+    if (const auto dtype = parse_dtype(text); dtype && json.contains("torch.dtype"))
+      return static_cast<std::int64_t>(to_torch(*dtype));
+  }
   throw BundleError("the constant " + json.dump() + " cannot be passed to an argument of type " +
                     type->repr_str() + kRemedy);
 }
@@ -120,7 +129,7 @@ Tensor to_tensor(const ValueSpec& spec, const IValue& value) {
   if (value.isTensor()) {
     // An undefined tensor is how some operators give back an optional result.
     if (!value.toTensor().defined()) return {};
-    return from_torch(value.toTensor());
+    return from_model(value.toTensor());
   }
   if (value.isNone()) return {};
   if (value.isBool()) return Tensor::scalar<bool>(value.toBool());

@@ -11,9 +11,9 @@
 
 #include "engines/torch/device_constants.h"
 #include "engines/torch/operator_check.h"
-#include "engines/torch/tensor_convert.h"
 #include "isthmus/error.h"
 #include "isthmus/scan.h"
+#include "isthmus/torch.h"
 
 namespace isthmus::torch_engine {
 namespace {

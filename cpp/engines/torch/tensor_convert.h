@@ -1,23 +1,17 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
-#include <c10/core/Device.h>
 
-#include "isthmus/device.h"
 #include "isthmus/tensor.h"
 
 namespace isthmus::torch_engine {
 
-/// Device in LibTorch's words.
-c10::Device to_torch(Device device);
+/// What a model gave, as an isthmus::Tensor: contiguous, without a copy where it is so already;
+/// owns its memory. The other direction, and the tables, are those of isthmus/torch.h.
+/// @throws ExecutionError for layouts, devices and dtypes that isthmus does not carry.
+Tensor from_model(at::Tensor tensor);
 
-/// The same data as an at::Tensor, without a copy; it keeps the owner alive. The tensor must be
-/// contiguous, as Model's checks make it.
-at::Tensor to_torch(const Tensor& tensor);
-
-/// The same data as an isthmus::Tensor, without a copy unless it is not contiguous; owns its
-/// memory.
-/// @throws ExecutionError for layouts and dtypes that isthmus does not carry.
-Tensor from_torch(at::Tensor tensor);
+/// A copy on the same device that shares nothing with the original.
+Tensor copy_of(const Tensor& tensor);
 
 }  // namespace isthmus::torch_engine

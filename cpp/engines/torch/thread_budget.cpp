@@ -1,10 +1,12 @@
 #include "engines/torch/thread_budget.h"
 
 #include <ATen/Parallel.h>
-#include <sched.h>
+#include <c10/util/Exception.h>
 
 #include <algorithm>
 #include <atomic>
+
+#include "isthmus/machine.h"
 
 namespace isthmus::torch_engine {
 namespace {
@@ -15,11 +17,7 @@ std::atomic<int>& generation() {
   return value;
 }
 
-int available_cores() {
-  cpu_set_t set;
-  if (sched_getaffinity(0, sizeof set, &set) != 0) return 1;
-  return std::max(1, CPU_COUNT(&set));
-}
+thread_local bool inside_gate = false;
 
 }  // namespace
 
@@ -45,11 +43,27 @@ void join_thread_budget() {
   joined = current;
 }
 
-CallGate::CallGate(int limit)
-    : semaphore_(limit > 0 ? std::make_unique<std::counting_semaphore<>>(limit) : nullptr) {}
+CallGate::Pass::Pass(CallGate& gate)
+    : gate_(gate.limit_ == 0 || inside_gate ? nullptr : &gate) {
+  if (gate_ == nullptr) return;
+  std::unique_lock lock(gate_->mutex_);
+  gate_->free_.wait(lock, [this] { return gate_->running_ < gate_->limit_; });
+  ++gate_->running_;
+  inside_gate = true;
+}
+
+CallGate::Pass::~Pass() {
+  if (gate_ == nullptr) return;
+  inside_gate = false;
+  {
+    const std::lock_guard lock(gate_->mutex_);
+    --gate_->running_;
+  }
+  gate_->free_.notify_one();
+}
 
 int concurrent_calls(int threads) {
-  return std::max(1, available_cores() / std::max(1, threads));
+  return std::max(1, this_machine().cores / std::max(1, threads));
 }
 
 }  // namespace isthmus::torch_engine

@@ -1,7 +1,7 @@
 #pragma once
 
-#include <memory>
-#include <semaphore>
+#include <condition_variable>
+#include <mutex>
 
 namespace isthmus::torch_engine {
 
@@ -19,27 +19,26 @@ void join_thread_budget();
 class CallGate {
  public:
   /// `limit` 0: no bound.
-  explicit CallGate(int limit);
+  explicit CallGate(int limit) : limit_(limit) {}
 
+  /// The right to run, given back by the destructor. A thread that holds one already (an operator
+  /// that calls a model of its own) passes at once: waiting for itself would be for ever.
   class Pass {
    public:
-    explicit Pass(std::counting_semaphore<>* gate) : gate_(gate) {
-      if (gate_ != nullptr) gate_->acquire();
-    }
+    explicit Pass(CallGate& gate);
     Pass(const Pass&) = delete;
     Pass& operator=(const Pass&) = delete;
-    ~Pass() {
-      if (gate_ != nullptr) gate_->release();
-    }
+    ~Pass();
 
    private:
-    std::counting_semaphore<>* gate_;
+    CallGate* gate_;  ///< null: passed without waiting
   };
 
-  [[nodiscard]] Pass enter() { return Pass(semaphore_.get()); }
-
  private:
-  std::unique_ptr<std::counting_semaphore<>> semaphore_;
+  const int limit_;
+  int running_ = 0;
+  std::mutex mutex_;
+  std::condition_variable free_;
 };
 
 /// Calls that may run at once with this many threads each: cores divided by threads, at least one.

@@ -18,6 +18,7 @@
 #include "engines/torch/tensor_convert.h"
 #include "engines/torch/thread_budget.h"
 #include "isthmus/error.h"
+#include "isthmus/torch.h"
 
 namespace isthmus::torch_engine {
 namespace {
@@ -30,7 +31,7 @@ struct Shared {
   bool structured = false;
   bool stateful = false;
   Device device;
-  CallGate gate;
+  std::unique_ptr<CallGate> gate;
 };
 
 /// A method of the module, looked up once.
@@ -71,7 +72,7 @@ class TorchScriptExecutable final : public Executable {
   }
 
   std::vector<Tensor> run(std::size_t method, std::span<const Tensor> inputs) override {
-    const auto pass = shared_->gate.enter();
+    const CallGate::Pass pass(*shared_->gate);
     join_thread_budget();
     const c10::InferenceMode no_gradients;
     const c10::OptionalDeviceGuard on_device(
@@ -99,7 +100,13 @@ class TorchScriptExecutable final : public Executable {
       std::vector<Tensor> outputs = shared_->structured
                                         ? flatten_result(signature, stack.back())
                                         : flat_result(signature, std::move(stack.back()));
-      disown_inputs(outputs, inputs);
+      if (shared_->stateful) {
+        // What the next call writes in place must not change what this one gave.
+        for (Tensor& output : outputs)
+          if (output.defined()) output = copy_of(output);
+      } else {
+        disown_inputs(outputs, inputs);
+      }
       return outputs;
     } catch (const Error&) {
       throw;
@@ -117,7 +124,7 @@ class TorchScriptExecutable final : public Executable {
   Tensor transfer(const Tensor& tensor, Device device) override {
     if (tensor.device() == device) return tensor;
     const c10::InferenceMode no_gradients;
-    return from_torch(to_torch(tensor.contiguous()).to(to_torch(device)));
+    return from_model(to_torch(tensor).to(to_torch(device)));
   }
 
   void synchronize() override {
@@ -132,7 +139,7 @@ class TorchScriptExecutable final : public Executable {
     std::vector<Tensor> result(inputs.begin(), inputs.end());
     for (Tensor& input : result)
       if (input.defined() && input.owner() == nullptr && input.numel() != 0)
-        input = from_torch(to_torch(input).clone());
+        input = copy_of(input);
     return result;
   }
 
@@ -145,7 +152,7 @@ class TorchScriptExecutable final : public Executable {
         if (!input.defined() || input.owner() != nullptr) continue;
         const auto* start = static_cast<const std::byte*>(input.data());
         if (data < start || data >= start + input.nbytes()) continue;
-        output = from_torch(to_torch(output).clone());
+        output = copy_of(output);
         break;
       }
     }
@@ -199,7 +206,7 @@ class LibtorchRuntime final : public Runtime {
     auto shared = std::make_shared<Shared>(
         Shared{source.manifest.methods, source.artifact.state, std::move(loaded.notes),
                source.artifact.convention == "structured", source.manifest.stateful, device,
-               CallGate(concurrency_limit(options, device))});
+               std::make_unique<CallGate>(concurrency_limit(options, device))});
     return std::make_unique<TorchScriptExecutable>(std::move(loaded.module), std::move(shared));
   }
 

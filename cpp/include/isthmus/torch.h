@@ -1,0 +1,187 @@
+#pragma once
+
+/// at::Tensor in and out, for programs that use LibTorch themselves. Header-only, so that
+/// libisthmus stays free of LibTorch; link the CMake target isthmus::torch. Nothing here copies
+/// data.
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
+#include <c10/core/Device.h>
+#include <c10/core/ScalarType.h>
+#include <torch/ordered_dict.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "isthmus/dtype.h"
+#include "isthmus/error.h"
+#include "isthmus/model.h"
+#include "isthmus/options.h"
+#include "isthmus/tensor.h"
+
+namespace isthmus {
+
+/// Element type in LibTorch's words. Every DType has one.
+inline at::ScalarType to_torch(DType dtype) {
+  switch (dtype) {
+    case DType::kBool:
+      return at::kBool;
+    case DType::kUInt8:
+      return at::kByte;
+    case DType::kInt8:
+      return at::kChar;
+    case DType::kUInt16:
+      return at::kUInt16;
+    case DType::kInt16:
+      return at::kShort;
+    case DType::kUInt32:
+      return at::kUInt32;
+    case DType::kInt32:
+      return at::kInt;
+    case DType::kUInt64:
+      return at::kUInt64;
+    case DType::kInt64:
+      return at::kLong;
+    case DType::kFloat16:
+      return at::kHalf;
+    case DType::kBFloat16:
+      return at::kBFloat16;
+    case DType::kFloat32:
+      return at::kFloat;
+    case DType::kFloat64:
+      return at::kDouble;
+    case DType::kComplex64:
+      return at::kComplexFloat;
+    case DType::kComplex128:
+      return at::kComplexDouble;
+  }
+  return at::ScalarType::Undefined;
+}
+
+/// Element type in isthmus's words; nullopt for those it does not carry (quantised, 8-bit floats).
+inline std::optional<DType> from_torch(at::ScalarType type) {
+  switch (type) {
+    case at::kBool:
+      return DType::kBool;
+    case at::kByte:
+      return DType::kUInt8;
+    case at::kChar:
+      return DType::kInt8;
+    case at::kUInt16:
+      return DType::kUInt16;
+    case at::kShort:
+      return DType::kInt16;
+    case at::kUInt32:
+      return DType::kUInt32;
+    case at::kInt:
+      return DType::kInt32;
+    case at::kUInt64:
+      return DType::kUInt64;
+    case at::kLong:
+      return DType::kInt64;
+    case at::kHalf:
+      return DType::kFloat16;
+    case at::kBFloat16:
+      return DType::kBFloat16;
+    case at::kFloat:
+      return DType::kFloat32;
+    case at::kDouble:
+      return DType::kFloat64;
+    case at::kComplexFloat:
+      return DType::kComplex64;
+    case at::kComplexDouble:
+      return DType::kComplex128;
+    default:
+      return std::nullopt;
+  }
+}
+
+/// Device in LibTorch's words; the CPU has no index there.
+inline c10::Device to_torch(Device device) {
+  if (device.is_cpu()) return c10::Device(c10::kCPU);
+  return c10::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(device.index));
+}
+
+/// The same data as an at::Tensor: no copy, any strides; it keeps the owner alive and never
+/// requires a gradient. An undefined Tensor gives an undefined one.
+inline at::Tensor to_torch(const Tensor& tensor) {
+  if (!tensor.defined()) return {};
+  const auto options =
+      at::TensorOptions().dtype(to_torch(tensor.dtype())).device(to_torch(tensor.device()));
+  // LibTorch takes no null pointer, which an empty tensor may have.
+  if (tensor.data() == nullptr) return at::empty(tensor.shape(), options);
+  auto blob = at::for_blob(tensor.data(), tensor.shape());
+  blob.options(options).target_device(options.device());
+  if (!tensor.strides().empty()) blob.strides(tensor.strides());
+  if (tensor.owner() == nullptr) return blob.make_tensor();
+  using Owner = std::shared_ptr<void>;
+  auto owner = std::make_unique<Owner>(tensor.owner());
+  return blob
+      .context(owner.release(),
+               [](void* kept) { std::unique_ptr<Owner>(static_cast<Owner*>(kept)); })
+      .make_tensor();
+}
+
+/// The same data as an isthmus::Tensor: no copy, any strides; it keeps the storage alive. Gradients
+/// are left behind. An undefined tensor gives an undefined one.
+/// @throws InvalidInput for sparse and quantised tensors, and for devices and dtypes that isthmus
+/// does not carry.
+inline Tensor from_torch(at::Tensor tensor) {
+  if (!tensor.defined()) return {};
+  if (tensor.layout() != at::kStrided || tensor.is_quantized())
+    throw InvalidInput(
+        "expected a dense tensor, got a sparse or quantised one: make it dense first (to_dense, "
+        "dequantize)");
+  const std::optional<DType> dtype = from_torch(tensor.scalar_type());
+  if (!dtype)
+    throw InvalidInput(std::string("isthmus carries no tensors of dtype ") +
+                       c10::toString(tensor.scalar_type()) + ": convert it first (tensor.to)");
+  const c10::Device device = tensor.device();
+  if (!device.is_cpu() && !device.is_cuda())
+    throw InvalidInput("expected a tensor on cpu or cuda, got one on " + device.str() +
+                       ": move it first (tensor.to)");
+  // Lazily conjugated or negated data does not lie in memory as it reads.
+  if (tensor.is_conj() || tensor.is_neg()) tensor = tensor.resolve_conj().resolve_neg();
+  if (tensor.requires_grad()) tensor = tensor.detach();
+  const Device where{device.is_cpu() ? DeviceType::kCpu : DeviceType::kCuda,
+                     device.is_cpu() ? 0 : static_cast<int>(device.index())};
+  const auto sizes = tensor.sizes();
+  Shape strides;
+  if (!tensor.is_contiguous()) strides.assign(tensor.strides().begin(), tensor.strides().end());
+  void* data = tensor.data_ptr();
+  return Tensor::wrap(data, *dtype, Shape(sizes.begin(), sizes.end()),
+                      std::make_shared<at::Tensor>(std::move(tensor)), where, std::move(strides));
+}
+
+/// Inputs by name, to be written in place: {{"input_ids", ids}, {"attention_mask", mask}}.
+using TorchInputs = std::vector<std::pair<std::string, at::Tensor>>;
+
+/// Outputs by name and in order: out["logits"], out[0].value(). An absent output is undefined.
+using TorchOutputs = torch::OrderedDict<std::string, at::Tensor>;
+
+/// Runs a method by name of a Model or a Session with at::Tensors. Scalar inputs are 0-dimensional
+/// tensors (at::scalar_tensor). Outputs are plain tensors on the model's device that own their
+/// memory and do not require gradients.
+/// @throws InvalidInput, ExecutionError, as Model::call.
+template <typename Runner>
+TorchOutputs call(Runner& runner, std::string_view method, const TorchInputs& inputs,
+                  const RunOptions& options = {}) {
+  Inputs given;
+  for (const auto& [name, tensor] : inputs) given.add(name, from_torch(tensor));
+  TorchOutputs outputs;
+  for (const auto& [name, tensor] : runner.call(method, given, options))
+    outputs.insert(name, to_torch(tensor));
+  return outputs;
+}
+
+/// `call` of "forward".
+template <typename Runner>
+TorchOutputs run(Runner& runner, const TorchInputs& inputs, const RunOptions& options = {}) {
+  return call(runner, "forward", inputs, options);
+}
+
+}  // namespace isthmus
