@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from isthmus.manifest import Decision
+
 __all__ = [
     "BundleError",
     "DeviceUnavailable",
@@ -40,6 +45,9 @@ class ExecutionError(Error, RuntimeError):
 
 class ExportError(Error, RuntimeError):
     """No strategy made an export that verifies; nothing was written."""
+
+    decisions: tuple[Decision, ...] = ()
+    """What was tried, and why each was refused."""
 
 
 def exit_code(error: Error) -> int:

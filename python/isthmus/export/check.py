@@ -1,0 +1,134 @@
+"""Checks a TorchScript module against the goldens before it may be written.
+
+What is checked is what is shipped: the archive's bytes, loaded again.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from isthmus.compare import compare
+from isthmus.errors import Error
+from isthmus.export.calling import call_flat, call_structured
+from isthmus.export.sources import summarize
+from isthmus.goldens import Golden
+from isthmus.manifest import Method, Tolerance
+
+Convention = Literal["flat", "structured"]
+
+# The profiling executor optimizes after the first call of a shape: the second and third call run
+# code that the first did not.
+CALLS = 3
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The first thing that was wrong with one golden."""
+
+    golden: str
+    output: str
+    reason: str
+    call: int = 1
+    where: str = ""
+
+    def __str__(self) -> str:
+        when = f" on call {self.call}" if self.call > 1 else ""
+        what = f"output {self.output}" if self.output else "the call"
+        return f"golden {self.golden}: {what}{when}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """All goldens against one module."""
+
+    goldens: int
+    calls: int
+    failures: tuple[Failure, ...] = ()
+    mutated: tuple[str, ...] = field(default=())
+    """Inputs that the module changed in place."""
+
+    def __bool__(self) -> bool:
+        return not self.failures
+
+
+def load_bytes(archive: bytes, device: str) -> torch.jit.ScriptModule:
+    """Loads an archive as a consumer would."""
+    loaded = torch.jit.load(io.BytesIO(archive), map_location=device)
+    assert isinstance(loaded, torch.jit.ScriptModule)
+    return loaded
+
+
+def check(
+    archive: bytes,
+    convention: Convention,
+    methods: Sequence[Method],
+    goldens: Sequence[Golden],
+    tolerances: Mapping[str, Tolerance],
+    *,
+    device: str = "cpu",
+    stateful: bool = False,
+) -> Verdict:
+    """Runs every golden `CALLS` times against the archive's bytes, loaded again.
+
+    A stateful module is loaded afresh for each sequence. Stops at a golden's first failure, and goes
+    on with the next golden.
+    """
+    by_name = {method.name: method for method in methods}
+    module = load_bytes(archive, device)
+    failures: list[Failure] = []
+    mutated: set[str] = set()
+    calls = 0
+    for golden in goldens:
+        for call in range(1, CALLS + 1):
+            if stateful and calls:
+                module = load_bytes(archive, device)
+            calls += 1
+            failure = _run(module, convention, by_name, golden, tolerances, device, call, mutated)
+            if failure is not None:
+                failures.append(failure)
+                break
+    return Verdict(len(goldens), calls, tuple(failures), tuple(sorted(mutated)))
+
+
+def _run(
+    module: torch.jit.ScriptModule,
+    convention: Convention,
+    methods: Mapping[str, Method],
+    golden: Golden,
+    tolerances: Mapping[str, Tolerance],
+    device: str,
+    call: int,
+    mutated: set[str],
+) -> Failure | None:
+    run = call_flat if convention == "flat" else call_structured
+    for step in golden.steps:
+        given = {name: value.clone().to(device) for name, value in step.inputs.items()}
+        before = {name: value.clone() for name, value in given.items()}
+        try:
+            with torch.inference_mode():
+                actual = run(module, methods[step.method], given)
+        except (RuntimeError, TypeError, ValueError, IndexError, AttributeError, Error) as error:
+            reason, where = summarize(error)
+            return Failure(golden.name, "", f"{type(error).__name__}: {reason}", call, where)
+        mutated.update(name for name in given if not _same(before[name], given[name]))
+        for spec in methods[step.method].outputs:
+            tolerance = tolerances.get(spec.name, Tolerance(0.0, 0.0))
+            found = compare(
+                spec.name, step.outputs.get(spec.name), actual.get(spec.name), tolerance
+            )
+            if not found:
+                return Failure(golden.name, spec.name, found.reason, call)
+    return None
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    if a.shape != b.shape:
+        return False
+    return bool(torch.equal(a, b) or (a.is_floating_point() and torch.equal(a.isnan(), b.isnan())
+                                      and torch.equal(a.nan_to_num(), b.nan_to_num())))
