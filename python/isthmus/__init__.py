@@ -7,6 +7,8 @@ neither torch nor NumPy: names are looked up when they are first used.
 from __future__ import annotations
 
 import importlib
+import sys
+import types
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
@@ -74,10 +76,24 @@ def __getattr__(name: str) -> Any:
     if home is None:
         raise AttributeError(f"module 'isthmus' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"isthmus.{home}"), name)
-    # A submodule of the same name (isthmus.export) has just been put there by the import.
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+class _Package(types.ModuleType):
+    """Keeps `isthmus.export` the function, whose module is called the same.
+
+    Importing a submodule sets it as an attribute of its package; here the public name wins.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, types.ModuleType) and _HOMES.get(name) == name:
+            value = getattr(value, name, value)
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

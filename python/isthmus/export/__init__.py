@@ -102,7 +102,7 @@ def export(
     _check_options(strategy, precision, formats, script, trace)
     where = _device(device)
     check_destination(path, overwrite=overwrite)
-    _open_libraries(op_libraries)
+    open_libraries(op_libraries)
     with quiet_torch():
         say("Capturing the module's calls")
         captured = capture(
@@ -195,7 +195,12 @@ def _device(text: str) -> str:
     return str(device)
 
 
-def _open_libraries(libraries: Sequence[str | Path]) -> None:
+def open_libraries(libraries: Sequence[str | Path]) -> None:
+    """Opens libraries of custom operators.
+
+    Raises:
+        InvalidInput: One is no file, or not a library for this torch.
+    """
     for library in libraries:
         if not Path(library).is_file():
             raise InvalidInput(f"op_libraries: {library} is no file; give a shared library")
