@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from isthmus.errors import Error
-
 from isthmus.bundle import Bundle, open_bundle
+from isthmus.errors import Error
 from isthmus.machine import cpu_governor, load_average, machine_facts
 from isthmus.report import Document, Table, number, print_report, to_json
 from isthmus.statistics import RatioInterval
@@ -99,9 +98,8 @@ def minilm_bundle(folder: Path) -> Bundle:
                 return bundle
         except Error as error:
             print(f"the old bundle is no good: {error}", file=sys.stderr)
-    from isthmus.hub import load_hf
-
     import isthmus
+    from isthmus.hub import load_hf
 
     print(f"exporting MiniLM to {path}", file=sys.stderr)
     folder.mkdir(parents=True, exist_ok=True)

@@ -16,13 +16,13 @@ import sys
 from pathlib import Path
 
 import torch
-from isthmus.errors import Error
 from rich.console import Console
 from torch import nn
 
 import isthmus
 from isthmus.bench import bench
 from isthmus.bundle import Bundle, open_bundle
+from isthmus.errors import Error
 from isthmus.report import print_report, to_json
 from isthmus.verify import verify
 

@@ -39,12 +39,10 @@ def main() -> int:
         runtime="fake 1.0",
         warnings=["the governor saves power"],
     )
-    turns = 0
-    for line in sys.stdin:
+    for turns, line in enumerate(sys.stdin, start=1):
         if line.strip() == "quit":
             break
         count = int(line.split()[1])
-        turns += 1
         if options.fail == "dies later" and turns > 6:
             return 9
         # A drift that all workers share, as when the clock is lowered for a while.

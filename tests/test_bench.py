@@ -15,13 +15,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from isthmus.errors import InvalidInput
 
 from isthmus import bench_turns
 from isthmus.bench import FORMS, bench
 from isthmus.bench_report import BenchReport, BenchRow, compare_rows, place
 from isthmus.bench_worker import peak_rss_bytes, time_calls
 from isthmus.bundle import Bundle
+from isthmus.errors import InvalidInput
 from isthmus.manifest import Artifact, FileEntry, GoldenEntry, GoldenStep, Manifest, Method, Tree
 from isthmus.report import to_json, to_markdown, to_text
 from isthmus.statistics import (

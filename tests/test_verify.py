@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 import torch
-from isthmus.errors import ExecutionError, InvalidInput
 from torch import Tensor, nn
 
 import isthmus
 from isthmus import processes, verify_runs
 from isthmus.bundle import Bundle
 from isthmus.compare import OutputParity
+from isthmus.errors import ExecutionError, InvalidInput
 from isthmus.report import to_json, to_junit, to_markdown
 from isthmus.verify import ParityError, VerifyReport, VerifyRow, verify
 from isthmus.verify_runs import Run, against_jit, parity_of_run

@@ -71,6 +71,10 @@ void bind_load_report(py::module_& module) {
 
 void bind_model(py::module_& module) {
   bind_load_report(module);
+  py::class_<BoundSession>(module, "Session", "A caller's own state.")
+      .def("_call", [](BoundSession& self, const py::object& model, const std::string& method,
+                       const py::tuple& args,
+                       const py::dict& kwargs) { return self.call(model, method, args, kwargs); });
   py::class_<BoundModel>(module, "Model", "A loaded model; see isthmus.runtime.Model.")
       .def(py::init(&load), py::arg("path"), py::kw_only(), py::arg("engine"), py::arg("device"),
            py::arg("threads"), py::arg("warmup"), py::arg("trust"), py::arg("op_libraries"),
@@ -93,10 +97,6 @@ void bind_model(py::module_& module) {
       .def_property_readonly(
           "device", [](const BoundModel& self) { return to_string(self.model().device()); })
       .def("_session", [](const BoundModel& self) { return std::make_unique<BoundSession>(self); });
-  py::class_<BoundSession>(module, "Session", "A caller's own state.")
-      .def("_call", [](BoundSession& self, const py::object& model, const std::string& method,
-                       const py::tuple& args,
-                       const py::dict& kwargs) { return self.call(model, method, args, kwargs); });
 }
 
 }  // namespace isthmus::bindings

@@ -1,0 +1,54 @@
+// An engine from outside, as a user would write one: y = 2 * x, and a counter of calls as state.
+#include "isthmus/engine.h"
+#include "isthmus/error.h"
+
+namespace {
+
+using namespace isthmus;
+
+class Doubler final : public Executable {
+ public:
+  std::vector<Tensor> run(std::size_t method, std::span<const Tensor> inputs) override {
+    if (method == 1) return {Tensor::scalar<std::int64_t>(calls_)};
+    const auto* x = inputs[0].data_as<float>();
+    // A first value below zero asks for a fault.
+    if (x[0] == -1) throw ExecutionError("the engine was asked to fail");
+    if (x[0] == -2) return {Tensor::empty(DType::kInt64, inputs[0].shape())};
+    ++calls_;
+    Tensor y = Tensor::empty(DType::kFloat32, inputs[0].shape());
+    for (std::int64_t i = 0; i < y.numel(); ++i) y.data_as<float>()[i] = 2 * x[i];
+    return {y};
+  }
+
+  [[nodiscard]] std::unique_ptr<Executable> fork() const override {
+    return std::make_unique<Doubler>();
+  }
+
+ private:
+  std::int64_t calls_ = 0;
+};
+
+class FakeEngine final : public Engine {
+ public:
+  [[nodiscard]] EngineInfo info() override {
+    return {"fake", {"fake"}, "fake runtime 1.0", "", "", {"cpu"}, {}};
+  }
+
+  [[nodiscard]] std::optional<std::string> can_run(const Artifact& artifact,
+                                                   const LoadOptions&) override {
+    if (artifact.format == "fake") return std::nullopt;
+    return "it runs fake artifacts only";
+  }
+
+  [[nodiscard]] std::unique_ptr<Executable> load(const ArtifactSource& source,
+                                                 const LoadOptions&) override {
+    if (source.files.front().size != 4) throw BundleError("expected four bytes");
+    return std::make_unique<Doubler>();
+  }
+};
+
+FakeEngine engine;
+
+}  // namespace
+
+ISTHMUS_EXPORT_ENGINE(&engine)

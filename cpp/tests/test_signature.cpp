@@ -1,2 +1,135 @@
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
+
+#include "isthmus/error.h"
+#include "isthmus/signature.h"
+
+using namespace isthmus;
+
+namespace {
+
+Dim named(std::string name) {
+  return {std::move(name), -1};
+}
+Dim fixed(std::int64_t size) {
+  return {"", size};
+}
+
+/// x: float32[batch, 4], y: int64[batch], flag: bool, extra: float32 any rank, optional -> float32.
+Signature signature() {
+  Signature result;
+  result.inputs = {
+      {"x", ValueKind::kTensor, DType::kFloat32, std::vector<Dim>{named("batch"), fixed(4)}, false},
+      {"y", ValueKind::kTensor, DType::kInt64, std::vector<Dim>{named("batch")}, false},
+      {"flag", ValueKind::kBoolean, DType::kBool, std::vector<Dim>{}, false},
+      {"extra", ValueKind::kTensor, DType::kFloat32, std::nullopt, true}};
+  result.outputs = {
+      {"z", ValueKind::kTensor, DType::kFloat32, std::vector<Dim>{named("batch"), Dim{}}, false},
+      {"more", ValueKind::kTensor, DType::kFloat32, std::vector<Dim>{fixed(2)}, true}};
+  result.dims["batch"] = {1, 8};
+  return result;
+}
+
+Tensor floats(Shape shape) {
+  Tensor tensor = Tensor::empty(DType::kFloat32, std::move(shape));
+  std::fill_n(tensor.data_as<float>(), tensor.numel(), 1.0f);
+  return tensor;
+}
+Tensor longs(Shape shape) {
+  Tensor tensor = Tensor::empty(DType::kInt64, std::move(shape));
+  std::fill_n(tensor.data_as<std::int64_t>(), tensor.numel(), 1);
+  return tensor;
+}
+
+Inputs good() {
+  return {{"x", floats({2, 4})}, {"y", longs({2})}, {"flag", Tensor::scalar(true)}};
+}
+
+/// `good()` with one value replaced (or added).
+Inputs with(const std::string& name, const Tensor& value) {
+  Inputs result;
+  bool replaced = false;
+  for (const auto& [key, tensor] : good()) {
+    result.add(key, key == name ? value : tensor);
+    replaced = replaced || key == name;
+  }
+  if (!replaced) result.add(name, value);
+  return result;
+}
+
+void refused(const Inputs& inputs, std::initializer_list<const char*> words) {
+  std::string text;
+  try {
+    check_inputs(signature(), inputs, {});
+  } catch (const InvalidInput& error) {
+    text = error.what();
+  }
+  CAPTURE(text);
+  REQUIRE_FALSE(text.empty());
+  for (const char* word : words) CHECK_MESSAGE(text.find(word) != std::string::npos, word);
+}
+
+void output_refused(std::vector<Tensor> outputs, const char* word) {
+  const auto inputs = check_inputs(signature(), good(), {});
+  CHECK_THROWS_WITH_AS(check_outputs(signature(), inputs, outputs), doctest::Contains(word),
+                       ExecutionError);
+}
+
+}  // namespace
+
+TEST_CASE("a good call comes back in the signature's order") {
+  Inputs shuffled{{"flag", Tensor::scalar(false)}, {"y", longs({3})}, {"x", floats({3, 4})}};
+  const auto ordered = check_inputs(signature(), shuffled, {});
+  REQUIRE(ordered.size() == 4);
+  CHECK(ordered[0].shape() == Shape{3, 4});
+  CHECK(ordered[1].dtype() == DType::kInt64);
+  CHECK_FALSE(ordered[3].defined());
+  CHECK(check_inputs(signature(), with("extra", floats({1, 2, 3})), {})[3].rank() == 3);
+}
+
+TEST_CASE("what does not fit is refused with the input, what was expected and what came") {
+  refused(with("z", floats({1})), {"z", "x"});
+  refused({{"x", floats({2, 4})}, {"y", longs({2})}}, {"flag"});
+  refused(with("x", Tensor()), {"x"});
+  Inputs doubled = good();
+  doubled.add("x", floats({2, 4}));
+  refused(doubled, {"x"});
+  refused(with("x", longs({2, 4})), {"\"x\"", "float32", "int64"});
+  refused(with("x", floats({2})), {"\"x\"", "2"});
+  refused(with("x", floats({2, 5})), {"\"x\"", "4", "5"});
+  refused(with("x", floats({9, 4})), {"\"x\"", "batch", "8", "9"});
+  refused(with("x", floats({0, 4})), {"\"x\"", "batch"});
+  refused(with("y", longs({3})), {"batch", "2", "3"});
+  refused(with("flag", Tensor::scalar(1.0)), {"flag", "bool", "float64"});
+  refused(with("flag", Tensor::copy_of({true}, {1})), {"flag"});
+  const Tensor far =
+      Tensor::wrap(floats({2, 4}).data(), DType::kFloat32, {2, 4}, nullptr, {DeviceType::kCuda, 0});
+  refused(with("x", far), {"\"x\"", "cuda:0", "cpu"});
+}
+
+TEST_CASE("a transposed input is made contiguous") {
+  float data[8] = {0, 1, 2, 3, 4, 5, 6, 7};
+  const Tensor turned = Tensor::wrap(data, DType::kFloat32, {2, 4}, nullptr, {}, {1, 2});
+  const auto ordered = check_inputs(signature(), with("x", turned), {});
+  CHECK(ordered[0].is_contiguous());
+  CHECK(ordered[0].data_as<float>()[1] == 2);
+  CHECK(ordered[0].data_as<float>()[4] == 1);
+}
+
+TEST_CASE("what an engine gives back is held against the signature") {
+  const auto inputs = check_inputs(signature(), good(), {});
+  const std::vector<Tensor> fine{floats({2, 7}), Tensor()};
+  CHECK_NOTHROW(check_outputs(signature(), inputs, fine));
+  output_refused({floats({2, 7})}, "2");
+  output_refused({longs({2, 7}), Tensor()}, "z");
+  output_refused({floats({3, 7}), Tensor()}, "z");
+  output_refused({floats({2}), Tensor()}, "z");
+  output_refused({Tensor(), Tensor()}, "z");
+  output_refused({floats({2, 7}), floats({3})}, "more");
+}
+
+TEST_CASE("a signature reads like a function") {
+  const std::string text = signature().describe();
+  CHECK(text.find("x: float32[batch, 4]") != std::string::npos);
+  CHECK(text.find("->") != std::string::npos);
+}

@@ -11,14 +11,14 @@
 namespace isthmus::testing {
 
 struct ZipRecord {
-  std::string name;
-  std::string data;  ///< as stored
+  std::string name = {};
+  std::string data = {};  ///< as stored
   std::uint16_t method = 0;
-  std::string unpacked;       ///< for a deflated record
-  std::string local_name;     ///< not empty: the local header's own
-  std::string hidden;         ///< bytes between this record and the next
-  int size_lie = 0;           ///< added to the directory's size
-  std::uint32_t crc_lie = 0;  ///< flipped in both checksums
+  std::string unpacked = {};    ///< for a deflated record
+  std::string local_name = {};  ///< not empty: the local header's own
+  std::string hidden = {};      ///< bytes between this record and the next
+  int size_lie = 0;             ///< added to the directory's size
+  std::uint32_t crc_lie = 0;    ///< flipped in both checksums
 };
 
 /// Deflate's way of storing bytes as they are, so that tests need no compressor.
@@ -51,7 +51,7 @@ inline std::uint32_t crc32(std::string_view data) {
 class ZipWriter {
  public:
   void number(std::uint64_t value, int bytes) {
-    for (int i = 0; i < bytes; ++i) out_ += static_cast<char>((value >> (8 * i)) & 255);
+    for (int i = 0; i < bytes; ++i) out_ += static_cast<char>(i < 8 ? (value >> (8 * i)) & 255 : 0);
   }
 
   static std::string write(const std::vector<ZipRecord>& records, std::string_view prefix = "",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 
 def main() -> None:
@@ -10,7 +11,7 @@ def main() -> None:
     if len(sys.argv) == 2:
         from isthmus import __version__, native
 
-        answers = {
+        answers: dict[str, Callable[[], object]] = {
             "--cmake-dir": native.cmake_dir,
             "--include-dir": native.include_dir,
             "--lib-dir": native.lib_dir,

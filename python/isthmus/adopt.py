@@ -10,6 +10,7 @@ import torch
 
 from isthmus.bundle import Bundle, check_destination
 from isthmus.dynamic import DimsSpec, DynamicSpec
+from isthmus.eager import first_line
 from isthmus.errors import BundleError, InvalidInput
 
 __all__ = ["adopt"]
@@ -105,7 +106,7 @@ def load_scripted(
         if scan.refused:
             raise BundleError(
                 f"{path} is refused: {scan.describe()}. Pure operators are allowed; if you trust "
-                "the file as you would a program, pass trust=\"native\" (--trust native)"
+                'the file as you would a program, pass trust="native" (--trust native)'
             )
     from isthmus.export.check import load_bytes
     from isthmus.export.quiet import quiet_torch
@@ -115,9 +116,8 @@ def load_scripted(
             return load_bytes(archive, "cpu")
     except Exception as error:  # whatever torch says of a file that it cannot read
         raise BundleError(
-            f"{path}: torch {torch.__version__} cannot load it "
-            f"({str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__})"
-            "; it may come from a newer torch, or need --op-library"
+            f"{path}: torch {torch.__version__} cannot load it ({first_line(error)}); it may come "
+            "from a newer torch, or need --op-library"
         ) from error
 
 
@@ -160,7 +160,7 @@ def _arguments(module: torch.jit.ScriptModule, values: Mapping[str, Any]) -> dic
     """Keyword arguments of `forward`: single values become numbers where the schema wants them."""
     if not module._c._has_method("forward"):
         raise InvalidInput("the module has no forward; isthmus.adopt() takes methods= for others")
-    arguments = module.forward.schema.arguments[1:]
+    arguments = module._c._get_method("forward").schema.arguments[1:]
     names = [one.name for one in arguments]
     unknown = [name for name in values if name not in names]
     missing = [one.name for one in arguments if not one.has_default_value()]

@@ -40,9 +40,7 @@ Dynamic = Annotated[
     list[str] | None,
     typer.Option("--dynamic", help="NAME:AXIS=DIMENSION,... such as input_ids:0=batch,1=sequence"),
 ]
-Dim = Annotated[
-    list[str] | None, typer.Option("--dim", help="NAME=MIN:MAX, such as batch=1:64")
-]
+Dim = Annotated[list[str] | None, typer.Option("--dim", help="NAME=MIN:MAX, such as batch=1:64")]
 OpLibrary = Annotated[
     list[str] | None,
     typer.Option("--op-library", help="A library of custom operators, opened first."),
@@ -131,9 +129,7 @@ def export(
 def adopt(
     file: Annotated[Path, typer.Argument(metavar="FILE.pt", help="A TorchScript file.")],
     output: Output,
-    inputs: Annotated[
-        Path, typer.Option(help="Example inputs by name: .npz or .safetensors.")
-    ],
+    inputs: Annotated[Path, typer.Option(help="Example inputs by name: .npz or .safetensors.")],
     dynamic: Dynamic = None,
     dim: Dim = None,
     trust: Trust = "graph",
@@ -142,7 +138,7 @@ def adopt(
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Makes a bundle of a TorchScript file that somebody else made; the file itself is its truth."""
+    """Makes a bundle of a TorchScript file that somebody else made, which is its own truth."""
     with _work() as say:
         from isthmus.adopt import adopt as run
         from isthmus.model_source import parse_axes, parse_dims
@@ -233,9 +229,7 @@ def bench(
     rounds: Annotated[int, typer.Option(help="Turns of each row.")] = 30,
     trust: Trust = "graph",
     op_library: OpLibrary = None,
-    plot: Annotated[
-        Path | None, typer.Option(help="Draw the distributions: .png or .svg.")
-    ] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the distributions: .png or .svg.")] = None,
     markdown: Annotated[Path | None, typer.Option(help="Also write Markdown.")] = None,
     as_json: Json = False,
 ) -> None:

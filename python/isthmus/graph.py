@@ -236,8 +236,8 @@ def _values(
 ) -> tuple[dict[str, tuple[Value, ...]], dict[str, tuple[Value, ...]]]:
     if manifest is None:
         return _from_code(code)
-    inputs = {}
-    outputs = {}
+    inputs: dict[str, tuple[Value, ...]] = {}
+    outputs: dict[str, tuple[Value, ...]] = {}
     for method in manifest.methods:
         for found, specs in ((inputs, method.inputs), (outputs, method.outputs)):
             found[method.name] = tuple(
@@ -257,7 +257,8 @@ def _shape(shape: tuple[int | str | None, ...]) -> str:
 
 
 _METHOD = re.compile(
-    r"^  def (?P<name>\w+)\(self: [\w.]+(?P<inputs>[^)]*)\) -> (?P<output>[^\n]+):\s*$", re.MULTILINE
+    r"^  def (?P<name>\w+)\(self: [\w.]+(?P<inputs>[^)]*)\) -> (?P<output>[^\n]+):\s*$",
+    re.MULTILINE,
 )
 _ROOT = re.compile(r"^class (?P<name>\w+)\(Module\):", re.MULTILINE)
 

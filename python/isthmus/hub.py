@@ -93,8 +93,8 @@ def load_hf(reference: str, task: str = "", attention: str = "") -> Loaded:
         import transformers
     except ImportError as error:
         raise InvalidInput(
-            "loading a Hugging Face model needs the package transformers; run "
-            "`pip install 'transformers>=4.56'`, or export your own module as package.module:factory"
+            "loading a Hugging Face model needs the package transformers: pip install "
+            "'transformers>=4.56'; a module of your own is exported as package.module:factory"
         ) from error
     _check_reference(reference)
     if attention not in ("", "sdpa", "eager"):
@@ -143,7 +143,9 @@ def _check_reference(reference: str) -> None:
             "package.module:factory. For a TorchScript file use `isthmus adopt`"
         )
     if reference.startswith((".", "/", "~")) or reference.count("/") > 1 or not reference:
-        raise InvalidInput(f'there is no folder "{reference}"; expected a Hugging Face folder or id')
+        raise InvalidInput(
+            f'there is no folder "{reference}"; expected a Hugging Face folder or id'
+        )
 
 
 @contextmanager
@@ -180,9 +182,7 @@ def _task_of(config: Any) -> str:
     return "feature-extraction"
 
 
-def _model(
-    transformers: Any, reference: str, config: Any, task: str, attention: str
-) -> nn.Module:
+def _model(transformers: Any, reference: str, config: Any, task: str, attention: str) -> nn.Module:
     factory = getattr(transformers, TASKS[task]).from_pretrained
     options: dict[str, Any] = {"config": config, "dtype": torch.float32}
     options["output_loading_info"] = True
@@ -255,7 +255,7 @@ def _longest(config: Any) -> int:
 
 
 def _tokenizer_files(reference: str) -> dict[str, Path | bytes]:
-    from transformers.utils import cached_file
+    from transformers.utils.hub import cached_file
 
     files: dict[str, Path | bytes] = {}
     for name in _TOKENIZER_FILES:

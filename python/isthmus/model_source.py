@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -113,7 +112,7 @@ def _call(text: str) -> Any:
     import torch
 
     package, _, name = text.partition(":")
-    folder = os.getcwd()
+    folder = str(Path.cwd())
     if folder not in sys.path and "" not in sys.path:
         # As `python -m` does: the user's module lies where the command is run.
         sys.path.insert(0, folder)

@@ -30,7 +30,7 @@ class Record(dict[str, Any]):
         except KeyError:
             raise AttributeError(f"no {name!r} here; there is {', '.join(self)}") from None
 
-    def __getitem__(self, key: str | int) -> Any:  # type: ignore[override]
+    def __getitem__(self, key: str | int) -> Any:
         if isinstance(key, int):
             return list(self.values())[key]
         return super().__getitem__(key)
@@ -190,7 +190,7 @@ def unflatten(tree: Tree, values: Mapping[str, Any]) -> Any:
             return cls(*items)
         return namedtuple(tree.type.rpartition(".")[2].rpartition(":")[2], names, rename=True)(
             *items
-        )  # type: ignore[misc]
+        )
     fields = dict(zip(names, items, strict=True))
     if isinstance(cls, type) and dataclasses.is_dataclass(cls):
         declared = {one.name for one in dataclasses.fields(cls)}

@@ -205,7 +205,7 @@ def open_libraries(libraries: Sequence[str | Path]) -> None:
         if not Path(library).is_file():
             raise InvalidInput(f"op_libraries: {library} is no file; give a shared library")
         try:
-            torch.ops.load_library(str(library))
+            torch.ops.load_library(str(library))  # type: ignore[no-untyped-call]
         except (OSError, RuntimeError) as error:
             raise InvalidInput(
                 f"op_libraries: {library} cannot be opened ({error}); expected a shared library "

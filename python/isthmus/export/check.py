@@ -59,7 +59,8 @@ class Verdict:
 
 def load_bytes(archive: bytes, device: str) -> torch.jit.ScriptModule:
     """Loads an archive as a consumer would."""
-    loaded = torch.jit.load(io.BytesIO(archive), map_location=device)
+    loaded = torch.jit.load(  # type: ignore[no-untyped-call]
+        io.BytesIO(archive), map_location=device)
     assert isinstance(loaded, torch.jit.ScriptModule)
     return loaded
 
@@ -76,8 +77,8 @@ def check(
 ) -> Verdict:
     """Runs every golden `CALLS` times against the archive's bytes, loaded again.
 
-    A stateful module is loaded afresh for each sequence. Stops at a golden's first failure, and goes
-    on with the next golden.
+    A stateful module is loaded afresh for each sequence. A golden stops at its first failure, and
+    the next one goes on.
     """
     by_name = {method.name: method for method in methods}
     module = load_bytes(archive, device)
@@ -130,5 +131,11 @@ def _run(
 def _same(a: Tensor, b: Tensor) -> bool:
     if a.shape != b.shape:
         return False
-    return bool(torch.equal(a, b) or (a.is_floating_point() and torch.equal(a.isnan(), b.isnan())
-                                      and torch.equal(a.nan_to_num(), b.nan_to_num())))
+    return bool(
+        torch.equal(a, b)
+        or (
+            a.is_floating_point()
+            and torch.equal(a.isnan(), b.isnan())
+            and torch.equal(a.nan_to_num(), b.nan_to_num())
+        )
+    )

@@ -1,4 +1,4 @@
-"""What in a graph may hurt later: device and dtype literals, randomness, large baked-in constants."""
+"""What in a graph may hurt later: device and dtype literals, randomness, baked-in constants."""
 
 from __future__ import annotations
 

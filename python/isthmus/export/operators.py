@@ -23,9 +23,9 @@ def graphs(module: torch.jit.ScriptModule) -> Iterator[Any]:
     for name in module._c._method_names():
         yield module._c._get_method(name).inlined_graph
     for path, sub in module.named_modules():
-        if path and isinstance(sub, torch.jit.ScriptModule):
-            if "__setstate__" in sub._c._method_names():
-                yield sub._c._get_method("__setstate__").inlined_graph
+        scripted = path and isinstance(sub, torch.jit.ScriptModule)
+        if scripted and "__setstate__" in sub._c._method_names():
+            yield sub._c._get_method("__setstate__").inlined_graph
 
 
 def nodes(graph: Any) -> Iterator[Any]:

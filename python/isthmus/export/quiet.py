@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -17,7 +18,8 @@ def quiet_torch() -> Iterator[None]:
     when the user's module changes them.
     """
     default_dtype = torch.get_default_dtype()
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    cuda: Any = torch.cuda
+    devices = list(range(cuda.device_count())) if cuda.is_initialized() else []
     with (
         torch.random.fork_rng(devices=devices),
         torch.no_grad(),

@@ -22,7 +22,7 @@ Target = str | Callable[..., Any]
 """A submodule by its dotted path, or a function."""
 
 
-class ScriptingFailed(Exception):  # noqa: N818 - internal, caught by the strategies
+class ScriptingFailed(Exception):
     """The TorchScript compiler refused one target."""
 
     def __init__(self, target: Target, error: Exception) -> None:
@@ -32,7 +32,7 @@ class ScriptingFailed(Exception):  # noqa: N818 - internal, caught by the strate
 
 
 def describe(target: Target) -> str:
-    """"encoder.loop" or "pkg.mod:function"."""
+    """ "encoder.loop" or "pkg.mod:function"."""
     if isinstance(target, str):
         return target
     return f"{target.__module__}:{target.__qualname__}"
@@ -155,7 +155,9 @@ def traced_parts(
             if target not in seen:
                 raise InvalidInput("the example calls never reach it")
             parent, _, leaf = target.rpartition(".")
-            traced = torch.jit.trace(module.get_submodule(target), seen[target], check_trace=False)
+            traced = torch.jit.trace(  # type: ignore[no-untyped-call]
+                module.get_submodule(target), seen[target], check_trace=False
+            )
             module.get_submodule(parent)._modules[leaf] = cast(nn.Module, traced)
         except Exception as error:
             raise ScriptingFailed(target, error) from error
@@ -165,7 +167,7 @@ def traced_parts(
 def _replaced(functions: Mapping[Callable[..., Any], Any]) -> Iterator[None]:
     """Puts scripted functions wherever a loaded module names the plain ones."""
     plain = {id(function): function for function in functions}
-    spaces: list[dict[str, Any]] = [function.__globals__ for function in functions]  # type: ignore[attr-defined]
+    spaces: list[dict[str, Any]] = [function.__globals__ for function in functions]
     if functions:
         spaces += [vars(module) for module in list(sys.modules.values())
                    if isinstance(module, types.ModuleType)]  # fmt: skip

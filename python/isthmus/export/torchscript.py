@@ -76,7 +76,7 @@ class _Candidate:
         return tuple(site for site in self.sites if site.depends == "data")
 
 
-class _Refused(Exception):  # noqa: N818 - control flow inside this module
+class _Refused(Exception):
     def __init__(self, reason: str, where: str = "") -> None:
         super().__init__(reason)
         self.reason = reason
@@ -271,9 +271,7 @@ class _Maker:
         self.tracer_warnings = notes
         return self._prove(strategy, traced, "flat", what, targets)
 
-    def _script(
-        self, strategy: str, traced: Sequence[Target], what: str
-    ) -> _Candidate | None:
+    def _script(self, strategy: str, traced: Sequence[Target], what: str) -> _Candidate | None:
         try:
             module = self._copy()
             if traced:
@@ -391,9 +389,7 @@ def _save(module: torch.jit.ScriptModule) -> bytes:
     return buffer.getvalue()
 
 
-def _finish(
-    found: _Candidate, maker: _Maker, op_libraries: Sequence[str | Path]
-) -> Exported:
+def _finish(found: _Candidate, maker: _Maker, op_libraries: Sequence[str | Path]) -> Exported:
     """Facts about the archive for the manifest."""
     module = load_bytes(found.archive, "cpu")
     operators = count_operators(module)
@@ -477,5 +473,3 @@ def _refuse(module: nn.Module, decisions: Sequence[Decision]) -> NoReturn:
     error = ExportError("\n".join(lines))
     error.decisions = tuple(decisions)
     raise error
-
-

@@ -1,8 +1,8 @@
 """Tracing: the flat module that is traced, and what the tracer could not see.
 
-A trace records what one call did. Where the module turned a tensor into a Python value (a branch, a
-loop count, `.item()`), the trace holds that call's answer for good. `diagnose` finds each such place,
-with its line, the modules on the stack, and whether the value came from data or only from sizes.
+A trace records what one call did. Where the module turned a tensor into a Python value (a branch,
+a loop count, `.item()`), the trace holds that call's answer for good. `diagnose` finds each such
+place, with its line, the modules on the stack, and whether the value came from data or only from sizes.
 """
 
 from __future__ import annotations
@@ -95,7 +95,9 @@ def _flat_method(method: Method, dtype: torch.dtype | None) -> Callable[..., Any
         values = flatten(method.returns, call(*args, **kwargs))
         missing = [spec.name for spec in method.outputs if values.get(spec.name) is None]
         if missing:
-            raise RuntimeError(f"the output {missing[0]} is None here, and a trace cannot hold that")
+            raise RuntimeError(
+                f"the output {missing[0]} is None here, and a trace cannot hold that"
+            )
         outputs = [to_tensor(spec, values[spec.name]) for spec in method.outputs]
         if dtype is not None:
             outputs = [
@@ -115,9 +117,7 @@ def _flat_method(method: Method, dtype: torch.dtype | None) -> Callable[..., Any
     return body
 
 
-def call_arguments(
-    method: Method, values: Mapping[str, Any]
-) -> tuple[list[Any], dict[str, Any]]:
+def call_arguments(method: Method, values: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
     """The positional and keyword arguments of one call, from flat values by input name."""
     args = [unflatten(tree, values) for tree in method.args]
     kwargs = {name: unflatten(tree, values) for name, tree in method.kwargs}
@@ -161,11 +161,13 @@ def trace(
         warnings.simplefilter("always")
         ignore_deprecation()
         # check_trace only repeats the traced call; the goldens vary shapes and values.
-        traced = torch.jit.trace_module(holder, inputs, check_trace=False)
+        traced = torch.jit.trace_module(  # type: ignore[no-untyped-call]
+            holder, inputs, check_trace=False
+        )
     notes = [
         f"{_first_sentence(str(one.message))} at {Location(one.filename, one.lineno)}"
         for one in caught
-        if issubclass(one.category, torch.jit.TracerWarning)
+        if issubclass(one.category, torch.jit._trace.TracerWarning)
     ]
     return traced, list(dict.fromkeys(notes))
 
@@ -194,7 +196,9 @@ def diagnose(
         warnings.simplefilter("ignore")
         try:
             with watcher:
-                torch.jit.trace_module(holder, inputs, check_trace=False)
+                torch.jit.trace_module(  # type: ignore[no-untyped-call]
+                    holder, inputs, check_trace=False
+                )
         except Exception:  # the caller has seen the same error from `trace`
             pass
     order = {"data": 0, "shape": 1, "constant": 2}
@@ -258,7 +262,7 @@ def _tracing() -> bool:
 def provenance(tensor: Tensor) -> Depends:
     """What a traced tensor's value was computed from, by walking the trace so far."""
     try:
-        value = torch._C._get_value_trace(tensor)
+        value = torch._C._get_value_trace(tensor)  # type: ignore[attr-defined]
     except RuntimeError:
         return "data"  # not known: the careful answer
     seen: set[str] = set()
@@ -279,4 +283,3 @@ def provenance(tensor: Tensor) -> Depends:
                 seen.add(one.debugName())
                 stack.append(one)
     return result
-

@@ -1,0 +1,292 @@
+"""
+The native core of isthmus.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import os
+import typing
+
+import typing_extensions
+
+__all__: list[str] = [
+    "ArchiveScan",
+    "EngineInfo",
+    "Finding",
+    "LoadReport",
+    "Machine",
+    "Model",
+    "OutputParity",
+    "Session",
+    "Sniffed",
+    "Tensor",
+    "WarmupReport",
+    "build_info",
+    "compare",
+    "engine_info",
+    "engine_names",
+    "scan_torchscript",
+    "sniff",
+    "this_machine",
+]
+
+class Tensor:
+    """
+    An array of the native library; speaks DLPack both ways.
+    """
+    def __dlpack__(self, **kwargs: typing.Any) -> typing_extensions.CapsuleType: ...
+    def __dlpack_device__(self) -> tuple[int, int]: ...
+    def __init__(self, array: typing.Any) -> None:
+        """
+        Shares the memory of any array.
+        """
+    def __repr__(self) -> str: ...
+    @property
+    def device(self) -> str: ...
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+class Sniffed:
+    """
+    What a file is, told from its content.
+    """
+    @property
+    def advice(self) -> str: ...
+    @property
+    def kind(self) -> str: ...
+
+class Finding:
+    """
+    One thing a scan found, and where.
+    """
+    def __repr__(self) -> str: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def refused(self) -> bool: ...
+    @property
+    def what(self) -> str: ...
+    @property
+    def where(self) -> str: ...
+
+class ArchiveScan:
+    """
+    What a TorchScript archive holds, read as text.
+    """
+    def describe(self) -> str: ...
+    @property
+    def code(self) -> dict[str, str]: ...
+    @property
+    def file_format_version(self) -> int: ...
+    @property
+    def findings(self) -> list[Finding]: ...
+    @property
+    def format(self) -> str: ...
+    @property
+    def operators(self) -> dict[str, int]: ...
+    @property
+    def refused(self) -> bool: ...
+    @property
+    def unknown_namespaces(self) -> set[str]: ...
+
+class WarmupReport:
+    """
+    How the warm-up of one shape went.
+    """
+    @property
+    def calls(self) -> int: ...
+    @property
+    def first_ms(self) -> float: ...
+    @property
+    def golden(self) -> str: ...
+    @property
+    def steady(self) -> bool: ...
+    @property
+    def steady_ms(self) -> float: ...
+
+class LoadReport:
+    """
+    Where the time of a load went; milliseconds.
+    """
+    @property
+    def artifact(self) -> str: ...
+    @property
+    def device(self) -> str: ...
+    @property
+    def engine(self) -> str: ...
+    @property
+    def load_ms(self) -> float: ...
+    @property
+    def notes(self) -> list[str]: ...
+    @property
+    def read_ms(self) -> float: ...
+    @property
+    def runtime(self) -> str: ...
+    @property
+    def total_ms(self) -> float: ...
+    @property
+    def warmup(self) -> list[WarmupReport]: ...
+    @property
+    def warmup_ms(self) -> float: ...
+
+class Session:
+    """
+    A caller's own state.
+    """
+    def _call(
+        self, arg0: typing.Any, arg1: str, arg2: tuple[typing.Any, ...], arg3: dict[str, typing.Any]
+    ) -> typing.Any: ...
+
+class Model:
+    """
+    A loaded model; see isthmus.runtime.Model.
+    """
+    def __call__(self, *args: typing.Any, **kwargs: typing.Any) -> typing.Any: ...
+    def __init__(
+        self,
+        path: os.PathLike[str] | str | bytes,
+        *,
+        engine: str,
+        device: str,
+        threads: typing.SupportsInt | typing.SupportsIndex,
+        warmup: bool,
+        trust: str,
+        op_libraries: collections.abc.Sequence[os.PathLike[str] | str | bytes],
+        optimize: str,
+        artifact: str,
+        engine_options: collections.abc.Mapping[str, str],
+    ) -> None: ...
+    def _call(
+        self, arg0: str, arg1: tuple[typing.Any, ...], arg2: dict[str, typing.Any]
+    ) -> typing.Any: ...
+    def _session(self) -> Session: ...
+    @property
+    def device(self) -> str: ...
+    @property
+    def load_report(self) -> LoadReport: ...
+    @property
+    def methods(self) -> list[str]: ...
+    @property
+    def stateful(self) -> bool: ...
+
+class OutputParity:
+    """
+    One output against its reference.
+    """
+    def __bool__(self) -> bool: ...
+    @property
+    def argmax_agreement(self) -> float: ...
+    @property
+    def cosine(self) -> float: ...
+    @property
+    def elements(self) -> int: ...
+    @property
+    def inf_mismatches(self) -> int: ...
+    @property
+    def infs(self) -> int: ...
+    @property
+    def max_abs(self) -> float: ...
+    @property
+    def max_rel(self) -> float: ...
+    @property
+    def nan_mismatches(self) -> int: ...
+    @property
+    def nans(self) -> int: ...
+    @property
+    def noise_units(self) -> float: ...
+    @property
+    def output(self) -> str: ...
+    @property
+    def passed(self) -> bool: ...
+    @property
+    def passing_atol(self) -> float: ...
+    @property
+    def reason(self) -> str: ...
+
+class EngineInfo:
+    """
+    What an engine says of itself.
+    """
+    @property
+    def details(self) -> list[str]: ...
+    @property
+    def devices(self) -> list[str]: ...
+    @property
+    def formats(self) -> list[str]: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def runtime(self) -> str: ...
+    @property
+    def runtime_path(self) -> str: ...
+    @property
+    def unavailable(self) -> str: ...
+
+class Machine:
+    """
+    The machine this process runs on.
+    """
+    @property
+    def cores(self) -> int: ...
+    @property
+    def cpu(self) -> str: ...
+    @property
+    def gpu_driver(self) -> str: ...
+    @property
+    def gpus(self) -> list[str]: ...
+    @property
+    def isa(self) -> list[str]: ...
+    @property
+    def openmp(self) -> list[str]: ...
+    @property
+    def system(self) -> str: ...
+
+def build_info() -> str:
+    """
+    How libisthmus was built.
+    """
+
+def compare(
+    output: str,
+    reference: typing.Any,
+    actual: typing.Any,
+    *,
+    atol: typing.SupportsFloat | typing.SupportsIndex,
+    rtol: typing.SupportsFloat | typing.SupportsIndex,
+    noise: typing.SupportsFloat | typing.SupportsIndex | None = None,
+) -> OutputParity:
+    """
+    Compares one output with its reference, as `isthmus-run verify` does.
+    """
+
+def engine_info(name: str) -> EngineInfo:
+    """
+    Opens an engine's runtime and tells about it.
+    """
+
+def engine_names() -> list[str]:
+    """
+    Names of the engines installed.
+    """
+
+def scan_torchscript(
+    archive: bytes, allowed_namespaces: collections.abc.Set[str] = set()
+) -> ArchiveScan:
+    """
+    Scans the bytes of a TorchScript archive without executing anything.
+    """
+
+def sniff(path: os.PathLike[str] | str | bytes) -> Sniffed:
+    """
+    Tells what a file or folder is; executes nothing.
+    """
+
+def this_machine() -> Machine:
+    """
+    Describes the machine.
+    """
+
+__version__: str = "0.1.0"
