@@ -6,6 +6,7 @@ are timed in test_timing_parity.py.
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import random
@@ -33,6 +34,7 @@ from isthmus.statistics import (
 )
 from isthmus.testing import assert_not_slower
 
+BENCH = importlib.import_module("isthmus.bench")  # the name isthmus.bench is the function
 FAKE_WORKER = Path(__file__).with_name("fake_worker.py")
 Bench = Callable[..., BenchReport]
 
@@ -178,10 +180,8 @@ def test_a_worker_that_fails_loses_its_row_only(fake_bench: Bench, fail: str, re
 
 
 def test_absent_rows_say_why(fake_bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    import isthmus.bench
-
     absent = {"cpu": "", "cuda": "no CUDA device on this machine"}
-    monkeypatch.setattr(isthmus.bench, "devices_present", lambda: absent)
+    monkeypatch.setattr(BENCH, "devices_present", lambda: absent)
     report = fake_bench(forms=None, devices=None, rounds=2)
     assert [row.label for row in report.rows] == [
         f"{form} {device} in {language}"
@@ -201,9 +201,7 @@ def test_absent_rows_say_why(fake_bench: Bench, monkeypatch: pytest.MonkeyPatch)
 def test_a_device_without_an_artifact_says_so(
     fake_bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import isthmus.bench
-
-    monkeypatch.setattr(isthmus.bench, "devices_present", lambda: {"cpu": "", "cuda": ""})
+    monkeypatch.setattr(BENCH, "devices_present", lambda: {"cpu": "", "cuda": ""})
     report = fake_bench(devices=["cuda"], rounds=2)
     assert report.rows[0].unavailable == "the bundle has no TorchScript artifact for cuda"
     assert not report

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cstddef>
+#include <cstring>
 #include <exception>
 #include <string>
 #include <utility>
@@ -13,12 +14,20 @@ namespace {
 constexpr int kRuns = 2;
 constexpr std::size_t kMinCalls = 4;
 
-Inputs on_device(const Model& model, const Inputs& inputs) {
-  if (model.device().is_cpu()) return inputs;
-  Inputs moved;
-  for (const auto& [name, tensor] : inputs)
-    moved.add(name, tensor.defined() ? model.transfer(tensor, model.device()) : tensor);
-  return moved;
+/// Copies, on the model's device: a model may write its inputs, and the goldens are used again.
+Inputs copies(const Model& model, const Inputs& inputs) {
+  Inputs result;
+  for (const auto& [name, tensor] : inputs) {
+    if (!tensor.defined() || !model.device().is_cpu()) {
+      result.add(name, tensor.defined() ? model.transfer(tensor, model.device()) : tensor);
+      continue;
+    }
+    const Tensor plain = tensor.contiguous();
+    Tensor copy = Tensor::empty(plain.dtype(), plain.shape());
+    if (plain.nbytes() != 0) std::memcpy(copy.data(), plain.data(), plain.nbytes());
+    result.add(name, std::move(copy));
+  }
+  return result;
 }
 
 Tensor on_cpu(const Model& model, const Tensor* output) {
@@ -46,7 +55,7 @@ class GoldenRun {
       Session session = model_.session();
       for (std::size_t i = 0; i < calls_.size(); ++i) {
         const GoldenCall& call = calls_[i];
-        const Outputs outputs = session.call(call.method, on_device(model_, call.inputs));
+        const Outputs outputs = session.call(call.method, copies(model_, call.inputs));
         for (const ValueSpec& spec : model_.signature(call.method).outputs)
           merge(golden, judge(spec.name, call, outputs, i));
       }

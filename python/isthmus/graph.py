@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from isthmus.errors import BundleError, InvalidInput
 from isthmus.manifest import Hazard, Manifest
@@ -213,7 +213,8 @@ def _submodule(
 ) -> tuple[str, dict[str, str]]:
     target = module
     if path:
-        names = [name for name, _ in module.named_modules() if name]
+        parts = dict(module.named_modules())
+        names = [name for name in parts if name]
         if path not in names:
             import difflib
 
@@ -221,7 +222,7 @@ def _submodule(
             raise InvalidInput(
                 f'there is no submodule "{path}"; near it are: {", ".join(near) or "none"}'
             )
-        target = module.get_submodule(path)  # type: ignore[assignment]
+        target = cast("torch.jit.ScriptModule", parts[path])
     methods = target._c._method_names()
     if path:
         code = {f"{path}.{name}": str(target._c._get_method(name).code) for name in methods}

@@ -6,7 +6,6 @@ tensors, so that verify and bench treat them alike. Each is meant for a process 
 
 from __future__ import annotations
 
-import copy
 import io
 import time
 import warnings
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from isthmus.errors import ExecutionError, InvalidInput
 from isthmus.manifest import Artifact, Manifest, Method, Tree
 from isthmus.model_source import resolve_model
+from isthmus.noise import deep_copy
 
 if TYPE_CHECKING:
     import torch
@@ -136,14 +136,14 @@ class EagerRunner:
         self._manifest = manifest
         self._device = torch.device(device)
         # A copy: moving and running the caller's own module would change it.
-        self._origin = copy.deepcopy(module).to(self._device).eval()
+        self._origin = deep_copy(module).to(self._device).eval()
         self._module = self._origin
         self.reset()
 
     def reset(self) -> None:
         """State as it was handed in."""
         if self._manifest.stateful:
-            self._module = copy.deepcopy(self._origin)
+            self._module = deep_copy(self._origin)
 
     def bind(self, method: str, inputs: Values) -> Callable[[], object]:
         """See `Runner.bind`."""

@@ -1,0 +1,263 @@
+"""Every way of exporting: what each case needs, why it was chosen, and what is refused."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from models import CASES, REFUSED, Case, Refusal, SumBranch, Uncompilable, case
+from torch import Tensor, nn
+
+import isthmus
+from isthmus import native
+from isthmus.bundle import Bundle
+from isthmus.errors import BundleError, ExportError, InvalidInput
+from isthmus.export.check import load_bytes
+from isthmus.runners import RunnerSpec, make_runner
+
+
+def export(one: Case, path: Path, **options: Any) -> Bundle:
+    args, kwargs = one.inputs()
+    return isthmus.export(one.module(), args, kwargs, path=path, **one.options(), **options)
+
+
+def reasons(bundle: Bundle) -> str:
+    return "\n".join(f"{d.strategy} {d.reason} {d.where}" for d in bundle.manifest.artifacts[0].decisions)
+
+
+@pytest.mark.parametrize("one", CASES, ids=lambda one: one.name)
+def test_auto_chooses_and_cpp_equals_torch_jit_bit_by_bit(one: Case, tmp_path: Path) -> None:
+    bundle = export(one, tmp_path / "b")
+    artifact = bundle.manifest.artifacts[0]
+    assert artifact.strategy == one.strategy, reasons(bundle)
+    assert artifact.decisions[-1].accepted
+    assert bundle.manifest.stateful == one.stateful
+    proof = subprocess.run(
+        [native.binary(), "verify", bundle.path], capture_output=True, text=True, timeout=120
+    )
+    assert proof.returncode == 0, proof.stdout + proof.stderr
+
+    jit, _ = make_runner(RunnerSpec("torch.jit", "cpu", artifact=artifact.name), bundle)
+    cpp, _ = make_runner(
+        RunnerSpec("isthmus", "cpu", artifact=artifact.name, warmup=False, optimize="none"), bundle
+    )
+    for golden in bundle.goldens():
+        jit.reset()
+        cpp.reset()
+        for step in golden.steps:
+            python = jit.run(step.method, step.inputs)
+            native_outputs = cpp.run(step.method, step.inputs)
+            assert python.keys() == native_outputs.keys()
+            for name, value in python.items():
+                assert torch.equal(value, native_outputs[name]), (golden.name, name)
+
+
+@pytest.mark.parametrize("one", REFUSED, ids=lambda one: one.name)
+def test_what_must_not_be_exported_is_refused_by_name(one: Refusal, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    args, kwargs = one.example()
+    with pytest.raises(isthmus.Error) as caught:
+        isthmus.export(one.make().eval(), args, kwargs, path=tmp_path / "b")
+    for word in one.words:
+        assert word in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_branch_is_refused_by_trace_with_its_line(tmp_path: Path) -> None:
+    one = case("sum_branch")
+    with pytest.raises(ExportError, match=r"models\.py:\d+") as caught:
+        export(one, tmp_path / "b", strategy="trace")
+    assert [d.accepted for d in caught.value.decisions] == [False]
+    assert not list(tmp_path.iterdir())
+    bundle = export(one, tmp_path / "b")
+    assert "trace" in reasons(bundle)
+    model = isthmus.load(bundle.path)
+    module = one.module()
+    for sign in (1.0, -1.0):
+        x = torch.full((3, 4), sign)
+        assert torch.equal(model(x), module(x))
+
+
+def test_the_uncompilable_is_refused_by_script(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="cannot be scripted"):
+        export(case("uncompilable"), tmp_path / "b", strategy="script")
+
+
+def test_mixed_by_hand_and_by_search_name_the_same_part(tmp_path: Path) -> None:
+    one = case("uncompilable")
+    by_hand = export(one, tmp_path / "hand", script=["loop"])
+    by_search = export(one, tmp_path / "search", strategy="mixed")
+    for bundle in (by_hand, by_search):
+        assert bundle.manifest.artifacts[0].strategy == "mixed"
+        assert "scripted loop" in reasons(bundle)
+
+
+def test_traced_parts_inside_a_scripted_whole(tmp_path: Path) -> None:
+    one = case("sum_branch")
+    bundle = isthmus.export(
+        one.module(),
+        (torch.ones(2, 4),),  # takes the branch through "up"
+        path=tmp_path / "b",
+        strategy="mixed",
+        trace=["up"],
+        **one.options(),
+    )
+    artifact = bundle.manifest.artifacts[0]
+    assert (artifact.strategy, artifact.convention) == ("mixed", "structured")
+    assert "traced up" in reasons(bundle)
+
+
+def loop(x: Tensor) -> Tensor:
+    total = torch.zeros_like(x[0])
+    for at in range(x.size(0)):
+        total = total * 0.5 + x[at]
+    return total
+
+
+class CallsFunction(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return loop(x * 2) + {"one": 1}["one"]
+
+
+def test_a_function_is_scripted_and_put_back(tmp_path: Path) -> None:
+    before = loop
+    bundle = isthmus.export(
+        CallsFunction(),
+        (torch.randn(3, 4),),
+        path=tmp_path / "b",
+        dynamic={"x": {0: "length"}},
+        dims={"length": (1, 16)},
+        script=[loop],
+    )
+    assert loop is before
+    x = torch.randn(7, 4)
+    torch.testing.assert_close(isthmus.load(bundle.path)(x), CallsFunction()(x))
+
+
+def test_unknown_parts_and_options_are_refused_before_any_work(tmp_path: Path) -> None:
+    x = (torch.randn(2, 4),)
+    with pytest.raises(InvalidInput, match="lop"):
+        isthmus.export(Uncompilable(), x, path=tmp_path / "b", script=["lop"])
+    for options, word in (
+        ({"strategy": "magic"}, "magic"),
+        ({"precision": "fp8"}, "fp8"),
+        ({"formats": ["onnx9"]}, "onnx9"),
+        ({"device": "tpu"}, "tpu"),
+        ({"script": ["up"], "strategy": "trace"}, "mixed"),
+        ({"op_libraries": ["/nowhere.so"]}, "nowhere"),
+    ):
+        with pytest.raises(InvalidInput, match=word):
+            isthmus.export(SumBranch(), x, path=tmp_path / "b", **options)  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
+
+
+def test_literals_are_flagged_with_their_line(tmp_path: Path) -> None:
+    artifact = export(case("literals"), tmp_path / "b").manifest.artifacts[0]
+    kinds = {hazard.kind: hazard for hazard in artifact.hazards}
+    assert "models.py:" in kinds["device_literal"].where
+    assert "models.py:" in kinds["dtype_literal"].where
+    assert artifact.devices == ("cpu", "cuda")
+
+
+def test_a_device_literal_in_scripted_code_pins_the_artifact(tmp_path: Path) -> None:
+    artifact = export(case("literals"), tmp_path / "b", strategy="script").manifest.artifacts[0]
+    assert artifact.devices == ("cpu",)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_reduced_precision_keeps_the_signature(precision: str, tmp_path: Path) -> None:
+    one = case("bert")
+    bundle = export(one, tmp_path / "b", precision=precision)
+    artifact = bundle.manifest.artifacts[0]
+    assert artifact.precision == precision
+    loaded = load_bytes(bundle.read(artifact.files[0]), "cpu")
+    assert {p.dtype for p in loaded.parameters() if p.is_floating_point()} == {
+        {"fp16": torch.float16, "bf16": torch.bfloat16}[precision]
+    }
+    proof = subprocess.run([native.binary(), "verify", bundle.path], capture_output=True, timeout=120)
+    assert proof.returncode == 0, proof.stdout
+    args, kwargs = one.inputs()
+    assert isthmus.load(bundle.path)(*args, **kwargs)["last_hidden_state"].dtype == torch.float32
+
+
+def test_the_module_is_left_as_it_came(tmp_path: Path) -> None:
+    one = case("streaming")
+    module = one.module()
+    module.train()
+    module.h.fill_(0.25)
+    args, kwargs = one.inputs()
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    grad = torch.is_grad_enabled()
+    isthmus.export(module, args, kwargs, path=tmp_path / "b", **one.options())
+    assert module.training and torch.is_grad_enabled() == grad
+    for name, value in module.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_sessions_have_their_own_state_and_reset_by_name(tmp_path: Path) -> None:
+    one = case("streaming")
+    model = isthmus.load(export(one, tmp_path / "b").path)
+    first, second = model.session(), model.session()
+    x = torch.ones(1, 4)
+    once = first(x)
+    twice = first(x)
+    assert not torch.equal(once, twice)
+    assert torch.equal(second(x), once)
+    first.call("reset")
+    assert torch.equal(first(x), once)
+
+
+def test_an_existing_folder_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "precious.txt").write_text("mine")
+    with pytest.raises(BundleError, match="b"):
+        export(case("dict_output"), tmp_path / "b", overwrite=True)
+    assert (tmp_path / "b" / "precious.txt").read_text() == "mine"
+
+
+OPERATOR = """
+#include <torch/library.h>
+#include <ATen/ATen.h>
+static at::Tensor twice(const at::Tensor& x) { return x * 2; }
+TORCH_LIBRARY(isthmus_test, m) { m.def("twice(Tensor x) -> Tensor"); m.impl("twice", c10::DispatchKey::CompositeExplicitAutograd, TORCH_FN(twice)); }
+"""
+
+EXPORT = """
+import sys, torch, isthmus
+torch.ops.load_library(sys.argv[1])
+class Twice(torch.nn.Module):
+    def forward(self, x):
+        return torch.ops.isthmus_test.twice(x) + 1
+b = isthmus.export(Twice(), (torch.randn(2, 4),), path=sys.argv[2], op_libraries=[sys.argv[1]])
+print(b.manifest.artifacts[0].op_libraries)
+"""
+
+
+@pytest.mark.slow
+def test_a_custom_operator_needs_its_library_and_runs_with_it(tmp_path: Path) -> None:
+    root = Path(torch.__file__).parent
+    source, library = tmp_path / "op.cpp", tmp_path / "libisthmus_test_op.so"
+    source.write_text(OPERATOR)
+    abi = int(torch._C._GLIBCXX_USE_CXX11_ABI)
+    subprocess.run(
+        ["g++", "-std=c++20", "-O0", "-shared", "-fPIC", f"-D_GLIBCXX_USE_CXX11_ABI={abi}",
+         f"-I{root}/include", f"-I{root}/include/torch/csrc/api/include", str(source), "-o",
+         str(library), f"-L{root}/lib", "-ltorch", "-ltorch_cpu", "-lc10"],
+        check=True,
+    )  # fmt: skip
+    bundle = tmp_path / "b"
+    made = subprocess.run(
+        [sys.executable, "-c", EXPORT, library, bundle], capture_output=True, text=True
+    )
+    assert made.returncode == 0, made.stderr
+    assert "libisthmus_test_op.so" in made.stdout
+    run = [native.binary(), "verify", bundle]
+    without = subprocess.run(run, capture_output=True, text=True)
+    assert without.returncode in (3, 4), without.stderr
+    assert "isthmus_test" in without.stderr and "libisthmus_test_op.so" in without.stderr
+    with_it = subprocess.run([*run, "--op-library", library], capture_output=True, text=True)
+    assert with_it.returncode == 0, with_it.stdout + with_it.stderr
