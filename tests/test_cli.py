@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from models import ScriptedLoop, SumBranch, tiny_bert
 from safetensors.torch import save_file
 from torch import nn
 
 import isthmus
 from isthmus.errors import BundleError, InvalidInput
 from isthmus.model_source import load_model, parse_axes, parse_dims
+from models import ScriptedLoop, SumBranch, tiny_bert
 
 TESTS = Path(__file__).parent
 
@@ -169,9 +169,7 @@ def test_adopt_refuses_other_files_and_other_inputs(branch_file: Path, tmp_path:
     assert not (tmp_path / "b").exists()
 
 
-def test_inspect_tells_operators_signature_and_code(
-    branch_file: Path, tmp_path: Path
-) -> None:
+def test_inspect_tells_operators_signature_and_code(branch_file: Path, tmp_path: Path) -> None:
     found = isthmus.inspect(branch_file)
     assert [value.name for value in found.inputs["forward"]] == ["input"]
     assert "aten::sum" in {use.name for use in found.operators}

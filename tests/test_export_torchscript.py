@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from models import CASES, REFUSED, Case, Refusal, SumBranch, Uncompilable, case
 from torch import Tensor, nn
 
 import isthmus
@@ -18,6 +17,7 @@ from isthmus.bundle import Bundle
 from isthmus.errors import BundleError, ExportError, InvalidInput
 from isthmus.export.check import load_bytes
 from isthmus.runners import RunnerSpec, make_runner
+from models import CASES, REFUSED, Case, Refusal, SumBranch, Uncompilable, case
 
 
 def export(one: Case, path: Path, **options: Any) -> Bundle:
@@ -26,7 +26,9 @@ def export(one: Case, path: Path, **options: Any) -> Bundle:
 
 
 def reasons(bundle: Bundle) -> str:
-    return "\n".join(f"{d.strategy} {d.reason} {d.where}" for d in bundle.manifest.artifacts[0].decisions)
+    return "\n".join(
+        f"{d.strategy} {d.reason} {d.where}" for d in bundle.manifest.artifacts[0].decisions
+    )
 
 
 @pytest.mark.parametrize("one", CASES, ids=lambda one: one.name)
@@ -178,7 +180,9 @@ def test_reduced_precision_keeps_the_signature(precision: str, tmp_path: Path) -
     assert {p.dtype for p in loaded.parameters() if p.is_floating_point()} == {
         {"fp16": torch.float16, "bf16": torch.bfloat16}[precision]
     }
-    proof = subprocess.run([native.binary(), "verify", bundle.path], capture_output=True, timeout=120)
+    proof = subprocess.run(
+        [native.binary(), "verify", bundle.path], capture_output=True, timeout=120
+    )
     assert proof.returncode == 0, proof.stdout
     args, kwargs = one.inputs()
     assert isthmus.load(bundle.path)(*args, **kwargs)["last_hidden_state"].dtype == torch.float32
@@ -223,7 +227,10 @@ OPERATOR = """
 #include <torch/library.h>
 #include <ATen/ATen.h>
 static at::Tensor twice(const at::Tensor& x) { return x * 2; }
-TORCH_LIBRARY(isthmus_test, m) { m.def("twice(Tensor x) -> Tensor"); m.impl("twice", c10::DispatchKey::CompositeExplicitAutograd, TORCH_FN(twice)); }
+TORCH_LIBRARY(isthmus_test, m) {
+  m.def("twice(Tensor x) -> Tensor");
+  m.impl("twice", c10::DispatchKey::CompositeExplicitAutograd, TORCH_FN(twice));
+}
 """
 
 EXPORT = """

@@ -1,4 +1,6 @@
 // The same with LibTorch tensors in and out: app_torch BUNDLE 101 2040 2001 3958 102
+#include <ATen/ATen.h>
+
 #include <cstdint>
 #include <cstdlib>
 #include <iostream>

@@ -142,6 +142,8 @@ class Model(_core.Model):
         return unflatten(self._methods[method].returns, values)
 
     def __repr__(self) -> str:
+        if not hasattr(self, "_methods"):  # tracebacks show objects whose loading failed
+            return "<isthmus.Model, not loaded>"
         report = self.load_report
         return (
             f"<isthmus.Model {self._manifest.name!r}: {report.artifact} on {report.device}, "

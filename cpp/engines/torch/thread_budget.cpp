@@ -43,8 +43,7 @@ void join_thread_budget() {
   joined = current;
 }
 
-CallGate::Pass::Pass(CallGate& gate)
-    : gate_(gate.limit_ == 0 || inside_gate ? nullptr : &gate) {
+CallGate::Pass::Pass(CallGate& gate) : gate_(gate.limit_ == 0 || inside_gate ? nullptr : &gate) {
   if (gate_ == nullptr) return;
   std::unique_lock lock(gate_->mutex_);
   gate_->free_.wait(lock, [this] { return gate_->running_ < gate_->limit_; });

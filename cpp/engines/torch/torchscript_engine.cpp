@@ -138,8 +138,7 @@ class TorchScriptExecutable final : public Executable {
   static std::vector<Tensor> owned(std::span<const Tensor> inputs) {
     std::vector<Tensor> result(inputs.begin(), inputs.end());
     for (Tensor& input : result)
-      if (input.defined() && input.owner() == nullptr && input.numel() != 0)
-        input = copy_of(input);
+      if (input.defined() && input.owner() == nullptr && input.numel() != 0) input = copy_of(input);
     return result;
   }
 

@@ -12,8 +12,8 @@ namespace isthmus {
 
 /// Reads named tensors from a .safetensors or .npz file, told by content.
 /// @throws InvalidInput naming the file and what is wrong with it. Never reads past the end;
-/// never allocates more than the file's own size, or for a compressed .npz than deflate can pack into
-/// it. Order: as the data lie in the file.
+/// never allocates more than the file's own size, or for a compressed .npz than deflate can pack
+/// into it. Order: as the data lie in the file.
 ISTHMUS_API NamedTensors read_tensors(const std::filesystem::path& path);
 
 /// The same from bytes; `label` names them in errors.

@@ -60,7 +60,8 @@ class Verdict:
 def load_bytes(archive: bytes, device: str) -> torch.jit.ScriptModule:
     """Loads an archive as a consumer would."""
     loaded = torch.jit.load(  # type: ignore[no-untyped-call]
-        io.BytesIO(archive), map_location=device)
+        io.BytesIO(archive), map_location=device
+    )
     assert isinstance(loaded, torch.jit.ScriptModule)
     return loaded
 

@@ -2,7 +2,7 @@
 
 A trace records what one call did. Where the module turned a tensor into a Python value (a branch,
 a loop count, `.item()`), the trace holds that call's answer for good. `diagnose` finds each such
-place, with its line, the modules on the stack, and whether the value came from data or only from sizes.
+place, with its line, the modules on the stack, and whether it came from data or from sizes.
 """
 
 from __future__ import annotations
