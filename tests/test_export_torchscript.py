@@ -43,9 +43,12 @@ def test_auto_chooses_and_cpp_equals_torch_jit_bit_by_bit(one: Case, tmp_path: P
     )
     assert proof.returncode == 0, proof.stdout + proof.stderr
 
-    jit, _ = make_runner(RunnerSpec("torch.jit", "cpu", artifact=artifact.name), bundle)
+    jit, _ = make_runner(RunnerSpec("torch.jit", str(bundle.path), artifact=artifact.name), bundle)
     cpp, _ = make_runner(
-        RunnerSpec("isthmus", "cpu", artifact=artifact.name, warmup=False, optimize="none"), bundle
+        RunnerSpec(
+            "isthmus", str(bundle.path), artifact=artifact.name, warmup=False, optimize="none"
+        ),
+        bundle,
     )
     for golden in bundle.goldens():
         jit.reset()
