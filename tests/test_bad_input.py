@@ -524,17 +524,17 @@ BAD_BUNDLES: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
         edit(lambda m: first_artifact(m)["operators"].update({"nowhere::op": 1})),
         ("nowhere::op",),
     ),
-    "nothing": (lambda f: shutil.rmtree(f), ("no such",)),
+    "nothing": (lambda f: shutil.rmtree(f), ("nothing at", "isthmus export")),
     "empty folder": (foreign(Path.mkdir), ("manifest.json",)),
     "empty file": (foreign(Path.touch), ("empty",)),
-    "text file": (foreign(lambda f: f.write_text("hello")), ("not a bundle",)),
+    "text file": (foreign(lambda f: f.write_text("hello")), ("no bundle", "isthmus export")),
     "TorchScript file": (
         foreign(lambda f: torch.jit.save(torch.jit.script(nn.ReLU()), str(f))),
         ("TorchScript", "isthmus adopt"),
     ),
     "state dict": (
         foreign(lambda f: torch.save(nn.Linear(2, 2).state_dict(), f)),
-        ("state dict", "isthmus.export"),
+        ("state dict", "isthmus export"),
     ),
     "old state dict": (
         foreign(
@@ -542,7 +542,7 @@ BAD_BUNDLES: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
                 nn.Linear(2, 2).state_dict(), f, _use_new_zipfile_serialization=False
             )
         ),
-        ("isthmus.export",),
+        ("old format", "isthmus export"),
     ),
     "exported program": (
         foreign(
@@ -553,7 +553,7 @@ BAD_BUNDLES: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
                 f.with_suffix(".pt2").rename(f),
             )
         ),
-        ("exported program",),
+        ("torch.export.save", "isthmus export"),
     ),
 }
 

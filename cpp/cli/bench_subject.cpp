@@ -61,12 +61,12 @@ void BenchSubject::choose(const BenchInputs& inputs) {
 }
 
 void BenchSubject::call() {
-  const Clock::time_point start = Clock::now();
   answer_ = session_.call(method_, inputs_);
   model_.synchronize();
-  if (slow_down_.count() > 0)
-    while (Clock::now() - start < slow_down_) {
-    }
+  if (slow_down_.count() == 0) return;
+  const Clock::time_point end = Clock::now() + slow_down_;
+  while (Clock::now() < end) {
+  }
 }
 
 void BenchSubject::between() {
