@@ -158,6 +158,53 @@ def test_a_torchscript_file_is_adopted_and_keeps_its_branch(
     assert isthmus.verify(tmp_path / "b", devices=["cpu"])
 
 
+def test_an_adopted_file_may_have_scalars_state_and_methods(tmp_path: Path) -> None:
+    class Counter(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("total", torch.zeros(2))
+
+        def forward(self, x: torch.Tensor, times: int, add: bool) -> torch.Tensor:
+            if add:
+                for _ in range(times):
+                    self.total = self.total + x
+            return self.total
+
+        @torch.jit.export
+        def reset(self) -> None:
+            self.total = torch.zeros(2)
+
+        @torch.jit.export
+        def scaled(self, factor: float) -> torch.Tensor:
+            return self.total * factor
+
+    file = tmp_path / "counter.pt"
+    torch.jit.save(torch.jit.script(Counter()), file)
+    np.savez(tmp_path / "x.npz", x=np.ones(2, np.float32), times=np.int64(3), add=np.bool_(True))
+    np.savez(tmp_path / "factor.npz", factor=np.float64(0.5))
+    made = isthmus_command(
+        "adopt", file, "--inputs", "x.npz", "-o", "b", "--method", "reset",
+        "--method", "scaled=factor.npz", cwd=tmp_path,
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    model = isthmus.load(tmp_path / "b")
+    assert [value.kind for value in model.signature().inputs] == ["tensor", "int", "bool"]
+    one, other = model.session(), model.session()
+    x = torch.ones(2)
+    assert one(x, 3, True).tolist() == [3, 3]
+    assert one(x, 2, True).tolist() == [5, 5]
+    assert one(x, 2, False).tolist() == [5, 5]
+    assert other(x, times=1, add=True).tolist() == [1, 1]
+    assert one.call("scaled", 0.5).tolist() == [2.5, 2.5]
+    one.call("reset")
+    assert one(x, 1, True).tolist() == [1, 1]
+    assert isthmus.verify(tmp_path / "b", devices=["cpu"])
+    wrong = isthmus_command(
+        "adopt", file, "--inputs", "x.npz", "-o", "c", "--method", "rest", cwd=tmp_path
+    )
+    assert wrong.returncode == 2 and '"rest"' in wrong.stderr and "reset" in wrong.stderr
+
+
 def test_adopt_refuses_other_files_and_other_inputs(branch_file: Path, tmp_path: Path) -> None:
     state = tmp_path / "weights.pt"
     torch.save(nn.Linear(2, 2).state_dict(), state)

@@ -23,7 +23,7 @@ def adopt(
     output: str | Path,
     dynamic: DynamicSpec | None = None,
     dims: DimsSpec | None = None,
-    methods: Mapping[str, tuple[Sequence[Any], Mapping[str, Any]]] | None = None,
+    methods: Mapping[str, Mapping[str, Any] | str | Path] | None = None,
     trust: str = "graph",
     op_libraries: Sequence[str | Path] = (),
     name: str = "",
@@ -43,7 +43,8 @@ def adopt(
         output: The bundle's folder, to be made.
         dynamic: As for `isthmus.export`.
         dims: As for `isthmus.export`.
-        methods: As for `isthmus.export`.
+        methods: Further methods to call by name, each with its example inputs, as `inputs`:
+            `{"reset": {}}`.
         trust: "graph", or "native" for operators that are not on the allowlist.
         op_libraries: Libraries of custom operators to open first.
         name: Of the model; the file's name when empty.
@@ -62,7 +63,11 @@ def adopt(
     source = Path(path)
     say(f"Scanning {source.name}")
     module = load_scripted(source, trust=trust, op_libraries=op_libraries)
-    example = _arguments(module, _read(inputs))
+    example = _arguments(module, "forward", _read(inputs))
+    further = {
+        method: ((), _arguments(module, method, _read(values)))
+        for method, values in (methods or {}).items()
+    }
     return export(
         module,
         (),
@@ -70,7 +75,7 @@ def adopt(
         path=output,
         dynamic=dynamic,
         dims=dims,
-        methods=methods,
+        methods=further or None,
         op_libraries=op_libraries,
         name=name or source.stem,
         source={"kind": "torchscript", "file": source.name},
@@ -156,11 +161,14 @@ def _read(inputs: Mapping[str, Any] | str | Path) -> dict[str, Any]:
     raise InvalidInput(f"inputs: expected an .npz or .safetensors file, got {path.name}")
 
 
-def _arguments(module: torch.jit.ScriptModule, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Keyword arguments of `forward`: single values become numbers where the schema wants them."""
-    if not module._c._has_method("forward"):
-        raise InvalidInput("the module has no forward; isthmus.adopt() takes methods= for others")
-    arguments = module._c._get_method("forward").schema.arguments[1:]
+def _arguments(
+    module: torch.jit.ScriptModule, method: str, values: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Keyword arguments of a method: single values become numbers where the schema wants them."""
+    if not module._c._has_method(method):
+        has = ", ".join(sorted(module._c._method_names()))
+        raise InvalidInput(f'the module has no method "{method}"; it has {has or "none"}')
+    arguments = module._c._get_method(method).schema.arguments[1:]
     names = [one.name for one in arguments]
     unknown = [name for name in values if name not in names]
     missing = [one.name for one in arguments if not one.has_default_value()]
@@ -168,7 +176,8 @@ def _arguments(module: torch.jit.ScriptModule, values: Mapping[str, Any]) -> dic
     if unknown or missing:
         wrong = f"{unknown[0]} is unknown" if unknown else f"{missing[0]} is missing"
         raise InvalidInput(
-            f"inputs: {wrong}; forward takes {', '.join(f'{a.name}: {a.type}' for a in arguments)}"
+            f"inputs: {wrong}; {method} takes "
+            + (", ".join(f"{a.name}: {a.type}" for a in arguments) or "nothing")
         )
     made = {}
     for one in arguments:

@@ -57,7 +57,7 @@ def bench(
     Args:
         path: The bundle.
         model: Where the eager module comes from: "package.module:factory", or a Hugging Face id or
-            folder. None: where the manifest says.
+            folder. None: no eager row; what the bundle itself names is never imported.
         forms: Of `FORMS`; None: all.
         devices: "cpu", "cuda" or "cuda:N"; None: both kinds, with the reason where one is absent.
         languages: "Python", "C++".

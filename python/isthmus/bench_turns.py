@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from isthmus.bench_report import BenchRow
 from isthmus.errors import Error
 from isthmus.manifest import Artifact
+from isthmus.model_source import no_model
 from isthmus.processes import LineWorker, python_worker
 from isthmus.runners import RunnerSpec
 from isthmus.statistics import summarize
@@ -103,6 +104,8 @@ def _why_unavailable(plan: Plan, row: BenchRow, present: dict[str, str]) -> str:
     kind = row.device.partition(":")[0]
     if present[kind]:
         return present[kind]
+    if row.form == "Torch" and not plan.model:
+        return no_model(plan.bundle.manifest.source)
     if row.form != "Torch" and _artifact_for(plan, row.device) is None:
         return f"the bundle has no TorchScript artifact for {kind}"
     return ""

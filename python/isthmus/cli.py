@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -130,6 +130,10 @@ def adopt(
     file: Annotated[Path, typer.Argument(metavar="FILE.pt", help="A TorchScript file.")],
     output: Output,
     inputs: Annotated[Path, typer.Option(help="Example inputs by name: .npz or .safetensors.")],
+    method: Annotated[
+        list[str] | None,
+        typer.Option(help="A further method, with its example inputs if any: NAME or NAME=FILE."),
+    ] = None,
     dynamic: Dynamic = None,
     dim: Dim = None,
     trust: Trust = "graph",
@@ -143,10 +147,13 @@ def adopt(
         from isthmus.adopt import adopt as run
         from isthmus.model_source import parse_axes, parse_dims
 
+        named = (one.partition("=") for one in method or ())
+        methods: dict[str, Mapping[str, Any] | str] = {key: at or {} for key, _, at in named}
         bundle = run(
             file,
             inputs,
             output=output,
+            methods=methods,
             dynamic=parse_axes(dynamic or ()) or None,
             dims=parse_dims(dim or ()) or None,
             trust=trust,

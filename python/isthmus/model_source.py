@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from isthmus.hub import Loaded
 
-__all__ = ["load_model", "resolve_model"]
+__all__ = ["load_model", "no_model", "resolve_model"]
 
 _OPTIONS = ("dynamic", "dims", "methods", "constants")
 
@@ -51,21 +51,26 @@ def is_factory(reference: str) -> bool:
 def resolve_model(model: str, manifest: Manifest | None = None) -> torch.nn.Module:
     """The eager module from "package.module:factory", or from a Hugging Face id or folder.
 
-    An empty `model` stands for the manifest's own source.
+    The manifest gives task and attention, never the model itself.
 
     Raises:
-        InvalidInput: It cannot be found, or it is not a module.
+        InvalidInput: It is empty, it cannot be found, or it is not a module.
     """
     source = manifest.source if manifest is not None else {}
-    task, attention = source.get("task", ""), source.get("attention", "")
     if not model:
-        model = source.get("factory") or source.get("id", "")
-        if not model:
-            raise InvalidInput(
-                "the bundle does not say where its eager module comes from, expected a source in"
-                " the manifest; pass model='package.module:factory' or a Hugging Face folder"
-            )
-    return load_model(model, task, attention).module
+        raise InvalidInput(no_model(source))
+    return load_model(model, source.get("task", ""), source.get("attention", "")).module
+
+
+def no_model(source: Mapping[str, str]) -> str:
+    """Why there is no eager module, and what to pass.
+
+    What a bundle names is not imported or fetched on the bundle's word: only the caller may say so.
+    """
+    named = source.get("factory") or source.get("id", "")
+    if named:
+        return f"the bundle names {named!r}; if you trust that, pass it as the model (--model)"
+    return "needs the model (--model package.module:factory, or a Hugging Face folder)"
 
 
 def _from_factory(text: str) -> Loaded:

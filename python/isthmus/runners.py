@@ -47,7 +47,7 @@ class RunnerSpec:
     trust: str = "graph"
     op_libraries: tuple[str, ...] = ()
     model: str = ""
-    """Where the eager module comes from; empty: where the manifest says."""
+    """Where the eager module comes from, for "eager"."""
 
     def to_json(self) -> dict[str, Any]:
         """As `from_json` takes it."""

@@ -1,0 +1,121 @@
+"""What a call through the C++ library adds to a bare torch::jit::Module::forward, in microseconds.
+
+Exports two small modules, and has `isthmus-overhead` (overhead.cpp) call each in every way.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from shared import Result, run
+from torch import Tensor, nn
+
+import isthmus
+from isthmus.errors import EngineUnavailable
+
+CLAIM_US = 2.0
+BARE = "bare forward"
+
+
+class ThreeInputs(nn.Module):
+    """MiniLM's signature, and next to no work."""
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """int64[batch, sequence] three times, to the same shape twice."""
+        return input_ids + attention_mask, token_type_ids
+
+
+def interval(differences: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
+    """Bootstrap interval of the median of paired differences (Efron 1979, percentile method)."""
+    draw = random.Random(0)
+    medians = sorted(
+        statistics.median(draw.choices(differences, k=len(differences))) for _ in range(2000)
+    )
+    outside = (1 - confidence) / 2
+    return medians[int(outside * 2000)], medians[int((1 - outside) * 2000) - 1]
+
+
+def export_all(folder: Path) -> dict[str, Path]:
+    """Bundles by what they are: one input of a fixed shape, three of named dimensions."""
+    torch.manual_seed(0)
+    folder.mkdir(parents=True, exist_ok=True)
+    linear = isthmus.export(
+        nn.Linear(4, 4).eval(), (torch.randn(2, 4),), path=folder / "linear", overwrite=True
+    )
+    ids = torch.ones(2, 14, dtype=torch.int64)
+    axes = {0: "batch", 1: "sequence"}
+    three = isthmus.export(
+        ThreeInputs().eval(),
+        (ids, ids, ids),
+        path=folder / "three",
+        dynamic=dict.fromkeys(("input_ids", "attention_mask", "token_type_ids"), axes),
+        dims={"batch": (1, 64), "sequence": (1, 512)},
+        overwrite=True,
+    )
+    return {"Linear(4, 4)": linear.path, "three inputs, named dimensions": three.path}
+
+
+def measure(options: argparse.Namespace) -> Result:
+    """Each program run once; differences are taken within a turn."""
+    if not options.program.is_file():
+        raise EngineUnavailable(
+            f"{options.program}: no such program; build it with `cmake --preset release"
+            " -DISTHMUS_TORCH=ON && cmake --build --preset release`, or pass --program"
+        )
+    rows = []
+    worst = 0.0
+    for name, bundle in export_all(options.folder).items():
+        output = subprocess.run(
+            [options.program, bundle, str(options.rounds * 8)],
+            check=True,
+            stdout=subprocess.PIPE,
+            text=True,
+        ).stdout
+        turns = json.loads(output)
+        for contender in sorted(turns, key=lambda one: (one != BARE, one)):
+            extra = [
+                (mine - bare) / 1e3
+                for mine, bare in zip(turns[contender], turns[BARE], strict=True)
+            ]
+            low, high = interval(extra)
+            rows.append(
+                {
+                    "model": name,
+                    "call": contender,
+                    "median us": statistics.median(turns[contender]) / 1e3,
+                    "added us": "-"
+                    if contender == BARE
+                    else f"{statistics.median(extra):.2f} ({low:.2f} to {high:.2f})",
+                    "samples_ns": turns[contender],
+                }
+            )
+            if contender in ("run", "run_ordered"):
+                worst = max(worst, low)
+    return Result(
+        name="overhead",
+        columns=("model", "call", "median us", "added us"),
+        rows=tuple(rows),
+        claim=f"a call through the C++ library adds at least {worst:.2f} us where it adds most,"
+        f" wanted at most {CLAIM_US:g}",
+        passed=worst <= CLAIM_US,
+        facts={"threads": "1", "added": "median of differences within a turn, 95% interval"},
+    )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where the C++ program is."""
+    parser.add_argument("--program", type=Path, default=Path("build/release/bin/isthmus-overhead"))
+
+
+if __name__ == "__main__":
+    sys.exit(run(__doc__ or "", measure, add_arguments))
