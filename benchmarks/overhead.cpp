@@ -6,7 +6,7 @@
 // {"contender": [mean nanoseconds of a call, one number a turn], ...}; `overhead.py` judges them.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
-#include <torch/script.h>
+#include <torch/csrc/jit/serialization/import.h>
 
 #include <algorithm>
 #include <chrono>
@@ -58,7 +58,7 @@ int main(int argc, char** argv) try {
 
   const isthmus::Model model = isthmus::Model::load(argv[1], {.threads = 1});
   const isthmus::Bundle& bundle = model.bundle();
-  torch::jit::Module bare = torch::jit::load(bundle.path() / model.artifact().files.front().path);
+  torch::jit::Module bare = torch::jit::load(bundle.root() / model.artifact().files.front().path);
 
   const isthmus::Signature& signature = model.signature();
   const auto calls = bundle.golden(bundle.manifest().goldens.front());

@@ -23,6 +23,8 @@ from isthmus.errors import EngineUnavailable
 
 CLAIM_US = 2.0
 BARE = "bare forward"
+CLAIMED = ("run", "run_ordered")
+"""Not the wrapper of `isthmus/torch.h`, which converts once more each way: it is shown."""
 
 
 class ThreeInputs(nn.Module):
@@ -99,13 +101,13 @@ def measure(options: argparse.Namespace) -> Result:
                     "samples_ns": turns[contender],
                 }
             )
-            if contender in ("run", "run_ordered"):
-                worst = max(worst, low)
+            if contender in CLAIMED:
+                worst = max(worst, statistics.median(extra))
     return Result(
         name="overhead",
         columns=("model", "call", "median us", "added us"),
         rows=tuple(rows),
-        claim=f"a call through the C++ library adds at least {worst:.2f} us where it adds most,"
+        claim=f"a call through the C++ library adds {worst:.2f} us where it adds most,"
         f" wanted at most {CLAIM_US:g}",
         passed=worst <= CLAIM_US,
         facts={"threads": "1", "added": "median of differences within a turn, 95% interval"},

@@ -43,7 +43,8 @@ import sys, torch
 from safetensors.torch import load_file, save_file
 model = torch.jit.load(sys.argv[1])
 with torch.inference_mode():
-    out = model(*load_file(sys.argv[2]).values())
+    inputs = load_file(sys.argv[2])
+    out = model(*(inputs[name] for name in sys.argv[4:]))
 save_file({"last_hidden_state": out[0].contiguous()}, sys.argv[3])
 """
 
@@ -68,7 +69,7 @@ def measure(options: argparse.Namespace) -> Result:
             ],
             "Python with torch.jit": [
                 sys.executable, "-W", "ignore", "-c", TORCH_JIT,
-                str(archive), str(source), str(target),
+                str(archive), str(source), str(target), *fitting(bundle, sentence_inputs()),
             ],
             "Python with transformers": [
                 sys.executable, "-W", "ignore", "-c", TRANSFORMERS,
@@ -87,7 +88,11 @@ def measure(options: argparse.Namespace) -> Result:
             for name in names:
                 start = time.perf_counter()
                 subprocess.run(
-                    commands[name], check=True, env=environment, stdout=subprocess.DEVNULL
+                    commands[name],
+                    check=True,
+                    env=environment,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,  # progress bars
                 )
                 if turn > 0:  # the first round fills the page cache
                     seconds[name].append(time.perf_counter() - start)

@@ -21,14 +21,8 @@ bool contains(const std::vector<std::string>& words, std::string_view word) {
 /// Artifacts to try, in order.
 std::vector<const Artifact*> candidates(const Manifest& manifest, const LoadOptions& options) {
   std::vector<const Artifact*> found;
-  std::vector<std::string> names;
-  for (const Artifact& artifact : manifest.artifacts) {
-    names.push_back(artifact.name);
+  for (const Artifact& artifact : manifest.artifacts)
     if (options.artifact.empty() || options.artifact == artifact.name) found.push_back(&artifact);
-  }
-  if (found.empty())
-    throw InvalidInput("artifact \"" + options.artifact + "\" is not in the bundle \"" +
-                       manifest.name + "\"; it holds: " + joined(names));
   std::stable_partition(found.begin(), found.end(),
                         [](const Artifact* a) { return a->precision == "fp32"; });
   return found;
@@ -63,6 +57,12 @@ void require_device(const std::vector<const Artifact*>& artifacts, Device device
 
 Choice choose(const Manifest& manifest, const LoadOptions& options, Device device) {
   const std::vector<const Artifact*> artifacts = candidates(manifest, options);
+  if (artifacts.empty()) {
+    std::vector<std::string> names;
+    for (const Artifact& artifact : manifest.artifacts) names.push_back(artifact.name);
+    throw InvalidInput("artifact \"" + options.artifact + "\" is not in the bundle \"" +
+                       manifest.name + "\"; it holds: " + joined(names));
+  }
   require_device(artifacts, device);
   const bool automatic = options.engine == "auto";
   const std::vector<std::string> engines =
@@ -115,6 +115,15 @@ Choice choose(const Manifest& manifest, const LoadOptions& options, Device devic
                           (refusals.empty() ? ": none runs its formats; install isthmus with the "
                                               "engine that does"
                                             : ":" + refusals));
+}
+
+const Artifact* likely_artifact(const Manifest& manifest, const LoadOptions& options,
+                                Device device) {
+  for (const Artifact* artifact : candidates(manifest, options))
+    if (contains(artifact->devices, name(device.type)) &&
+        trust_refusal(*artifact, options.trust).empty())
+      return artifact;
+  return nullptr;
 }
 
 }  // namespace isthmus

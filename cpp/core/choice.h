@@ -22,4 +22,9 @@ struct Choice {
 ///         EngineUnavailable with every refusal.
 Choice choose(const Manifest& manifest, const LoadOptions& options, Device device);
 
+/// The artifact that `choose` takes when an engine can run it, told without opening any; nullptr
+/// when there is none.
+const Artifact* likely_artifact(const Manifest& manifest, const LoadOptions& options,
+                                Device device);
+
 }  // namespace isthmus

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <chrono>
+#include <functional>
+#include <future>
 #include <mutex>
 
 #include "core/choice.h"
@@ -15,6 +17,19 @@ using Clock = std::chrono::steady_clock;
 
 double ms_since(Clock::time_point start) {
   return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
+}
+
+struct FilesRead {
+  std::vector<FileBytes> files;
+  double ms = 0;
+};
+
+FilesRead read_files(const Bundle& bundle, const Artifact* artifact) {
+  const auto start = Clock::now();
+  FilesRead read;
+  for (const FileEntry& file : artifact->files) read.files.push_back(bundle.read(file));
+  read.ms = ms_since(start);
+  return read;
 }
 
 std::string shapes_text(const Signature& signature, std::span<const Tensor> inputs) {
@@ -57,6 +72,7 @@ Outputs call_named(Executable& executable, const Manifest& manifest, std::size_t
   const std::vector<Tensor> ordered = check_inputs(signature, inputs, device);
   std::vector<Tensor> results = execute(executable, signature, method, ordered, options);
   Outputs outputs;
+  outputs.reserve(results.size());
   for (std::size_t i = 0; i < results.size(); ++i)
     outputs.add(signature.outputs[i].name, std::move(results[i]));
   return outputs;
@@ -104,17 +120,21 @@ Model Model::load(const std::filesystem::path& bundle, const LoadOptions& option
   impl->bundle = Bundle::open(bundle);
   impl->device = device;
   const Manifest& manifest = impl->manifest();
+  // Reading and hashing the files takes about as long as opening an engine's runtime: side by side.
+  const Artifact* likely = likely_artifact(manifest, options, device);
+  std::future<FilesRead> reading;
+  if (likely != nullptr)
+    reading = std::async(std::launch::async, read_files, std::cref(impl->bundle), likely);
   const Choice choice = choose(manifest, options, device);
   impl->artifact = choice.artifact;
 
-  ArtifactSource source{manifest, *choice.artifact, {}};
-  auto phase = Clock::now();
-  for (const FileEntry& file : choice.artifact->files)
-    source.files.push_back(impl->bundle.read(file));
+  FilesRead read =
+      choice.artifact == likely ? reading.get() : read_files(impl->bundle, choice.artifact);
+  ArtifactSource source{manifest, *choice.artifact, std::move(read.files)};
   LoadReport& report = impl->report;
-  report.read_ms = ms_since(phase);
+  report.read_ms = read.ms;
 
-  phase = Clock::now();
+  auto phase = Clock::now();
   impl->executable = choice.engine->load(source, options);
   source.files.clear();
   if (manifest.stateful) impl->shared_state = impl->executable->fork();

@@ -22,8 +22,7 @@ int main(int argc, char** argv) try {
   const auto outputs = isthmus::run(model, {{"input_ids", ids},
                                             {"attention_mask", at::ones_like(ids)},
                                             {"token_type_ids", at::zeros_like(ids)}});
-  for (const auto& output : outputs)
-    std::cout << output.key() << ": " << output.value().sizes() << '\n';
+  for (const auto& [name, tensor] : outputs) std::cout << name << ": " << tensor.sizes() << '\n';
   return 0;
 } catch (const isthmus::Error& error) {
   std::cerr << error.what() << '\n';

@@ -23,18 +23,19 @@ enum class Optimize : std::uint8_t {
   kInference,  ///< freeze, fuse and prepack for this machine
 };
 
-/// How to load a bundle. Defaults fit most services.
+/// How to load a bundle. Defaults fit most services. Each member has an initializer: naming only
+/// some of them draws no warning.
 struct LoadOptions {
   std::string engine = "auto";  ///< "auto", or an engine's name such as "torchscript"
-  std::string artifact;         ///< name of one artifact; empty: the best that fits
+  std::string artifact{};       ///< name of one artifact; empty: the best that fits
   std::string device = "cpu";   ///< "cpu", "cuda", "cuda:1"; a contract, never a hint
   int threads = 0;              ///< intra-operator threads of the process; 0: leave as it is
   bool warmup = true;           ///< call the model at load until calls are steady
   Trust trust = Trust::kGraph;  ///< what the bundle may do
   Optimize optimize = Optimize::kAuto;
-  std::vector<std::filesystem::path> op_libraries;    ///< custom operator libraries to open first
-  std::vector<std::filesystem::path> engine_path;     ///< folders searched for engines first
-  std::map<std::string, std::string> engine_options;  ///< as the engine documents them
+  std::vector<std::filesystem::path> op_libraries{};    ///< custom operator libraries to open first
+  std::vector<std::filesystem::path> engine_path{};     ///< folders searched for engines first
+  std::map<std::string, std::string> engine_options{};  ///< as the engine documents them
 };
 
 /// Options of one call.

@@ -150,6 +150,9 @@ class ISTHMUS_API NamedTensors {
   NamedTensors& operator=(NamedTensors&&) noexcept;
   ~NamedTensors();
 
+  /// Makes room for so many.
+  void reserve(std::size_t count) { items_.reserve(count); }
+
   /// Appends; names are not checked here but at the call (a doubled name is refused there).
   void add(std::string name, Tensor tensor);
 

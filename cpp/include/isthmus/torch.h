@@ -8,12 +8,13 @@
 #include <ATen/ops/from_blob.h>
 #include <c10/core/Device.h>
 #include <c10/core/ScalarType.h>
-#include <torch/ordered_dict.h>
+#include <c10/core/TensorImpl.h>
 
 #include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -126,6 +127,31 @@ inline at::Tensor to_torch(const Tensor& tensor) {
       .make_tensor();
 }
 
+namespace detail {
+
+/// Lets go of the tensor that `from_torch` keeps as a Tensor's owner.
+struct ReleaseTorchTensor {
+  void operator()(c10::TensorImpl* tensor) const noexcept {
+    c10::raw::intrusive_ptr::decref(tensor);
+  }
+};
+
+/// The at::Tensor that a result was made from, when it still is the same; else a new one over the
+/// same data. Not for what a model gets: it could resize the tensor that others look at.
+inline at::Tensor unwrap(const Tensor& tensor) {
+  if (std::get_deleter<ReleaseTorchTensor>(tensor.owner()) != nullptr) {
+    at::Tensor held(c10::intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>::reclaim_copy(
+        static_cast<c10::TensorImpl*>(tensor.owner().get())));
+    if (held.const_data_ptr() == tensor.data() && held.sizes() == tensor.shape() &&
+        held.scalar_type() == to_torch(tensor.dtype()) &&
+        (tensor.strides().empty() ? held.is_contiguous() : held.strides() == tensor.strides()))
+      return held;
+  }
+  return to_torch(tensor);
+}
+
+}  // namespace detail
+
 /// The same data as an isthmus::Tensor: no copy, any strides; it keeps the storage alive. Gradients
 /// are left behind. An undefined tensor gives an undefined one.
 /// @throws InvalidInput for sparse and quantised tensors, and for devices and dtypes that isthmus
@@ -153,15 +179,66 @@ inline Tensor from_torch(at::Tensor tensor) {
   Shape strides;
   if (!tensor.is_contiguous()) strides.assign(tensor.strides().begin(), tensor.strides().end());
   void* data = tensor.data_ptr();
-  return Tensor::wrap(data, *dtype, Shape(sizes.begin(), sizes.end()),
-                      std::make_shared<at::Tensor>(std::move(tensor)), where, std::move(strides));
+  Shape shape(sizes.begin(), sizes.end());
+  std::shared_ptr<void> owner(tensor.unsafeReleaseTensorImpl(), detail::ReleaseTorchTensor{});
+  return Tensor::wrap(data, *dtype, std::move(shape), std::move(owner), where, std::move(strides));
 }
 
 /// Inputs by name, to be written in place: {{"input_ids", ids}, {"attention_mask", mask}}.
 using TorchInputs = std::vector<std::pair<std::string, at::Tensor>>;
 
-/// Outputs by name and in order: out["logits"], out[0].value(). An absent output is undefined.
-using TorchOutputs = torch::OrderedDict<std::string, at::Tensor>;
+/// Outputs by name and in order. An absent output is undefined.
+///
+///     for (const auto& [name, tensor] : outputs) …
+///     const at::Tensor& logits = outputs["logits"];
+class TorchOutputs {
+ public:
+  using Item = std::pair<std::string, at::Tensor>;
+
+  void reserve(std::size_t count) { items_.reserve(count); }
+  void add(std::string name, at::Tensor tensor) {
+    items_.emplace_back(std::move(name), std::move(tensor));
+  }
+
+  /// @throws InvalidInput naming what there is, when there is no such name.
+  [[nodiscard]] const at::Tensor& operator[](std::string_view name) const {
+    std::string there;
+    for (const auto& [key, tensor] : items_) {
+      if (key == name) return tensor;
+      there += (there.empty() ? "\"" : ", \"") + key + "\"";
+    }
+    throw InvalidInput("no output \"" + std::string(name) + "\"; there is " +
+                       (there.empty() ? "none" : there));
+  }
+
+  [[nodiscard]] std::size_t size() const noexcept { return items_.size(); }
+  [[nodiscard]] bool empty() const noexcept { return items_.empty(); }
+  [[nodiscard]] auto begin() const noexcept { return items_.begin(); }
+  [[nodiscard]] auto end() const noexcept { return items_.end(); }
+
+ private:
+  std::vector<Item> items_;
+};
+
+namespace detail {
+
+/// The inputs in the signature's order, left out ones undefined; empty when a name is unknown,
+/// doubled or missing, which the call by name explains.
+inline std::vector<Tensor> in_order(const Signature& signature, const TorchInputs& inputs) {
+  std::vector<Tensor> ordered(signature.inputs.size());
+  std::size_t matched = 0;
+  for (std::size_t i = 0; i < ordered.size(); ++i)
+    for (const auto& [name, tensor] : inputs)
+      if (name == signature.inputs[i].name) {
+        ordered[i] = from_torch(tensor);
+        ++matched;
+        break;
+      }
+  if (matched != inputs.size()) ordered.clear();
+  return ordered;
+}
+
+}  // namespace detail
 
 /// Runs a method by name of a Model or a Session with at::Tensors. Scalar inputs are 0-dimensional
 /// tensors (at::scalar_tensor). Outputs are plain tensors on the model's device that own their
@@ -170,11 +247,25 @@ using TorchOutputs = torch::OrderedDict<std::string, at::Tensor>;
 template <typename Runner>
 TorchOutputs call(Runner& runner, std::string_view method, const TorchInputs& inputs,
                   const RunOptions& options = {}) {
-  Inputs given;
-  for (const auto& [name, tensor] : inputs) given.add(name, from_torch(tensor));
   TorchOutputs outputs;
+  if constexpr (std::is_same_v<std::remove_const_t<Runner>, Model>) {  // the fast path
+    const auto& methods = runner.bundle().manifest().methods;
+    const Signature& signature = runner.signature(method);
+    std::vector<Tensor> ordered = detail::in_order(signature, inputs);
+    if (ordered.size() == signature.inputs.size()) {
+      const auto index = static_cast<std::size_t>(&signature - methods.data());
+      const std::vector<Tensor> results = runner.run_ordered(ordered, index, options);
+      outputs.reserve(results.size());
+      for (std::size_t i = 0; i < results.size(); ++i)
+        outputs.add(signature.outputs[i].name, detail::unwrap(results[i]));
+      return outputs;
+    }
+  }
+  Inputs given;
+  given.reserve(inputs.size());
+  for (const auto& [name, tensor] : inputs) given.add(name, from_torch(tensor));
   for (const auto& [name, tensor] : runner.call(method, given, options))
-    outputs.insert(name, to_torch(tensor));
+    outputs.add(name, detail::unwrap(tensor));
   return outputs;
 }
 
