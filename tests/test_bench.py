@@ -231,8 +231,16 @@ def test_bad_options(fake_bench: Bench, options: dict[str, object], words: str) 
         fake_bench(**options)
 
 
+def test_few_rounds_give_no_verdict(fake_bench: Bench) -> None:
+    found = fake_bench(cpp="--median-ms|9", rounds=7).comparison("TorchScript")
+    assert (found.verdict, found.interval) == ("", None)
+    assert found.reason == "7 rounds are too few for a 99% interval; take 8"
+    assert found.cpp_ms is not None
+    assert fake_bench(cpp="--median-ms|9", rounds=8).comparison("TorchScript").verdict
+
+
 def test_json_puts_the_context_before_the_numbers(fake_bench: Bench) -> None:
-    data = json.loads(to_json(fake_bench(rounds=3)))
+    data = json.loads(to_json(fake_bench(rounds=8)))
     assert (data["schema"], data["schema_version"]) == ("isthmus-bench", 1)
     assert list(data).index("context") < list(data).index("rows")
     assert {"cpu", "torch", "threads", "clock governor", "method", "flags"} <= set(data["context"])

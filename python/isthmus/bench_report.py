@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -116,19 +117,31 @@ def compare_rows(
     missing = [f"{row.language}: {row.unavailable}" for row in (python, cpp) if not row]
     reasons = {reason.partition(": ")[2] for reason in missing}
     one_reason = len(missing) == 2 and len(reasons) == 1
+    reason = reasons.pop() if one_reason else "; ".join(missing)
+    rounds, wanted = len(cpp.round_medians_ms), _rounds_for(confidence)
+    if not reason and rounds < wanted:
+        reason = f"{rounds} rounds are too few for a {confidence:.0%} interval; take {wanted}"
     return Comparison(
         form=python.form,
         device=python.device,
         python_ms=python.summary.median_ms if python.summary else None,
         cpp_ms=cpp.summary.median_ms if cpp.summary else None,
         interval=None
-        if missing
+        if reason
         else ratio_over_rounds(
             cpp.round_medians_ms, python.round_medians_ms, confidence=confidence
         ),
         margin=margin,
-        reason=reasons.pop() if one_reason else "; ".join(missing),
+        reason=reason,
     )
+
+
+def _rounds_for(confidence: float) -> int:
+    """Below this, even the smallest and the largest ratio do not enclose the median that surely.
+
+    All of n rounds lie on one side of the median with probability 2 ** (1 - n): the sign test.
+    """
+    return math.ceil(1 - math.log2(1 - confidence))
 
 
 @dataclass(frozen=True)
@@ -205,12 +218,20 @@ class BenchReport:
             schema=SCHEMA,
             schema_version=SCHEMA_VERSION,
             context=self.context,
-            tables=(_comparison_table(self.comparisons), _row_table(self.rows)),
+            tables=(
+                *_comparison_table(
+                    tuple(
+                        one for one in self.comparisons if None not in (one.python_ms, one.cpp_ms)
+                    )
+                ),
+                _row_table(tuple(row for row in self.rows if not row.unavailable)),
+                *_absent_table(tuple(row for row in self.rows if row.unavailable)),
+            ),
             passed=bool(self),
             verdict=self.verdict,
             rows=tuple(row.to_json() for row in self.rows),
             cases=tuple(Case(row.label, skipped=row.unavailable) for row in self.rows),
-            notes=(*self.notes, *_warnings(self.rows)),
+            notes=(*_runtimes(self.rows), *self.notes, *_warnings(self.rows)),
             extra={"comparisons": [one.to_json() for one in self.comparisons]},
         )
 
@@ -222,6 +243,11 @@ def place(device: str) -> str:
     return f"{name} {index}" if index not in ("", "0") else name
 
 
+def _runtimes(rows: tuple[BenchRow, ...]) -> list[str]:
+    names = dict.fromkeys(row.runtime for row in rows if row.runtime)
+    return [f"runtimes: {', '.join(names)}"] if names else []
+
+
 def _warnings(rows: tuple[BenchRow, ...]) -> list[str]:
     """Each once, with the rows that it belongs to."""
     found = dict.fromkeys(text for row in rows for text in row.warnings)
@@ -230,7 +256,9 @@ def _warnings(rows: tuple[BenchRow, ...]) -> list[str]:
     ]
 
 
-def _comparison_table(comparisons: tuple[Comparison, ...]) -> Table:
+def _comparison_table(comparisons: Sequence[Comparison]) -> list[Table]:
+    if not comparisons:
+        return []
     rows = []
     for one in comparisons:
         interval = one.interval
@@ -245,7 +273,7 @@ def _comparison_table(comparisons: tuple[Comparison, ...]) -> Table:
             )
         )
     confidence = next((one.interval.confidence for one in comparisons if one.interval), 0.99)
-    return Table(
+    table = Table(
         title="C++ against Python, median milliseconds a call",
         columns=("form", "Python", "C++", "C++/Python", f"{confidence:.0%} interval", "verdict"),
         rows=tuple(rows),
@@ -254,6 +282,7 @@ def _comparison_table(comparisons: tuple[Comparison, ...]) -> Table:
         ),
         numeric=frozenset({"Python", "C++", "C++/Python", f"{confidence:.0%} interval"}),
     )
+    return [table]
 
 
 def _row_table(rows: tuple[BenchRow, ...]) -> Table:
@@ -274,10 +303,17 @@ def _row_table(rows: tuple[BenchRow, ...]) -> Table:
                 number(row.first_call_ms, 4),
                 number(row.peak_rss_bytes / 1e6, 4) if row.peak_rss_bytes is not None else "-",
             )
-        lines.append((row.label, *cells, row.unavailable or row.runtime))
+        lines.append((row.label, *cells))
     return Table(
         title="Each process, milliseconds",
-        columns=("row", *names, "runtime, or why there is no number"),
+        columns=("row", *names),
         rows=tuple(lines),
         numeric=frozenset(names),
     )
+
+
+def _absent_table(rows: tuple[BenchRow, ...]) -> list[Table]:
+    if not rows:
+        return []
+    lines = tuple((row.label, row.unavailable) for row in rows)
+    return [Table(title="Without a number", columns=("row", "why"), rows=lines)]

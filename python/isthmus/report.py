@@ -163,6 +163,8 @@ def print_report(report: Reportable, console: Console | None = None) -> None:
     from rich.text import Text
 
     console = console or Console()
+    if not console.is_terminal and console.width == 80:  # a file or a pipe: no need to wrap
+        console = Console(file=console.file, width=160)
     document = report.document()
     console.print(Text(document.title, style="bold"))
     for name, value in document.context.items():

@@ -185,13 +185,14 @@ class VerifyReport:
             rows=tuple(row.to_json() for row in self.rows),
             cases=tuple(_case(row) for row in self.rows),
             notes=(
-                *[f"{row.label} on {row.device}: {row.reason}" for row in self.rows if row.reason],
+                *[f"{row.label} on {row.device}: {row.reason}" for row in self.failures],
                 *self.notes,
             ),
         )
 
     def _tables(self) -> list[Table]:
         columns = ("runner", "device", "verdict", *_NUMBERS, "vs torch.jit", "worst at")
+        ran = [row for row in self.rows if row.status != "absent"]
         tables = [
             Table(
                 title="Parity: the worst output of the worst golden",
@@ -205,14 +206,15 @@ class VerifyReport:
                         number(row.vs_torch_jit),
                         _place(row.worst),
                     )
-                    for row in self.rows
+                    for row in ran
                 ),
-                marks=tuple(
-                    {"passed": True, "absent": None}.get(row.status, False) for row in self.rows
-                ),
+                marks=tuple(row.status == "passed" for row in ran),
                 numeric=frozenset((*_NUMBERS, "vs torch.jit")),
             )
         ]
+        absent = tuple((row.label, row.device, row.reason) for row in self.rows if row not in ran)
+        if absent:
+            tables.append(Table(title="Not run", columns=("runner", "device", "why"), rows=absent))
         several = [row for row in self.rows if len(row.outputs) > 1]
         if several:
             lines = [(row, name, result) for row in several for name, result in row.outputs.items()]
