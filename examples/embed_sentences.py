@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoTokenizer
+from transformers.utils import logging
 
 from isthmus import native
 
@@ -46,6 +47,7 @@ def main(bundle: str, model_folder: str) -> None:
             stdout=subprocess.DEVNULL,
         )
         in_cpp = mean_pool(load_file(target)["last_hidden_state"], inputs["attention_mask"])
+    logging.disable_progress_bar()
     model = AutoModel.from_pretrained(model_folder).eval()
     with torch.no_grad():
         hidden = model(**inputs).last_hidden_state

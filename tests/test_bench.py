@@ -246,7 +246,7 @@ def test_json_puts_the_context_before_the_numbers(fake_bench: Bench) -> None:
     assert {"cpu", "torch", "threads", "clock governor", "method", "flags"} <= set(data["context"])
     assert data["context"]["inputs"] == "golden large", "the first for warm-up"
     row = data["rows"][0]
-    assert len(row["rounds_ms"]) == 3
+    assert len(row["rounds_ms"]) == 8
     assert row["summary"]["count"] == sum(map(len, row["rounds_ms"]))
     assert data["comparisons"][0]["interval"]["confidence"] == 0.99
     assert "| form | Python | C++ |" in to_markdown(fake_bench(rounds=3))

@@ -108,6 +108,8 @@ def load_hf(reference: str, task: str = "", attention: str = "") -> Loaded:
         module = _model(transformers, reference, config, task, attention)
         inputs, dims = _example(transformers, reference, config, module)
         files = _tokenizer_files(reference)
+        # It warns once that a model without a loss has none: here, where nobody listens.
+        getattr(module, "loss_function", None)
     chosen = str(getattr(module.config, "_attn_implementation", "") or "")
     return Loaded(
         module=module,
