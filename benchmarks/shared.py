@@ -27,6 +27,8 @@ class Result:
     claim: str
     passed: bool
     facts: Mapping[str, str]
+    judged: bool = True
+    """False: nothing is claimed, the verdict only tells."""
 
     def document(self) -> Document:
         """See `isthmus.report`."""
@@ -49,7 +51,9 @@ class Result:
             },
             tables=(Table(self.name, self.columns, cells, numeric=frozenset(self.columns[1:])),),
             passed=self.passed,
-            verdict=f"{'REACHED' if self.passed else 'MISSED'}: {self.claim}",
+            verdict=f"{'REACHED' if self.passed else 'MISSED'}: {self.claim}"
+            if self.judged
+            else self.claim,
             rows=self.rows,
         )
 

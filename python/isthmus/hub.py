@@ -237,13 +237,14 @@ def _example(
         encoded = {name: pair[name] for name in parameters if name in pair}
         own = getattr(tokenizer, "model_max_length", longest)
         longest = min(longest, own) if own and own < 1 << 20 else longest
-    except (OSError, ValueError, KeyError, ImportError):
+    except Exception:  # a bare one, too, where the folder has no vocabulary
+        encoded = {}
+    if "input_ids" not in encoded or encoded["input_ids"].numel() < 2:
         # A folder without a tokenizer still makes a model: any ids serve as an example.
         vocabulary = int(getattr(config, "vocab_size", 2))
-        ids = torch.arange(1, 15).remainder(vocabulary).unsqueeze(0)
-        encoded = {"input_ids": ids}
+        encoded = {"input_ids": torch.arange(1, 15).remainder(vocabulary).unsqueeze(0)}
         if "attention_mask" in parameters:
-            encoded["attention_mask"] = torch.ones_like(ids)
+            encoded["attention_mask"] = torch.ones_like(encoded["input_ids"])
     return encoded, {"batch": (1, _MAX_BATCH), "sequence": (1, int(longest))}
 
 

@@ -1,0 +1,75 @@
+"""LibTorch's executors, fusion and rewrites at load, without warm-up: first call and median call.
+
+MiniLM, batch 1 x 14 tokens, isthmus-run, a fresh process for every sample, in random order.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+import sys
+
+from first_call import golden_of, one_process
+from shared import Result, interval_text, minilm_bundle, run
+
+from isthmus import native
+from isthmus.processes import available_cores
+from isthmus.statistics import ratio_over_rounds
+
+DEFAULT = "default"
+SETTINGS = {
+    DEFAULT: [],
+    "executor=profiling": ["--engine-option", "executor=profiling"],
+    "executor=simple": ["--engine-option", "executor=simple"],
+    "executor=legacy": ["--engine-option", "executor=legacy"],
+    "fusion=on": ["--engine-option", "fusion=on"],
+    "fusion=off": ["--engine-option", "fusion=off"],
+    "optimize=freeze": ["--optimize", "freeze"],
+    "optimize=inference": ["--optimize", "inference"],
+}
+
+
+def measure(options: argparse.Namespace) -> Result:
+    """Starts every setting once a round."""
+    bundle = minilm_bundle(options.folder)
+    threads, golden = available_cores(), golden_of(bundle)
+    base = [
+        str(native.binary()), "bench", str(bundle.path), "--worker", "--no-warmup",
+        "--golden", golden, "--threads", str(threads),
+    ]  # fmt: skip
+    samples: dict[str, list[tuple[float, float, float]]] = {name: [] for name in SETTINGS}
+    order = random.Random(0)
+    for _ in range(options.rounds):
+        names = list(SETTINGS)
+        order.shuffle(names)
+        for name in names:
+            samples[name].append(one_process([*base, *SETTINGS[name]], threads))
+    rows = []
+    usual = [median for _, _, median in samples[DEFAULT]]
+    for name, found in samples.items():
+        loads, firsts, medians = zip(*found, strict=True)
+        rows.append(
+            {
+                "setting": name,
+                "load ms": statistics.median(loads),
+                "first call ms": statistics.median(firsts),
+                "median call ms": statistics.median(medians),
+                "of default": interval_text(ratio_over_rounds(medians, usual, confidence=0.95)),
+                "samples_ms": found,
+            }
+        )
+    fastest = min(rows[1:], key=lambda row: float(str(row["of default"]).partition(" ")[0]))
+    return Result(
+        name="executors",
+        columns=("setting", "load ms", "first call ms", "median call ms", "of default"),
+        rows=tuple(rows),
+        claim=f"{fastest['setting']} takes {fastest['of default']} of the default's median call",
+        passed=True,
+        judged=False,
+        facts={"model": f"all-MiniLM-L6-v2, golden {golden}", "threads": str(threads)},
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(run(__doc__ or "", measure))
