@@ -11,6 +11,7 @@ import pytest
 
 import isthmus
 from isthmus import native
+from models import CASES
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "cpp_consumer"
 pytestmark = pytest.mark.slow
@@ -61,6 +62,59 @@ def test_example_with_libtorch_tensors(minilm_bundle: isthmus.Bundle, tmp_path: 
     must(run("cmake", "--build", tmp_path, "--target", "app_torch"))
     ran = run(tmp_path / "app_torch", minilm_bundle.path, "101", "2040", "2001", "102", env={})
     assert "last_hidden_state: [1, 4, 384]" in must(ran)
+
+
+TORCH_PROJECT = """\
+cmake_minimum_required(VERSION 3.25)
+project(calls LANGUAGES CXX)
+find_package(isthmus REQUIRED COMPONENTS torch)
+add_executable(calls calls.cpp)
+target_link_libraries(calls PRIVATE isthmus::torch)
+"""
+TORCH_CALLS = """\
+#include <ATen/ATen.h>
+#include <iostream>
+#include <isthmus/torch.h>
+template <typename Call>
+void refused(Call call) {
+  try {
+    call();
+    std::cout << "accepted\\n";
+  } catch (const isthmus::InvalidInput& error) {
+    std::cout << error.what() << '\\n';
+  }
+}
+int main(int, char** argv) {
+  const auto model = isthmus::Model::load(argv[1]);
+  auto session = model.session();
+  const at::Tensor x = at::ones({1, 4});
+  const auto outputs = isthmus::run(session, {{"x", x}});
+  const at::Tensor first = outputs["output"].clone();
+  isthmus::run(session, {{"x", x}});
+  isthmus::call(session, "reset", {});
+  std::cout << "again " << at::equal(first, isthmus::run(session, {{"x", x}})["output"]) << '\\n';
+  refused([&] { outputs["nothing"]; });
+  refused([&] { isthmus::call(model, "reset", {{"unknown", x}}); });
+  refused([&] { isthmus::run(model, {{"x", x}, {"x", x}}); });
+  refused([&] { isthmus::run(model, {}); });
+}
+"""
+
+
+def test_calls_with_libtorch_tensors_are_checked(tmp_path: Path) -> None:
+    one = next(case for case in CASES if case.name == "streaming")
+    args, kwargs = one.example()
+    bundle = isthmus.export(one.module(), args, kwargs, path=tmp_path / "b", **one.options())
+    (tmp_path / "CMakeLists.txt").write_text(TORCH_PROJECT)
+    (tmp_path / "calls.cpp").write_text(TORCH_CALLS)
+    must(cmake(tmp_path, tmp_path / "build", f"-Disthmus_DIR={native.cmake_dir()}"))
+    must(run("cmake", "--build", tmp_path / "build"))
+    lines = must(run(tmp_path / "build" / "calls", bundle.path, env={})).splitlines()
+    assert lines[0] == "again 1"
+    for line, word in zip(
+        lines[1:], ('no output "nothing"', '"unknown"', "given twice", '"x"'), strict=True
+    ):
+        assert word in line
 
 
 def test_consumer_with_another_torch_is_told_both_versions(tmp_path: Path) -> None:

@@ -222,9 +222,10 @@ class TorchOutputs {
 
 namespace detail {
 
-/// The inputs in the signature's order, left out ones undefined; empty when a name is unknown,
-/// doubled or missing, which the call by name explains.
-inline std::vector<Tensor> in_order(const Signature& signature, const TorchInputs& inputs) {
+/// The inputs in the signature's order, left out ones undefined; nothing when a name is unknown or
+/// doubled, which the call by name explains.
+inline std::optional<std::vector<Tensor>> in_order(const Signature& signature,
+                                                   const TorchInputs& inputs) {
   std::vector<Tensor> ordered(signature.inputs.size());
   std::size_t matched = 0;
   for (std::size_t i = 0; i < ordered.size(); ++i)
@@ -234,7 +235,7 @@ inline std::vector<Tensor> in_order(const Signature& signature, const TorchInput
         ++matched;
         break;
       }
-  if (matched != inputs.size()) ordered.clear();
+  if (matched != inputs.size()) return std::nullopt;
   return ordered;
 }
 
@@ -251,10 +252,9 @@ TorchOutputs call(Runner& runner, std::string_view method, const TorchInputs& in
   if constexpr (std::is_same_v<std::remove_const_t<Runner>, Model>) {  // the fast path
     const auto& methods = runner.bundle().manifest().methods;
     const Signature& signature = runner.signature(method);
-    std::vector<Tensor> ordered = detail::in_order(signature, inputs);
-    if (ordered.size() == signature.inputs.size()) {
+    if (auto ordered = detail::in_order(signature, inputs)) {
       const auto index = static_cast<std::size_t>(&signature - methods.data());
-      const std::vector<Tensor> results = runner.run_ordered(ordered, index, options);
+      const std::vector<Tensor> results = runner.run_ordered(*ordered, index, options);
       outputs.reserve(results.size());
       for (std::size_t i = 0; i < results.size(); ++i)
         outputs.add(signature.outputs[i].name, detail::unwrap(results[i]));
