@@ -6,12 +6,11 @@ MiniLM, batch 1 x 14 tokens, isthmus-run, a fresh process for every sample, in r
 from __future__ import annotations
 
 import argparse
-import random
 import statistics
 import sys
 
 from first_call import golden_of, one_process
-from shared import Result, interval_text, minilm_bundle, run
+from shared import Result, interval_text, minilm_bundle, run, turns
 
 from isthmus import native
 from isthmus.processes import available_cores
@@ -39,12 +38,8 @@ def measure(options: argparse.Namespace) -> Result:
         "--golden", golden, "--threads", str(threads),
     ]  # fmt: skip
     samples: dict[str, list[tuple[float, float, float]]] = {name: [] for name in SETTINGS}
-    order = random.Random(0)
-    for _ in range(options.rounds):
-        names = list(SETTINGS)
-        order.shuffle(names)
-        for name in names:
-            samples[name].append(one_process([*base, *SETTINGS[name]], threads))
+    for _, name in turns(SETTINGS, options.rounds):
+        samples[name].append(one_process([*base, *SETTINGS[name]], threads))
     rows = []
     usual = [median for _, _, median in samples[DEFAULT]]
     for name, found in samples.items():

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import random
 import statistics
 import sys
 import tempfile
 from pathlib import Path
 
-from shared import Result, minilm_bundle, run
+from shared import Result, minilm_bundle, run, turns
 
 from isthmus import native
 from isthmus.bundle import Bundle
@@ -71,12 +70,8 @@ def measure(options: argparse.Namespace) -> Result:
             "--golden", golden, "--artifact", artifact, "--threads", str(threads),
         ]  # fmt: skip
         samples: dict[str, list[tuple[float, float, float]]] = {name: [] for name in commands}
-        order = random.Random(0)
-        for _ in range(options.rounds):
-            names = list(commands)
-            order.shuffle(names)
-            for name in names:
-                samples[name].append(one_process(commands[name], threads))
+        for _, name in turns(commands, options.rounds):
+            samples[name].append(one_process(commands[name], threads))
     rows = []
     for name, found in samples.items():
         loads, firsts, medians = zip(*found, strict=True)

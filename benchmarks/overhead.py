@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import random
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -20,6 +18,7 @@ from torch import Tensor, nn
 
 import isthmus
 from isthmus.errors import EngineUnavailable
+from isthmus.statistics import median_interval
 
 CLAIM_US = 2.0
 BARE = "bare forward"
@@ -35,16 +34,6 @@ class ThreeInputs(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """int64[batch, sequence] three times, to the same shape twice."""
         return input_ids + attention_mask, token_type_ids
-
-
-def interval(differences: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
-    """Bootstrap interval of the median of paired differences (Efron 1979, percentile method)."""
-    draw = random.Random(0)
-    medians = sorted(
-        statistics.median(draw.choices(differences, k=len(differences))) for _ in range(2000)
-    )
-    outside = (1 - confidence) / 2
-    return medians[int(outside * 2000)], medians[int((1 - outside) * 2000) - 1]
 
 
 def export_all(folder: Path) -> dict[str, Path]:
@@ -89,7 +78,7 @@ def measure(options: argparse.Namespace) -> Result:
                 (mine - bare) / 1e3
                 for mine, bare in zip(turns[contender], turns[BARE], strict=True)
             ]
-            low, high = interval(extra)
+            low, high = median_interval(extra, 0.95)
             rows.append(
                 {
                     "model": name,

@@ -6,7 +6,6 @@ Linear(4, 4), where the call is all overhead; one process, the two take turns in
 from __future__ import annotations
 
 import argparse
-import random
 import statistics
 import sys
 import time
@@ -14,7 +13,7 @@ import warnings
 from collections.abc import Callable
 
 import torch
-from shared import Result, interval_text, run
+from shared import Result, interval_text, run, turns
 from torch import nn
 
 import isthmus
@@ -53,17 +52,13 @@ def measure(options: argparse.Namespace) -> Result:
         return model(value)
 
     contenders = {"torch.jit": call_bare, "isthmus": call_isthmus}
-    turns: dict[str, list[float]] = {name: [] for name in contenders}
-    order = random.Random(0)
+    found: dict[str, list[float]] = {name: [] for name in contenders}
     with torch.inference_mode():
-        for turn in range(options.rounds * 5 + 3):
-            names = list(contenders)
-            order.shuffle(names)
-            for name in names:
-                taken = nanoseconds(contenders[name])
-                if turn >= 3:  # the first turns warm up
-                    turns[name].append(taken)
-    ratio = ratio_over_rounds(turns["isthmus"], turns["torch.jit"], confidence=0.95)
+        for turn, name in turns(contenders, options.rounds * 5 + 3):
+            taken = nanoseconds(contenders[name])
+            if turn >= 3:  # the first turns warm up
+                found[name].append(taken)
+    ratio = ratio_over_rounds(found["isthmus"], found["torch.jit"], confidence=0.95)
     return Result(
         name="python_overhead",
         columns=("call from Python", "median ns", "min ns", "of torch.jit"),
@@ -73,11 +68,11 @@ def measure(options: argparse.Namespace) -> Result:
                 "median ns": statistics.median(samples),
                 "min ns": min(samples),
                 "of torch.jit": interval_text(
-                    ratio_over_rounds(samples, turns["torch.jit"], confidence=0.95)
+                    ratio_over_rounds(samples, found["torch.jit"], confidence=0.95)
                 ),
                 "samples_ns": samples,
             }
-            for name, samples in turns.items()
+            for name, samples in found.items()
         ),
         claim=f"a call through isthmus takes {ratio.ratio:.2f} of the time of torch.jit,"
         f" wanted at most {CLAIM:g}",

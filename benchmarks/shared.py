@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import random
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,16 @@ def run(
     if options.json:
         options.json.write_text(to_json(result) + "\n", encoding="utf-8")
     return 0 if result.passed else 1
+
+
+def turns(names: Iterable[str], rounds: int) -> Iterator[tuple[int, str]]:
+    """(round, name): every name once a round, in random order, so that drift hits all alike."""
+    order = random.Random(0)
+    for index in range(rounds):
+        shuffled = list(names)
+        order.shuffle(shuffled)
+        for name in shuffled:
+            yield index, name
 
 
 def minilm_weights() -> Path:

@@ -6,7 +6,6 @@ MiniLM, batch 1 x 14 tokens; the processes take turns, in random order; files ar
 from __future__ import annotations
 
 import argparse
-import random
 import statistics
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from shared import (
     minilm_weights,
     run,
     sentence_inputs,
+    turns,
 )
 
 from isthmus import native
@@ -81,22 +81,18 @@ def measure(options: argparse.Namespace) -> Result:
         environment = worker_environment(threads)
         seconds: dict[str, list[float]] = {name: [] for name in commands}
         answers = {}
-        order = random.Random(0)
-        for turn in range(options.rounds + 1):
-            names = list(commands)
-            order.shuffle(names)
-            for name in names:
-                start = time.perf_counter()
-                subprocess.run(
-                    commands[name],
-                    check=True,
-                    env=environment,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,  # progress bars
-                )
-                if turn > 0:  # the first round fills the page cache
-                    seconds[name].append(time.perf_counter() - start)
-                answers[name] = load_file(target)["last_hidden_state"]
+        for turn, name in turns(commands, options.rounds + 1):
+            start = time.perf_counter()
+            subprocess.run(
+                commands[name],
+                check=True,
+                env=environment,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,  # progress bars
+            )
+            if turn > 0:  # the first round fills the page cache
+                seconds[name].append(time.perf_counter() - start)
+            answers[name] = load_file(target)["last_hidden_state"]
     furthest = max(
         float((answer - answers["Python with transformers"]).abs().max())
         for answer in answers.values()

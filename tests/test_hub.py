@@ -80,6 +80,7 @@ def test_a_family_from_its_folder_to_cpp(family: str, tmp_path: Path) -> None:
         dims=loaded.dims,
         source=loaded.source,
     )
+    assert bundle.manifest.artifacts[0].strategy == "trace"
     model = isthmus.load(bundle.path)
     assert [one.name for one in model.signature().outputs] == outputs
     assert bundle.manifest.source["attention"] in ("sdpa", "eager")

@@ -84,10 +84,10 @@ class SaveInClass(SaveInForward):
         return Saver(self.path).keep(input)
 
 
-class SaveInSubmodule(nn.Module):
-    def __init__(self, path: str) -> None:
+class Holder(nn.Module):
+    def __init__(self, inner: nn.Module) -> None:
         super().__init__()
-        self.inner = SaveInForward(path)
+        self.inner = inner
 
     def forward(self, input: Tensor) -> Tensor:
         return self.inner(input)
@@ -127,15 +127,6 @@ class SaveAtLoad(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         return input
-
-
-class SaveAtLoadInSubmodule(nn.Module):
-    def __init__(self, path: str) -> None:
-        super().__init__()
-        self.inner = SaveAtLoad(path)
-
-    def forward(self, input: Tensor) -> Tensor:
-        return self.inner(input)
 
 
 class MakeFile(SaveInForward):
@@ -250,7 +241,7 @@ def claims_to_be_huge(_: str) -> bytes:
 def outside_storage(_: str) -> bytes:
     """A tensor that says it is larger than its storage: its values would be the heap's."""
 
-    class Holder(nn.Module):
+    class Leaking(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.register_buffer("leak", torch.zeros(200))
@@ -261,7 +252,7 @@ def outside_storage(_: str) -> bytes:
     def change(name: str, old: bytes) -> bytes:
         return old[: len(old) // 8] if name.endswith("/data/0") else old
 
-    return repacked(scripted(Holder()), change)
+    return repacked(scripted(Leaking()), change)
 
 
 def flatbuffer(_: str) -> bytes:
@@ -289,7 +280,9 @@ ATTACKS = (
     Attack("save in a loop", lambda m: scripted(SaveInLoop(m)), ("aten::save",), "run"),
     Attack("save in a function", lambda m: scripted(SaveInFunction(m)), ("aten::save",), "run"),
     Attack("save in a class", lambda m: scripted(SaveInClass(m)), ("aten::save",), "run"),
-    Attack("save in a submodule", lambda m: scripted(SaveInSubmodule(m)), ("aten::save",), "run"),
+    Attack(
+        "save in a submodule", lambda m: scripted(Holder(SaveInForward(m))), ("aten::save",), "run"
+    ),
     Attack("save in a fork", lambda m: scripted(SaveInFork(m)), ("aten::save",), "run"),
     Attack(
         "save in another method",
@@ -300,7 +293,7 @@ ATTACKS = (
     Attack("save during the load", lambda m: scripted(SaveAtLoad(m)), ("aten::save",), "load"),
     Attack(
         "save during the load of a submodule",
-        lambda m: scripted(SaveAtLoadInSubmodule(m)),
+        lambda m: scripted(Holder(SaveAtLoad(m))),
         ("aten::save",),
         "load",
     ),

@@ -12,6 +12,7 @@ from isthmus.bundle import Bundle, check_destination
 from isthmus.dynamic import DimsSpec, DynamicSpec
 from isthmus.eager import first_line
 from isthmus.errors import BundleError, InvalidInput
+from isthmus.graph import read_archive
 
 __all__ = ["adopt"]
 
@@ -97,15 +98,8 @@ def load_scripted(
 
     if trust not in ("graph", "native"):
         raise InvalidInput(f'trust: expected "graph" or "native", got "{trust}"')
-    if not path.exists():
-        raise BundleError(f"{path}: there is no such file; expected a TorchScript archive")
-    found = _core.sniff(path)
-    if found.kind != "torchscript":
-        raise BundleError(
-            f"{path}: expected a TorchScript archive, got {found.kind}; {found.advice}"
-        )
+    archive = read_archive(path)
     namespaces = _open_libraries(op_libraries)
-    archive = path.read_bytes()
     if trust == "graph":
         scan = _core.scan_torchscript(archive, namespaces)
         if scan.refused:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import torch
     from rich.console import Console
 
+    from isthmus import _core
+
 __all__ = ["Inspection", "OperatorUse", "Value", "inspect"]
 
 
@@ -130,22 +132,14 @@ def inspect(
     if root.is_dir():
         archive, manifest, label = _of_bundle(root, artifact)
     else:
-        if not root.exists():
-            raise BundleError(f"{root}: there is no such file; expected a bundle or a .pt file")
-        found = _core.sniff(root)
-        if found.kind != "torchscript":
-            raise BundleError(
-                f"{root}: expected a bundle or a TorchScript archive, got {found.kind}; "
-                f"{found.advice}"
-            )
-        archive, label = root.read_bytes(), str(root)
+        archive, label = read_archive(root, "a bundle or a TorchScript archive"), str(root)
     scan = _core.scan_torchscript(archive)
     namespaces = {name.partition("::")[0] for name in scan.operators}
     known = _core.scan_torchscript(archive, namespaces)
     code = dict(scan.code)
     text = ""
     if submodule or graph:
-        module = _load(archive, label, namespaces if manifest is not None else set())
+        module = _load(archive, label, scan if manifest is None else known)
         text, code = _submodule(module, submodule, code, graph=graph)
     inputs, outputs = _values(manifest, scan.code)
     owners = _owners(manifest)
@@ -171,6 +165,22 @@ def inspect(
     )
 
 
+def read_archive(path: Path, expected: str = "a TorchScript archive") -> bytes:
+    """The bytes of a TorchScript archive, told from its content.
+
+    Raises:
+        BundleError: It is missing or something else; says what, and what to do.
+    """
+    from isthmus import _core
+
+    if not path.exists():
+        raise BundleError(f"{path}: there is no such file; expected {expected}")
+    found = _core.sniff(path)
+    if found.kind != "torchscript":
+        raise BundleError(f"{path}: expected {expected}, got {found.kind}; {found.advice}")
+    return path.read_bytes()
+
+
 def _of_bundle(root: Path, artifact: str) -> tuple[bytes, Manifest, str]:
     from isthmus.bundle import open_bundle
 
@@ -187,12 +197,10 @@ def _of_bundle(root: Path, artifact: str) -> tuple[bytes, Manifest, str]:
     return bundle.read(chosen.files[0]), bundle.manifest, str(root / chosen.files[0].path)
 
 
-def _load(archive: bytes, label: str, namespaces: set[str]) -> torch.jit.ScriptModule:
-    from isthmus import _core
+def _load(archive: bytes, label: str, scan: _core.ArchiveScan) -> torch.jit.ScriptModule:
     from isthmus.export.check import load_bytes
     from isthmus.export.quiet import quiet_torch
 
-    scan = _core.scan_torchscript(archive, namespaces)
     if scan.refused:
         raise BundleError(
             f"{label} is not loaded for its graph, for the scanner refuses it: {scan.describe()}. "

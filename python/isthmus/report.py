@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -162,9 +163,10 @@ def print_report(report: Reportable, console: Console | None = None) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    console = console or Console()
-    if not console.is_terminal and console.width == 80:  # a file or a pipe: no need to wrap
-        console = Console(file=console.file, width=160)
+    if console is None:
+        console = Console()
+        if not console.is_terminal and "COLUMNS" not in os.environ:
+            console = Console(width=160)  # a file or a pipe: no need to wrap
     document = report.document()
     console.print(Text(document.title, style="bold"))
     for name, value in document.context.items():

@@ -77,6 +77,17 @@ def summarize(samples_ms: Sequence[float]) -> Summary:
     )
 
 
+def median_interval(
+    values: Sequence[float], confidence: float, *, resamples: int = 4000, seed: int = 0
+) -> tuple[float, float]:
+    """Percentile-bootstrap interval of the median of independent values (Efron 1979)."""
+    sample = np.asarray(values, dtype=np.float64)
+    picks = np.random.default_rng(seed).integers(0, len(sample), size=(resamples, len(sample)))
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(np.median(sample[picks], axis=1), [tail, 1 - tail])
+    return float(low), float(high)
+
+
 def ratio_over_rounds(
     a: Sequence[float],
     b: Sequence[float],
@@ -104,13 +115,10 @@ def ratio_over_rounds(
     if np.any(left <= 0) or np.any(right <= 0):
         raise ValueError("medians of rounds must be positive")
     logs = np.log(left) - np.log(right)
-    picks = np.random.default_rng(seed).integers(0, len(logs), size=(resamples, len(logs)))
-    medians = np.median(logs[picks], axis=1)
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(medians, [tail, 1 - tail])
+    low, high = median_interval(logs.tolist(), confidence, resamples=resamples, seed=seed)
     return RatioInterval(
         ratio=math.exp(float(np.median(logs))),
-        low=math.exp(float(low)),
-        high=math.exp(float(high)),
+        low=math.exp(low),
+        high=math.exp(high),
         confidence=confidence,
     )

@@ -212,7 +212,9 @@ class VerifyReport:
                 numeric=frozenset((*_NUMBERS, "vs torch.jit")),
             )
         ]
-        absent = tuple((row.label, row.device, row.reason) for row in self.rows if row not in ran)
+        absent = tuple(
+            (row.label, row.device, row.reason) for row in self.rows if row.status == "absent"
+        )
         if absent:
             tables.append(Table(title="Not run", columns=("runner", "device", "why"), rows=absent))
         several = [row for row in self.rows if len(row.outputs) > 1]
