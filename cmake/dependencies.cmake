@@ -38,3 +38,35 @@ if(NOT ISTHMUS_TORCH STREQUAL "OFF")
     message(STATUS "LibTorch not found: building without the torchscript engine (ISTHMUS_TORCH=ON makes this an error)")
   endif()
 endif()
+
+# The headers of ONNX Runtime; AUTO takes what is installed, ON also downloads them.
+if(NOT ISTHMUS_ONNXRUNTIME STREQUAL "OFF")
+  find_package(OnnxRuntime QUIET)
+  if(NOT OnnxRuntime_FOUND AND ISTHMUS_ONNXRUNTIME STREQUAL "ON")
+    FetchContent_Declare(
+      onnxruntime_release
+      URL https://github.com/microsoft/onnxruntime/releases/download/v1.21.0/onnxruntime-linux-x64-1.21.0.tgz
+      URL_HASH SHA256=7485c7e7aac6501b27e353dcbe068e45c61ab51fbaf598d13970dfae669d20bf)
+    FetchContent_MakeAvailable(onnxruntime_release)
+    set(OnnxRuntime_ROOT ${onnxruntime_release_SOURCE_DIR})
+    find_package(OnnxRuntime REQUIRED)
+  endif()
+  if(OnnxRuntime_FOUND)
+    message(STATUS "ONNX Runtime headers of API ${OnnxRuntime_API_VERSION} in ${OnnxRuntime_INCLUDE_DIR}")
+  else()
+    message(STATUS "ONNX Runtime's headers not found: building without the onnxruntime engine (ISTHMUS_ONNXRUNTIME=ON downloads them)")
+  endif()
+endif()
+
+# The headers of OpenVINO's C API, which the openvino Python package ships.
+if(NOT ISTHMUS_OPENVINO STREQUAL "OFF")
+  find_package(OpenVINOHeaders QUIET)
+  if(OpenVINOHeaders_FOUND)
+    message(STATUS "OpenVINO ${OpenVINOHeaders_VERSION} headers in ${OpenVINOHeaders_INCLUDE_DIR}")
+  elseif(ISTHMUS_OPENVINO STREQUAL "ON")
+    message(FATAL_ERROR "ISTHMUS_OPENVINO=ON, but OpenVINO's headers were not found. Install them with `pip install openvino` "
+            "for ${Python_EXECUTABLE}, or set OpenVINOHeaders_ROOT to an unpacked OpenVINO, or set ISTHMUS_OPENVINO=OFF.")
+  else()
+    message(STATUS "OpenVINO's headers not found: building without the openvino engine (`pip install openvino` brings them)")
+  endif()
+endif()

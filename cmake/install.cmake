@@ -3,10 +3,6 @@ set(ISTHMUS_CMAKE_DIR ${CMAKE_INSTALL_LIBDIR}/cmake/isthmus)
 
 install(TARGETS isthmus EXPORT isthmusTargets LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
 install(DIRECTORY ${PROJECT_SOURCE_DIR}/cpp/include/isthmus DESTINATION include)
-if(TARGET isthmus_engine_torchscript)
-  install(TARGETS isthmus_engine_torchscript isthmus_libtorch
-          LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
-endif()
 if(TARGET isthmus-run)
   install(TARGETS isthmus-run RUNTIME DESTINATION bin)
 endif()

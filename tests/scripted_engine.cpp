@@ -66,10 +66,11 @@ class Scripted final : public Executable {
 
 class ScriptedEngine final : public Engine {
  public:
+  std::vector<std::string> formats() const override { return {"scripted"}; }
+
   EngineInfo info() override {
     EngineInfo result;
     result.name = "scripted";
-    result.formats = {"scripted"};
     if (std::getenv("SCRIPTED_ENGINE_UNAVAILABLE") != nullptr) {
       result.unavailable = "the scripted runtime is not here; unset SCRIPTED_ENGINE_UNAVAILABLE";
       return result;

@@ -50,13 +50,15 @@ void bind_reports(py::module_& module) {
 
   py::class_<EngineInfo>(module, "EngineInfo", "What an engine says of itself.")
       .def_readonly("name", &EngineInfo::name)
-      .def_readonly("formats", &EngineInfo::formats)
       .def_readonly("runtime", &EngineInfo::runtime)
       .def_readonly("runtime_path", &EngineInfo::runtime_path)
       .def_readonly("unavailable", &EngineInfo::unavailable)
       .def_readonly("devices", &EngineInfo::devices)
       .def_readonly("details", &EngineInfo::details);
   module.def("engine_names", [] { return engine_names(); }, "Names of the engines installed.");
+  module.def(
+      "engine_formats", [](const std::string& name) { return open_engine(name).formats(); },
+      py::arg("name"), "Artifact formats that an engine runs; opens no runtime.");
   module.def(
       "engine_info", [](const std::string& name) { return open_engine(name).info(); },
       py::arg("name"), "Opens an engine's runtime and tells about it.");

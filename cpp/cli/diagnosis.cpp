@@ -45,10 +45,9 @@ ArtifactDiagnosis diagnose(const Artifact& artifact, const LoadOptions& options,
   std::vector<std::string> refusals;
   for (const EngineDiagnosis& one : engines) {
     std::optional<std::string> why;
+    if (one.engine != nullptr && !contains(one.formats, artifact.format)) continue;
     if (!one.info.unavailable.empty())
       why = one.info.unavailable;
-    else if (!contains(one.info.formats, artifact.format))
-      continue;
     else
       why = one.engine->can_run(artifact, options);
     if (!why) {
@@ -74,6 +73,7 @@ std::vector<EngineDiagnosis> diagnose_engines(const LoadOptions& options) {
     EngineDiagnosis result;
     try {
       result.engine = &open_engine(name, options.engine_path);
+      result.formats = result.engine->formats();
       result.info = result.engine->info();
     } catch (const Error& error) {
       result.info.unavailable = error.what();

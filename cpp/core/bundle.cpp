@@ -19,6 +19,29 @@ constexpr const char* kManifest = "manifest.json";
   throw BundleError("bundle " + root.string() + ": " + file + ": " + what);
 }
 
+/// Opens a listed file beneath the bundle and uses it; what goes wrong names the file.
+template <typename Use>
+auto with_file(const Bundle& bundle, const FileEntry& entry, Use use) {
+  try {
+    return use(detail::Root(bundle.root()).open(entry.path),
+               detail::SizeRule{.at_most = entry.size, .exactly = entry.size});
+  } catch (const detail::IoError& error) {
+    refuse(bundle.root(), entry.path,
+           std::string(error.what()) + "; the bundle is damaged: copy it or export it again");
+  } catch (const std::bad_alloc&) {
+    refuse(bundle.root(), entry.path,
+           "its " + std::to_string(entry.size) + " bytes do not fit in memory");
+  }
+}
+
+void require_digest(const std::filesystem::path& root, const FileEntry& entry,
+                    const std::string& digest) {
+  if (digest == entry.sha256) return;
+  refuse(root, entry.path,
+         "its content has changed: expected sha256 " + entry.sha256 + ", got " + digest +
+             "; copy the bundle or export it again");
+}
+
 }  // namespace
 
 Bundle Bundle::open(const std::filesystem::path& path) {
@@ -52,22 +75,28 @@ const Signature& Bundle::signature(std::string_view method) const {
 }
 
 FileBytes Bundle::read(const FileEntry& entry) const {
-  detail::Buffer buffer;
-  try {
-    buffer = detail::Root(root_).read(entry.path, {.at_most = entry.size, .exactly = entry.size});
-  } catch (const detail::IoError& error) {
-    refuse(root_, entry.path,
-           std::string(error.what()) + "; the bundle is damaged: copy it or export it again");
-  } catch (const std::bad_alloc&) {
-    refuse(root_, entry.path, "its " + std::to_string(entry.size) + " bytes do not fit in memory");
-  }
-  const std::string digest = detail::sha256_hex(buffer.bytes());
-  if (digest != entry.sha256) {
-    refuse(root_, entry.path,
-           "its content has changed: expected sha256 " + entry.sha256 + ", got " + digest +
-               "; copy the bundle or export it again");
-  }
-  return {entry.path, std::move(buffer.data), buffer.size};
+  const detail::Buffer buffer = with_file(*this, entry, [](const auto& file, const auto& rule) {
+    return detail::read_all(file, rule);
+  });
+  require_digest(root_, entry, detail::sha256_hex(buffer.bytes()));
+  return {entry.path, buffer.data, buffer.size};
+}
+
+FileBytes Bundle::map(const FileEntry& entry) const {
+  const detail::Buffer buffer = with_file(*this, entry, [](const auto& file, const auto& rule) {
+    return detail::map_all(file, rule);
+  });
+  return {entry.path, buffer.data, buffer.size};
+}
+
+void Bundle::verify(const FileEntry& entry) const {
+  detail::Sha256 digest;
+  with_file(*this, entry, [&](const auto& file, const auto& rule) {
+    (void)detail::map_all(file, rule);  // judges the size
+    detail::read_pieces(file, [&](auto piece) { digest.update(piece); });
+    return 0;
+  });
+  require_digest(root_, entry, digest.hex());
 }
 
 std::vector<GoldenCall> Bundle::golden(const Golden& golden) const {
@@ -86,7 +115,7 @@ std::vector<std::string> Bundle::check_files() const {
   std::vector<std::string> faults;
   const auto check = [&](const FileEntry& entry) {
     try {
-      (void)read(entry);
+      verify(entry);
     } catch (const BundleError& error) {
       faults.emplace_back(error.what());
     }

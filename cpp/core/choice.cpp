@@ -88,19 +88,19 @@ Choice choose(const Manifest& manifest, const LoadOptions& options, Device devic
       if (!automatic) (void)open_engine(engine_name, options.engine_path);
       try {
         Engine& engine = open_engine(engine_name, options.engine_path);
-        const EngineInfo info = engine.info();
-        if (!contains(info.formats, artifact->format)) {
+        // Cheap questions first: only an engine that fits opens its runtime.
+        if (!contains(engine.formats(), artifact->format)) {
           if (!automatic)
             refuse(artifact->name + " on " + engine_name,
-                   "the engine runs " + joined(info.formats) + ", not " + artifact->format);
-          continue;
-        }
-        if (!info.unavailable.empty()) {
-          refuse(artifact->name + " on " + engine_name, info.unavailable);
+                   "the engine runs " + joined(engine.formats()) + ", not " + artifact->format);
           continue;
         }
         if (const auto reason = engine.can_run(*artifact, options)) {
           refuse(artifact->name + " on " + engine_name, *reason);
+          continue;
+        }
+        if (const std::string reason = engine.info().unavailable; !reason.empty()) {
+          refuse(artifact->name + " on " + engine_name, reason);
           continue;
         }
         return {artifact, &engine, engine_name};

@@ -1,6 +1,7 @@
 #include "core/file_io.h"
 
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -14,6 +15,7 @@
 #include <new>
 #include <system_error>
 #include <utility>
+#include <vector>
 
 namespace isthmus::detail {
 namespace {
@@ -60,6 +62,20 @@ int open_by_parts(int directory, std::string_view relative) {
   }
 }
 
+/// @throws IoError when the size is not as the rule says.
+std::uint64_t judged_size(const Descriptor& file, const SizeRule& rule) {
+  struct stat status{};
+  if (::fstat(file.get(), &status) != 0) throw IoError(reason(errno));
+  const auto size = static_cast<std::uint64_t>(status.st_size);
+  if (rule.exactly && size != *rule.exactly)
+    throw IoError("expected " + std::to_string(*rule.exactly) + " bytes, got " +
+                  std::to_string(size));
+  if (!rule.exactly && size > rule.at_most)
+    throw IoError("expected at most " + std::to_string(rule.at_most) + " bytes, got " +
+                  std::to_string(size));
+  return size;
+}
+
 int open_beneath(int directory, const std::string& relative) {
 #if defined(SYS_openat2) && defined(RESOLVE_BENEATH)
   struct open_how how{};
@@ -94,17 +110,7 @@ Descriptor open_file(const std::filesystem::path& path) {
 }
 
 Buffer read_all(const Descriptor& file, const SizeRule& rule) {
-  struct stat status{};
-  if (::fstat(file.get(), &status) != 0) throw IoError(reason(errno));
-  const auto size = static_cast<std::uint64_t>(status.st_size);
-  if (rule.exactly && size != *rule.exactly) {
-    throw IoError("expected " + std::to_string(*rule.exactly) + " bytes, got " +
-                  std::to_string(size));
-  }
-  if (!rule.exactly && size > rule.at_most) {
-    throw IoError("expected at most " + std::to_string(rule.at_most) + " bytes, got " +
-                  std::to_string(size));
-  }
+  const std::uint64_t size = judged_size(file, rule);
   constexpr std::align_val_t kAlignment{64};
   // One byte at least: an empty file too has a buffer with an address.
   std::shared_ptr<std::byte[]> data(
@@ -119,6 +125,31 @@ Buffer read_all(const Descriptor& file, const SizeRule& rule) {
     done += static_cast<std::size_t>(count);
   }
   return {std::move(data), static_cast<std::size_t>(size)};
+}
+
+Buffer map_all(const Descriptor& file, const SizeRule& rule) {
+  const std::size_t size = judged_size(file, rule);
+  if (size == 0) return read_all(file, rule);  // nothing cannot be mapped
+  void* mapped = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file.get(), 0);
+  if (mapped == MAP_FAILED) throw IoError("it cannot be mapped: " + reason(errno));
+  return {std::shared_ptr<const std::byte[]>(
+              static_cast<const std::byte*>(mapped),
+              [size](const std::byte* at) { ::munmap(const_cast<std::byte*>(at), size); }),
+          size};
+}
+
+void read_pieces(const Descriptor& file,
+                 const std::function<void(std::span<const std::byte>)>& take) {
+  constexpr std::size_t kPiece = 1 << 18;  // stays in the second-level cache
+  std::vector<std::byte> piece(kPiece);
+  for (off_t at = 0;;) {
+    const ssize_t count = ::pread(file.get(), piece.data(), piece.size(), at);
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) throw IoError(reason(errno));
+    if (count == 0) return;
+    take({piece.data(), static_cast<std::size_t>(count)});
+    at += count;
+  }
 }
 
 std::optional<std::string> path_fault(std::string_view path) {

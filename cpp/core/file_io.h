@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -51,6 +52,12 @@ Descriptor open_file(const std::filesystem::path& path);
 
 /// Reads an open regular file whole, after its size has been judged. @throws IoError.
 Buffer read_all(const Descriptor& file, const SizeRule& rule);
+
+/// Maps an open regular file read-only, after its size has been judged. @throws IoError.
+Buffer map_all(const Descriptor& file, const SizeRule& rule);
+
+/// Hands the content of an open file to `take`, piece by piece from its start. @throws IoError.
+void read_pieces(const Descriptor& file, const std::function<void(std::span<const std::byte>)>& take);
 
 /// Why `path` may not stand in a bundle; nullopt for a good one: relative, forward slashes, no
 /// empty,

@@ -19,15 +19,29 @@ double ms_since(Clock::time_point start) {
   return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
 }
 
+/// An artifact's files: what is run is read and verified, data files are mapped, and verified while
+/// the engine loads them.
 struct FilesRead {
   std::vector<FileBytes> files;
+  std::future<void> verified;
   double ms = 0;
 };
 
 FilesRead read_files(const Bundle& bundle, const Artifact* artifact) {
   const auto start = Clock::now();
+  const std::size_t methods = bundle.manifest().methods.size();
   FilesRead read;
-  for (const FileEntry& file : artifact->files) read.files.push_back(bundle.read(file));
+  std::vector<FileEntry> data;
+  for (std::size_t i = 0; i < artifact->files.size(); ++i) {
+    const FileEntry& file = artifact->files[i];
+    const bool mapped = i >= methods;
+    read.files.push_back(mapped ? bundle.map(file) : bundle.read(file));
+    if (mapped) data.push_back(file);
+  }
+  if (!data.empty())
+    read.verified = std::async(std::launch::async, [bundle, data] {
+      for (const FileEntry& file : data) bundle.verify(file);
+    });
   read.ms = ms_since(start);
   return read;
 }
@@ -130,13 +144,21 @@ Model Model::load(const std::filesystem::path& bundle, const LoadOptions& option
 
   FilesRead read =
       choice.artifact == likely ? reading.get() : read_files(impl->bundle, choice.artifact);
-  ArtifactSource source{manifest, *choice.artifact, std::move(read.files)};
+  ArtifactSource source{manifest, *choice.artifact, std::move(read.files),
+                        impl->bundle.root()};
   LoadReport& report = impl->report;
   report.read_ms = read.ms;
 
   auto phase = Clock::now();
-  impl->executable = choice.engine->load(source, options);
+  try {
+    impl->executable = choice.engine->load(source, options);
+  } catch (const Error&) {
+    // A changed data file is the likelier cause, and the better message.
+    if (read.verified.valid()) read.verified.get();
+    throw;
+  }
   source.files.clear();
+  if (read.verified.valid()) read.verified.get();
   if (manifest.stateful) impl->shared_state = impl->executable->fork();
   report.load_ms = ms_since(phase);
 

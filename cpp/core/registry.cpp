@@ -89,6 +89,13 @@ Tensor Executable::transfer(const Tensor& tensor, Device device) {
                           to_string(device) + ": it only knows the CPU");
 }
 
+std::set<std::string> ArtifactSource::data_names() const {
+  std::set<std::string> names;
+  for (std::size_t i = manifest.methods.size(); i < files.size(); ++i)
+    names.insert(fs::path(files[i].path).filename().string());
+  return names;
+}
+
 std::vector<std::string> engine_names(std::span<const fs::path> engine_path) {
   std::vector<std::string> names;
   for (const fs::path& folder : search_path(engine_path)) {

@@ -223,18 +223,26 @@ class ArchiveScanner {
 
 }  // namespace
 
-bool ArchiveScan::refused() const noexcept {
+bool any_refused(const std::vector<Finding>& findings) noexcept {
   return std::any_of(findings.begin(), findings.end(),
                      [](const Finding& finding) { return finding.refused; });
 }
 
-std::string ArchiveScan::describe() const {
+std::string describe_refused(const std::vector<Finding>& findings) {
   std::string text;
   for (const Finding& finding : findings) {
     if (!finding.refused) continue;
     text += (text.empty() ? "" : "\n") + finding.where + ": " + finding.what;
   }
   return text;
+}
+
+bool ArchiveScan::refused() const noexcept {
+  return any_refused(findings);
+}
+
+std::string ArchiveScan::describe() const {
+  return describe_refused(findings);
 }
 
 ArchiveScan scan_torchscript(std::span<const std::byte> archive,

@@ -30,8 +30,10 @@ class Doubler final : public Executable {
 
 class FakeEngine final : public Engine {
  public:
+  [[nodiscard]] std::vector<std::string> formats() const override { return {"fake"}; }
+
   [[nodiscard]] EngineInfo info() override {
-    return {"fake", {"fake"}, "fake runtime 1.0", "", "", {"cpu"}, {}};
+    return {"fake", "fake runtime 1.0", "", "", {"cpu"}, {}};
   }
 
   [[nodiscard]] std::optional<std::string> can_run(const Artifact& artifact,

@@ -131,10 +131,8 @@ void require_device(Device device, const RuntimeContext& context) {
                             " CUDA device(s), counted from 0");
 }
 
-LoadedModule load_module(const ArtifactSource& source, const LoadOptions& options,
-                         const RuntimeContext& context) {
+LoadedModule load_module(const ArtifactSource& source, const LoadOptions& options) {
   const Device device = parse_device(options.device);
-  require_device(device, context);
   apply_engine_options(options);
   open_op_libraries(options.op_libraries);
   check_operators(source.artifact);

@@ -19,8 +19,7 @@ struct LoadedModule {
 /// Scans the archive (unless everything is trusted), opens operator libraries, loads from the
 /// verified bytes onto the device, and applies the optimisation asked for.
 /// @throws BundleError, EngineUnavailable, DeviceUnavailable, InvalidInput (options).
-LoadedModule load_module(const ArtifactSource& source, const LoadOptions& options,
-                         const RuntimeContext& context);
+LoadedModule load_module(const ArtifactSource& source, const LoadOptions& options);
 
 /// Whether LibTorch can use the device here. @throws DeviceUnavailable with the reason and a
 /// remedy.

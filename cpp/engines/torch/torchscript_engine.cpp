@@ -1,20 +1,18 @@
-// The part of the torchscript engine that is linked against LibTorch.
-#include <ATen/Parallel.h>
+// The torchscript format on torch::jit.
 #include <c10/core/DeviceGuard.h>
 #include <c10/core/InferenceMode.h>
 #include <torch/csrc/jit/api/function_impl.h>
 #include <torch/csrc/jit/api/module.h>
-#include <torch/csrc/jit/runtime/jit_exception.h>
 #include <torch/cuda.h>
-#include <torch/version.h>
 
 #include <algorithm>
-#include <charconv>
 
+#include "engines/lent_memory.h"
 #include "engines/torch/ivalue_tree.h"
 #include "engines/torch/load_module.h"
 #include "engines/torch/module_state.h"
 #include "engines/torch/runtime.h"
+#include "engines/torch/torch_formats.h"
 #include "engines/torch/tensor_convert.h"
 #include "engines/torch/thread_budget.h"
 #include "isthmus/error.h"
@@ -52,15 +50,6 @@ BoundMethod bind_method(const torch::jit::Module& module, const Signature& signa
                       std::to_string(takes) + " arguments, the manifest lists " +
                       std::to_string(signature.inputs.size()) + "; export the bundle again");
   return {&method->function(), &signature};
-}
-
-/// What went wrong in the model's own code, without LibTorch's C++ frames.
-std::string model_error(const std::exception& error) {
-  std::string text = error.what();
-  if (const auto* torch_error = dynamic_cast<const c10::Error*>(&error))
-    text = torch_error->what_without_backtrace();
-  const auto end = text.find_last_not_of(" \n");
-  return end == std::string::npos ? text : text.substr(0, end + 1);
 }
 
 class TorchScriptExecutable final : public Executable {
@@ -105,7 +94,7 @@ class TorchScriptExecutable final : public Executable {
         for (Tensor& output : outputs)
           if (output.defined()) output = copy_of(output);
       } else {
-        disown_inputs(outputs, inputs);
+        disown_inputs(outputs, inputs, copy_of);
       }
       return outputs;
     } catch (const Error&) {
@@ -142,82 +131,22 @@ class TorchScriptExecutable final : public Executable {
     return result;
   }
 
-  /// Outputs own their memory: one that is a view of memory that the caller only lent is copied.
-  static void disown_inputs(std::vector<Tensor>& outputs, std::span<const Tensor> inputs) {
-    for (Tensor& output : outputs) {
-      if (!output.defined() || output.numel() == 0) continue;
-      const auto* data = static_cast<const std::byte*>(output.data());
-      for (const Tensor& input : inputs) {
-        if (!input.defined() || input.owner() != nullptr) continue;
-        const auto* start = static_cast<const std::byte*>(input.data());
-        if (data < start || data >= start + input.nbytes()) continue;
-        output = copy_of(output);
-        break;
-      }
-    }
-  }
-
   torch::jit::Module module_;
   std::shared_ptr<Shared> shared_;
   std::vector<BoundMethod> methods_;
 };
 
-int concurrency_limit(const LoadOptions& options, Device device) {
-  const auto given = options.engine_options.find("max_concurrency");
-  if (given != options.engine_options.end()) {
-    int limit = -1;
-    const std::string& text = given->second;
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), limit);
-    if (error != std::errc() || end != text.data() + text.size() || limit < 0)
-      throw InvalidInput("engine option max_concurrency=" + text +
-                         ": expected 0 (no bound) or a positive number");
-    return limit;
-  }
-  // Work on a GPU waits for the GPU, not for cores.
-  return device.is_cuda() ? 0 : concurrent_calls(at::get_num_threads());
-}
-
-class LibtorchRuntime final : public Runtime {
- public:
-  explicit LibtorchRuntime(RuntimeContext context) : context_(std::move(context)) {}
-
-  [[nodiscard]] std::string version() const override { return TORCH_VERSION; }
-
-  [[nodiscard]] std::vector<std::string> devices() const override {
-    std::vector<std::string> names{"cpu"};
-    if (context_.has_cuda_libraries && context_.cuda_error.empty())
-      for (c10::DeviceIndex i = 0; i < static_cast<c10::DeviceIndex>(torch::cuda::device_count());
-           ++i)
-        names.push_back("cuda:" + std::to_string(i));
-    return names;
-  }
-
-  [[nodiscard]] std::vector<std::string> details() const override {
-    return {"intra-operator threads: " + std::to_string(at::get_num_threads())};
-  }
-
-  [[nodiscard]] std::unique_ptr<Executable> load(const ArtifactSource& source,
-                                                 const LoadOptions& options) const override {
-    const Device device = parse_device(options.device);
-    set_thread_budget(options.threads);
-    join_thread_budget();
-    LoadedModule loaded = load_module(source, options, context_);
-    auto shared = std::make_shared<Shared>(
-        Shared{source.manifest.methods, source.artifact.state, std::move(loaded.notes),
-               source.artifact.convention == "structured", source.manifest.stateful, device,
-               std::make_unique<CallGate>(concurrency_limit(options, device))});
-    return std::make_unique<TorchScriptExecutable>(std::move(loaded.module), std::move(shared));
-  }
-
- private:
-  RuntimeContext context_;
-};
-
 }  // namespace
-}  // namespace isthmus::torch_engine
 
-extern "C" ISTHMUS_API const isthmus::torch_engine::Runtime* isthmus_libtorch_runtime(
-    const isthmus::torch_engine::RuntimeContext* context) {
-  static const isthmus::torch_engine::LibtorchRuntime runtime(*context);
-  return &runtime;
+std::unique_ptr<Executable> load_torchscript(const ArtifactSource& source,
+                                             const LoadOptions& options,
+                                             int concurrency) {
+  LoadedModule loaded = load_module(source, options);
+  auto shared = std::make_shared<Shared>(Shared{
+      source.manifest.methods, source.artifact.state, std::move(loaded.notes),
+      source.artifact.convention == "structured", source.manifest.stateful,
+      parse_device(options.device), std::make_unique<CallGate>(concurrency)});
+  return std::make_unique<TorchScriptExecutable>(std::move(loaded.module), std::move(shared));
 }
+
+}  // namespace isthmus::torch_engine

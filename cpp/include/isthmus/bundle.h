@@ -54,7 +54,9 @@ struct Artifact {
   std::string trust;                 ///< class it needs: "graph" or "native"
   std::string convention;            ///< "flat" or "structured", see docs/format.md
   std::string strategy;              ///< TorchScript: "trace", "script", "mixed", "adopted"
-  std::vector<FileEntry> files;      ///< the first is the one to open
+  /// The first is the one to open; in formats with a file for each method, one for each, in their
+  /// order. What follows is data that these refer to by file name, and is mapped.
+  std::vector<FileEntry> files;
   std::map<std::string, std::string> requires_versions;  ///< e.g. {"torch": "2.13.0"}
   std::vector<OpLibrary> op_libraries;
   std::map<std::string, std::int64_t> operators;             ///< operator -> count
@@ -122,6 +124,14 @@ class ISTHMUS_API Bundle {
 
   /// Reads and verifies one listed file. @throws BundleError.
   [[nodiscard]] FileBytes read(const FileEntry& entry) const;
+
+  /// Maps one listed file read-only, its size checked and its SHA-256 not yet: for weights, which
+  /// are large and passive. Pages are read when they are first touched. What is made of it may not
+  /// be given out before `verify` has passed. @throws BundleError.
+  [[nodiscard]] FileBytes map(const FileEntry& entry) const;
+
+  /// Compares a listed file's size and SHA-256, in pieces. @throws BundleError.
+  void verify(const FileEntry& entry) const;
 
   /// Reads, verifies and parses one golden. @throws BundleError.
   [[nodiscard]] std::vector<GoldenCall> golden(const Golden& golden) const;

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <memory>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <string_view>
@@ -16,12 +17,11 @@
 namespace isthmus {
 
 /// Version of the interface below; an engine library built for another one is refused.
-inline constexpr int kEngineAbi = 1;
+inline constexpr int kEngineAbi = 2;
 
 /// What an engine says of itself.
 struct EngineInfo {
   std::string name;                  ///< "torchscript"
-  std::vector<std::string> formats;  ///< artifact formats it can run
   std::string runtime;               ///< "LibTorch 2.13.0+cpu"; empty when unavailable
   std::string runtime_path;          ///< where the runtime was found
   std::string unavailable;           ///< not empty: why it cannot run here, and the remedy
@@ -54,17 +54,25 @@ class ISTHMUS_API Executable {
   [[nodiscard]] virtual std::unique_ptr<Executable> fork() const = 0;
 };
 
-/// What an engine loads: the manifest, the artifact and its verified bytes.
-struct ArtifactSource {
+/// What an engine loads: the manifest, the artifact and its bytes. Those of the methods are verified;
+/// data files are mapped, and verified while the engine loads: `Model::load` gives nothing out before.
+struct ISTHMUS_API ArtifactSource {
   const Manifest& manifest;
   const Artifact& artifact;
   std::vector<FileBytes> files;  ///< in the order of Artifact::files
+  std::filesystem::path root{};  ///< of the bundle, for runtimes that only read files
+
+  /// File names (without folders) of the data files: those after the methods' own.
+  [[nodiscard]] std::set<std::string> data_names() const;
 };
 
 /// A runtime. Engines validate nothing about calls and never fall back to another device.
 class ISTHMUS_API Engine {
  public:
   virtual ~Engine() = default;
+
+  /// Artifact formats it can run; opens nothing.
+  [[nodiscard]] virtual std::vector<std::string> formats() const = 0;
 
   /// Facts; opens the runtime when that is needed to know them. Never throws for an absent runtime.
   [[nodiscard]] virtual EngineInfo info() = 0;

@@ -4,6 +4,7 @@
 
 #include <mutex>
 
+#include "engines/torch/fit.h"
 #include "engines/torch/libtorch_loader.h"
 #include "engines/torch/runtime.h"
 #include "isthmus/engine.h"
@@ -49,12 +50,14 @@ const Runtime& runtime() {
   return *opened;
 }
 
-class TorchScriptEngine final : public Engine {
+/// One of the two formats that LibTorch runs; which one, the build says.
+class TorchEngine final : public Engine {
  public:
+  [[nodiscard]] std::vector<std::string> formats() const override { return {ISTHMUS_TORCH_FORMAT}; }
+
   EngineInfo info() override {
     EngineInfo info;
-    info.name = "torchscript";
-    info.formats = {"torchscript"};
+    info.name = ISTHMUS_TORCH_FORMAT;
     try {
       const Runtime& opened = runtime();
       const Libtorch& libtorch = open_libtorch();
@@ -75,8 +78,8 @@ class TorchScriptEngine final : public Engine {
   }
 
   std::optional<std::string> can_run(const Artifact& artifact, const LoadOptions&) override {
-    if (artifact.format != "torchscript") return "the format is " + artifact.format;
-    return std::nullopt;
+    if (artifact.format != ISTHMUS_TORCH_FORMAT) return "the format is " + artifact.format;
+    return machine_refusal(artifact);
   }
 
   std::unique_ptr<Executable> load(const ArtifactSource& source,
@@ -85,8 +88,8 @@ class TorchScriptEngine final : public Engine {
   }
 };
 
-TorchScriptEngine& engine() {
-  static TorchScriptEngine instance;
+TorchEngine& engine() {
+  static TorchEngine instance;
   return instance;
 }
 

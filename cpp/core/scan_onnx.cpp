@@ -1,0 +1,296 @@
+#include <algorithm>
+#include <array>
+#include <optional>
+
+#include "isthmus/scan.h"
+
+namespace isthmus {
+namespace {
+
+using Bytes = std::span<const std::byte>;
+
+constexpr int kMaxDepth = 64;
+
+/// Numbers of the fields that are read, by message, as onnx.proto defines them.
+namespace field {
+namespace model {
+constexpr std::uint64_t kIrVersion = 1, kGraph = 7, kOpset = 8, kTraining = 20, kFunctions = 25;
+}
+namespace opset {
+constexpr std::uint64_t kDomain = 1, kVersion = 2;
+}
+namespace graph {
+constexpr std::uint64_t kNode = 1, kInitializer = 5, kInput = 11, kOutput = 12, kSparse = 15;
+}
+namespace function {
+constexpr std::uint64_t kName = 1, kNode = 7, kDomain = 10;
+}
+namespace node {
+constexpr std::uint64_t kName = 3, kType = 4, kAttribute = 5, kDomain = 7;
+}
+namespace attribute {
+constexpr std::uint64_t kTensor = 5, kGraph = 6, kTensors = 10, kGraphs = 11, kSparse = 22,
+                        kSparses = 23;
+}
+namespace tensor {
+constexpr std::uint64_t kName = 8, kExternal = 13;
+}
+namespace sparse {
+constexpr std::uint64_t kValues = 1, kIndices = 2;
+}
+namespace entry {
+constexpr std::uint64_t kKey = 1, kValue = 2;
+}
+namespace value_info {
+constexpr std::uint64_t kName = 1;
+}
+}  // namespace field
+
+/// The content is no protocol buffer.
+struct Malformed {};
+
+/// One field of a message: a number, or the bytes of a text, a message or packed numbers.
+struct Field {
+  std::uint64_t number = 0;
+  std::uint64_t value = 0;
+  Bytes bytes;
+};
+
+class Message {
+ public:
+  explicit Message(Bytes bytes) : rest_(bytes) {}
+
+  /// nullopt at the end. @throws Malformed.
+  std::optional<Field> next() {
+    if (rest_.empty()) return std::nullopt;
+    const std::uint64_t tag = varint();
+    Field found{tag >> 3, 0, {}};
+    switch (tag & 7) {
+      case 0:
+        found.value = varint();
+        break;
+      case 1:
+        (void)take(8);
+        break;
+      case 2:
+        found.bytes = take(varint());
+        break;
+      case 5:
+        (void)take(4);
+        break;
+      default:
+        throw Malformed();
+    }
+    if (found.number == 0) throw Malformed();
+    return found;
+  }
+
+ private:
+  std::uint64_t varint() {
+    std::uint64_t value = 0;
+    for (int shift = 0; shift < 64; shift += 7) {
+      const auto byte = static_cast<std::uint64_t>(take(1).front());
+      value |= (byte & 0x7f) << shift;
+      if ((byte & 0x80) == 0) return value;
+    }
+    throw Malformed();
+  }
+
+  Bytes take(std::uint64_t count) {
+    if (count > rest_.size()) throw Malformed();
+    const Bytes taken = rest_.first(static_cast<std::size_t>(count));
+    rest_ = rest_.subspan(static_cast<std::size_t>(count));
+    return taken;
+  }
+
+  Bytes rest_;
+};
+
+std::string text(Bytes bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+/// The first text of this number in a message.
+std::string text_field(Bytes bytes, std::uint64_t number) {
+  Message message(bytes);
+  while (const auto found = message.next())
+    if (found->number == number) return text(found->bytes);
+  return {};
+}
+
+class OnnxScanner {
+ public:
+  OnnxScanner(const std::set<std::string>& files, const std::set<std::string>& domains)
+      : files_(files), domains_(domains) {}
+
+  OnnxScan run(Bytes file) {
+    try {
+      read_model(file);
+    } catch (const Malformed&) {
+      refuse("format", "it is no ONNX file: its protocol buffer ends in the middle of a field", "");
+    }
+    if (result_.findings.empty() && result_.ir_version == 0)
+      refuse("format", "it is no ONNX file: it has no ir_version", "");
+    for (const auto& [domain, where] : used_domains_) judge_domain(domain, where);
+    return std::move(result_);
+  }
+
+ private:
+  void refuse(const std::string& kind, const std::string& what, const std::string& where) {
+    result_.findings.push_back({what, where.empty() ? "the model" : where, true, kind});
+  }
+
+  void read_model(Bytes bytes) {
+    Message message(bytes);
+    while (const auto found = message.next()) {
+      if (found->number == field::model::kIrVersion)
+        result_.ir_version = static_cast<std::int64_t>(found->value);
+      if (found->number == field::model::kOpset) read_opset(found->bytes);
+      if (found->number == field::model::kGraph) read_graph(found->bytes, 0, "graph");
+      if (found->number == field::model::kFunctions) read_function(found->bytes);
+      if (found->number == field::model::kTraining)
+        refuse("format", "it carries a training graph, which isthmus does not run",
+               "training_info");
+    }
+  }
+
+  void read_opset(Bytes bytes) {
+    std::string domain;
+    std::int64_t version = 0;
+    Message message(bytes);
+    while (const auto found = message.next()) {
+      if (found->number == field::opset::kDomain) domain = text(found->bytes);
+      if (found->number == field::opset::kVersion)
+        version = static_cast<std::int64_t>(found->value);
+    }
+    result_.opsets[domain == "ai.onnx" ? "" : domain] = version;
+  }
+
+  void read_function(Bytes bytes) {
+    const std::string name = text_field(bytes, field::function::kName);
+    functions_.insert({text_field(bytes, field::function::kDomain), name});
+    Message message(bytes);
+    while (const auto found = message.next())
+      if (found->number == field::function::kNode) read_node(found->bytes, 0, "function " + name);
+  }
+
+  void read_graph(Bytes bytes, int depth, const std::string& where) {
+    if (depth > kMaxDepth)
+      return refuse("format", "its graphs are nested more than 64 deep", where);
+    std::set<std::string> initializers;
+    std::vector<std::string> inputs;
+    Message message(bytes);
+    while (const auto found = message.next()) {
+      switch (found->number) {
+        case field::graph::kNode:
+          read_node(found->bytes, depth, where);
+          break;
+        case field::graph::kInitializer:
+          initializers.insert(text_field(found->bytes, field::tensor::kName));
+          read_tensor(found->bytes, where);
+          break;
+        case field::graph::kSparse:
+          read_sparse(found->bytes, where);
+          break;
+        case field::graph::kInput:
+          inputs.push_back(text_field(found->bytes, field::value_info::kName));
+          break;
+        case field::graph::kOutput:
+          if (depth == 0)
+            result_.outputs.push_back(text_field(found->bytes, field::value_info::kName));
+          break;
+        default:
+          break;
+      }
+    }
+    if (depth > 0) return;
+    for (std::string& name : inputs)
+      if (!initializers.contains(name)) result_.inputs.push_back(std::move(name));
+  }
+
+  void read_node(Bytes bytes, int depth, const std::string& parent) {
+    std::string domain = text_field(bytes, field::node::kDomain);
+    if (domain == "ai.onnx") domain.clear();
+    const std::string type = text_field(bytes, field::node::kType);
+    const std::string where = parent + ": node " + text_field(bytes, field::node::kName);
+    const std::string label = domain.empty() ? type : domain + "::" + type;
+    ++result_.operators[label];
+    if (domain == "com.microsoft" && (type == "EPContext" || type == "PythonOp"))
+      refuse("operator", "operator " + label + " carries a program of its own", where);
+    used_nodes_.insert({domain, type});
+    used_domains_.emplace(domain, where);
+    Message message(bytes);
+    while (const auto found = message.next())
+      if (found->number == field::node::kAttribute) read_attribute(found->bytes, depth, where);
+  }
+
+  void read_attribute(Bytes bytes, int depth, const std::string& where) {
+    Message message(bytes);
+    while (const auto found = message.next()) {
+      if (found->number == field::attribute::kTensor || found->number == field::attribute::kTensors)
+        read_tensor(found->bytes, where);
+      if (found->number == field::attribute::kGraph || found->number == field::attribute::kGraphs)
+        read_graph(found->bytes, depth + 1, where);
+      if (found->number == field::attribute::kSparse || found->number == field::attribute::kSparses)
+        read_sparse(found->bytes, where);
+    }
+  }
+
+  void read_sparse(Bytes bytes, const std::string& where) {
+    Message message(bytes);
+    while (const auto found = message.next())
+      if (found->number == field::sparse::kValues || found->number == field::sparse::kIndices)
+        read_tensor(found->bytes, where);
+  }
+
+  void read_tensor(Bytes bytes, const std::string& where) {
+    Message message(bytes);
+    while (const auto found = message.next()) {
+      if (found->number != field::tensor::kExternal) continue;
+      if (text_field(found->bytes, field::entry::kKey) != "location") continue;
+      const std::string location = text_field(found->bytes, field::entry::kValue);
+      if (!result_.external_files.insert(location).second || files_.contains(location)) continue;
+      refuse("external_data",
+             "its weights are in \"" + location +
+                 "\", which is no file of this artifact: nothing outside of the bundle is read",
+             where);
+    }
+  }
+
+  void judge_domain(const std::string& domain, const std::string& where) {
+    static constexpr std::array<std::string_view, 3> kKnown{"", "ai.onnx.ml", "com.microsoft"};
+    if (std::find(kKnown.begin(), kKnown.end(), domain) != kKnown.end()) return;
+    if (domains_.contains(domain)) return;
+    for (const auto& [used, type] : used_nodes_)
+      if (used == domain && !functions_.contains({used, type}))
+        return refuse("operator",
+                      "operator " + domain + "::" + type +
+                          " is neither ONNX's nor ONNX Runtime's; name the library that brings it "
+                          "(op_libraries, --op-library)",
+                      where);
+  }
+
+  const std::set<std::string>& files_;
+  const std::set<std::string>& domains_;
+  std::set<std::pair<std::string, std::string>> functions_;
+  std::set<std::pair<std::string, std::string>> used_nodes_;
+  std::map<std::string, std::string> used_domains_;  ///< where each was seen first
+  OnnxScan result_;
+};
+
+}  // namespace
+
+bool OnnxScan::refused() const noexcept {
+  return any_refused(findings);
+}
+
+std::string OnnxScan::describe() const {
+  return describe_refused(findings);
+}
+
+OnnxScan scan_onnx(std::span<const std::byte> file, const std::set<std::string>& allowed_files,
+                   const std::set<std::string>& allowed_domains) {
+  return OnnxScanner(allowed_files, allowed_domains).run(file);
+}
+
+}  // namespace isthmus

@@ -1,0 +1,229 @@
+// The onnxruntime engine: the onnx format on ONNX Runtime's C++ API.
+#include <algorithm>
+#include <cstring>
+#include <filesystem>
+
+#include "engines/lent_memory.h"
+#include "engines/library_search.h"
+#include "engines/onnxruntime/api_loader.h"
+#include "engines/onnxruntime/device_copy.h"
+#include "engines/onnxruntime/session_options.h"
+#include "engines/onnxruntime/tensor_convert.h"
+#include "engines/onnx_signature.h"
+#include "isthmus/engine.h"
+#include "isthmus/error.h"
+
+namespace isthmus::onnxruntime_engine {
+namespace {
+
+/// One method: a session, and how the signature's values are bound to it.
+struct Method {
+  Ort::Session session{nullptr};
+  std::vector<std::string> names;         ///< keeps the pointers below alive
+  std::vector<const char*> input_names;   ///< those that the graph kept
+  std::vector<std::size_t> inputs;        ///< their places in the signature
+  std::vector<const char*> output_names;  ///< in the signature's order
+};
+
+/// What all forks share: an ONNX graph has no state.
+struct Shared {
+  std::vector<Method> methods;
+  std::vector<FileBytes> data;  ///< mapped weights, which sessions may refer to
+  std::vector<std::string> notes;
+  std::vector<std::string> method_names;
+  Device device;
+  Ort::MemoryInfo host = memory_info({});
+  Ort::MemoryInfo memory;
+};
+
+Tensor host_copy(const Tensor& tensor) {
+  Tensor copy = Tensor::empty(tensor.dtype(), tensor.shape());
+  if (tensor.nbytes() != 0) std::memcpy(copy.data(), tensor.data(), tensor.nbytes());
+  return copy;
+}
+
+class OnnxRuntimeExecutable final : public Executable {
+ public:
+  explicit OnnxRuntimeExecutable(std::shared_ptr<Shared> shared) : shared_(std::move(shared)) {}
+
+  std::vector<Tensor> run(std::size_t index, std::span<const Tensor> inputs) override {
+    Method& method = shared_->methods[index];
+    try {
+      std::vector<Ort::Value> values;
+      values.reserve(method.inputs.size());
+      for (std::size_t i = 0; i < method.inputs.size(); ++i) {
+        const Tensor& input = inputs[method.inputs[i]];
+        if (!input.defined())
+          throw ExecutionError("\"" + shared_->method_names[index] + "\" needs the input \"" +
+                               method.input_names[i] +
+                               "\": an ONNX graph has no absent inputs; pass it, or use another "
+                               "artifact of the bundle");
+        values.push_back(
+            to_value(input, input.device().is_cpu() ? shared_->host : shared_->memory));
+      }
+      std::vector<Tensor> outputs = shared_->device.is_cpu() ? run_on_host(method, values)
+                                                             : run_on_device(method, values);
+      if (shared_->device.is_cpu()) disown_inputs(outputs, inputs, host_copy);
+      return outputs;
+    } catch (const Ort::Exception& error) {
+      throw ExecutionError("\"" + shared_->method_names[index] + "\" failed: " + error.what());
+    }
+  }
+
+  [[nodiscard]] std::unique_ptr<Executable> fork() const override {
+    return std::make_unique<OnnxRuntimeExecutable>(shared_);
+  }
+
+  Tensor transfer(const Tensor& tensor, Device device) override {
+    if (tensor.device() == device) return tensor;
+    return copy_to_device(tensor, device, shared_->methods.front().session);
+  }
+
+  void synchronize() override {
+    if (shared_->device.is_cuda()) synchronize_device(shared_->device);
+  }
+
+  [[nodiscard]] std::vector<std::string> notes() const override { return shared_->notes; }
+
+ private:
+  std::vector<Tensor> run_on_host(Method& method, const std::vector<Ort::Value>& values) {
+    std::vector<Ort::Value> results =
+        method.session.Run(Ort::RunOptions{nullptr}, method.input_names.data(), values.data(),
+                           values.size(), method.output_names.data(), method.output_names.size());
+    std::vector<Tensor> outputs;
+    outputs.reserve(results.size());
+    for (Ort::Value& result : results) outputs.push_back(from_value(std::move(result), {}));
+    return outputs;
+  }
+
+  /// Outputs stay on the device, in memory that the session takes there.
+  std::vector<Tensor> run_on_device(Method& method, const std::vector<Ort::Value>& values) {
+    Ort::IoBinding binding(method.session);
+    for (std::size_t i = 0; i < values.size(); ++i)
+      binding.BindInput(method.input_names[i], values[i]);
+    for (const char* name : method.output_names) binding.BindOutput(name, shared_->memory);
+    method.session.Run(Ort::RunOptions{nullptr}, binding);
+    std::vector<Tensor> outputs;
+    for (Ort::Value& result : binding.GetOutputValues())
+      outputs.push_back(from_value(std::move(result), shared_->device));
+    return outputs;
+  }
+
+  std::shared_ptr<Shared> shared_;
+};
+
+Ort::Session make_session(const ArtifactSource& source, const FileBytes& file,
+                          const Ort::SessionOptions& options, const Library& library) {
+  try {
+    return {environment(), file.data.get(), file.size, options};
+  } catch (const Ort::Exception& error) {
+    throw BundleError("ONNX Runtime " + library.version + " cannot load \"" +
+                      file.path + "\" (made with " + versions_of(source.artifact) +
+                      "): " + error.what() + "; use a newer ONNX Runtime here, or export again");
+  }
+}
+
+Method load_method(const ArtifactSource& source, std::size_t index,
+                   const Ort::SessionOptions& options, const Library& library) {
+  const Signature& signature = source.manifest.methods[index];
+  const FileBytes& file = source.files[index];
+  const OnnxScan scan = scan_artifact(source, file);
+  Method method;
+  method.session = make_session(source, file, options, library);
+  const OnnxBinding binding = bind_signature(signature, scan, file.path);
+  method.inputs = binding.inputs;
+  for (const std::size_t input : binding.inputs) method.names.push_back(signature.inputs[input].name);
+  for (const std::string& output : scan.outputs) method.names.push_back(output);
+  for (const std::string& name : method.names)
+    (method.input_names.size() < binding.inputs.size() ? method.input_names : method.output_names)
+        .push_back(name.c_str());
+  return method;
+}
+
+/// Tells where the weights in data files are, which the model names by their file names. Since 1.22
+/// ONNX Runtime maps them tensor by tensor and lets go of what it has packed; before, they are
+/// handed over in memory, and copied.
+void add_data_files(Ort::SessionOptions& options, const ArtifactSource& source,
+                    const std::vector<FileBytes>& files, const Library& library) {
+  if (files.empty()) return;
+  if (!older(library.version, "1.22")) {
+    const std::filesystem::path folder =
+        std::filesystem::absolute(source.root / files.front().path).parent_path();
+    options.AddConfigEntry("session.model_external_initializers_file_folder_path",
+                           folder.c_str());
+    return;
+  }
+  std::vector<std::string> names;
+  std::vector<char*> buffers;
+  std::vector<std::size_t> sizes;
+  for (const FileBytes& file : files) {
+    names.push_back(std::filesystem::path(file.path).filename().string());
+    buffers.push_back(const_cast<char*>(reinterpret_cast<const char*>(file.data.get())));
+    sizes.push_back(file.size);
+  }
+  options.AddExternalInitializersFromFilesInMemory(names, buffers, sizes);
+}
+
+class OnnxRuntimeEngine final : public Engine {
+ public:
+  [[nodiscard]] std::vector<std::string> formats() const override { return {"onnx"}; }
+
+  EngineInfo info() override {
+    EngineInfo info;
+    info.name = "onnxruntime";
+    try {
+      const Library& library = open_library({});
+      info.runtime = "ONNX Runtime " + library.version;
+      info.runtime_path = library.path.string();
+      info.devices = {"cpu"};
+      std::string providers;
+      for (const std::string& provider : available_providers()) {
+        providers += (providers.empty() ? "" : ", ") + provider;
+        if (provider == "cuda") info.devices.emplace_back("cuda");
+      }
+      info.details = {"execution providers: " + providers,
+                      "built for ONNX Runtime " + oldest_version() + " or newer, found: " +
+                          library.origin};
+    } catch (const EngineUnavailable& error) {
+      info.unavailable = error.what();
+    }
+    return info;
+  }
+
+  std::optional<std::string> can_run(const Artifact& artifact, const LoadOptions&) override {
+    if (artifact.format != "onnx") return "the format is " + artifact.format;
+    return std::nullopt;
+  }
+
+  std::unique_ptr<Executable> load(const ArtifactSource& source,
+                                   const LoadOptions& options) override {
+    const Library& library = open_library(options);
+    const Device device = parse_device(options.device);
+    require_stateless(source);
+    SessionSetup setup = session_setup(options, device, library);
+    for (const auto& file : options.op_libraries)
+      setup.options.RegisterCustomOpsLibrary(std::filesystem::absolute(file).c_str());
+    const std::size_t methods = source.manifest.methods.size();
+    std::vector<FileBytes> data(source.files.begin() + static_cast<std::ptrdiff_t>(methods),
+                                source.files.end());
+    add_data_files(setup.options, source, data, library);
+    auto shared = std::make_shared<Shared>(
+        Shared{{}, std::move(data), std::move(setup.notes), {}, device, memory_info({}),
+               memory_info(device)});
+    for (std::size_t i = 0; i < methods; ++i) {
+      shared->methods.push_back(load_method(source, i, setup.options, library));
+      shared->method_names.push_back(source.manifest.methods[i].method);
+    }
+    return std::make_unique<OnnxRuntimeExecutable>(std::move(shared));
+  }
+};
+
+OnnxRuntimeEngine& engine() {
+  static OnnxRuntimeEngine instance;
+  return instance;
+}
+
+}  // namespace
+}  // namespace isthmus::onnxruntime_engine
+
+ISTHMUS_EXPORT_ENGINE(&isthmus::onnxruntime_engine::engine())

@@ -1,0 +1,205 @@
+// The openvino engine: the onnx format on OpenVINO's C API.
+#include <mutex>
+
+#include "engines/onnx_signature.h"
+#include "engines/openvino/api_loader.h"
+#include "engines/openvino/properties.h"
+#include "engines/openvino/tensor_convert.h"
+#include "isthmus/engine.h"
+#include "isthmus/error.h"
+
+namespace isthmus::openvino_engine {
+namespace {
+
+using Request = Held<ov_infer_request_t>;
+
+/// One method: the compiled model, and requests that wait for a caller. A request serves one call
+/// at a time, so there are as many as there ever were calls at once.
+struct Method {
+  Held<ov_compiled_model_t> compiled{nullptr, nullptr};
+  std::vector<std::string> input_names;  ///< those that the graph kept
+  std::vector<std::size_t> inputs;       ///< their places in the signature
+  std::size_t outputs = 0;
+  std::mutex mutex;
+  std::vector<Request> idle;
+};
+
+/// What all forks share: an ONNX graph has no state.
+struct Shared {
+  const Api* api = nullptr;
+  std::vector<std::unique_ptr<Method>> methods;
+  std::vector<std::string> method_names;
+};
+
+class OpenVinoExecutable final : public Executable {
+ public:
+  explicit OpenVinoExecutable(std::shared_ptr<Shared> shared) : shared_(std::move(shared)) {}
+
+  std::vector<Tensor> run(std::size_t index, std::span<const Tensor> inputs) override {
+    Method& method = *shared_->methods[index];
+    const Api& api = *shared_->api;
+    try {
+      Request request = take(method);
+      // The request refers to its inputs, so they live until it is done.
+      std::vector<Held<ov_tensor_t>> given;
+      for (std::size_t i = 0; i < method.inputs.size(); ++i) {
+        const Tensor& input = inputs[method.inputs[i]];
+        if (!input.defined())
+          throw ExecutionError("\"" + shared_->method_names[index] + "\" needs the input \"" +
+                               method.input_names[i] +
+                               "\": an ONNX graph has no absent inputs; pass it, or use another "
+                               "artifact of the bundle");
+        given.push_back(to_openvino(api, input));
+        require(api,
+                api.ov_infer_request_set_tensor(request.get(), method.input_names[i].c_str(),
+                                                given.back().get()),
+                "binding an input");
+      }
+      require(api, api.ov_infer_request_infer(request.get()), "inference");
+      std::vector<Tensor> outputs;
+      for (std::size_t i = 0; i < method.outputs; ++i) {
+        ov_tensor_t* raw = nullptr;
+        require(api, api.ov_infer_request_get_output_tensor_by_index(request.get(), i, &raw),
+                "reading an output");
+        const Held<ov_tensor_t> output(raw, api.ov_tensor_free);
+        outputs.push_back(copy_of(api, output.get()));
+      }
+      const std::lock_guard lock(method.mutex);
+      method.idle.push_back(std::move(request));
+      return outputs;
+    } catch (const Error&) {
+      throw;
+    } catch (const std::exception& error) {
+      throw ExecutionError("\"" + shared_->method_names[index] + "\" failed: " + error.what());
+    }
+  }
+
+  [[nodiscard]] std::unique_ptr<Executable> fork() const override {
+    return std::make_unique<OpenVinoExecutable>(shared_);
+  }
+
+ private:
+  /// A request of the caller's own; one that failed is not used again.
+  Request take(Method& method) {
+    {
+      const std::lock_guard lock(method.mutex);
+      if (!method.idle.empty()) {
+        Request request = std::move(method.idle.back());
+        method.idle.pop_back();
+        return request;
+      }
+    }
+    ov_infer_request_t* made = nullptr;
+    require(*shared_->api,
+            shared_->api->ov_compiled_model_create_infer_request(method.compiled.get(), &made),
+            "making a request");
+    return {made, shared_->api->ov_infer_request_free};
+  }
+
+  std::shared_ptr<Shared> shared_;
+};
+
+Held<ov_model_t> read_model(const Api& api, const ov_core_t* core, const ArtifactSource& source,
+                            const FileBytes& file) {
+  ov_model_t* model = nullptr;
+  if (source.data_names().empty()) {
+    require(api,
+            api.ov_core_read_model_from_memory_buffer(
+                core, reinterpret_cast<const char*>(file.data.get()), file.size, nullptr, &model),
+            "reading the model");
+  } else {
+    // Weights beside the model are only found from the model's own place on disk.
+    const std::string path = (source.root / file.path).string();
+    require(api, api.ov_core_read_model(core, path.c_str(), nullptr, &model), "reading the model");
+  }
+  return {model, api.ov_model_free};
+}
+
+std::unique_ptr<Method> load_method(const Api& api, const ov_core_t* core,
+                                    const ArtifactSource& source, std::size_t index) {
+  const Signature& signature = source.manifest.methods[index];
+  const FileBytes& file = source.files[index];
+  const OnnxScan scan = scan_artifact(source, file);
+  const Held<ov_model_t> model = read_model(api, core, source, file);
+  ov_compiled_model_t* compiled = nullptr;
+  require(api, api.ov_core_compile_model(core, model.get(), "CPU", 0, &compiled),
+          "compiling the model");
+  auto method = std::make_unique<Method>();
+  method->compiled = {compiled, api.ov_compiled_model_free};
+  method->inputs = bind_signature(signature, scan, file.path).inputs;
+  method->outputs = scan.outputs.size();
+  for (const std::size_t input : method->inputs)
+    method->input_names.push_back(signature.inputs[input].name);
+  return method;
+}
+
+class OpenVinoEngine final : public Engine {
+ public:
+  [[nodiscard]] std::vector<std::string> formats() const override { return {"onnx"}; }
+
+  EngineInfo info() override {
+    EngineInfo info;
+    info.name = "openvino";
+    try {
+      const Library& library = open_library({});
+      info.runtime = "OpenVINO " + library.version;
+      info.runtime_path = library.path.string();
+      info.devices = {"cpu"};
+      info.details = {"built for OpenVINO " ISTHMUS_OPENVINO_VERSION ", found: " + library.origin};
+    } catch (const EngineUnavailable& error) {
+      info.unavailable = error.what();
+    }
+    return info;
+  }
+
+  std::optional<std::string> can_run(const Artifact& artifact,
+                                     const LoadOptions& options) override {
+    if (artifact.format != "onnx") return "the format is " + artifact.format;
+    if (!parse_device(options.device).is_cpu())
+      return "it runs on the CPU only, " + options.device + " was asked for";
+    return std::nullopt;
+  }
+
+  std::unique_ptr<Executable> load(const ArtifactSource& source,
+                                   const LoadOptions& options) override {
+    const Library& library = open_library(options);
+    const Api& api = library.api;
+    require_stateless(source);
+    const auto properties = properties_of(options);
+    auto shared = std::make_shared<Shared>();
+    shared->api = &api;
+    try {
+      ov_core_t* raw = nullptr;
+      require(api, api.ov_core_create(&raw), "opening OpenVINO");
+      const Held<ov_core_t> core(raw, api.ov_core_free);
+      for (const auto& [key, value] : properties)
+        require(api, api.ov_core_set_property(core.get(), "CPU", key.c_str(), value.c_str()),
+                ("setting " + key + "=" + value).c_str());
+      for (const auto& file : options.op_libraries)
+        require(api, api.ov_core_add_extension(core.get(), file.c_str()),
+                "opening an operator library");
+      for (std::size_t i = 0; i < source.manifest.methods.size(); ++i) {
+        shared->methods.push_back(load_method(api, core.get(), source, i));
+        shared->method_names.push_back(source.manifest.methods[i].method);
+      }
+    } catch (const Error&) {
+      throw;
+    } catch (const std::exception& error) {
+      throw BundleError("OpenVINO " + library.version + " cannot load \"" +
+                        source.files.front().path + "\" (made with " +
+                        versions_of(source.artifact) + "): " + error.what() +
+                        "; use a newer OpenVINO here, or another engine");
+    }
+    return std::make_unique<OpenVinoExecutable>(std::move(shared));
+  }
+};
+
+OpenVinoEngine& engine() {
+  static OpenVinoEngine instance;
+  return instance;
+}
+
+}  // namespace
+}  // namespace isthmus::openvino_engine
+
+ISTHMUS_EXPORT_ENGINE(&isthmus::openvino_engine::engine())

@@ -1,0 +1,84 @@
+// What the LibTorch engines have in common, behind the one entry of this library.
+#include <ATen/Parallel.h>
+#include <c10/util/Exception.h>
+#include <torch/cuda.h>
+#include <torch/version.h>
+
+#include <charconv>
+
+#include "engines/torch/load_module.h"
+#include "engines/torch/runtime.h"
+#include "engines/torch/thread_budget.h"
+#include "engines/torch/torch_formats.h"
+#include "isthmus/error.h"
+
+namespace isthmus::torch_engine {
+
+std::string model_error(const std::exception& error) {
+  std::string text = error.what();
+  if (const auto* torch_error = dynamic_cast<const c10::Error*>(&error))
+    text = torch_error->what_without_backtrace();
+  const auto end = text.find_last_not_of(" \n");
+  return end == std::string::npos ? text : text.substr(0, end + 1);
+}
+
+namespace {
+
+int concurrency_limit(const LoadOptions& options, Device device) {
+  const auto given = options.engine_options.find("max_concurrency");
+  if (given != options.engine_options.end()) {
+    int limit = -1;
+    const std::string& text = given->second;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), limit);
+    if (error != std::errc() || end != text.data() + text.size() || limit < 0)
+      throw InvalidInput("engine option max_concurrency=" + text +
+                         ": expected 0 (no bound) or a positive number");
+    return limit;
+  }
+  // Work on a GPU waits for the GPU, not for cores.
+  return device.is_cuda() ? 0 : concurrent_calls(at::get_num_threads());
+}
+
+class LibtorchRuntime final : public Runtime {
+ public:
+  explicit LibtorchRuntime(RuntimeContext context) : context_(std::move(context)) {}
+
+  [[nodiscard]] std::string version() const override { return TORCH_VERSION; }
+
+  [[nodiscard]] std::vector<std::string> devices() const override {
+    std::vector<std::string> names{"cpu"};
+    if (context_.has_cuda_libraries && context_.cuda_error.empty())
+      for (c10::DeviceIndex i = 0; i < static_cast<c10::DeviceIndex>(torch::cuda::device_count());
+           ++i)
+        names.push_back("cuda:" + std::to_string(i));
+    return names;
+  }
+
+  [[nodiscard]] std::vector<std::string> details() const override {
+    return {"intra-operator threads: " + std::to_string(at::get_num_threads())};
+  }
+
+  [[nodiscard]] std::unique_ptr<Executable> load(const ArtifactSource& source,
+                                                 const LoadOptions& options) const override {
+    const Device device = parse_device(options.device);
+    set_thread_budget(options.threads);
+    join_thread_budget();
+    require_device(device, context_);
+    const int concurrency = concurrency_limit(options, device);
+    return source.artifact.format == "aoti"
+               ? load_aoti(source, options, concurrency)
+               : load_torchscript(source, options, concurrency);
+  }
+
+ private:
+  RuntimeContext context_;
+};
+
+}  // namespace
+}  // namespace isthmus::torch_engine
+
+extern "C" ISTHMUS_API const isthmus::torch_engine::Runtime* isthmus_libtorch_runtime(
+    const isthmus::torch_engine::RuntimeContext* context) {
+  static const isthmus::torch_engine::LibtorchRuntime runtime(*context);
+  return &runtime;
+}
