@@ -59,6 +59,8 @@ void bind_load_report(py::module_& module) {
       .def_readonly("runtime", &LoadReport::runtime)
       .def_readonly("artifact", &LoadReport::artifact)
       .def_readonly("device", &LoadReport::device)
+      .def_readonly("chosen", &LoadReport::chosen)
+      .def_readonly("threads", &LoadReport::threads)
       .def_readonly("read_ms", &LoadReport::read_ms)
       .def_readonly("load_ms", &LoadReport::load_ms)
       .def_readonly("warmup_ms", &LoadReport::warmup_ms)

@@ -1,6 +1,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 #include <pybind11/stl/filesystem.h>
+#include <pybind11/stl/filesystem.h>
 
 #include <optional>
 
@@ -54,6 +55,7 @@ void bind_reports(py::module_& module) {
       .def_readonly("runtime_path", &EngineInfo::runtime_path)
       .def_readonly("unavailable", &EngineInfo::unavailable)
       .def_readonly("devices", &EngineInfo::devices)
+      .def_readonly("runtime_files", &EngineInfo::runtime_files)
       .def_readonly("details", &EngineInfo::details);
   module.def("engine_names", [] { return engine_names(); }, "Names of the engines installed.");
   module.def(
@@ -72,6 +74,9 @@ void bind_reports(py::module_& module) {
       .def_readonly("gpu_driver", &Machine::gpu_driver)
       .def_readonly("openmp", &Machine::openmp);
   module.def("this_machine", &this_machine, "Describes the machine.");
+  module.def(
+      "machine_key", [] { return machine_key(this_machine()); },
+      "Names machines on which the same choice is the fastest.");
   module.def("build_info", &build_info, "How libisthmus was built.");
 }
 

@@ -5,7 +5,9 @@
 #include "cli/format.h"
 #include "cli/options.h"
 #include "isthmus/bundle.h"
+#include "isthmus/error.h"
 #include "isthmus/machine.h"
+#include "isthmus/model.h"
 
 namespace isthmus::cli {
 namespace {
@@ -44,6 +46,15 @@ ReportRow row_of(const Artifact& artifact) {
           .json = dump(to_json(artifact))};
 }
 
+/// What `engine="auto"` takes on the CPU here, and why.
+std::string automatic_choice(const Bundle& bundle) {
+  try {
+    return Model::choice(bundle);
+  } catch (const Error& error) {
+    return std::string("nothing: ") + error.what();
+  }
+}
+
 Facts facts_of(const Bundle& bundle) {
   const Manifest& manifest = bundle.manifest();
   Facts facts{{"bundle", manifest.name},
@@ -66,6 +77,7 @@ Facts facts_of(const Bundle& bundle) {
                                                     pairs(golden.dims) + ", " +
                                                     bytes(golden.file.size));
   facts.emplace_back("isthmus-run", version());
+  facts.emplace_back("engine=auto", automatic_choice(bundle));
   return facts;
 }
 
@@ -112,7 +124,7 @@ int run(const InfoOptions& options) {
 
 void add_info(CLI::App& app, Action& action) {
   auto* command =
-      app.add_subcommand("info", "What is in a bundle; opens no engine and runs nothing");
+      app.add_subcommand("info", "What is in a bundle, and what would run it here; runs nothing");
   const auto options = std::make_shared<InfoOptions>();
   add_bundle(*command, options->common);
   command->add_flag("--check", options->check, "Also compare every file's size and SHA-256");

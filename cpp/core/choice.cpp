@@ -18,13 +18,22 @@ bool contains(const std::vector<std::string>& words, std::string_view word) {
   return std::find(words.begin(), words.end(), word) != words.end();
 }
 
+/// Whether the caller left the choice to what was measured.
+bool tuned(const LoadOptions& options, const Tuning& tuning) {
+  return options.engine == "auto" && options.artifact.empty() && tuning.best.has_value();
+}
+
 /// Artifacts to try, in order.
-std::vector<const Artifact*> candidates(const Manifest& manifest, const LoadOptions& options) {
+std::vector<const Artifact*> candidates(const Manifest& manifest, const LoadOptions& options,
+                                        const Tuning& tuning) {
   std::vector<const Artifact*> found;
   for (const Artifact& artifact : manifest.artifacts)
     if (options.artifact.empty() || options.artifact == artifact.name) found.push_back(&artifact);
   std::stable_partition(found.begin(), found.end(),
                         [](const Artifact* a) { return a->precision == "fp32"; });
+  if (tuned(options, tuning))
+    std::stable_partition(found.begin(), found.end(),
+                          [&](const Artifact* a) { return a->name == tuning.best->artifact; });
   return found;
 }
 
@@ -53,10 +62,36 @@ void require_device(const std::vector<const Artifact*>& artifacts, Device device
                           "\", or mend the hazards that `isthmus inspect` lists");
 }
 
+/// Says why this one, in a sentence.
+void explain(Choice& choice, const LoadOptions& options, const Tuning& tuning, bool measured,
+             const std::string& refusals) {
+  const std::string& engine = choice.engine_name;
+  if (options.engine != "auto" || !options.artifact.empty()) {
+    choice.reason = options.engine == "auto" ? "the artifact was asked for; the first engine that "
+                                               "runs it"
+                                             : "the engine was asked for";
+  } else if (measured && choice.artifact->name == tuning.best->artifact &&
+             engine == tuning.best->engine) {
+    choice.threads = tuning.best->threads;
+    choice.reason = "the fastest of " + std::to_string(tuning.best->compared) +
+                    " that were measured on this machine (tuning.json, " + tuning.best->created +
+                    ")";
+  } else {
+    choice.reason = "the first of the bundle's artifacts that an engine here runs";
+    if (measured)
+      choice.reason += "; " + tuning.best->artifact + " on " + tuning.best->engine +
+                       " was measured to be the fastest, and cannot run:" + refusals;
+    else
+      choice.reason += tuning.note.empty() ? "; `isthmus tune` measures which is the fastest"
+                                           : "; " + tuning.note;
+  }
+}
+
 }  // namespace
 
-Choice choose(const Manifest& manifest, const LoadOptions& options, Device device) {
-  const std::vector<const Artifact*> artifacts = candidates(manifest, options);
+Choice choose(const Manifest& manifest, const LoadOptions& options, Device device,
+              const Tuning& tuning) {
+  const std::vector<const Artifact*> artifacts = candidates(manifest, options, tuning);
   if (artifacts.empty()) {
     std::vector<std::string> names;
     for (const Artifact& artifact : manifest.artifacts) names.push_back(artifact.name);
@@ -65,8 +100,12 @@ Choice choose(const Manifest& manifest, const LoadOptions& options, Device devic
   }
   require_device(artifacts, device);
   const bool automatic = options.engine == "auto";
-  const std::vector<std::string> engines =
+  std::vector<std::string> engines =
       automatic ? engine_names(options.engine_path) : std::vector<std::string>{options.engine};
+  const bool measured = tuned(options, tuning);
+  if (measured)
+    std::stable_partition(engines.begin(), engines.end(),
+                          [&](const std::string& name) { return name == tuning.best->engine; });
 
   std::string refusals;
   std::string trust;
@@ -103,7 +142,9 @@ Choice choose(const Manifest& manifest, const LoadOptions& options, Device devic
           refuse(artifact->name + " on " + engine_name, reason);
           continue;
         }
-        return {artifact, &engine, engine_name};
+        Choice choice{artifact, &engine, engine_name, "", 0};
+        explain(choice, options, tuning, measured, refusals);
+        return choice;
       } catch (const EngineUnavailable& error) {
         refuse(artifact->name + " on " + engine_name, error.what());
       }
@@ -118,8 +159,8 @@ Choice choose(const Manifest& manifest, const LoadOptions& options, Device devic
 }
 
 const Artifact* likely_artifact(const Manifest& manifest, const LoadOptions& options,
-                                Device device) {
-  for (const Artifact* artifact : candidates(manifest, options))
+                                Device device, const Tuning& tuning) {
+  for (const Artifact* artifact : candidates(manifest, options, tuning))
     if (contains(artifact->devices, name(device.type)) &&
         trust_refusal(*artifact, options.trust).empty())
       return artifact;

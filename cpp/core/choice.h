@@ -2,6 +2,7 @@
 
 #include <string>
 
+#include "core/tuning.h"
 #include "isthmus/bundle.h"
 #include "isthmus/device.h"
 #include "isthmus/engine.h"
@@ -14,17 +15,22 @@ struct Choice {
   const Artifact* artifact = nullptr;
   Engine* engine = nullptr;
   std::string engine_name;
+  std::string reason;  ///< why this one
+  int threads = 0;     ///< what was measured to be best for it; 0: no word on it
 };
 
-/// Picks by the options: a named artifact or engine is a contract; "auto" takes the first artifact
-/// in the manifest's order (full precision before reduced) that some engine here can run.
+/// Picks by the options: a named artifact or engine is a contract. "auto" takes what `isthmus tune`
+/// found fastest on this machine; without that, or where it cannot run, the first artifact in the
+/// manifest's order (full precision before reduced) that some engine here can run, engines in the
+/// order of their names.
 /// @throws InvalidInput (no such artifact), DeviceUnavailable, BundleError (trust),
 ///         EngineUnavailable with every refusal.
-Choice choose(const Manifest& manifest, const LoadOptions& options, Device device);
+Choice choose(const Manifest& manifest, const LoadOptions& options, Device device,
+              const Tuning& tuning = {});
 
 /// The artifact that `choose` takes when an engine can run it, told without opening any; nullptr
 /// when there is none.
 const Artifact* likely_artifact(const Manifest& manifest, const LoadOptions& options,
-                                Device device);
+                                Device device, const Tuning& tuning = {});
 
 }  // namespace isthmus

@@ -88,6 +88,13 @@ Machine this_machine() {
           .memory_bytes = machine_text::kilobytes(meminfo, "MemTotal")};
 }
 
+std::string machine_key(const Machine& machine) {
+  std::string key = machine.cpu + ", " + std::to_string(machine.cores) + " cores,";
+  for (const std::string& set : machine.isa) key += " " + set;
+  for (const std::string& gpu : machine.gpus) key += ", " + gpu;
+  return key;
+}
+
 std::vector<std::string> timing_warnings(const Machine& machine) {
   std::vector<std::string> warnings;
 #ifndef NDEBUG

@@ -135,11 +135,14 @@ Model Model::load(const std::filesystem::path& bundle, const LoadOptions& option
   impl->device = device;
   const Manifest& manifest = impl->manifest();
   // Reading and hashing the files takes about as long as opening an engine's runtime: side by side.
-  const Artifact* likely = likely_artifact(manifest, options, device);
+  const Tuning tuning = read_tuning(impl->bundle, device.type);
+  const Artifact* likely = likely_artifact(manifest, options, device, tuning);
   std::future<FilesRead> reading;
   if (likely != nullptr)
     reading = std::async(std::launch::async, read_files, std::cref(impl->bundle), likely);
-  const Choice choice = choose(manifest, options, device);
+  const Choice choice = choose(manifest, options, device, tuning);
+  LoadOptions settled = options;
+  if (settled.threads == 0) settled.threads = choice.threads;
   impl->artifact = choice.artifact;
 
   FilesRead read =
@@ -151,7 +154,7 @@ Model Model::load(const std::filesystem::path& bundle, const LoadOptions& option
 
   auto phase = Clock::now();
   try {
-    impl->executable = choice.engine->load(source, options);
+    impl->executable = choice.engine->load(source, settled);
   } catch (const Error&) {
     // A changed data file is the likelier cause, and the better message.
     if (read.verified.valid()) read.verified.get();
@@ -166,6 +169,8 @@ Model Model::load(const std::filesystem::path& bundle, const LoadOptions& option
   report.runtime = choice.engine->info().runtime;
   report.artifact = choice.artifact->name;
   report.device = to_string(device);
+  report.chosen = choice.reason;
+  report.threads = settled.threads;
   report.notes = impl->executable->notes();
   if (choice.artifact->device != name(device.type))
     report.notes.push_back("the artifact was made and verified on " + choice.artifact->device +
@@ -178,6 +183,15 @@ Model Model::load(const std::filesystem::path& bundle, const LoadOptions& option
   }
   report.total_ms = ms_since(start);
   return Model(std::move(impl));
+}
+
+std::string Model::choice(const Bundle& bundle, const LoadOptions& options) {
+  const Device device = parse_device(options.device);
+  const Choice choice =
+      choose(bundle.manifest(), options, device, read_tuning(bundle, device.type));
+  const std::string threads =
+      choice.threads > 0 ? " with " + std::to_string(choice.threads) + " threads" : "";
+  return choice.artifact->name + " on " + choice.engine_name + threads + ": " + choice.reason;
 }
 
 Outputs Model::run(const Inputs& inputs, const RunOptions& options) const {

@@ -87,6 +87,17 @@ void require_same_library(const LibrarySearch& search, const LoadOptions& option
                           "of its own");
 }
 
+std::vector<fs::path> files_beside(const fs::path& library,
+                                   const std::vector<std::string>& names) {
+  std::vector<fs::path> files;
+  std::error_code ignored;
+  for (const auto& entry : fs::directory_iterator(library.parent_path(), ignored))
+    for (const std::string& name : names)
+      if (entry.path().filename().string().starts_with(name)) files.push_back(entry.path());
+  std::sort(files.begin(), files.end());
+  return files;
+}
+
 fs::path library_file(const void* address) {
   Dl_info info{};
   if (dladdr(address, &info) == 0 || info.dli_fname == nullptr) return {};

@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "isthmus/options.h"
 
@@ -32,6 +33,10 @@ LibraryCandidate find_library(const LibrarySearch& search, const LoadOptions& op
 /// @throws EngineUnavailable when the engine option `library` names another than the opened one.
 void require_same_library(const LibrarySearch& search, const LoadOptions& options,
                           const std::filesystem::path& opened, const std::string& origin);
+
+/// Files in the folder of `library` whose names start with one of these.
+std::vector<std::filesystem::path> files_beside(const std::filesystem::path& library,
+                                                const std::vector<std::string>& names);
 
 /// The file that holds this address.
 std::filesystem::path library_file(const void* address);

@@ -33,7 +33,13 @@ class FakeEngine final : public Engine {
   [[nodiscard]] std::vector<std::string> formats() const override { return {"fake"}; }
 
   [[nodiscard]] EngineInfo info() override {
-    return {"fake", "fake runtime 1.0", "", "", {"cpu"}, {}};
+    return {.name = "fake",
+            .runtime = "fake runtime 1.0",
+            .runtime_path = "",
+            .unavailable = "",
+            .devices = {"cpu"},
+            .runtime_files = {},
+            .details = {}};
   }
 
   [[nodiscard]] std::optional<std::string> can_run(const Artifact& artifact,

@@ -26,9 +26,12 @@ if TYPE_CHECKING:
     from isthmus.adopt import adopt
     from isthmus.bench import bench
     from isthmus.bundle import Bundle, open_bundle
+    from isthmus.convert import convert
+    from isthmus.deploy import deploy
     from isthmus.export import export
     from isthmus.graph import inspect
     from isthmus.runtime import Model, Session, load
+    from isthmus.tune import tune
     from isthmus.verify import verify
 
 __all__ = [
@@ -44,10 +47,13 @@ __all__ = [
     "Session",
     "adopt",
     "bench",
+    "convert",
+    "deploy",
     "export",
     "inspect",
     "load",
     "open_bundle",
+    "tune",
     "verify",
 ]
 
@@ -61,11 +67,14 @@ _HOMES = {
     "bench": "bench",
     "Bundle": "bundle",
     "open_bundle": "bundle",
+    "convert": "convert",
+    "deploy": "deploy",
     "export": "export",
     "inspect": "graph",
     "load": "runtime",
     "Model": "runtime",
     "Session": "runtime",
+    "tune": "tune",
     "verify": "verify",
 }
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import collections.abc
 import os
+import pathlib
 import typing
 
 import typing_extensions
@@ -24,8 +25,10 @@ __all__: list[str] = [
     "WarmupReport",
     "build_info",
     "compare",
+    "engine_formats",
     "engine_info",
     "engine_names",
+    "machine_key",
     "scan_torchscript",
     "sniff",
     "this_machine",
@@ -114,6 +117,8 @@ class LoadReport:
     @property
     def artifact(self) -> str: ...
     @property
+    def chosen(self) -> str: ...
+    @property
     def device(self) -> str: ...
     @property
     def engine(self) -> str: ...
@@ -125,6 +130,8 @@ class LoadReport:
     def read_ms(self) -> float: ...
     @property
     def runtime(self) -> str: ...
+    @property
+    def threads(self) -> int: ...
     @property
     def total_ms(self) -> float: ...
     @property
@@ -215,11 +222,11 @@ class EngineInfo:
     @property
     def devices(self) -> list[str]: ...
     @property
-    def formats(self) -> list[str]: ...
-    @property
     def name(self) -> str: ...
     @property
     def runtime(self) -> str: ...
+    @property
+    def runtime_files(self) -> list[pathlib.Path]: ...
     @property
     def runtime_path(self) -> str: ...
     @property
@@ -262,6 +269,11 @@ def compare(
     Compares one output with its reference, as `isthmus-run verify` does.
     """
 
+def engine_formats(name: str) -> list[str]:
+    """
+    Artifact formats that an engine runs; opens no runtime.
+    """
+
 def engine_info(name: str) -> EngineInfo:
     """
     Opens an engine's runtime and tells about it.
@@ -270,6 +282,11 @@ def engine_info(name: str) -> EngineInfo:
 def engine_names() -> list[str]:
     """
     Names of the engines installed.
+    """
+
+def machine_key() -> str:
+    """
+    Names machines on which the same choice is the fastest.
     """
 
 def scan_torchscript(

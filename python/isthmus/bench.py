@@ -1,7 +1,8 @@
 """One process a row, taking turns.
 
-Forms: "Torch" is the eager module, "TorchScript" the artifact as it was exported, "TorchScript
-optimised" the artifact frozen, fused and prepacked at load, in the same way on both sides.
+Forms: "Torch" is the eager module; each engine has one, such as "TorchScript" or "ONNX Runtime",
+the artifact as it was exported; "TorchScript optimised" is that artifact frozen, fused and
+prepacked at load, in the same way on both sides.
 """
 
 from __future__ import annotations
@@ -13,17 +14,36 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from isthmus.bench_report import BenchReport, BenchRow, Comparison, Language, compare_rows
-from isthmus.bench_turns import DISCARDED, Plan, finish, take_turns, warm_up, workers
+from isthmus.bench_turns import (
+    DISCARDED,
+    EAGER,
+    OPTIMISED,
+    Plan,
+    engine_of,
+    finish,
+    take_turns,
+    warm_up,
+    workers,
+)
 from isthmus.errors import InvalidInput
 from isthmus.machine import cpu_governor, devices_present, load_average, machine_facts
 from isthmus.processes import available_cores
+from isthmus.runtimes import RUNTIMES, formats_of_engine
 
 if TYPE_CHECKING:
     from isthmus.bundle import Bundle
 
 __all__ = ["FORMS", "BenchReport", "BenchRow", "Comparison", "bench"]
 
-FORMS = ("Torch", "TorchScript", "TorchScript optimised")
+FORMS: tuple[str, ...] = (
+    EAGER,
+    *(
+        form
+        for one in RUNTIMES
+        for form in (one.title, *([one.title + OPTIMISED] if one.optimizes else []))
+    ),
+)
+"""Every form that there is; a bundle has those of its artifacts."""
 LANGUAGES: tuple[Language, ...] = ("Python", "C++")
 
 
@@ -58,10 +78,10 @@ def bench(
         path: The bundle.
         model: Where the eager module comes from: "package.module:factory", or a Hugging Face id or
             folder. None: no eager row; what the bundle itself names is never imported.
-        forms: Of `FORMS`; None: all.
+        forms: Of `FORMS`; None: all that the bundle has.
         devices: "cpu", "cuda" or "cuda:N"; None: both kinds, with the reason where one is absent.
         languages: "Python", "C++".
-        artifact: Name of the TorchScript artifact; None: the first that fits the device.
+        artifact: Name of one artifact; None: the first of each format that fits the device.
         golden: Name of the golden that gives the inputs; None: the manifest's first for warm-up.
         threads: Intra-operator threads on both sides; None: the processors usable.
         rounds: Turns of each row; at least 2.
@@ -82,7 +102,7 @@ def bench(
     from isthmus.bundle import Bundle, open_bundle
 
     bundle = path if isinstance(path, Bundle) else open_bundle(Path(path))
-    chosen = tuple(forms) if forms is not None else FORMS
+    chosen = tuple(forms) if forms is not None else _forms_of(bundle)
     _check_options(chosen, languages, devices, rounds)
     say = progress or (lambda line: None)
     present = devices_present()
@@ -135,6 +155,13 @@ def bench(
             "difference": f"told when the whole {confidence:.0%} interval is beyond {margin:.0%}",
         },
         notes=_notes(load_before, plan.threads),
+    )
+
+
+def _forms_of(bundle: Bundle) -> tuple[str, ...]:
+    formats = {one.format for one in bundle.manifest.artifacts}
+    return tuple(
+        form for form in FORMS if form == EAGER or formats & set(formats_of_engine(engine_of(form)))
     )
 
 

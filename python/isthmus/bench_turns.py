@@ -18,14 +18,19 @@ from isthmus.manifest import Artifact
 from isthmus.model_source import no_model
 from isthmus.processes import LineWorker, python_worker
 from isthmus.runners import RunnerSpec
+from isthmus.runtimes import RUNTIMES, PythonRuntime, engines_of
 from isthmus.statistics import summarize
 
 if TYPE_CHECKING:
     from isthmus.bundle import Bundle
 
+_FORMATS = {"torchscript": "TorchScript", "onnx": "ONNX", "aoti": "AOTInductor"}
 DISCARDED = 2
 """Calls thrown away at the start of each turn: the caches belonged to another process."""
 NO_EAGER_CPP = "an eager Python module has no form in C++; its TorchScript has"
+EAGER = "Torch"
+OPTIMISED = " optimised"
+"""Behind a form's name: rewritten at load, in the same way in both languages."""
 
 
 @dataclass(frozen=True)
@@ -86,39 +91,61 @@ def workers(
                 runner.worker.close()
 
 
-def _artifact_for(plan: Plan, device: str) -> Artifact | None:
+def engine_of(form: str) -> str:
+    """The engine that a form's name means; empty for the eager module."""
+    title = form.removesuffix(OPTIMISED)
+    return next((one.engine for one in RUNTIMES if one.title == title), "")
+
+
+def _runtime_of(form: str) -> PythonRuntime:
+    return next(one for one in RUNTIMES if one.engine == engine_of(form))
+
+
+def _artifact_for(plan: Plan, form: str, device: str) -> Artifact | None:
     kind = device.partition(":")[0]
     candidates = (plan.artifact,) if plan.artifact is not None else plan.bundle.manifest.artifacts
+    format = _runtime_of(form).format
     fitting = [
         one
         for one in candidates
-        if one is not None and one.format == "torchscript" and kind in one.devices
+        if one is not None and one.format == format and kind in one.devices
     ]
     fitting.sort(key=lambda one: one.device != kind)
     return fitting[0] if fitting else None
 
 
 def _why_unavailable(plan: Plan, row: BenchRow, present: dict[str, str]) -> str:
-    if row.form == "Torch" and row.language == "C++":
+    if row.form == EAGER and row.language == "C++":
         return NO_EAGER_CPP
     kind = row.device.partition(":")[0]
     if present[kind]:
         return present[kind]
-    if row.form == "Torch" and not plan.model:
-        return no_model(plan.bundle.manifest.source)
-    if row.form != "Torch" and _artifact_for(plan, row.device) is None:
-        return f"the bundle has no TorchScript artifact for {kind}"
+    if row.form == EAGER:
+        return "" if plan.model else no_model(plan.bundle.manifest.source)
+    runtime = _runtime_of(row.form)
+    artifact = _artifact_for(plan, row.form, row.device)
+    if artifact is None:
+        name = _FORMATS.get(runtime.format, runtime.format)
+        return f"the bundle has no {name} artifact for {kind}"
+    if artifact.trust == "native" and plan.trust != "native":
+        return 'it is native code: allow it with trust="native" (--allow-native)'
+    if row.language == "Python":
+        if kind not in runtime.devices:
+            return f"isthmus calls {runtime.name} in Python on {', '.join(runtime.devices)} only"
+        return runtime.absent
+    if runtime.engine not in engines_of(runtime.format):
+        return f"the engine {runtime.engine} is not installed"
     return ""
 
 
 def _start(plan: Plan, runner: Turntaker) -> None:
     row = runner.row
-    artifact = None if row.form == "Torch" else _artifact_for(plan, row.device)
+    artifact = None if row.form == EAGER else _artifact_for(plan, row.form, row.device)
     spec = RunnerSpec(
-        kind="eager" if row.form == "Torch" else "torch.jit",
+        kind="eager" if row.form == EAGER else _runtime_of(row.form).name,
         bundle=str(plan.bundle.path.resolve()),
         artifact=artifact.name if artifact is not None else "",
-        engine="torchscript",
+        engine=engine_of(row.form),
         device=row.device,
         threads=plan.threads,
         optimize=_optimize(row),
@@ -126,11 +153,26 @@ def _start(plan: Plan, runner: Turntaker) -> None:
         op_libraries=plan.op_libraries,
         model=plan.model,
     )
-    command = _native_command(plan, spec) if row.language == "C++" else _python_command(plan, spec)
-    runner.worker = LineWorker(command, threads=plan.threads)
+    if row.language == "C++":
+        start_native(plan, spec, runner)
+    else:
+        _launch(plan, spec, runner, _python_command(plan, spec))
+
+
+def start_native(plan: Plan, spec: RunnerSpec, runner: Turntaker) -> None:
+    """Starts `isthmus-run bench --worker` for a row.
+
+    Raises:
+        ExecutionError: It could not load, or ended; says why.
+    """
+    _launch(plan, spec, runner, _native_command(plan, spec))
+
+
+def _launch(plan: Plan, spec: RunnerSpec, runner: Turntaker, command: Sequence[str]) -> None:
+    runner.worker = LineWorker(command, threads=spec.threads)
     ready = runner.worker.receive(plan.timeout)
     runner.row = replace(
-        row,
+        runner.row,
         artifact=spec.artifact,
         runtime=str(ready.get("runtime", "")),
         flags={"threads": str(ready.get("threads", "")), "optimize": spec.optimize},
@@ -142,10 +184,11 @@ def _start(plan: Plan, runner: Turntaker) -> None:
 
 
 def _optimize(row: BenchRow) -> str:
-    if row.form != "TorchScript optimised":
-        return "none"
-    # Prepacking is for the CPU.
-    return "inference" if row.device == "cpu" else "freeze"
+    if row.form.endswith(OPTIMISED):
+        # Prepacking is for the CPU.
+        return "inference" if row.device == "cpu" else "freeze"
+    # Where both languages run the graph as it is, that is compared; else the runtime's own default.
+    return "none" if row.form == EAGER or _runtime_of(row.form).optimizes else "auto"
 
 
 def _python_command(plan: Plan, spec: RunnerSpec) -> list[str]:

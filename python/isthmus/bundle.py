@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +25,7 @@ from isthmus.manifest import (
 )
 
 if TYPE_CHECKING:
+    from isthmus.export.subject import FormatResult
     from isthmus.goldens import Golden
 
 __all__ = [
@@ -46,6 +47,8 @@ class Bundle:
 
     path: Path
     manifest: Manifest
+    results: tuple[FormatResult, ...] = field(default=(), compare=False)
+    """How the export of each format went; empty for a bundle that was opened."""
 
     @cached_property
     def _directory(self) -> Directory:

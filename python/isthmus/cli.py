@@ -47,6 +47,15 @@ OpLibrary = Annotated[
 ]
 Threads = Annotated[int | None, typer.Option(help="Threads of every runtime.")]
 Trust = Annotated[str, typer.Option(help="What the bundle may do: data, graph or native.")]
+AllowNative = Annotated[
+    bool, typer.Option("--allow-native", help="The same as --trust native: run native code.")
+]
+Opset = Annotated[int | None, typer.Option(help="ONNX operator set version.")]
+Isa = Annotated[
+    str,
+    typer.Option(help="AOTInductor compiles for: portable, avx2, avx512, native."),
+]
+TimeLimit = Annotated[float, typer.Option("--time-limit", help="Seconds for each format.")]
 Device = Annotated[
     list[str] | None, typer.Option("--device", help="cpu, cuda, cuda:N; all by default.")
 ]
@@ -80,8 +89,15 @@ def export(
     constant: Annotated[
         list[str] | None, typer.Option(help="Parameter whose number becomes part of the model.")
     ] = None,
+    formats: Annotated[
+        str,
+        typer.Option(help="torchscript, onnx, aoti, with commas; the first is preferred."),
+    ] = "torchscript",
     precision: Annotated[str, typer.Option(help="fp32, fp16 or bf16.")] = "fp32",
     device: Annotated[str, typer.Option(help="Where to make the artifact.")] = "cpu",
+    opset: Opset = None,
+    isa: Isa = "portable",
+    time_limit: TimeLimit = 1800.0,
     op_library: OpLibrary = None,
     name: Annotated[str, typer.Option(help="Of the model, in the manifest.")] = "",
     overwrite: Overwrite = False,
@@ -115,6 +131,10 @@ def export(
             trace=trace or (),
             precision=precision,
             device=device,
+            formats=_list(formats),
+            opset=opset,
+            isa=isa,
+            time_limit=time_limit,
             op_libraries=op_library or (),
             name=name or loaded.name,
             source=loaded.source,
@@ -123,6 +143,7 @@ def export(
             progress=say,
         )
     _print_bundle(bundle, as_json)
+    raise typer.Exit(0 if all(one.ok for one in bundle.results) else 5)
 
 
 @app.command()
@@ -166,6 +187,125 @@ def adopt(
 
 
 @app.command()
+def convert(
+    path: BundlePath,
+    to: Annotated[str, typer.Option(help="onnx, aoti: a list with commas.")],
+    artifact: Annotated[str, typer.Option(help="The TorchScript one; the first by default.")] = "",
+    opset: Opset = None,
+    isa: Isa = "portable",
+    trust: Trust = "graph",
+    allow_native: AllowNative = False,
+    time_limit: TimeLimit = 1800.0,
+    op_library: OpLibrary = None,
+    prove: Annotated[
+        bool, typer.Option("--prove/--no-prove", help="Verify and time all formats afterwards.")
+    ] = True,
+    as_json: Json = False,
+) -> None:
+    """Turns a bundle's TorchScript into other formats, without the Python source, with proof."""
+    with _work() as say:
+        from isthmus.convert import convert as run
+
+        bundle = run(
+            path,
+            _list(to),
+            artifact=artifact,
+            opset=opset,
+            isa=isa,
+            trust="native" if allow_native else trust,
+            op_libraries=op_library or (),
+            time_limit=time_limit,
+            progress=say,
+        )
+    _print_bundle(bundle, as_json)
+    good = all(one.ok for one in bundle.results)
+    if prove and not as_json:
+        with _work() as say:
+            from isthmus.bench import bench as measure
+            from isthmus.verify import verify as prove_all
+
+            # Native code that was compiled here, a moment ago, from a graph that was scanned.
+            parity = prove_all(bundle, trust="native", op_libraries=op_library or (), progress=say)
+            speed = measure(
+                bundle, trust="native", op_libraries=op_library or (), rounds=10, progress=say
+            )
+        _print_report(parity, False, None, None)
+        _print_report(speed, False, None, None)
+        good = good and bool(parity)
+    raise typer.Exit(0 if good else 5)
+
+
+@app.command()
+def tune(
+    bundle: BundlePath,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    engine: Annotated[
+        list[str] | None, typer.Option(help="Only this one; may be repeated.")
+    ] = None,
+    threads: Annotated[str, typer.Option(help="Numbers to try, with commas.")] = "",
+    golden: Annotated[
+        list[str] | None, typer.Option(help="A shape to time; first, smallest, largest by default.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(help="Turns of each candidate on each shape.")] = 8,
+    trust: Trust = "graph",
+    allow_native: AllowNative = False,
+    op_library: OpLibrary = None,
+    write: Annotated[
+        bool, typer.Option("--write/--no-write", help="Write tuning.json into the bundle.")
+    ] = True,
+    as_json: Json = False,
+) -> None:
+    """Times every engine and number of threads here, and lets `load` take the fastest."""
+    with _work() as say:
+        from isthmus.errors import InvalidInput
+        from isthmus.tune import tune as run
+
+        try:
+            counts = [int(one) for one in _list(threads)]
+        except ValueError:
+            raise InvalidInput(f'--threads: expected numbers, got "{threads}"') from None
+        report = run(
+            bundle,
+            device=device,
+            engines=engine,
+            threads=counts or None,
+            goldens=golden,
+            rounds=rounds,
+            trust="native" if allow_native else trust,
+            op_libraries=op_library or (),
+            write=write,
+            progress=say,
+        )
+    _print_report(report, as_json, None, None)
+    raise typer.Exit(0 if report else 5)
+
+
+deploy_app = typer.Typer(help="Puts a bundle where it will run.", no_args_is_help=True)
+app.add_typer(deploy_app, name="deploy")
+
+
+@deploy_app.command()
+def folder(
+    bundle: BundlePath,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to make.")],
+    engine: Annotated[str, typer.Option(help="Whose libraries to take.")],
+    artifact: Annotated[str, typer.Option(help="The first that the engine runs by default.")] = "",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace such a folder that is there.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """A folder with isthmus-run, its libraries and the bundle, for machines without Python."""
+    with _work() as say:
+        from isthmus.deploy import deploy as run
+
+        report = run(
+            bundle, output, engine=engine, artifact=artifact, overwrite=overwrite, progress=say
+        )
+    _print_report(report, as_json, None, None)
+
+
+@app.command()
 def inspect(
     path: Annotated[str, typer.Argument(metavar="BUNDLE|FILE.pt")],
     submodule: Annotated[str, typer.Option(help="Only this dotted submodule's graph.")] = "",
@@ -192,12 +332,14 @@ def verify(
     bundle: BundlePath,
     model: ModelOption = None,
     engine: Annotated[
-        list[str] | None, typer.Option(help="eager, torch.jit, torchscript; all by default.")
+        list[str] | None,
+        typer.Option(help="eager, torch.jit, torchscript, onnxruntime, ...; all by default."),
     ] = None,
     device: Device = None,
     artifact: Annotated[str | None, typer.Option(help="Only this artifact.")] = None,
     threads: Threads = None,
     trust: Trust = "graph",
+    allow_native: AllowNative = False,
     op_library: OpLibrary = None,
     junit: Annotated[Path | None, typer.Option(help="Also write JUnit XML.")] = None,
     markdown: Annotated[Path | None, typer.Option(help="Also write Markdown.")] = None,
@@ -214,7 +356,7 @@ def verify(
             device or None,
             artifact=artifact,
             threads=threads,
-            trust=trust,
+            trust="native" if allow_native else trust,
             op_libraries=op_library or (),
             progress=say,
         )
@@ -227,7 +369,8 @@ def bench(
     bundle: BundlePath,
     model: ModelOption = None,
     form: Annotated[
-        list[str] | None, typer.Option(help="Torch, TorchScript, TorchScript optimised.")
+        list[str] | None,
+        typer.Option(help="Torch, TorchScript, ONNX Runtime, ...; all by default."),
     ] = None,
     device: Device = None,
     artifact: Annotated[str | None, typer.Option(help="Only this artifact.")] = None,
@@ -235,6 +378,7 @@ def bench(
     threads: Threads = None,
     rounds: Annotated[int, typer.Option(help="Turns of each row.")] = 30,
     trust: Trust = "graph",
+    allow_native: AllowNative = False,
     op_library: OpLibrary = None,
     plot: Annotated[Path | None, typer.Option(help="Draw the distributions: .png or .svg.")] = None,
     markdown: Annotated[Path | None, typer.Option(help="Also write Markdown.")] = None,
@@ -253,7 +397,7 @@ def bench(
             golden=golden,
             threads=threads,
             rounds=rounds,
-            trust=trust,
+            trust="native" if allow_native else trust,
             op_libraries=op_library or (),
             progress=say,
         )
@@ -322,11 +466,46 @@ def _print_report(
         print_report(report)
 
 
+def _list(text: str) -> list[str]:
+    """Words between commas."""
+    return [one.strip() for one in text.split(",") if one.strip()]
+
+
+def _print_formats(bundle: Bundle, console: Console) -> None:
+    """A row for each format that was asked for."""
+    table = Table("format", "result", "time", "size", "made by", "why not", "what to try")
+    for one in bundle.results:
+        where = f"\n({one.where})" if one.where else ""
+        table.add_row(
+            one.format,
+            "[green]proven[/green]" if one.ok else "[red]failed[/red]",
+            f"{one.seconds:.1f} s",
+            f"{one.size / 1e6:.1f} MB" if one.ok else "-",
+            one.strategy or "-",
+            escape(one.reason + where),
+            escape(one.advice),
+        )
+    console.print(table)
+
+
 def _print_bundle(bundle: Bundle, as_json: bool) -> None:
     from isthmus.manifest import to_json
 
     if as_json:
         document: dict[str, Any] = {"path": str(bundle.path), "manifest": to_json(bundle.manifest)}
+        document["formats"] = [
+            {
+                "format": one.format,
+                "ok": one.ok,
+                "seconds": one.seconds,
+                "size": one.size,
+                "strategy": one.strategy,
+                "reason": one.reason,
+                "where": one.where,
+                "advice": one.advice,
+            }
+            for one in bundle.results
+        ]
         print(json.dumps(document, indent=2))
         return
     console = Console()
@@ -345,6 +524,8 @@ def _print_bundle(bundle: Bundle, as_json: bool) -> None:
         for hazard in artifact.hazards:
             where = f" ({hazard.where})" if hazard.where else ""
             console.print(f"{hazard.severity}: {escape(hazard.message + where)}", highlight=False)
+    if len(bundle.results) > 1 or any(not one.ok for one in bundle.results):
+        _print_formats(bundle, console)
     console.print(f"Prove it anywhere: isthmus-run verify {escape(str(bundle.path))}")
 
 

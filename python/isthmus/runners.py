@@ -9,11 +9,12 @@ from __future__ import annotations
 import io
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from isthmus.errors import ExecutionError, InvalidInput
+from isthmus.errors import BundleError, ExecutionError, InvalidInput
 from isthmus.manifest import Artifact, Manifest, Method, Tree
 from isthmus.model_source import resolve_model
 from isthmus.noise import deep_copy
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from isthmus.bundle import Bundle
+    from isthmus.runtime_calls import RuntimeCall
 
 Values = Mapping[str, "Tensor"]
 """By name; an absent optional value has no key. Scalars are 0-dimensional tensors."""
@@ -33,7 +35,7 @@ class RunnerSpec:
     """Which runner to make: what a worker process is asked for."""
 
     kind: str
-    """"eager", "torch.jit" or "isthmus"."""
+    """"eager", "isthmus", or the name of a Python runtime (`isthmus.runtimes`)."""
     bundle: str
     artifact: str = ""
     engine: str = "auto"
@@ -102,14 +104,13 @@ def make_runner(spec: RunnerSpec, bundle: Bundle) -> tuple[Runner, float]:
         module = resolve_model(spec.model, bundle.manifest)
         start = time.perf_counter()
         runner = EagerRunner(module, bundle.manifest, spec.device)
-    elif spec.kind == "torch.jit":
-        runner = JitRunner(bundle, bundle.artifact(spec.artifact), spec)
     elif spec.kind == "isthmus":
         runner = NativeRunner(spec)
+    elif spec.kind in _PYTHON_RUNNERS:
+        runner = _PYTHON_RUNNERS[spec.kind](bundle, bundle.artifact(spec.artifact), spec)
     else:
-        raise InvalidInput(
-            f"runner is {spec.kind!r}, expected 'eager', 'torch.jit' or 'isthmus'; use one of them"
-        )
+        known = ", ".join(["'eager'", "'isthmus'", *map(repr, _PYTHON_RUNNERS)])
+        raise InvalidInput(f"runner is {spec.kind!r}, expected one of {known}")
     return runner, (time.perf_counter() - start) * 1e3
 
 
@@ -240,6 +241,70 @@ class JitRunner:
         return module
 
 
+class FileRunner:
+    """An artifact of files without state, through its runtime's own Python interface."""
+
+    def __init__(self, bundle: Bundle, artifact: Artifact, spec: RunnerSpec) -> None:
+        import torch
+
+        for entry in artifact.files:
+            bundle.read(entry)  # what a runtime opens by its path is checked before
+        methods = bundle.manifest.methods
+        files = [bundle.path / entry.path for entry in artifact.files]
+        self._methods = {method.name: method for method in methods}
+        self._device = torch.device(spec.device)
+        self._call = self.open(files, methods, spec)
+        self.runtime = self._call.runtime
+
+    def open(self, files: list[Path], methods: Sequence[Method], spec: RunnerSpec) -> RuntimeCall:
+        """What runs the files."""
+        raise NotImplementedError
+
+    def reset(self) -> None:
+        """There is no state."""
+
+    def bind(self, method: str, inputs: Values) -> Callable[[], object]:
+        """See `Runner.bind`."""
+        return self._call.bind(self._methods[method], _copies(inputs, self._device))
+
+    def run(self, method: str, inputs: Values) -> dict[str, Tensor]:
+        """See `Runner.run`."""
+        signature = self._methods[method]
+        return _tensors(signature, self._call(signature, _copies(inputs, self._device)))
+
+
+class OnnxRuntimeRunner(FileRunner):
+    """The ONNX artifact through `onnxruntime` in Python."""
+
+    def open(self, files: list[Path], methods: Sequence[Method], spec: RunnerSpec) -> RuntimeCall:
+        """See `FileRunner.open`."""
+        from isthmus.runtime_calls import OnnxRuntimeCall
+
+        return OnnxRuntimeCall(files, methods, spec.threads)
+
+
+class OpenVinoRunner(FileRunner):
+    """The ONNX artifact through `openvino` in Python."""
+
+    def open(self, files: list[Path], methods: Sequence[Method], spec: RunnerSpec) -> RuntimeCall:
+        """See `FileRunner.open`."""
+        from isthmus.runtime_calls import OpenVinoCall
+
+        return OpenVinoCall(files, methods, spec.threads)
+
+
+class AotiRunner(FileRunner):
+    """The AOTInductor package through torch's own loader in Python."""
+
+    def open(self, files: list[Path], methods: Sequence[Method], spec: RunnerSpec) -> RuntimeCall:
+        """See `FileRunner.open`."""
+        from isthmus.runtime_calls import AotiCall
+
+        if spec.trust != "native":
+            raise BundleError(f"{spec.artifact} is native code; trust is {spec.trust!r}")
+        return AotiCall(files, methods)
+
+
 class NativeRunner:
     """The native library, through the same calls as a user's Python makes."""
 
@@ -284,6 +349,15 @@ class NativeRunner:
         result = self.bind(method, inputs)()
         signature = self._model.signature(method)
         return _tensors(signature, flatten(signature.returns, result))
+
+
+_PYTHON_RUNNERS: dict[str, Callable[[Bundle, Artifact, RunnerSpec], Runner]] = {
+    "torch.jit": JitRunner,
+    "onnxruntime": OnnxRuntimeRunner,
+    "openvino": OpenVinoRunner,
+    "aoti": AotiRunner,
+}
+"""By the name of the Python runtime (`isthmus.runtimes.RUNTIMES`)."""
 
 
 def _copies(inputs: Values, device: torch.device) -> dict[str, Tensor]:

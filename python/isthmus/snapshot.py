@@ -38,22 +38,36 @@ class Snapshot:
             (path, one, _names(one), {name: self._take(value) for name, value in _items(one)})
             for path, one in module.named_modules()
         ]
+        self._hooks = [
+            (table, dict(table)) for one in module.modules() for table in _hook_tables(one)
+        ]
 
     def changed(self) -> tuple[str, ...]:
         """Dotted names of the attributes that are no longer what they were, in module order."""
         names: list[str] = []
+        # A module that hooks itself up on its first call (transformers does, to collect hidden
+        # states) notes that in a flag, which is no state of the model.
+        hooked = any(list(table) != list(before) for table, before in self._hooks)
         for path, module, _, nodes in self._modules:
             now = dict(_items(module))
             prefix = f"{path}." if path else ""
             for name, node in nodes.items():
                 if name not in now or not node.same(now[name], set()):
                     names.append(prefix + name)
-            names.extend(prefix + name for name in now if name not in nodes)
+            names.extend(
+                prefix + name
+                for name, value in now.items()
+                if name not in nodes and not (hooked and isinstance(value, bool))
+            )
         return tuple(dict.fromkeys(names))
 
     def restore(self) -> None:
         """Puts every attribute back: the same objects, with the same content."""
         done: set[int] = set()
+        for table, before in self._hooks:
+            if list(table) != list(before):
+                table.clear()
+                table.update(before)
         with torch.no_grad():
             for _, module, present, nodes in self._modules:
                 now = dict(_items(module))
@@ -276,6 +290,14 @@ def _items(module: nn.Module) -> Iterator[tuple[str, Any]]:
     for name, value in vars(module).items():
         if name not in _FRESH:
             yield name, value
+
+
+def _hook_tables(module: nn.Module) -> Iterator[dict[Any, Any]]:
+    if _is_scripted(module):
+        return
+    for name, value in vars(module).items():
+        if name in _FRESH and "hook" in name and isinstance(value, dict):
+            yield value
 
 
 def _names(module: nn.Module) -> dict[str, str]:

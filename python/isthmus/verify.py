@@ -19,6 +19,7 @@ from isthmus.machine import devices_present, machine_facts
 from isthmus.manifest import Artifact
 from isthmus.processes import available_cores
 from isthmus.runners import RunnerSpec
+from isthmus.runtimes import PythonRuntime, engines_of, names_for, runtimes_of
 from isthmus.verify_report import ParityError, VerifyReport, VerifyRow
 from isthmus.verify_runs import (
     Job,
@@ -38,13 +39,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ParityError", "VerifyReport", "VerifyRow", "verify"]
 
-ENGINES_OF_FORMAT: Mapping[str, tuple[str, ...]] = {
-    "torchscript": ("torchscript",),
-    "aoti": ("aoti",),
-    "onnx": ("onnxruntime", "openvino"),
-}
-"""Engines of the C++ library, by the artifact's format."""
-TORCH_JIT = "torch.jit"
 EAGER = "eager"
 
 
@@ -68,8 +62,9 @@ def verify(
         model: The eager module, which then is the reference of all other rows and is itself
             compared with the goldens. A module, "package.module:factory", or a Hugging Face id or
             folder. Without it the goldens, which eager gave at export, are the reference.
-        engines: Rows to run: "eager", "torch.jit", or engines of the C++ library. None: all that
-            the bundle's artifacts have.
+        engines: Rows to run: "eager", a Python runtime such as "torch.jit" or "onnxruntime", or an
+            engine of the C++ library; a name that is both gives both rows. None: all that the
+            bundle's artifacts have.
         devices: "cpu", "cuda" or "cuda:N". None: "cpu" and "cuda", the latter told as absent where
             there is none. A device that is asked for and absent fails.
         artifact: Only this artifact; None: all.
@@ -137,9 +132,7 @@ def verify(
 def _check_engines(
     engines: Sequence[str] | None, artifacts: Sequence[Artifact], *, has_model: bool
 ) -> None:
-    known = {TORCH_JIT, *([EAGER] if has_model else [])}
-    for artifact in artifacts:
-        known.update(ENGINES_OF_FORMAT.get(artifact.format, ()))
+    known = {*names_for(artifacts), *([EAGER] if has_model else [])}
     for name in engines or ():
         if name == EAGER and not has_model:
             raise InvalidInput("engine 'eager' needs the model; pass model=")
@@ -213,52 +206,66 @@ def _verify_artifact(
     asked: bool,
 ) -> list[VerifyRow]:
     """Native rows first: they scan the artifact, and what they refuse Python must not load."""
-    names = ENGINES_OF_FORMAT.get(artifact.format, ())
+    names = engines_of(artifact.format)
     wanted = [name for name in names if engines is None or name in engines]
-    with_jit = artifact.format == "torchscript" and (engines is None or TORCH_JIT in engines)
+    pythons = [
+        one for one in runtimes_of(artifact.format) if engines is None or one.name in engines
+    ]
+    if artifact.trust == "native" and job.trust != "native" and not absent:
+        absent = 'it is native code: allow it with trust="native" (--allow-native)'
+        asked = asked or engines is not None
     if absent:
-        rows = [_absent_row(TORCH_JIT, "Python", device, absent, asked=asked)] if with_jit else []
+        rows = [_absent_row(one.name, "Python", device, absent, asked=asked) for one in pythons]
         rows += [_absent_row(name, "C++", device, absent, asked=asked) for name in wanted]
         return [replace(row, artifact=artifact.name) for row in rows]
 
     native: list[tuple[VerifyRow, Run | None]] = []
     refused = ""
-    for name in wanted or (list(names) if with_jit else []):
+    twins = {one.engine: one for one in pythons if one.same_bits}
+    for name in wanted or (list(names) if pythons else []):
         job.say(f"{name} in C++ on {device}")
-        row, run, refusal = _native_row(job, artifact, name, device, reference, with_jit)
+        row, run, refusal = _native_row(job, artifact, name, device, reference, name in twins)
         refused = refused or refusal
         if name in wanted:
             native.append((row, run))
     rows = []
-    plain: Run | None = None
-    if with_jit:
-        job.say(f"torch.jit in Python on {device}")
-        row, plain = _jit_row(job, artifact, device, reference, refused)
+    plain: dict[str, Run | None] = {}
+    for one in pythons:
+        job.say(f"{one.name} in Python on {device}")
+        row, run = _python_row(job, artifact, one, device, reference, refused)
+        plain[one.engine] = run
         rows.append(row)
     for row, run in native:
-        rows.append(against_jit(row, run, plain, device))
+        twin = plain.get(row.runner) if row.runner in twins else None
+        rows.append(against_jit(row, run, twin, device))
     return rows
 
 
-def _jit_row(
+def _python_row(
     job: Job,
     artifact: Artifact,
+    runtime: PythonRuntime,
     device: str,
     reference: list[Outputs | None] | None,
     refused: str,
 ) -> tuple[VerifyRow, Run | None]:
-    row = VerifyRow(TORCH_JIT, "Python", device, "passed", artifact=artifact.name)
+    row = VerifyRow(runtime.name, "Python", device, "passed", artifact=artifact.name)
     if refused:
         reason = f"not loaded, because the C++ library refused the artifact: {refused}"
         return replace(row, status="error", reason=reason), None
+    absent = runtime.absent
+    if not absent and device.partition(":")[0] not in runtime.devices:
+        absent = f"isthmus calls {runtime.name} in Python on {', '.join(runtime.devices)} only"
+    if absent:
+        return replace(row, status="absent", reason=absent), None
     start = time.perf_counter()
-    spec = job.spec("torch.jit", device, artifact=artifact.name)
+    spec = job.spec(runtime.name, device, artifact=artifact.name)
     run = run_workers(job, [(spec, True)])[0]
     row = judge(job, replace(row, runtime=run.runtime), run, artifact.tolerances, reference)
     moved = any(hazard.kind == "device_literal" for hazard in artifact.hazards)
     if row.status == "error" and moved and device.partition(":")[0] != artifact.device:
         # The C++ engine moves such literals at load; torch.jit in Python has no way to.
-        reason = f"the graph holds {artifact.device} literals, which torch.jit cannot move"
+        reason = f"the graph holds {artifact.device} literals, which {runtime.name} cannot move"
         row = replace(row, status="absent", reason=reason)
     return replace(row, seconds=time.perf_counter() - start), run
 
@@ -269,21 +276,21 @@ def _native_row(
     engine: str,
     device: str,
     reference: list[Outputs | None] | None,
-    with_jit: bool,
+    with_twin: bool,
 ) -> tuple[VerifyRow, Run | None, str]:
-    """The row, the outputs of the unoptimised graph for `torch.jit`, and why it was refused."""
+    """The row, the outputs of the graph as it is for its Python twin, and why it was refused."""
     row = VerifyRow(engine, "C++", device, "passed", artifact=artifact.name)
     start = time.perf_counter()
     row, refused = prove_without_python(job, row)
     runs: list[tuple[RunnerSpec, bool]] = []
     spec = job.spec("isthmus", device, artifact=artifact.name, engine=engine)
     if row.status != "error":
-        if with_jit:
+        if with_twin:
             runs.append((replace(spec, optimize="none", warmup=False), False))
         if reference is not None:
             runs.append((replace(spec, optimize="auto"), False))
     done = run_workers(job, runs) if runs else []
-    plain = done[0] if with_jit and done else None
+    plain = done[0] if with_twin and done else None
     if reference is not None and done:
         proven = row
         row = judge(job, row, done[-1], artifact.tolerances, reference)

@@ -175,6 +175,7 @@ class OnnxRuntimeEngine final : public Engine {
       const Library& library = open_library({});
       info.runtime = "ONNX Runtime " + library.version;
       info.runtime_path = library.path.string();
+      info.runtime_files = {library.path};
       info.devices = {"cpu"};
       std::string providers;
       for (const std::string& provider : available_providers()) {

@@ -1,6 +1,7 @@
 // The openvino engine: the onnx format on OpenVINO's C API.
 #include <mutex>
 
+#include "engines/library_search.h"
 #include "engines/onnx_signature.h"
 #include "engines/openvino/api_loader.h"
 #include "engines/openvino/properties.h"
@@ -144,6 +145,10 @@ class OpenVinoEngine final : public Engine {
       const Library& library = open_library({});
       info.runtime = "OpenVINO " + library.version;
       info.runtime_path = library.path.string();
+      // The C API, what reads ONNX, and what runs on the CPU.
+      info.runtime_files = files_beside(
+          library.path, {"libopenvino_c.so", "libopenvino_onnx_frontend.so",
+                         "libopenvino_intel_cpu_plugin.so"});
       info.devices = {"cpu"};
       info.details = {"built for OpenVINO " ISTHMUS_OPENVINO_VERSION ", found: " + library.origin};
     } catch (const EngineUnavailable& error) {

@@ -48,8 +48,11 @@ std::optional<Location> location_in(const fs::path& folder, const std::string& o
   std::error_code ignored;
   if (fs::exists(folder / "lib" / kMainLibrary, ignored))
     return Location{folder / "lib", read_version(folder), origin};
-  if (fs::exists(folder / kMainLibrary, ignored))
-    return Location{folder, read_version(folder.parent_path()), origin};
+  if (fs::exists(folder / kMainLibrary, ignored)) {
+    // A deployment has them in one folder.
+    const std::string own = read_version(folder);
+    return Location{folder, own.empty() ? read_version(folder.parent_path()) : own, origin};
+  }
   return std::nullopt;
 }
 
@@ -137,6 +140,18 @@ std::optional<Location> find_libtorch() {
   if (auto found = location_in(here.parent_path().parent_path() / "torch", "the torch package"))
     return found;
   return location_in(ISTHMUS_TORCH_DIRECTORY, "the folder isthmus was built with");
+}
+
+std::vector<fs::path> deployed_files(const Location& location) {
+  std::vector<fs::path> files{engine_folder() / "libisthmus_libtorch.so",
+                              location.libraries / kMainLibrary};
+  std::error_code ignored;
+  for (const fs::path& file :
+       {location.libraries / "libtorch_cuda.so", location.libraries / "version.py",
+        location.libraries.parent_path() / "version.py",
+        location.libraries.parent_path() / "build-version"})
+    if (fs::exists(file, ignored)) files.push_back(file);
+  return files;
 }
 
 std::string version_refusal(const Location& location) {

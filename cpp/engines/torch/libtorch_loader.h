@@ -4,6 +4,7 @@
 #include <optional>
 #include <string>
 #include <vector>
+#include <vector>
 
 namespace isthmus::torch_engine {
 
@@ -31,6 +32,10 @@ std::optional<Location> find_libtorch();
 /// "2.13.0+cpu" from the files of a LibTorch folder: version.py of the Python package or
 /// build-version of the unpacked archive; empty when neither is there.
 std::string read_version(const std::filesystem::path& folder);
+
+/// What a deployment ships: LibTorch's main library, the file that tells its version, and our
+/// runtime library; what these link against comes with them.
+std::vector<std::filesystem::path> deployed_files(const Location& location);
 
 /// Empty when a LibTorch of this version fits this build, else one sentence with the remedy.
 std::string version_refusal(const Location& location);

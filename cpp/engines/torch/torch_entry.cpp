@@ -63,6 +63,7 @@ class TorchEngine final : public Engine {
       const Libtorch& libtorch = open_libtorch();
       info.runtime = "LibTorch " + opened.version();
       info.runtime_path = libtorch.location.libraries.string();
+      info.runtime_files = deployed_files(libtorch.location);
       info.devices = opened.devices();
       info.details = opened.details();
       info.details.push_back("built for torch " + std::string(ISTHMUS_TORCH_VERSION) +

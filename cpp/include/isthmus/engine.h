@@ -26,6 +26,7 @@ struct EngineInfo {
   std::string runtime_path;          ///< where the runtime was found
   std::string unavailable;           ///< not empty: why it cannot run here, and the remedy
   std::vector<std::string> devices;  ///< "cpu", "cuda:0 (NVIDIA H200)", ...
+  std::vector<std::filesystem::path> runtime_files;  ///< what a deployment without Python ships
   std::vector<std::string> details;  ///< further facts for `doctor`, one a line
 };
 

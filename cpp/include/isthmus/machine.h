@@ -23,6 +23,9 @@ struct Machine {
 };
 ISTHMUS_API Machine this_machine();
 
+/// Names machines on which the same choice is the fastest: processor, cores, instruction sets, GPUs.
+ISTHMUS_API std::string machine_key(const Machine& machine);
+
 /// What about this machine and this process makes timings unsteady or slow, a sentence each: a
 /// debug build, a governor that saves power, several OpenMP runtimes.
 ISTHMUS_API std::vector<std::string> timing_warnings(const Machine& machine);

@@ -32,6 +32,8 @@ struct LoadReport {
   std::string runtime;
   std::string artifact;
   std::string device;
+  std::string chosen;  ///< why this artifact and this engine
+  int threads = 0;     ///< intra-operator threads that were set; 0: left as they were
   double read_ms = 0;  ///< reading and hashing files
   double load_ms = 0;  ///< the engine's own load
   double warmup_ms = 0;
@@ -70,6 +72,10 @@ class ISTHMUS_API Model {
   /// Opens, checks and loads a bundle.
   /// @throws BundleError, EngineUnavailable, DeviceUnavailable, InvalidInput (bad options).
   static Model load(const std::filesystem::path& bundle, const LoadOptions& options = {});
+
+  /// What `load` would take with these options, and why, in one sentence; loads nothing.
+  /// @throws as `load`, when nothing here can run the bundle.
+  static std::string choice(const Bundle& bundle, const LoadOptions& options = {});
 
   /// Runs "forward". Outputs own their memory and are on the model's device.
   /// @throws InvalidInput before the engine is touched; ExecutionError when the engine fails.

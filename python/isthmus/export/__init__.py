@@ -5,7 +5,10 @@ from __future__ import annotations
 import datetime
 import platform
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+import tempfile
+import warnings
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,9 +19,11 @@ from isthmus.bundle import Bundle, check_destination, write_bundle
 from isthmus.bundle_files import Source
 from isthmus.capture import Captured, capture
 from isthmus.dynamic import DimsSpec, DynamicSpec
-from isthmus.errors import DeviceUnavailable, InvalidInput
+from isthmus.errors import DeviceUnavailable, ExportError, InvalidInput
+from isthmus.export.formats import FORMATS, ISAS, Progress, make_formats, makers_of
 from isthmus.export.quiet import quiet_torch
 from isthmus.export.script import Target
+from isthmus.export.subject import PRECISIONS, FormatResult, Made, Scripted, Subject
 from isthmus.export.torchscript import STRATEGIES, Exported, export_torchscript
 from isthmus.goldens import Golden, make_goldens, reduced_error, tolerances
 from isthmus.manifest import Artifact, Hazard, Manifest, NoiseFloor
@@ -26,10 +31,6 @@ from isthmus.manifest import Artifact, Hazard, Manifest, NoiseFloor
 __all__ = ["export"]
 
 Strategy = Literal["auto", "trace", "script", "mixed"]
-Progress = Callable[[str], None]
-
-_PRECISIONS = ("fp32", "fp16", "bf16")
-_FORMATS = ("torchscript",)
 
 
 def export(
@@ -48,6 +49,9 @@ def export(
     precision: str = "fp32",
     device: str = "cpu",
     formats: Sequence[str] = ("torchscript",),
+    opset: int | None = None,
+    isa: str = "portable",
+    time_limit: float = 1800.0,
     probes: Sequence[Mapping[str, Any]] = (),
     op_libraries: Sequence[str | Path] = (),
     name: str = "",
@@ -82,7 +86,14 @@ def export(
         precision: "fp32" keeps the module's own types; "fp16" and "bf16" make a copy that computes
             in that type and takes and gives the signature's types.
         device: Where to make the artifact: "cpu", "cuda", "cuda:N".
-        formats: Which artifacts to make; "torchscript".
+        formats: Which artifacts to make, in the order in which `load` will prefer them:
+            "torchscript", "onnx", "aoti". Each is made in a process of its own (a single
+            "torchscript" in this one); a format that fails costs a warning and its row in
+            `Bundle.results`, as long as another one verifies.
+        opset: ONNX operator set version; None for the newest that the engines run in full.
+        isa: For which processors AOTInductor compiles: "portable" (AVX2 on x86-64), "avx2",
+            "avx512" or "native" (this processor).
+        time_limit: Seconds that each format may take.
         probes: More inputs for the first method, by flat name, that become goldens.
         op_libraries: Libraries of custom operators to open first.
         name: Of the model; the module's class when empty.
@@ -99,7 +110,8 @@ def export(
         ExportError: No strategy gave an artifact that verifies; it carries the decisions.
     """
     say = progress or (lambda _: None)
-    _check_options(strategy, precision, formats, script, trace)
+    wanted = _formats(formats)
+    _check_options(strategy, precision, script, trace, isa)
     where = _device(device)
     check_destination(path, overwrite=overwrite)
     open_libraries(op_libraries)
@@ -118,42 +130,111 @@ def export(
         goldens, noise, captured = make_goldens(captured, seed=seed, probes=probes)
         reduced = None if precision == "fp32" else reduced_error(captured, goldens, precision)
         allowed = tolerances(noise, goldens, precision, reduced=reduced)
-        exported = export_torchscript(
-            captured,
-            goldens,
-            allowed,
-            strategy=strategy,
-            script=script,
-            trace_parts=trace,
+
+        def make_torchscript(progress: Progress) -> Exported:
+            return export_torchscript(
+                captured,
+                goldens,
+                allowed,
+                strategy=strategy,
+                script=script,
+                trace_parts=trace,
+                precision=precision,
+                device=where,
+                op_libraries=op_libraries,
+                progress=progress,
+            )
+
+        made: list[Made] = []
+
+        def start() -> Scripted:
+            for one in made:
+                if one.artifact.format == "torchscript":
+                    artifact = one.artifact
+                    archive = one.files[0].read_bytes()
+                    return Scripted(archive, artifact.convention, artifact.strategy)
+            return make_torchscript(lambda _: None).scripted
+
+        subject = Subject(
+            methods=captured.methods,
+            examples=captured.examples,
+            axes=captured.dynamic,
+            dims=captured.dims,
+            goldens=goldens,
+            tolerances=allowed,
+            module=captured.module,
+            make_script=start,
             precision=precision,
             device=where,
-            op_libraries=op_libraries,
-            progress=say,
+            stateful=captured.stateful,
+            op_libraries=tuple(str(library) for library in op_libraries),
         )
-    artifact = _artifact(captured, exported, precision, where, allowed)
-    manifest = _manifest(name or type(captured.module).__name__, captured, noise, goldens, source)
-    say("Writing the bundle")
-    return write_bundle(
-        path,
-        _with(manifest, artifact),
-        artifact_files={artifact.name: exported.archive},
-        goldens=goldens,
-        extra_files=extra_files,
-        overwrite=overwrite,
-    )
+        with tempfile.TemporaryDirectory(prefix="isthmus-export-") as folder:
+
+            def torchscript(progress: Progress) -> Made:
+                exported = make_torchscript(progress)
+                artifact = _artifact(captured, exported, precision, where, allowed)
+                file = Path(folder, f"{artifact.name}.pt")
+                file.write_bytes(exported.archive)
+                return Made(artifact, (file,))
+
+            makers = {
+                "torchscript": torchscript,
+                **makers_of(subject, Path(folder), opset=opset, isa=isa),
+            }
+            results = make_formats(
+                {one: makers[one] for one in wanted}, made, time_limit=time_limit, progress=say
+            )
+            _report_losses(results)
+            manifest = _manifest(
+                name or type(captured.module).__name__, captured, noise, goldens, source
+            )
+            say("Writing the bundle")
+            bundle = write_bundle(
+                path,
+                replace(manifest, artifacts=tuple(one.artifact for one in made)),
+                artifact_files={
+                    one.artifact.name: {file.name: file for file in one.files} for one in made
+                },
+                goldens=goldens,
+                extra_files=extra_files,
+                overwrite=overwrite,
+            )
+    return replace(bundle, results=results)
+
+
+def _report_losses(results: Sequence[FormatResult]) -> None:
+    """Raises when nothing was made, warns when something was lost."""
+    lost = [one for one in results if not one.ok]
+    if len(lost) == len(results):
+        if len(lost) == 1 and lost[0].error is not None:
+            raise lost[0].error
+        lines = ["no format verifies, and nothing was written:"]
+        lines += [f"  {one.format}: {one.explanation}" for one in lost]
+        error = ExportError("\n".join(lines))
+        error.decisions = tuple(decision for one in lost for decision in one.decisions)
+        raise error
+    for one in lost:
+        warnings.warn(
+            f"{one.format} is not in the bundle: {one.explanation}", RuntimeWarning, stacklevel=3
+        )
+
+
+def _formats(formats: Sequence[str]) -> tuple[str, ...]:
+    names = [formats] if isinstance(formats, str) else list(formats)
+    for one in names:
+        _one_of("formats", one, FORMATS)
+    if not names:
+        raise InvalidInput(f"formats: expected at least one of {', '.join(FORMATS)}, got none")
+    return tuple(dict.fromkeys(names))
 
 
 def _check_options(
-    strategy: str,
-    precision: str,
-    formats: Sequence[str],
-    script: Sequence[Target],
-    trace: Sequence[str],
+    strategy: str, precision: str, script: Sequence[Target], trace: Sequence[str], isa: str
 ) -> None:
     _one_of("strategy", strategy, STRATEGIES)
-    _one_of("precision", precision, _PRECISIONS)
-    for one in [formats] if isinstance(formats, str) else formats:
-        _one_of("formats", one, _FORMATS)
+    _one_of("precision", precision, PRECISIONS)
+    _one_of("isa", isa, ISAS)
     for label, value in (("script", script), ("trace", trace)):
         if isinstance(value, str):
             raise InvalidInput(f'{label}: expected a list of parts, got the text "{value}"')
@@ -265,12 +346,6 @@ def _manifest(
         noise_floor=dict(noise),
         warmup=(goldens[0].name,),
     )
-
-
-def _with(manifest: Manifest, artifact: Artifact) -> Manifest:
-    from dataclasses import replace
-
-    return replace(manifest, artifacts=(artifact,))
 
 
 def _producer() -> dict[str, str]:

@@ -34,6 +34,7 @@ from isthmus.export.script import (
     traced_parts,
 )
 from isthmus.export.sources import summarize
+from isthmus.export.subject import Scripted
 from isthmus.export.trace import Site, diagnose, trace
 from isthmus.goldens import Golden
 from isthmus.manifest import Decision, Hazard, OpLibrary, Tolerance
@@ -58,6 +59,11 @@ class Exported:
     op_libraries: tuple[OpLibrary, ...]
     decisions: tuple[Decision, ...]
     hazards: tuple[Hazard, ...]
+
+    @property
+    def scripted(self) -> Scripted:
+        """As a starting point for other formats."""
+        return Scripted(self.archive, self.convention, self.strategy)
 
 
 @dataclass(frozen=True)

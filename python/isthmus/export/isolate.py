@@ -1,0 +1,145 @@
+"""Work in a process of its own, forked so that it has the caller's very objects."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import pickle
+import signal
+import tempfile
+import time
+import traceback
+import warnings
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import Any, TypeVar, cast
+
+from isthmus.errors import ExportError
+from isthmus.processes import explain_exit
+
+__all__ = ["can_isolate", "isolated"]
+
+T = TypeVar("T")
+
+
+def can_isolate() -> bool:
+    """Whether a forked process could do the work: one that has used CUDA cannot be forked."""
+    import torch
+
+    cuda: Any = torch.cuda
+    return hasattr(os, "fork") and not cuda.is_initialized()
+
+
+def isolated(
+    work: Callable[[Callable[[str], None]], T],
+    *,
+    seconds: float,
+    progress: Callable[[str], None],
+) -> T:
+    """Runs `work(progress)` in a forked process, whose group is ended with it.
+
+    A module cannot be pickled in general, and a fork needs no pickling on the way in; what comes
+    back has to be pickled.
+
+    Args:
+        work: Takes a function that is called with a sentence at each stage.
+        seconds: How long it may take.
+        progress: Called here with the sentences.
+
+    Raises:
+        ExportError: The process died or took too long; says how, with its last words.
+        Exception: What `work` raised, with its cause's text.
+    """
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe(duplex=False)
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as words:
+        process = context.Process(target=_child, args=(work, theirs, words.fileno()))
+        with warnings.catch_warnings():
+            # Threads of runtimes do not live on in the child, which makes its own (see _child).
+            warnings.filterwarnings("ignore", category=DeprecationWarning)
+            process.start()
+        theirs.close()
+        assert process.pid is not None
+        try:
+            answer = _listen(process, ours, seconds, progress)
+        finally:
+            _end(process.pid)
+            process.kill()
+            process.join()
+            ours.close()
+        if answer is None:
+            words.seek(0)
+            raise ExportError(
+                "the exporter's process died: " + explain_exit(process.exitcode or 0, words.read())
+            )
+    if isinstance(answer, BaseException):
+        raise answer
+    return cast(T, answer)
+
+
+def _listen(
+    child: BaseProcess,
+    pipe: Connection[Any, Any],
+    seconds: float,
+    progress: Callable[[str], None],
+) -> Any:
+    """What the child sends at last; None when it is gone without a word."""
+    end = time.monotonic() + seconds
+    while True:
+        # Its own children may keep the pipe open after its death: look at the child itself too.
+        alive = child.is_alive()
+        if not pipe.poll(min(0.5, max(0.0, end - time.monotonic()))):
+            if not alive:
+                return None
+            if time.monotonic() < end:
+                continue
+            return ExportError(
+                f"it took more than {seconds:g} s and was stopped; allow more with time_limit= "
+                "(--time-limit)"
+            )
+        try:
+            kind, payload = pipe.recv()
+        except EOFError:
+            return None
+        if kind == "say":
+            progress(payload)
+        else:
+            return pickle.loads(payload)
+
+
+def _end(group: int) -> None:
+    """The child and whatever it started: compilers, worker pools."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, signal.SIGKILL)
+
+
+def _child(
+    work: Callable[[Callable[[str], None]], Any], pipe: Connection[Any, Any], words: int
+) -> None:
+    os.setsid()
+    os.dup2(words, 1)
+    os.dup2(words, 2)
+    import torch
+
+    # The parent's pool of threads was not forked; waiting for it would be for ever.
+    torch.set_num_threads(1)
+    try:
+        answer: Any = work(lambda line: pipe.send(("say", line)))
+    except BaseException as error:  # all of it goes to the parent
+        answer = error
+    pipe.send(("done", _pickled(answer)))
+    pipe.close()
+    # Without the parent's exit handlers, which are the parent's to run.
+    os._exit(0)
+
+
+def _pickled(answer: Any) -> bytes:
+    try:
+        data = pickle.dumps(answer)
+        pickle.loads(data)
+    except Exception:  # an error with arguments of its own kind
+        lines = traceback.format_exception_only(type(answer), answer)
+        return pickle.dumps(ExportError("".join(lines).strip()))
+    return data

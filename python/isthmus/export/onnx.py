@@ -1,0 +1,306 @@
+"""The onnx format: of the module or of its TorchScript, proven on ONNX Runtime."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from isthmus.errors import ExportError
+from isthmus.export.check import Verdict, check_calls
+from isthmus.export.program import export_module, export_scripted, flat_script
+from isthmus.export.subject import Made, Subject
+from isthmus.export.trace import as_tensors
+from isthmus.export.ways import Way, first_that_verifies
+from isthmus.manifest import Artifact, Decision, Hazard, Method
+from isthmus.runtime_calls import OnnxRuntimeCall
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["EXTERNAL_BYTES", "OPSET", "export_onnx"]
+
+OPSET = 20
+"""The newest that ONNX Runtime 1.21 and OpenVINO run in full."""
+TORCHSCRIPT_OPSET = 18
+"""The newest of which the TorchScript exporter knows every operator."""
+EXTERNAL_BYTES = 16 << 20
+"""Weights beyond this go to a file of their own, which runtimes map instead of copying."""
+_SMALLEST = 1024
+"""Bytes from which an initializer is worth moving."""
+_ALIGNMENT = 64
+_LARGEST = (2 << 30) - 1
+"""A protocol buffer, hence an .onnx file, is no larger."""
+
+
+def export_onnx(
+    subject: Subject,
+    folder: Path,
+    *,
+    opset: int | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Made:
+    """Exports to ONNX; what does not verify on ONNX Runtime is refused.
+
+    Ways, in order: "dynamo" (`torch.export`, then `torch.onnx` with dynamo), "torchscript" (the
+    TorchScript exporter, which keeps scripted `if` and loops), "converter" (TorchScript to
+    `torch.export`, then dynamo).
+
+    Args:
+        subject: The model.
+        folder: Where the files are written.
+        opset: ONNX operator set version; None for `OPSET`.
+        progress: Called with a sentence at each stage.
+
+    Raises:
+        ExportError: No way verified; its `decisions` say why.
+        ImportError: onnx, onnxscript or onnxruntime is not installed.
+    """
+    _require_packages()
+    if subject.stateful:
+        raise ExportError(
+            "the model has state, which an ONNX graph does not keep; take the state as inputs and "
+            "give it back as outputs, or stay with TorchScript"
+        )
+    name = f"onnx-cpu-{subject.precision}"
+
+    def save(each: Callable[[Subject, Method], onnx.ModelProto], given: Subject) -> list[Path]:
+        return [_save(each(given, method), folder, stem) for method, stem in _stems(subject, name)]
+
+    def of_module(given: Subject, method: Method) -> onnx.ModelProto:
+        return _from_program(export_module(given, method, "cpu"), method, opset)
+
+    def of_converted(given: Subject, method: Method) -> onnx.ModelProto:
+        return _from_program(export_scripted(given, method, "cpu"), method, opset)
+
+    def of_script(given: Subject, method: Method) -> onnx.ModelProto:
+        return _from_script(given, method, opset, folder)
+
+    ways = [
+        Way("dynamo", partial(save, of_module), "module", "torch.onnx with dynamo"),
+        Way("torchscript", partial(save, of_script), "script", "torch.onnx's TorchScript exporter"),
+        Way(
+            "converter",
+            partial(save, of_converted),
+            "script",
+            "torch.onnx with dynamo, of TorchScript converted to torch.export",
+        ),
+    ]
+
+    def prove(files: Sequence[Path]) -> Verdict:
+        return check_calls(
+            lambda: OnnxRuntimeCall(files, subject.methods),
+            subject.methods,
+            subject.goldens,
+            subject.tolerances,
+            calls_each=2,
+        )
+
+    made, decisions = first_that_verifies(ways, subject, prove, progress)
+    return Made(_artifact(subject, name, made, decisions), _with_data(made))
+
+
+def _require_packages() -> None:
+    import importlib.util
+
+    missing = [
+        name
+        for name in ("onnx", "onnxscript", "onnxruntime")
+        if importlib.util.find_spec(name) is None
+    ]
+    if missing:
+        raise ImportError(
+            f"exporting to ONNX needs {', '.join(missing)}: pip install 'isthmus[onnx]'"
+        )
+
+
+def _stems(subject: Subject, name: str) -> Iterator[tuple[Method, str]]:
+    """Each method with the name of its file; the first has the artifact's own."""
+    for index, method in enumerate(subject.methods):
+        yield method, name if index == 0 else f"{name}.{method.name}"
+
+
+# --- the exporters --------------------------------------------------------------------------------
+
+
+def _from_program(
+    program: torch.export.ExportedProgram, method: Method, opset: int | None
+) -> onnx.ModelProto:
+    inputs, outputs = value_names(method)
+    with _quiet_exporter():
+        made = torch.onnx.export(
+            program,
+            (),
+            dynamo=True,
+            opset_version=opset or OPSET,
+            input_names=inputs,
+            output_names=outputs,
+            verbose=False,
+        )
+    assert made is not None
+    return made.model_proto
+
+
+def _from_script(
+    subject: Subject, method: Method, opset: int | None, folder: Path
+) -> onnx.ModelProto:
+    import onnx
+
+    assert subject.scripted is not None
+    inputs, outputs = value_names(method)
+    script = flat_script(subject.scripted, subject, method, "cpu")
+    axes = {name: dict(subject.axes[name]) for name in inputs if name in subject.axes}
+    path = folder / "exporter.onnx"
+    with _quiet_exporter():
+        torch.onnx.export(
+            script,
+            as_tensors(method, subject.examples[method.name], "cpu"),
+            path,
+            dynamo=False,
+            opset_version=min(opset or TORCHSCRIPT_OPSET, TORCHSCRIPT_OPSET),
+            input_names=inputs,
+            output_names=outputs,
+            dynamic_axes=axes,
+        )
+    model = onnx.load(path)
+    for left in folder.glob("exporter.onnx*"):
+        left.unlink()
+    return model
+
+
+def value_names(method: Method) -> tuple[list[str], list[str]]:
+    """Names in the graph: the signature's; an output that is called like an input gets a suffix.
+
+    Engines bind inputs by name and outputs by position.
+    """
+    inputs = [spec.name for spec in method.inputs]
+    outputs = [f"{spec.name}_out" if spec.name in inputs else spec.name for spec in method.outputs]
+    return inputs, outputs
+
+
+@contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """The exporters print and log their progress; what matters is proven afterwards."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+# --- the files ------------------------------------------------------------------------------------
+
+
+def _save(model: onnx.ModelProto, folder: Path, stem: str) -> Path:
+    """Checks the model and writes it, large weights beside it.
+
+    Raises:
+        onnx.checker.ValidationError: It is no valid ONNX.
+    """
+    import onnx
+
+    path = folder / f"{stem}.onnx"
+    for old in folder.glob(f"{stem}.onnx*"):
+        old.unlink()
+    if _weight_bytes(model) > EXTERNAL_BYTES:
+        _move_weights(model, path.with_name(f"{path.name}.data"))
+    onnx.save_model(model, path)
+    onnx.checker.check_model(path)
+    if path.stat().st_size < _LARGEST:
+        onnx.shape_inference.infer_shapes(
+            onnx.load(path, load_external_data=False), check_type=True, data_prop=False
+        )
+    return path
+
+
+def _move_weights(model: onnx.ModelProto, data: Path) -> None:
+    """Moves the large initializers to a file beside the model, aligned so that they can be mapped.
+
+    Not by `onnx.save_model`, which minds a file of that name in the working directory.
+    """
+    from onnx.external_data_helper import set_external_data
+
+    with data.open("wb") as file:
+        for tensor in model.graph.initializer:
+            size = len(tensor.raw_data)
+            if size < _SMALLEST:
+                continue
+            file.write(b"\0" * (-file.tell() % _ALIGNMENT))
+            set_external_data(tensor, data.name, file.tell(), size)
+            file.write(tensor.raw_data)
+            tensor.ClearField("raw_data")
+
+
+def _weight_bytes(model: onnx.ModelProto) -> int:
+    return sum(len(one.raw_data) for one in model.graph.initializer)
+
+
+def _with_data(files: Sequence[Path]) -> tuple[Path, ...]:
+    data = [file.with_name(f"{file.name}.data") for file in files]
+    return (*files, *(one for one in data if one.exists()))
+
+
+def _artifact(
+    subject: Subject, name: str, files: Sequence[Path], decisions: Sequence[Decision]
+) -> Artifact:
+    import onnx
+
+    models = [onnx.load(file, load_external_data=False) for file in files]
+    first = models[0]
+    opsets = {one.domain or "ai.onnx": one.version for one in first.opset_import}
+    operators: dict[str, int] = {}
+    for model in models:
+        for label in _operators(model):
+            operators[label] = operators.get(label, 0) + 1
+    used = next(one for one in decisions if one.accepted)
+    refused = [one for one in decisions if not one.accepted]
+    hazards = tuple(
+        Hazard(
+            "fallback",
+            "info",
+            f"ONNX was made by way of {used.strategy}, for {one.strategy} gave none: {one.reason}",
+            one.where,
+        )
+        for one in refused
+    )
+    return Artifact(
+        name=name,
+        format="onnx",
+        device="cpu",
+        devices=("cpu", "cuda"),
+        precision=subject.precision,
+        trust="graph",
+        convention="flat",
+        strategy=used.strategy,
+        files=(),
+        requires={
+            "torch": str(torch.__version__),
+            "onnx_opset": str(opsets.get("ai.onnx", 0)),
+            "onnx_ir": str(first.ir_version),
+        },
+        operators=operators,
+        tolerances=dict(subject.tolerances),
+        decisions=tuple(decisions),
+        hazards=hazards,
+    )
+
+
+def _operators(model: onnx.ModelProto) -> Iterator[str]:
+    graphs = [model.graph]
+    while graphs:
+        graph = graphs.pop()
+        for node in graph.node:
+            yield f"{node.domain}::{node.op_type}" if node.domain else node.op_type
+            for attribute in node.attribute:
+                graphs += [attribute.g] if attribute.HasField("g") else []
+                graphs += attribute.graphs

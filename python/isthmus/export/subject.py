@@ -1,0 +1,105 @@
+"""What every format is made of: the module or its TorchScript, the signature, and the goldens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from isthmus.export.check import Convention
+from isthmus.manifest import Artifact, Decision, DimRange, Method, Tolerance
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from isthmus.goldens import Golden
+
+__all__ = ["PRECISIONS", "FormatResult", "Made", "Scripted", "Subject"]
+
+PRECISIONS = ("fp32", "fp16", "bf16")
+
+
+@dataclass(frozen=True)
+class Scripted:
+    """A TorchScript archive that verified: the way to other formats when there is no Python source,
+    or when the module's own code cannot be exported."""
+
+    archive: bytes
+    convention: Convention
+    strategy: str
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model to export, with everything that is known about it."""
+
+    methods: tuple[Method, ...]
+    examples: Mapping[str, Mapping[str, Any]]
+    """By method and input name; no dynamic dimension is 1 and no two are equal."""
+    axes: Mapping[str, Mapping[int, str]]
+    """By input name and axis (from 0): the name of the dimension."""
+    dims: Mapping[str, DimRange]
+    goldens: Sequence[Golden]
+    tolerances: Mapping[str, Tolerance]
+    module: nn.Module | None = None
+    """None where only TorchScript is left of the model."""
+    scripted: Scripted | None = None
+    make_script: Callable[[], Scripted] | None = None
+    """Makes TorchScript that verifies, where there is none yet and a way needs it."""
+    precision: str = "fp32"
+    device: str = "cpu"
+    stateful: bool = False
+    op_libraries: tuple[str, ...] = ()
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """What the artifact computes in; None for the module's own types."""
+        import torch
+
+        return {"fp16": torch.float16, "bf16": torch.bfloat16}.get(self.precision)
+
+    @property
+    def kind(self) -> str:
+        """Device type: "cpu" or "cuda"."""
+        return self.device.partition(":")[0]
+
+
+@dataclass(frozen=True)
+class Made:
+    """An artifact that verified; its files lie in a folder that the caller owns."""
+
+    artifact: Artifact
+    files: tuple[Path, ...]
+    """The methods' files in order, then data files."""
+
+
+@dataclass(frozen=True)
+class FormatResult:
+    """How the export of one format went."""
+
+    format: str
+    ok: bool
+    seconds: float
+    size: int = 0
+    """Bytes of the artifact's files."""
+    strategy: str = ""
+    """How it was made: "trace", "dynamo", "export", ..."""
+    reason: str = ""
+    """Why there is no artifact: one sentence."""
+    where: str = ""
+    """file:line of the first cause in the user's or a library's source."""
+    advice: str = ""
+    """What to try."""
+    decisions: tuple[Decision, ...] = ()
+    """Every way that was tried."""
+    error: Exception | None = None
+    """What was raised, for a caller that wants just this format."""
+
+    @property
+    def explanation(self) -> str:
+        """The reason with its line and what to try."""
+        where = f" ({self.where})" if self.where else ""
+        advice = f"; {self.advice}" if self.advice else ""
+        return f"{self.reason}{where}{advice}"
