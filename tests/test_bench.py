@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from isthmus import bench_turns
-from isthmus.bench import FORMS, bench
+from isthmus.bench import bench
 from isthmus.bench_report import BenchReport, BenchRow, compare_rows, place
 from isthmus.bench_worker import peak_rss_bytes, time_calls
 from isthmus.bundle import Bundle
@@ -179,6 +179,9 @@ def test_a_worker_that_fails_loses_its_row_only(fake_bench: Bench, fail: str, re
         assert_not_slower(report)
 
 
+OF_TORCHSCRIPT = ("Torch", "TorchScript", "TorchScript optimised")
+
+
 def test_absent_rows_say_why(fake_bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     absent = {"cpu": "", "cuda": "no CUDA device on this machine"}
     monkeypatch.setattr(BENCH, "devices_present", lambda: absent)
@@ -186,11 +189,11 @@ def test_absent_rows_say_why(fake_bench: Bench, monkeypatch: pytest.MonkeyPatch)
     assert [row.label for row in report.rows] == [
         f"{form} {device} in {language}"
         for device in ("CPU", "GPU")
-        for form in FORMS
+        for form in OF_TORCHSCRIPT
         for language in ("Python", "C++")
     ]
     assert "no form in C++" in report.row("Torch", "C++").unavailable
-    for form in FORMS[1:]:
+    for form in OF_TORCHSCRIPT[1:]:
         for language in ("Python", "C++"):
             row = report.row(form, language, "cuda")
             assert row.unavailable == "no CUDA device on this machine"

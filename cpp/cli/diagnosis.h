@@ -14,7 +14,7 @@ namespace isthmus::cli {
 
 /// An engine library that was found, opened or not.
 struct EngineDiagnosis {
-  EngineInfo info;           ///< `unavailable` also says why the library itself would not open
+  EngineInfo info;  ///< `unavailable` also says why the library itself would not open
   std::vector<std::string> formats;
   Engine* engine = nullptr;  ///< null when the library would not open
 };

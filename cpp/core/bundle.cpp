@@ -83,9 +83,8 @@ FileBytes Bundle::read(const FileEntry& entry) const {
 }
 
 FileBytes Bundle::map(const FileEntry& entry) const {
-  const detail::Buffer buffer = with_file(*this, entry, [](const auto& file, const auto& rule) {
-    return detail::map_all(file, rule);
-  });
+  const detail::Buffer buffer = with_file(
+      *this, entry, [](const auto& file, const auto& rule) { return detail::map_all(file, rule); });
   return {entry.path, buffer.data, buffer.size};
 }
 

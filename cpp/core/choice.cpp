@@ -19,21 +19,17 @@ bool contains(const std::vector<std::string>& words, std::string_view word) {
 }
 
 /// Whether the caller left the choice to what was measured.
-bool tuned(const LoadOptions& options, const Tuning& tuning) {
-  return options.engine == "auto" && options.artifact.empty() && tuning.best.has_value();
+bool is_open(const LoadOptions& options) {
+  return options.engine == "auto" && options.artifact.empty();
 }
 
 /// Artifacts to try, in order.
-std::vector<const Artifact*> candidates(const Manifest& manifest, const LoadOptions& options,
-                                        const Tuning& tuning) {
+std::vector<const Artifact*> candidates(const Manifest& manifest, const LoadOptions& options) {
   std::vector<const Artifact*> found;
   for (const Artifact& artifact : manifest.artifacts)
     if (options.artifact.empty() || options.artifact == artifact.name) found.push_back(&artifact);
   std::stable_partition(found.begin(), found.end(),
                         [](const Artifact* a) { return a->precision == "fp32"; });
-  if (tuned(options, tuning))
-    std::stable_partition(found.begin(), found.end(),
-                          [&](const Artifact* a) { return a->name == tuning.best->artifact; });
   return found;
 }
 
@@ -62,36 +58,55 @@ void require_device(const std::vector<const Artifact*>& artifacts, Device device
                           "\", or mend the hazards that `isthmus inspect` lists");
 }
 
-/// Says why this one, in a sentence.
-void explain(Choice& choice, const LoadOptions& options, const Tuning& tuning, bool measured,
-             const std::string& refusals) {
-  const std::string& engine = choice.engine_name;
-  if (options.engine != "auto" || !options.artifact.empty()) {
-    choice.reason = options.engine == "auto" ? "the artifact was asked for; the first engine that "
-                                               "runs it"
-                                             : "the engine was asked for";
-  } else if (measured && choice.artifact->name == tuning.best->artifact &&
-             engine == tuning.best->engine) {
-    choice.threads = tuning.best->threads;
-    choice.reason = "the fastest of " + std::to_string(tuning.best->compared) +
-                    " that were measured on this machine (tuning.json, " + tuning.best->created +
-                    ")";
-  } else {
-    choice.reason = "the first of the bundle's artifacts that an engine here runs";
-    if (measured)
-      choice.reason += "; " + tuning.best->artifact + " on " + tuning.best->engine +
-                       " was measured to be the fastest, and cannot run:" + refusals;
-    else
-      choice.reason += tuning.note.empty() ? "; `isthmus tune` measures which is the fastest"
-                                           : "; " + tuning.note;
+/// One artifact on one engine, and what is known of it.
+struct Way {
+  const Artifact* artifact = nullptr;
+  std::string engine;
+  const Tuned* tuned = nullptr;  ///< null: not measured here
+};
+
+/// What may be chosen, in order: what was measured, the fastest first; then every artifact on every
+/// engine.
+std::vector<Way> ways_of(const std::vector<const Artifact*>& artifacts,
+                         const std::vector<std::string>& engines, const LoadOptions& options,
+                         const Tuning& tuning) {
+  std::vector<Way> ways;
+  const auto known = [&](const Artifact* artifact, const std::string& engine) {
+    return std::any_of(ways.begin(), ways.end(), [&](const Way& way) {
+      return way.artifact == artifact && way.engine == engine;
+    });
+  };
+  if (is_open(options))
+    for (const Tuned& tuned : tuning.ranking)
+      for (const Artifact* artifact : artifacts)
+        if (artifact->name == tuned.artifact && !known(artifact, tuned.engine))
+          ways.push_back({artifact, tuned.engine, &tuned});
+  for (const Artifact* artifact : artifacts)
+    for (const std::string& engine : engines)
+      if (!known(artifact, engine)) ways.push_back({artifact, engine, nullptr});
+  return ways;
+}
+
+/// Why this one, in a sentence.
+std::string explain(const Way& way, const LoadOptions& options, const Tuning& tuning) {
+  if (options.engine != "auto") return "the engine was asked for";
+  if (!options.artifact.empty()) return "the artifact was asked for; the first engine that runs it";
+  if (way.tuned != nullptr) {
+    const auto place = way.tuned - tuning.ranking.data();
+    return (place == 0 ? "the fastest" : "number " + std::to_string(place + 1)) + " of " +
+           std::to_string(tuning.ranking.size()) +
+           " that were measured on this machine (tuning.json, " + tuning.created + ")" +
+           (place == 0 ? "" : "; those before cannot run with these options");
   }
+  return "the first of the bundle's artifacts that an engine here runs; " +
+         (tuning.note.empty() ? "`isthmus tune` measures which is the fastest" : tuning.note);
 }
 
 }  // namespace
 
 Choice choose(const Manifest& manifest, const LoadOptions& options, Device device,
               const Tuning& tuning) {
-  const std::vector<const Artifact*> artifacts = candidates(manifest, options, tuning);
+  const std::vector<const Artifact*> artifacts = candidates(manifest, options);
   if (artifacts.empty()) {
     std::vector<std::string> names;
     for (const Artifact& artifact : manifest.artifacts) names.push_back(artifact.name);
@@ -100,57 +115,56 @@ Choice choose(const Manifest& manifest, const LoadOptions& options, Device devic
   }
   require_device(artifacts, device);
   const bool automatic = options.engine == "auto";
-  std::vector<std::string> engines =
+  const std::vector<std::string> engines =
       automatic ? engine_names(options.engine_path) : std::vector<std::string>{options.engine};
-  const bool measured = tuned(options, tuning);
-  if (measured)
-    std::stable_partition(engines.begin(), engines.end(),
-                          [&](const std::string& name) { return name == tuning.best->engine; });
 
   std::string refusals;
   std::string trust;
+  bool able = true;  ///< nothing but trust stands in the way
   const auto refuse = [&](const std::string& who, const std::string& why) {
-    refusals += "\n  " + who + ": " + why;
+    const std::string line = "\n  " + who + ": " + why;
+    if (refusals.find(line) == std::string::npos) refusals += line;
   };
-  for (const Artifact* artifact : artifacts) {
-    if (!contains(artifact->devices, name(device.type))) {
-      refuse(artifact->name, "is not for " + std::string(name(device.type)));
+  for (const Way& way : ways_of(artifacts, engines, options, tuning)) {
+    const Artifact& artifact = *way.artifact;
+    if (!contains(artifact.devices, name(device.type))) {
+      refuse(artifact.name, "is not for " + std::string(name(device.type)));
       continue;
     }
-    if (const std::string why = trust_refusal(*artifact, options.trust); !why.empty()) {
-      trust = why;
-      refuse(artifact->name, why);
-      continue;
-    }
-    for (const std::string& engine_name : engines) {
-      // A named engine that is not there is the caller's mistake and said as it is.
-      if (!automatic) (void)open_engine(engine_name, options.engine_path);
-      try {
-        Engine& engine = open_engine(engine_name, options.engine_path);
-        // Cheap questions first: only an engine that fits opens its runtime.
-        if (!contains(engine.formats(), artifact->format)) {
-          if (!automatic)
-            refuse(artifact->name + " on " + engine_name,
-                   "the engine runs " + joined(engine.formats()) + ", not " + artifact->format);
-          continue;
-        }
-        if (const auto reason = engine.can_run(*artifact, options)) {
-          refuse(artifact->name + " on " + engine_name, *reason);
-          continue;
-        }
-        if (const std::string reason = engine.info().unavailable; !reason.empty()) {
-          refuse(artifact->name + " on " + engine_name, reason);
-          continue;
-        }
-        Choice choice{artifact, &engine, engine_name, "", 0};
-        explain(choice, options, tuning, measured, refusals);
-        return choice;
-      } catch (const EngineUnavailable& error) {
-        refuse(artifact->name + " on " + engine_name, error.what());
+    // A named engine that is not there is the caller's mistake and said as it is.
+    if (!automatic) (void)open_engine(way.engine, options.engine_path);
+    const std::string who = artifact.name + " on " + way.engine;
+    try {
+      Engine& engine = open_engine(way.engine, options.engine_path);
+      // Cheap questions first: only an engine that fits opens its runtime.
+      if (!contains(engine.formats(), artifact.format)) {
+        if (!automatic)
+          refuse(who, "the engine runs " + joined(engine.formats()) + ", not " + artifact.format);
+        continue;
       }
+      if (const std::string why = trust_refusal(artifact, options.trust); !why.empty()) {
+        trust = why;
+        refuse(artifact.name, why);
+        continue;
+      }
+      if (const auto reason = engine.can_run(artifact, options)) {
+        able = false;
+        refuse(who, *reason);
+        continue;
+      }
+      if (const std::string reason = engine.info().unavailable; !reason.empty()) {
+        able = false;
+        refuse(who, reason);
+        continue;
+      }
+      return {&artifact, &engine, way.engine, explain(way, options, tuning),
+              way.tuned == nullptr ? 0 : way.tuned->threads};
+    } catch (const EngineUnavailable& error) {
+      able = false;
+      refuse(who, error.what());
     }
   }
-  if (!trust.empty()) throw BundleError(trust);
+  if (!trust.empty() && able) throw BundleError(trust);
   throw EngineUnavailable("no engine on this machine can run the bundle \"" + manifest.name +
                           "\" (engines: " + joined(engines) + ")" +
                           (refusals.empty() ? ": none runs its formats; install isthmus with the "
@@ -158,12 +172,12 @@ Choice choose(const Manifest& manifest, const LoadOptions& options, Device devic
                                             : ":" + refusals));
 }
 
-const Artifact* likely_artifact(const Manifest& manifest, const LoadOptions& options,
-                                Device device, const Tuning& tuning) {
-  for (const Artifact* artifact : candidates(manifest, options, tuning))
-    if (contains(artifact->devices, name(device.type)) &&
-        trust_refusal(*artifact, options.trust).empty())
-      return artifact;
+const Artifact* likely_artifact(const Manifest& manifest, const LoadOptions& options, Device device,
+                                const Tuning& tuning) {
+  for (const Way& way : ways_of(candidates(manifest, options), {""}, options, tuning))
+    if (contains(way.artifact->devices, name(device.type)) &&
+        trust_refusal(*way.artifact, options.trust).empty())
+      return way.artifact;
   return nullptr;
 }
 

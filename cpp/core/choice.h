@@ -30,7 +30,7 @@ Choice choose(const Manifest& manifest, const LoadOptions& options, Device devic
 
 /// The artifact that `choose` takes when an engine can run it, told without opening any; nullptr
 /// when there is none.
-const Artifact* likely_artifact(const Manifest& manifest, const LoadOptions& options,
-                                Device device, const Tuning& tuning = {});
+const Artifact* likely_artifact(const Manifest& manifest, const LoadOptions& options, Device device,
+                                const Tuning& tuning = {});
 
 }  // namespace isthmus

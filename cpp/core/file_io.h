@@ -57,7 +57,8 @@ Buffer read_all(const Descriptor& file, const SizeRule& rule);
 Buffer map_all(const Descriptor& file, const SizeRule& rule);
 
 /// Hands the content of an open file to `take`, piece by piece from its start. @throws IoError.
-void read_pieces(const Descriptor& file, const std::function<void(std::span<const std::byte>)>& take);
+void read_pieces(const Descriptor& file,
+                 const std::function<void(std::span<const std::byte>)>& take);
 
 /// Why `path` may not stand in a bundle; nullopt for a good one: relative, forward slashes, no
 /// empty,

@@ -147,8 +147,7 @@ Model Model::load(const std::filesystem::path& bundle, const LoadOptions& option
 
   FilesRead read =
       choice.artifact == likely ? reading.get() : read_files(impl->bundle, choice.artifact);
-  ArtifactSource source{manifest, *choice.artifact, std::move(read.files),
-                        impl->bundle.root()};
+  ArtifactSource source{manifest, *choice.artifact, std::move(read.files), impl->bundle.root()};
   LoadReport& report = impl->report;
   report.read_ms = read.ms;
 
@@ -190,7 +189,7 @@ std::string Model::choice(const Bundle& bundle, const LoadOptions& options) {
   const Choice choice =
       choose(bundle.manifest(), options, device, read_tuning(bundle, device.type));
   const std::string threads =
-      choice.threads > 0 ? " with " + std::to_string(choice.threads) + " threads" : "";
+      choice.threads == 0 ? "" : ", threads: " + std::to_string(choice.threads);
   return choice.artifact->name + " on " + choice.engine_name + threads + ": " + choice.reason;
 }
 

@@ -28,21 +28,23 @@ Tuning parse(const Bundle& bundle, std::string_view text, DeviceType device) {
   const detail::JsonReader json(document, "");
   if (json.at("format").text() != "isthmus-tuning" ||
       json.at("format_version").integer(1, INT64_MAX) > kVersion)
-    return {std::nullopt, std::string(kFile) + " was written by another isthmus; tune again"};
+    return {{}, "", std::string(kFile) + " was written by another isthmus; tune again"};
   const std::string key = machine_key(this_machine());
   for (const detail::JsonReader& entry : json.at("machines").list()) {
     if (entry.at("machine").text() != key || entry.at("device").text() != name(device)) continue;
-    const detail::JsonReader best = entry.at("best");
-    Tuned tuned{best.at("artifact").name(), best.at("engine").name(),
-                static_cast<int>(best.at("threads").integer(0, kMaxThreads)),
-                entry.at("created").text(), entry.at("compared").integer(0, INT64_MAX)};
-    if (const std::string why =
-            changed(bundle.manifest(), tuned.artifact, best.at("sha256").text());
-        !why.empty())
-      return {std::nullopt, std::string(kFile) + " is not used: " + why + "; tune again"};
-    return {std::move(tuned), ""};
+    Tuning tuning;
+    tuning.created = entry.at("created").text();
+    for (const detail::JsonReader& item : entry.at("ranking").list()) {
+      Tuned tuned{item.at("artifact").name(), item.at("engine").name(),
+                  static_cast<int>(item.at("threads").integer(0, kMaxThreads))};
+      const std::string why = changed(bundle.manifest(), tuned.artifact, item.at("sha256").text());
+      if (!why.empty())
+        return {{}, "", std::string(kFile) + " is not used: " + why + "; tune again"};
+      tuning.ranking.push_back(std::move(tuned));
+    }
+    return tuning;
   }
-  return {std::nullopt, std::string(kFile) + " knows other machines; run `isthmus tune` here"};
+  return {{}, "", std::string(kFile) + " knows other machines; run `isthmus tune` here"};
 }
 
 }  // namespace
@@ -55,8 +57,7 @@ Tuning read_tuning(const Bundle& bundle, DeviceType device) {
         detail::Root(bundle.root()).read(kFile, {.at_most = kMaxBytes, .exactly = {}});
     return parse(bundle, {reinterpret_cast<const char*>(text.data.get()), text.size}, device);
   } catch (const std::exception& error) {
-    return {std::nullopt,
-            std::string(kFile) + " cannot be read and is not used: " + error.what()};
+    return {{}, "", std::string(kFile) + " cannot be read and is not used: " + error.what()};
   }
 }
 

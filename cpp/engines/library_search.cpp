@@ -87,8 +87,7 @@ void require_same_library(const LibrarySearch& search, const LoadOptions& option
                           "of its own");
 }
 
-std::vector<fs::path> files_beside(const fs::path& library,
-                                   const std::vector<std::string>& names) {
+std::vector<fs::path> files_beside(const fs::path& library, const std::vector<std::string>& names) {
   std::vector<fs::path> files;
   std::error_code ignored;
   for (const auto& entry : fs::directory_iterator(library.parent_path(), ignored))

@@ -11,9 +11,9 @@ namespace isthmus {
 
 /// Where an engine that opens its runtime at run time looks for the shared library.
 struct LibrarySearch {
-  std::string_view name;      ///< "libonnxruntime.so": this name, or this name with a version
-  const char* variable = "";  ///< environment variable that names the file or its folder
-  std::string_view package;   ///< its folder beneath Python's site-packages
+  std::string_view name;        ///< "libonnxruntime.so": this name, or this name with a version
+  const char* variable = "";    ///< environment variable that names the file or its folder
+  std::string_view package;     ///< its folder beneath Python's site-packages
   std::string_view built_with;  ///< its folder in the Python that isthmus was built with
 };
 

@@ -53,8 +53,7 @@ inline OnnxScan scan_artifact(const ArtifactSource& source, const FileBytes& fil
   for (const OpLibrary& library : source.artifact.op_libraries)
     domains.insert(library.op_namespace);
   OnnxScan scan = scan_onnx(file.bytes(), source.data_names(), domains);
-  if (scan.refused())
-    throw BundleError("\"" + file.path + "\" is refused: " + scan.describe());
+  if (scan.refused()) throw BundleError("\"" + file.path + "\" is refused: " + scan.describe());
   return scan;
 }
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -173,24 +173,33 @@ def _artifact(bundle: Bundle, engine: str, name: str) -> Artifact:
     )
 
 
-def _needed(roots: Iterable[Path]) -> Mapping[str, Path]:
+def _needed(roots: Sequence[Path]) -> Mapping[str, Path]:
     """Libraries that these files link against, theirs included, by the name they are asked for.
 
     Raises:
         EngineUnavailable: One of them is not found on this machine.
     """
     found: dict[str, Path] = {}
-    for root in roots:
-        if ".so" not in root.name and root.suffix:
-            continue  # a file that is no library
+    # What an engine opens before a library that needs it is in no path of the loader's.
+    folders = dict.fromkeys(root.parent for root in roots)
+    open_questions = [root for root in roots if ".so" in root.name or not root.suffix]
+    while open_questions:
+        root = open_questions.pop()
         done = subprocess.run(["ldd", str(root)], capture_output=True, text=True, check=False)
         for line in done.stdout.splitlines():
             name, arrow, rest = line.strip().partition(" => ")
-            if not arrow or _OF_THE_SYSTEM.match(Path(name).name):
+            if not arrow or _OF_THE_SYSTEM.match(Path(name).name) or name in found:
                 continue
             if rest.startswith("not found"):
-                raise EngineUnavailable(f"{root} needs {name}, which is not found on this machine")
-            found.setdefault(name, Path(rest.rpartition(" (")[0]).resolve())
+                place = next((one / name for one in folders if (one / name).exists()), None)
+                if place is None:
+                    raise EngineUnavailable(
+                        f"{root} needs {name}, which is not found on this machine; install it"
+                    )
+                open_questions.append(place)
+            else:
+                place = Path(rest.rpartition(" (")[0])
+            found[name] = place.resolve()
     return found
 
 

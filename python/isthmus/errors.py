@@ -48,6 +48,8 @@ class ExportError(Error, RuntimeError):
 
     decisions: tuple[Decision, ...] = ()
     """What was tried, and why each was refused."""
+    where: str = ""
+    """file:line of the cause, where the message does not hold it."""
 
 
 def exit_code(error: Error) -> int:

@@ -58,7 +58,8 @@ class Candidate:
     @property
     def label(self) -> str:
         """ "onnx-cpu-fp32 on onnxruntime with 2 threads"."""
-        return f"{self.artifact} on {self.engine} with {self.threads} threads"
+        noun = "thread" if self.threads == 1 else "threads"
+        return f"{self.artifact} on {self.engine} with {self.threads} {noun}"
 
 
 @dataclass(frozen=True)
@@ -330,25 +331,33 @@ def _time(
     return result
 
 
+def _ranking(report: TuneReport) -> list[Candidate]:
+    """Each artifact on each engine once, with its best number of threads, the fastest first."""
+    ranking: dict[tuple[str, str], Candidate] = {}
+    for one in sorted(report.candidates, key=lambda one: one.score):
+        if math.isfinite(one.score):
+            ranking.setdefault((one.artifact, one.engine), one)
+    return list(ranking.values())
+
+
 def _write(bundle: Bundle, report: TuneReport) -> Path:
     """Replaces this machine's entry and keeps those of other machines."""
-    best = report.best
-    assert best is not None
     path = bundle.path / FILE
     now = datetime.datetime.now(datetime.timezone.utc)
-    sha256 = bundle.artifact(best.artifact).files[0].sha256
     kind = report.device.partition(":")[0]
     entry: dict[str, Any] = {
         "machine": report.machine,
         "device": kind,
         "created": now.strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "compared": sum(math.isfinite(one.score) for one in report.candidates),
-        "best": {
-            "artifact": best.artifact,
-            "engine": best.engine,
-            "threads": best.threads,
-            "sha256": sha256,
-        },
+        "ranking": [
+            {
+                "artifact": one.artifact,
+                "engine": one.engine,
+                "threads": one.threads,
+                "sha256": bundle.artifact(one.artifact).files[0].sha256,
+            }
+            for one in _ranking(report)
+        ],
         "candidates": [
             {
                 "artifact": one.artifact,

@@ -213,7 +213,7 @@ def _verify_artifact(
     ]
     if artifact.trust == "native" and job.trust != "native" and not absent:
         absent = 'it is native code: allow it with trust="native" (--allow-native)'
-        asked = asked or engines is not None
+        asked = engines is not None
     if absent:
         rows = [_absent_row(one.name, "Python", device, absent, asked=asked) for one in pythons]
         rows += [_absent_row(name, "C++", device, absent, asked=asked) for name in wanted]

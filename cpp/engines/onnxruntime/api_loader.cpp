@@ -30,11 +30,10 @@ Library open_now(const LibraryCandidate& candidate) {
     throw EngineUnavailable(label + " is not ONNX Runtime: it has no OrtGetApiBase; " + remedy());
   const std::string version = base()->GetVersionString();
   // Asked for an API that it does not have, the library would write to the console.
-  const OrtApi* api =
-      older(version, oldest_version()) ? nullptr : base()->GetApi(ORT_API_VERSION);
+  const OrtApi* api = older(version, oldest_version()) ? nullptr : base()->GetApi(ORT_API_VERSION);
   if (api == nullptr)
-    throw EngineUnavailable("isthmus needs ONNX Runtime " + oldest_version() +
-                            " or newer, found " + version + " in " + label + "; " + remedy());
+    throw EngineUnavailable("isthmus needs ONNX Runtime " + oldest_version() + " or newer, found " +
+                            version + " in " + label + "; " + remedy());
   Ort::InitApi(api);
   return {library_file(reinterpret_cast<const void*>(base)), version, candidate.origin};
 }

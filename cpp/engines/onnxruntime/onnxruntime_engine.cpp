@@ -5,11 +5,11 @@
 
 #include "engines/lent_memory.h"
 #include "engines/library_search.h"
+#include "engines/onnx_signature.h"
 #include "engines/onnxruntime/api_loader.h"
 #include "engines/onnxruntime/device_copy.h"
 #include "engines/onnxruntime/session_options.h"
 #include "engines/onnxruntime/tensor_convert.h"
-#include "engines/onnx_signature.h"
 #include "isthmus/engine.h"
 #include "isthmus/error.h"
 
@@ -61,8 +61,8 @@ class OnnxRuntimeExecutable final : public Executable {
         values.push_back(
             to_value(input, input.device().is_cpu() ? shared_->host : shared_->memory));
       }
-      std::vector<Tensor> outputs = shared_->device.is_cpu() ? run_on_host(method, values)
-                                                             : run_on_device(method, values);
+      std::vector<Tensor> outputs =
+          shared_->device.is_cpu() ? run_on_host(method, values) : run_on_device(method, values);
       if (shared_->device.is_cpu()) disown_inputs(outputs, inputs, host_copy);
       return outputs;
     } catch (const Ort::Exception& error) {
@@ -117,9 +117,9 @@ Ort::Session make_session(const ArtifactSource& source, const FileBytes& file,
   try {
     return {environment(), file.data.get(), file.size, options};
   } catch (const Ort::Exception& error) {
-    throw BundleError("ONNX Runtime " + library.version + " cannot load \"" +
-                      file.path + "\" (made with " + versions_of(source.artifact) +
-                      "): " + error.what() + "; use a newer ONNX Runtime here, or export again");
+    throw BundleError("ONNX Runtime " + library.version + " cannot load \"" + file.path +
+                      "\" (made with " + versions_of(source.artifact) + "): " + error.what() +
+                      "; use a newer ONNX Runtime here, or export again");
   }
 }
 
@@ -132,7 +132,8 @@ Method load_method(const ArtifactSource& source, std::size_t index,
   method.session = make_session(source, file, options, library);
   const OnnxBinding binding = bind_signature(signature, scan, file.path);
   method.inputs = binding.inputs;
-  for (const std::size_t input : binding.inputs) method.names.push_back(signature.inputs[input].name);
+  for (const std::size_t input : binding.inputs)
+    method.names.push_back(signature.inputs[input].name);
   for (const std::string& output : scan.outputs) method.names.push_back(output);
   for (const std::string& name : method.names)
     (method.input_names.size() < binding.inputs.size() ? method.input_names : method.output_names)
@@ -149,8 +150,7 @@ void add_data_files(Ort::SessionOptions& options, const ArtifactSource& source,
   if (!older(library.version, "1.22")) {
     const std::filesystem::path folder =
         std::filesystem::absolute(source.root / files.front().path).parent_path();
-    options.AddConfigEntry("session.model_external_initializers_file_folder_path",
-                           folder.c_str());
+    options.AddConfigEntry("session.model_external_initializers_file_folder_path", folder.c_str());
     return;
   }
   std::vector<std::string> names;
@@ -182,9 +182,9 @@ class OnnxRuntimeEngine final : public Engine {
         providers += (providers.empty() ? "" : ", ") + provider;
         if (provider == "cuda") info.devices.emplace_back("cuda");
       }
-      info.details = {"execution providers: " + providers,
-                      "built for ONNX Runtime " + oldest_version() + " or newer, found: " +
-                          library.origin};
+      info.details = {
+          "execution providers: " + providers,
+          "built for ONNX Runtime " + oldest_version() + " or newer, found: " + library.origin};
     } catch (const EngineUnavailable& error) {
       info.unavailable = error.what();
     }
@@ -208,9 +208,13 @@ class OnnxRuntimeEngine final : public Engine {
     std::vector<FileBytes> data(source.files.begin() + static_cast<std::ptrdiff_t>(methods),
                                 source.files.end());
     add_data_files(setup.options, source, data, library);
-    auto shared = std::make_shared<Shared>(
-        Shared{{}, std::move(data), std::move(setup.notes), {}, device, memory_info({}),
-               memory_info(device)});
+    auto shared = std::make_shared<Shared>(Shared{{},
+                                                  std::move(data),
+                                                  std::move(setup.notes),
+                                                  {},
+                                                  device,
+                                                  memory_info({}),
+                                                  memory_info(device)});
     for (std::size_t i = 0; i < methods; ++i) {
       shared->methods.push_back(load_method(source, i, setup.options, library));
       shared->method_names.push_back(source.manifest.methods[i].method);

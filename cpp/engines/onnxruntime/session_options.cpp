@@ -136,8 +136,8 @@ void append_tensorrt(Ort::SessionOptions& session, const Texts& own) {
   const std::unique_ptr<OrtTensorRTProviderOptionsV2, decltype(api.ReleaseTensorRTProviderOptions)>
       held(raw, api.ReleaseTensorRTProviderOptions);
   const Entries entries(own);
-  Ort::ThrowOnError(api.UpdateTensorRTProviderOptions(
-      raw, entries.keys.data(), entries.values.data(), entries.keys.size()));
+  Ort::ThrowOnError(api.UpdateTensorRTProviderOptions(raw, entries.keys.data(),
+                                                      entries.values.data(), entries.keys.size()));
   session.AppendExecutionProvider_TensorRT_V2(*raw);
 }
 

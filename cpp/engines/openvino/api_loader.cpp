@@ -29,11 +29,12 @@ Library open_now(const LibraryCandidate& candidate) {
   }
   Library library;
   library.origin = candidate.origin;
-#define ISTHMUS_OPENVINO_LOOK_UP(name)                                                        \
-  library.api.name = reinterpret_cast<decltype(library.api.name)>(dlsym(handle, #name));      \
-  if (library.api.name == nullptr)                                                            \
-  throw EngineUnavailable(candidate.path.string() + " (" + candidate.origin + ") has no " #name \
-                          ": it is no OpenVINO that isthmus can use; " + remedy())
+#define ISTHMUS_OPENVINO_LOOK_UP(name)                                                     \
+  library.api.name = reinterpret_cast<decltype(library.api.name)>(dlsym(handle, #name));   \
+  if (library.api.name == nullptr)                                                         \
+  throw EngineUnavailable(candidate.path.string() + " (" + candidate.origin +              \
+                          ") has no " #name ": it is no OpenVINO that isthmus can use; " + \
+                          remedy())
   ISTHMUS_OPENVINO_FUNCTIONS(ISTHMUS_OPENVINO_LOOK_UP);
 #undef ISTHMUS_OPENVINO_LOOK_UP
   ov_version_t version{};

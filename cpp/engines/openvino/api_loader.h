@@ -12,30 +12,30 @@ namespace isthmus::openvino_engine {
 
 /// The functions of OpenVINO's C API that the engine calls, filled in when the library is opened.
 struct Api {
-#define ISTHMUS_OPENVINO_FUNCTIONS(each)         \
-  each(ov_get_openvino_version);                 \
-  each(ov_version_free);                         \
-  each(ov_get_last_err_msg);                     \
-  each(ov_free);                                 \
-  each(ov_core_create);                          \
-  each(ov_core_free);                            \
-  each(ov_core_set_property);                    \
-  each(ov_core_add_extension);                   \
-  each(ov_core_read_model);                      \
-  each(ov_core_read_model_from_memory_buffer);   \
-  each(ov_core_compile_model);                   \
-  each(ov_model_free);                           \
-  each(ov_compiled_model_free);                  \
-  each(ov_compiled_model_create_infer_request);  \
-  each(ov_infer_request_free);                   \
-  each(ov_infer_request_set_tensor);             \
-  each(ov_infer_request_infer);                  \
+#define ISTHMUS_OPENVINO_FUNCTIONS(each)             \
+  each(ov_get_openvino_version);                     \
+  each(ov_version_free);                             \
+  each(ov_get_last_err_msg);                         \
+  each(ov_free);                                     \
+  each(ov_core_create);                              \
+  each(ov_core_free);                                \
+  each(ov_core_set_property);                        \
+  each(ov_core_add_extension);                       \
+  each(ov_core_read_model);                          \
+  each(ov_core_read_model_from_memory_buffer);       \
+  each(ov_core_compile_model);                       \
+  each(ov_model_free);                               \
+  each(ov_compiled_model_free);                      \
+  each(ov_compiled_model_create_infer_request);      \
+  each(ov_infer_request_free);                       \
+  each(ov_infer_request_set_tensor);                 \
+  each(ov_infer_request_infer);                      \
   each(ov_infer_request_get_output_tensor_by_index); \
-  each(ov_tensor_create_from_host_ptr);          \
-  each(ov_tensor_free);                          \
-  each(ov_tensor_get_shape);                     \
-  each(ov_tensor_get_element_type);              \
-  each(ov_tensor_data);                          \
+  each(ov_tensor_create_from_host_ptr);              \
+  each(ov_tensor_free);                              \
+  each(ov_tensor_get_shape);                         \
+  each(ov_tensor_get_element_type);                  \
+  each(ov_tensor_data);                              \
   each(ov_shape_free)
 #define ISTHMUS_OPENVINO_MEMBER(name) decltype(&::name) name = nullptr
   ISTHMUS_OPENVINO_FUNCTIONS(ISTHMUS_OPENVINO_MEMBER);

@@ -147,8 +147,8 @@ class OpenVinoEngine final : public Engine {
       info.runtime_path = library.path.string();
       // The C API, what reads ONNX, and what runs on the CPU.
       info.runtime_files = files_beside(
-          library.path, {"libopenvino_c.so", "libopenvino_onnx_frontend.so",
-                         "libopenvino_intel_cpu_plugin.so"});
+          library.path,
+          {"libopenvino_c.so", "libopenvino_onnx_frontend.so", "libopenvino_intel_cpu_plugin.so"});
       info.devices = {"cpu"};
       info.details = {"built for OpenVINO " ISTHMUS_OPENVINO_VERSION ", found: " + library.origin};
     } catch (const EngineUnavailable& error) {

@@ -130,7 +130,8 @@ void require_version(const Artifact& artifact) {
       minor_version(made->second) == minor_version(ISTHMUS_TORCH_VERSION))
     return;
   throw EngineUnavailable("artifact \"" + artifact.name + "\" was compiled for torch " +
-                          made->second + ", and this is torch " ISTHMUS_TORCH_VERSION
+                          made->second +
+                          ", and this is torch " ISTHMUS_TORCH_VERSION
                           ": export it again with the torch that is used here, or use another "
                           "artifact of the bundle");
 }
@@ -151,9 +152,11 @@ void require_capability(const Artifact& artifact, Device device) {
     return;
   const std::string here = std::to_string(major) + "." + std::to_string(minor);
   if (here != wanted->second)
-    throw DeviceUnavailable("artifact \"" + artifact.name + "\" is compiled for GPUs of compute "
-                            "capability " + wanted->second + ", and " + to_string(device) +
-                            " has " + here + "; export it again on a machine with such a GPU, or "
+    throw DeviceUnavailable("artifact \"" + artifact.name +
+                            "\" is compiled for GPUs of compute "
+                            "capability " +
+                            wanted->second + ", and " + to_string(device) + " has " + here +
+                            "; export it again on a machine with such a GPU, or "
                             "use another artifact of the bundle");
 }
 
@@ -180,9 +183,9 @@ std::unique_ptr<Loader> open_package(const FileBytes& file, std::size_t runners,
   const AnonymousFile package(file);
   const std::lock_guard lock(construction);
   try {
-    return std::make_unique<Loader>(package.path(), "model", /*run_single_threaded=*/false, runners,
-                                    device.is_cuda() ? static_cast<c10::DeviceIndex>(device.index)
-                                                     : c10::DeviceIndex(-1));
+    return std::make_unique<Loader>(
+        package.path(), "model", /*run_single_threaded=*/false, runners,
+        device.is_cuda() ? static_cast<c10::DeviceIndex>(device.index) : c10::DeviceIndex(-1));
   } catch (const std::exception& error) {
     throw BundleError("LibTorch " ISTHMUS_TORCH_VERSION " cannot open the package \"" + file.path +
                       "\": " + model_error(error) +

@@ -4,7 +4,6 @@
 #include <optional>
 #include <string>
 #include <vector>
-#include <vector>
 
 namespace isthmus::torch_engine {
 

@@ -12,8 +12,7 @@ namespace isthmus::torch_engine {
 /// A TorchScript archive, loaded. `concurrency`: calls at once, 0 for no bound.
 /// @throws BundleError, EngineUnavailable, DeviceUnavailable, InvalidInput (options).
 std::unique_ptr<Executable> load_torchscript(const ArtifactSource& source,
-                                             const LoadOptions& options,
-                                             int concurrency);
+                                             const LoadOptions& options, int concurrency);
 
 /// An AOTInductor package, loaded. `concurrency`: calls at once, 0 for no bound.
 /// @throws as above.

@@ -65,9 +65,8 @@ class LibtorchRuntime final : public Runtime {
     join_thread_budget();
     require_device(device, context_);
     const int concurrency = concurrency_limit(options, device);
-    return source.artifact.format == "aoti"
-               ? load_aoti(source, options, concurrency)
-               : load_torchscript(source, options, concurrency);
+    return source.artifact.format == "aoti" ? load_aoti(source, options, concurrency)
+                                            : load_torchscript(source, options, concurrency);
   }
 
  private:

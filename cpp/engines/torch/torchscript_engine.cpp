@@ -12,9 +12,9 @@
 #include "engines/torch/load_module.h"
 #include "engines/torch/module_state.h"
 #include "engines/torch/runtime.h"
-#include "engines/torch/torch_formats.h"
 #include "engines/torch/tensor_convert.h"
 #include "engines/torch/thread_budget.h"
+#include "engines/torch/torch_formats.h"
 #include "isthmus/error.h"
 #include "isthmus/torch.h"
 
@@ -139,13 +139,12 @@ class TorchScriptExecutable final : public Executable {
 }  // namespace
 
 std::unique_ptr<Executable> load_torchscript(const ArtifactSource& source,
-                                             const LoadOptions& options,
-                                             int concurrency) {
+                                             const LoadOptions& options, int concurrency) {
   LoadedModule loaded = load_module(source, options);
-  auto shared = std::make_shared<Shared>(Shared{
-      source.manifest.methods, source.artifact.state, std::move(loaded.notes),
-      source.artifact.convention == "structured", source.manifest.stateful,
-      parse_device(options.device), std::make_unique<CallGate>(concurrency)});
+  auto shared = std::make_shared<Shared>(
+      Shared{source.manifest.methods, source.artifact.state, std::move(loaded.notes),
+             source.artifact.convention == "structured", source.manifest.stateful,
+             parse_device(options.device), std::make_unique<CallGate>(concurrency)});
   return std::make_unique<TorchScriptExecutable>(std::move(loaded.module), std::move(shared));
 }
 

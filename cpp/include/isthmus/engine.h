@@ -27,7 +27,7 @@ struct EngineInfo {
   std::string unavailable;           ///< not empty: why it cannot run here, and the remedy
   std::vector<std::string> devices;  ///< "cpu", "cuda:0 (NVIDIA H200)", ...
   std::vector<std::filesystem::path> runtime_files;  ///< what a deployment without Python ships
-  std::vector<std::string> details;  ///< further facts for `doctor`, one a line
+  std::vector<std::string> details;                  ///< further facts for `doctor`, one a line
 };
 
 /// A loaded artifact. Models check; engines only run: the inputs they get are checked, contiguous,
@@ -55,8 +55,9 @@ class ISTHMUS_API Executable {
   [[nodiscard]] virtual std::unique_ptr<Executable> fork() const = 0;
 };
 
-/// What an engine loads: the manifest, the artifact and its bytes. Those of the methods are verified;
-/// data files are mapped, and verified while the engine loads: `Model::load` gives nothing out before.
+/// What an engine loads: the manifest, the artifact and its bytes. Those of the methods are
+/// verified; data files are mapped, and verified while the engine loads: `Model::load` gives
+/// nothing out before.
 struct ISTHMUS_API ArtifactSource {
   const Manifest& manifest;
   const Artifact& artifact;

@@ -23,7 +23,8 @@ struct Machine {
 };
 ISTHMUS_API Machine this_machine();
 
-/// Names machines on which the same choice is the fastest: processor, cores, instruction sets, GPUs.
+/// Names machines on which the same choice is the fastest: processor, cores, instruction sets,
+/// GPUs.
 ISTHMUS_API std::string machine_key(const Machine& machine);
 
 /// What about this machine and this process makes timings unsteady or slow, a sentence each: a

@@ -162,7 +162,8 @@ def export(
             dims=captured.dims,
             goldens=goldens,
             tolerances=allowed,
-            module=captured.module,
+            # A scripted module is its own TorchScript: there is no Python source to export.
+            module=None if isinstance(captured.module, torch.jit.ScriptModule) else captured.module,
             make_script=start,
             precision=precision,
             device=where,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +17,7 @@ import torch
 from isthmus.errors import ExportError
 from isthmus.export.check import Verdict, check_calls
 from isthmus.export.program import export_module, export_scripted, flat_script
+from isthmus.export.sources import in_stack_text
 from isthmus.export.subject import Made, Subject
 from isthmus.export.trace import as_tensors
 from isthmus.export.ways import Way, first_that_verifies
@@ -133,7 +136,7 @@ def _from_program(
     program: torch.export.ExportedProgram, method: Method, opset: int | None
 ) -> onnx.ModelProto:
     inputs, outputs = value_names(method)
-    with _quiet_exporter():
+    with _quiet_exporter(), _blamed_on_the_source(program):
         made = torch.onnx.export(
             program,
             (),
@@ -182,6 +185,39 @@ def value_names(method: Method) -> tuple[list[str], list[str]]:
     inputs = [spec.name for spec in method.inputs]
     outputs = [f"{spec.name}_out" if spec.name in inputs else spec.name for spec in method.outputs]
     return inputs, outputs
+
+
+@contextmanager
+def _blamed_on_the_source(program: torch.export.ExportedProgram) -> Iterator[None]:
+    """An exporter's error becomes its cause, with the line of the Python source behind the node.
+
+    Raises:
+        ExportError: Instead of the exporter's own three layers of errors.
+    """
+    try:
+        yield
+    except Exception as error:
+        cause: BaseException = error
+        node = ""
+        while cause.__cause__ is not None:
+            found = re.search(r"translating node %?(\w+)", str(cause))
+            node = found[1] if found else node
+            cause = cause.__cause__
+        located = ExportError(str(cause))
+        located.where = _line_of(program, node)
+        raise located from error
+
+
+def _line_of(program: torch.export.ExportedProgram, name: str) -> str:
+    """file:line of the user's code that made a node; empty where it is not known."""
+    if not name:
+        return ""
+    with contextlib.suppress(Exception):  # an explanation may fail without harm
+        for graph in (program.graph, program.run_decompositions().graph):
+            for node in graph.nodes:
+                if node.name == name:
+                    return in_stack_text(str(node.meta.get("stack_trace", "")))
+    return ""
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import nn
 
+from isthmus.export.call_source import flat_call_source, structured_call_source
 from isthmus.export.quiet import ignore_deprecation
 from isthmus.export.script import private_copy
 from isthmus.export.subject import Scripted, Subject
@@ -79,28 +80,37 @@ def flat_script(
 ) -> torch.jit.ScriptModule:
     """The archive with one method as `forward`, taking the flat inputs as tensors.
 
-    A structured archive is wrapped in a trace, which keeps its own control flow.
+    Where the archive takes numbers or nested values, a scripted call around it makes them, so that
+    its control flow depends on the inputs and on nothing that one call decided.
     """
     module = torch.jit.load(  # type: ignore[no-untyped-call]
         io.BytesIO(scripted.archive), map_location=device
     )
     module.eval()
-    function = getattr(module, method.name)
-    takes_tensors = all(
-        argument.type.kind() == "TensorType" for argument in function.schema.arguments[1:]
-    )
-    if scripted.convention == "flat" and method.name == "forward" and takes_tensors:
+    schema = getattr(module, method.name).schema
+    kinds = [argument.type.kind() for argument in schema.arguments[1:]]
+    if (
+        scripted.convention == "flat"
+        and method.name == "forward"
+        and all(kind == "TensorType" for kind in kinds)
+    ):
         return cast(torch.jit.ScriptModule, module)
-    args = as_tensors(method, subject.examples[method.name], device)
     if scripted.convention == "flat":
-        holder = FlatCall(module, method.name)
+        source = flat_call_source(method, kinds, len(schema.returns))
     else:
-        holder = FlatCall(flat_holder(module, subject.methods), method.name)
+        source = structured_call_source(method)
     with _quiet():
-        return cast(
-            torch.jit.ScriptModule,
-            torch.jit.trace(holder.eval(), args, check_trace=False),  # type: ignore[no-untyped-call]
-        )
+        outer = torch.jit.script(_Outer(module))
+        outer.define(source)
+        return cast(torch.jit.ScriptModule, outer.eval())
+
+
+class _Outer(nn.Module):
+    """Holds a scripted module; its `forward` is defined from source."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
 
 
 def _export(flat: nn.Module, subject: Subject, method: Method, device: str) -> ExportedProgram:

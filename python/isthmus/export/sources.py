@@ -67,6 +67,13 @@ def in_source_range(text: str) -> tuple[Location | None, bool]:
     return _innermost(traced), False
 
 
+def in_stack_text(text: str) -> str:
+    """file:line of the innermost line of the user's code in a printed Python stack."""
+    frames = [Location(m["file"], int(m["line"])) for m in _SCRIPTED_FRAME.finditer(text)]
+    innermost = _innermost(frames[::-1])
+    return str(innermost) if innermost else ""
+
+
 def _innermost(frames: list[Location]) -> Location | None:
     users = [frame for frame in frames if not is_machinery(frame.file)]
     return users[0] if users else None
@@ -107,6 +114,9 @@ def summarize(error: BaseException) -> tuple[str, str]:
     sentence = " ".join(cause) or type(error).__name__
     if len(sentence) > 400:
         sentence = sentence[:397] + "..."
+    known = getattr(error, "where", "")
+    if known:
+        return sentence.rstrip(":. "), str(known)
     location, _ = in_source_range(text)
     if location is None and error.__traceback__ is not None:
         location = _in_traceback(error)

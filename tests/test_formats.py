@@ -1,0 +1,461 @@
+"""Formats side by side: a process and a row for each, and the way out of TorchScript."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from typer.testing import CliRunner
+
+import isthmus
+from isthmus import _core, native
+from isthmus.bundle import Bundle
+from isthmus.cli import app
+from isthmus.export import formats
+from isthmus.export.isolate import isolated
+from isthmus.export.subject import Made
+from isthmus.tune import FILE
+
+
+class Branch(nn.Module):
+    """Goes one way or the other by its input's values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(8, 8)
+
+    def forward(self, input: Tensor) -> Tensor:
+        if bool(input.sum() > 0):
+            return self.linear(input)
+        return -input
+
+
+class Loop(nn.Module):
+    """As many rounds as its input has rows."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        total = torch.zeros_like(x[0])
+        for row in range(x.size(0)):
+            total = torch.tanh(total + x[row])
+        return total
+
+
+class Sorted(nn.Module):
+    """Uses an operator that has no form in ONNX."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.linalg.eigvalsh(x @ x.transpose(-1, -2))
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [str(native.binary()), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+# --- processes ------------------------------------------------------------------------------------
+
+
+def nothing(_: str) -> None:
+    """No progress."""
+
+
+def test_what_a_process_gives_comes_back_with_its_progress() -> None:
+    said: list[str] = []
+
+    def work(say: Any) -> dict[str, int]:
+        say("halfway")
+        return {"pid": os.getpid()}
+
+    answer = isolated(work, seconds=30, progress=said.append)
+    assert answer["pid"] != os.getpid()
+    assert said == ["halfway"]
+
+
+def test_a_crash_is_an_error_with_its_signal() -> None:
+    def work(_: Any) -> None:
+        os.kill(os.getpid(), signal.SIGSEGV)
+
+    with pytest.raises(isthmus.ExportError, match="SIGSEGV"):
+        isolated(work, seconds=30, progress=nothing)
+
+
+def test_a_time_limit_ends_the_process_and_its_children() -> None:
+    def work(_: Any) -> None:
+        subprocess.Popen(["sleep", "3600"])
+        time.sleep(3600)
+
+    start = time.monotonic()
+    with pytest.raises(isthmus.ExportError, match="more than 1 s"):
+        isolated(work, seconds=1, progress=nothing)
+    assert time.monotonic() - start < 60
+
+
+def test_an_error_keeps_its_kind_and_what_it_carries() -> None:
+    def work(_: Any) -> None:
+        error = isthmus.ExportError("the reason")
+        error.decisions = ()
+        raise error
+
+    with pytest.raises(isthmus.ExportError, match="the reason"):
+        isolated(work, seconds=30, progress=nothing)
+
+
+def test_one_formats_crash_loses_one_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def crash(*_: Any, **__: Any) -> Made:
+        os.kill(os.getpid(), signal.SIGABRT)
+        raise AssertionError
+
+    monkeypatch.setattr(formats, "export_aoti", crash)
+    with pytest.warns(RuntimeWarning, match="aoti is not in the bundle: .*SIGABRT"):
+        bundle = isthmus.export(
+            nn.Linear(4, 3),
+            (torch.randn(2, 4),),
+            path=tmp_path / "b",
+            formats=("torchscript", "aoti", "onnx"),
+        )
+    assert [(one.format, one.ok) for one in bundle.results] == [
+        ("torchscript", True),
+        ("aoti", False),
+        ("onnx", True),
+    ]
+    assert [one.format for one in bundle.manifest.artifacts] == ["torchscript", "onnx"]
+    assert run("verify", bundle.path, "--engine", "onnxruntime").returncode == 0
+
+
+def test_nothing_made_is_nothing_written(tmp_path: Path) -> None:
+    with pytest.raises(isthmus.ExportError) as caught:
+        isthmus.export(Sorted(), (torch.randn(3, 3),), path=tmp_path / "b", formats="onnx")
+    assert "linalg_eig" in str(caught.value)
+    assert "test_formats.py" in str(caught.value)
+    assert {one.strategy for one in caught.value.decisions} >= {"dynamo", "torchscript"}
+    assert not (tmp_path / "b").exists()
+
+
+def test_the_table_names_the_line_and_what_to_try(tmp_path: Path) -> None:
+    with pytest.warns(RuntimeWarning, match="no form in ONNX"):
+        bundle = isthmus.export(
+            Sorted(), (torch.randn(3, 3),), path=tmp_path / "b", formats=("torchscript", "onnx")
+        )
+    lost = bundle.results[1]
+    assert not lost.ok
+    assert "test_formats.py" in lost.where
+    assert "another format" in lost.advice
+
+
+def test_an_unknown_format_or_isa_is_refused(tmp_path: Path) -> None:
+    example = (torch.randn(2, 4),)
+    with pytest.raises(isthmus.InvalidInput, match="torchscript, onnx, aoti"):
+        isthmus.export(nn.Linear(4, 3), example, path=tmp_path / "b", formats=("tflite",))
+    with pytest.raises(isthmus.InvalidInput, match="portable, avx2"):
+        isthmus.export(nn.Linear(4, 3), example, path=tmp_path / "b", isa="mmx")
+    if "avx512f" not in _core.this_machine().isa:
+        with pytest.raises(isthmus.InvalidInput, match="lacks avx512f"):
+            isthmus.export(
+                nn.Linear(4, 3), example, path=tmp_path / "b", formats="aoti", isa="avx512"
+            )
+
+
+# --- out of TorchScript ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A scripted branch, adopted from its file alone, and turned into every format."""
+    folder = tmp_path_factory.mktemp("convert")
+    torch.manual_seed(0)
+    torch.jit.script(Branch().eval()).save(folder / "model.pt")
+    adopted = isthmus.adopt(
+        folder / "model.pt",
+        {"input": torch.randn(3, 8)},
+        output=folder / "bundle",
+        dynamic={"input": {0: "batch"}},
+        dims={"batch": (1, 16)},
+    )
+    return isthmus.convert(adopted, to=("onnx", "aoti"))
+
+
+@pytest.mark.parametrize("engine", ["torchscript", "onnxruntime", "openvino", "aoti"])
+def test_a_branch_survives_the_way_out_of_torchscript(converted: Bundle, engine: str) -> None:
+    model = isthmus.load(converted.path, engine=engine, trust="native")
+    origin = isthmus.load(converted.path, engine="torchscript")
+    for x in (torch.rand(5, 8), -torch.rand(1, 8), torch.randn(16, 8)):
+        torch.testing.assert_close(model(x), origin(x), rtol=0, atol=1e-5)
+
+
+def test_the_bundle_grew_and_kept_its_goldens(converted: Bundle) -> None:
+    assert [one.format for one in converted.manifest.artifacts] == ["torchscript", "onnx", "aoti"]
+    assert [one.ok for one in converted.results] == [True, True]
+    assert converted.verify_files() == ()
+    made = converted.manifest.artifacts[2]
+    assert made.strategy == "converter"
+    assert made.requires["isa"]
+    assert made.trust == "native"
+
+
+def test_every_row_of_verify_asks_the_registry(converted: Bundle) -> None:
+    report = isthmus.verify(converted.path, devices=["cpu"], trust="native")
+    assert report, report
+    rows = {(row.runner, row.language) for row in report.rows}
+    assert rows == {
+        ("torch.jit", "Python"),
+        ("torchscript", "C++"),
+        ("onnxruntime", "Python"),
+        ("openvino", "Python"),
+        ("onnxruntime", "C++"),
+        ("openvino", "C++"),
+        ("aoti", "Python"),
+        ("aoti", "C++"),
+    }
+
+
+def test_native_rows_are_told_as_absent_until_they_are_allowed(converted: Bundle) -> None:
+    report = isthmus.verify(converted.path, devices=["cpu"])
+    assert report
+    absent = [row for row in report.rows if row.status == "absent"]
+    assert {row.runner for row in absent} == {"aoti"}
+    assert all("native code" in row.reason for row in absent)
+    asked = isthmus.verify(converted.path, engines=["aoti"], devices=["cpu"])
+    assert not asked
+
+
+def test_a_loop_survives_as_onnx(tmp_path: Path) -> None:
+    torch.jit.script(Loop()).save(tmp_path / "loop.pt")
+    adopted = isthmus.adopt(
+        tmp_path / "loop.pt",
+        {"x": torch.randn(3, 4)},
+        output=tmp_path / "bundle",
+        dynamic={"x": {0: "rows"}},
+        dims={"rows": (1, 9)},
+    )
+    bundle = isthmus.convert(adopted, to="onnx")
+    assert "Loop" in bundle.manifest.artifacts[1].operators
+    model = isthmus.load(bundle.path, engine="onnxruntime")
+    for rows in (1, 2, 9):
+        x = torch.randn(rows, 4)
+        torch.testing.assert_close(model(x), Loop()(x))
+
+
+def test_what_cannot_be_converted_leaves_the_bundle(tmp_path: Path) -> None:
+    torch.jit.script(Sorted()).save(tmp_path / "sorted.pt")
+    adopted = isthmus.adopt(
+        tmp_path / "sorted.pt", {"x": torch.randn(3, 3)}, output=tmp_path / "bundle"
+    )
+    before = (adopted.path / "manifest.json").read_bytes()
+    with pytest.raises(isthmus.ExportError, match="the bundle is as it was"):
+        isthmus.convert(adopted, to="onnx")
+    assert (adopted.path / "manifest.json").read_bytes() == before
+
+
+def test_convert_refuses_what_it_does_not_know(converted: Bundle) -> None:
+    with pytest.raises(isthmus.InvalidInput, match="onnx or aoti"):
+        isthmus.convert(converted, to="torchscript")
+    with pytest.raises(isthmus.InvalidInput, match="got nothing"):
+        isthmus.convert(converted, to=())
+    with pytest.raises(isthmus.InvalidInput, match="expected a TorchScript one"):
+        isthmus.convert(converted, to="onnx", artifact="onnx-cpu-fp32")
+
+
+# --- tune -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tuned(converted: Bundle) -> isthmus.tune.TuneReport:  # type: ignore[name-defined]
+    return isthmus.tune(converted, rounds=2, turn_seconds=0.01, trust="native")
+
+
+def test_tune_measures_what_verified_and_load_takes_the_fastest(
+    converted: Bundle, tuned: Any
+) -> None:
+    assert tuned
+    assert {one.engine for one in tuned.candidates} == {
+        "torchscript",
+        "onnxruntime",
+        "openvino",
+        "aoti",
+    }
+    scores = [one.score for one in tuned.candidates]
+    assert scores == sorted(scores)
+    model = isthmus.load(converted.path, trust="native")
+    report = model.load_report
+    assert (report.engine, report.artifact) == (tuned.best.engine, tuned.best.artifact)
+    assert report.threads == tuned.best.threads
+    assert "the fastest of" in report.chosen
+    done = run("info", converted.path)
+    assert "that were measured on this machine" in done.stdout
+
+
+def test_native_code_that_won_is_passed_over_without_trust(converted: Bundle, tuned: Any) -> None:
+    best = next(one for one in tuned.candidates if one.engine != "aoti")
+    assert isthmus.load(converted.path).load_report.engine == best.engine
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda d: d["machines"][0].update(machine="elsewhere"), "other machines"),
+        (lambda d: d["machines"][0]["ranking"][0].update(sha256="0" * 64), "has changed since"),
+        (lambda d: d["machines"][0]["ranking"][0].update(artifact="gone"), "no longer has"),
+        (lambda d: d.update(format="other"), "another isthmus"),
+        (lambda d: d.pop("machines"), "cannot be read"),
+    ],
+)
+def test_a_tuning_that_does_not_fit_is_a_note_and_never_an_error(
+    converted: Bundle, tuned: Any, change: Any, words: str
+) -> None:
+    path = converted.path / FILE
+    whole = path.read_text()
+    try:
+        document = json.loads(whole)
+        change(document)
+        path.write_text(json.dumps(document))
+        report = isthmus.load(converted.path).load_report
+        assert report.engine == "torchscript"
+        assert words in report.chosen
+        path.write_text("{")
+        assert "cannot be read" in isthmus.load(converted.path).load_report.chosen
+    finally:
+        path.write_text(whole)
+
+
+def test_what_fails_is_not_chosen(converted: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dataclasses import replace
+
+    from isthmus import tune as module
+
+    def fails(job: Any, row: Any) -> Any:
+        if row.runner == "onnxruntime":
+            return replace(row, status="failed", reason="planted"), ""
+        return row, ""
+
+    import sys
+
+    monkeypatch.setattr(sys.modules["isthmus.tune"], "prove_without_python", fails)
+    report = module(
+        converted, rounds=2, turn_seconds=0.01, threads=[1], engines=["onnxruntime"], write=False
+    )
+    assert not report
+    assert {one.reason for one in report.candidates} == {"planted"}
+
+
+# --- deploy ---------------------------------------------------------------------------------------
+
+SYSTEM = ("libc.so.6", "libm.so.6", "libdl.so.2", "libpthread.so.0", "librt.so.1")
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "torchscript", "openvino"])
+def test_a_deployed_folder_runs_with_nothing_but_a_c_library(
+    converted: Bundle, tmp_path: Path, engine: str
+) -> None:
+    root = tmp_path / "root"
+    deployment = isthmus.deploy(converted, root / "app", engine=engine)
+    assert deployment.size > 1 << 20
+    names = {Path(one.path).name for one in deployment.files}
+    assert not any("python" in name for name in names)
+    assert engine == "torchscript" or not any("torch" in name for name in names if ".so" in name)
+    command = [str(root / "app" / "bin" / "isthmus-run"), "verify", str(root / "app" / "bundle")]
+    environment = {}
+    # OpenVINO asks the system for the processors' topology, which a bare root does not tell.
+    if engine != "openvino" and os.geteuid() == 0 and Path("/usr/sbin/chroot").exists():
+        make_bare_root(root)
+        command = ["/usr/sbin/chroot", str(root), "/app/bin/isthmus-run", "verify", "/app/bundle"]
+        # Without /proc the loader cannot tell where the program lies.
+        environment = {"LD_ORIGIN_PATH": "/app/bin"}
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "PASSED" in done.stdout
+
+
+def make_bare_root(root: Path) -> None:
+    """Nothing but the C library and its loader."""
+    for target in ("lib64", "lib/x86_64-linux-gnu", "tmp"):
+        (root / target).mkdir(parents=True)
+    loader = Path("/lib64/ld-linux-x86-64.so.2")
+    (root / "lib64" / loader.name).write_bytes(loader.read_bytes())
+    (root / "lib64" / loader.name).chmod(0o755)
+    for name in SYSTEM:
+        source = Path("/lib/x86_64-linux-gnu", name)
+        if source.exists():
+            (root / "lib" / "x86_64-linux-gnu" / name).write_bytes(source.read_bytes())
+
+
+def test_deploy_refuses_what_does_not_fit(
+    converted: Bundle, linear_bundle: Bundle, tmp_path: Path
+) -> None:
+    with pytest.raises(isthmus.EngineUnavailable, match='"abacus" is not installed'):
+        isthmus.deploy(converted, tmp_path / "a", engine="abacus")
+    with pytest.raises(isthmus.InvalidInput, match="isthmus convert"):
+        isthmus.deploy(linear_bundle, tmp_path / "b", engine="onnxruntime")
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "mine").write_text("kept")
+    with pytest.raises(isthmus.BundleError, match="exists already"):
+        isthmus.deploy(converted, tmp_path / "c", engine="onnxruntime", overwrite=True)
+    assert (tmp_path / "c" / "mine").read_text() == "kept"
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["c"]
+
+
+# --- the command line -----------------------------------------------------------------------------
+
+
+def test_the_command_line_prints_a_row_for_each_format(tmp_path: Path) -> None:
+    factory = tmp_path / "factory.py"
+    factory.write_text(
+        "import torch\ndef make():\n    return torch.nn.Linear(4, 3), (torch.randn(2, 4),), {}\n"
+    )
+    done = subprocess.run(
+        [
+            *("isthmus", "export", "factory:make", "-o", "bundle"),
+            *("--formats", "torchscript,onnx", "--json"),
+        ],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path), "PATH": _path()},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)["formats"]
+    assert [(row["format"], row["ok"]) for row in rows] == [("torchscript", True), ("onnx", True)]
+    folder = subprocess.run(
+        [
+            *(
+                "isthmus",
+                "deploy",
+                "folder",
+                "bundle",
+                "--engine",
+                "onnxruntime",
+                "-o",
+                "out",
+                "--json",
+            )
+        ],
+        cwd=tmp_path,
+        env={**os.environ, "PATH": _path()},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert folder.returncode == 0, folder.stderr
+    assert json.loads(folder.stdout)["size"] > 1 << 20
+
+
+def _path() -> str:
+    import sys
+
+    return f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+
+
+def test_help_names_the_new_commands() -> None:
+    text = CliRunner().invoke(app, ["--help"]).output
+    for command in ("convert", "tune", "deploy"):
+        assert command in text
