@@ -123,6 +123,16 @@ Ort::Session make_session(const ArtifactSource& source, const FileBytes& file,
   }
 }
 
+void require_dense_outputs(const Ort::Session& session, const std::vector<std::string>& names,
+                           const std::string& file) {
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    if (session.GetOutputTypeInfo(i).GetONNXType() == ONNX_TYPE_TENSOR) continue;
+    throw BundleError("\"" + file + "\" gives a sequence, map, sparse or optional value as \"" +
+                      names[i] +
+                      "\"; isthmus carries dense tensors: give those back from the model");
+  }
+}
+
 Method load_method(const ArtifactSource& source, std::size_t index,
                    const Ort::SessionOptions& options, const Library& library) {
   const Signature& signature = source.manifest.methods[index];
@@ -130,6 +140,7 @@ Method load_method(const ArtifactSource& source, std::size_t index,
   const OnnxScan scan = scan_artifact(source, file);
   Method method;
   method.session = make_session(source, file, options, library);
+  require_dense_outputs(method.session, scan.outputs, file.path);
   const OnnxBinding binding = bind_signature(signature, scan, file.path);
   method.inputs = binding.inputs;
   for (const std::size_t input : binding.inputs)

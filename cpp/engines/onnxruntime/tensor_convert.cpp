@@ -56,10 +56,6 @@ Ort::Value to_value(const Tensor& tensor, const Ort::MemoryInfo& memory) {
 }
 
 Tensor from_value(Ort::Value value, Device device) {
-  if (!value.IsTensor())
-    throw ExecutionError(
-        "the model gave a sequence, map or sparse tensor; isthmus carries dense tensors: give "
-        "those back from the model");
   const auto info = value.GetTensorTypeAndShapeInfo();
   void* data = value.GetTensorMutableRawData();
   const DType dtype = from_ort(info.GetElementType());

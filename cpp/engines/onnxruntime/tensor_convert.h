@@ -18,8 +18,8 @@ Ort::MemoryInfo memory_info(Device device);
 /// A view of a contiguous tensor; the tensor must outlive it.
 Ort::Value to_value(const Tensor& tensor, const Ort::MemoryInfo& memory);
 
-/// What a session gave, without a copy: the tensor owns the value.
-/// @throws ExecutionError when it is no dense tensor.
+/// What a session gave, without a copy: the tensor owns the value, which must be a dense tensor.
+/// @throws ExecutionError for element types that isthmus does not carry.
 Tensor from_value(Ort::Value value, Device device);
 
 }  // namespace isthmus::onnxruntime_engine
