@@ -13,6 +13,7 @@ from typing import Any
 
 from isthmus.bundle import Bundle, open_bundle
 from isthmus.errors import Error
+from isthmus.export import FORMATS
 from isthmus.machine import cpu_governor, load_average, machine_facts
 from isthmus.report import Document, Table, number, print_report, to_json
 from isthmus.statistics import RatioInterval
@@ -102,14 +103,15 @@ def minilm_weights() -> Path:
 
 
 def minilm_bundle(folder: Path) -> Bundle:
-    """The MiniLM bundle in `folder`, exported by this torch."""
+    """The MiniLM bundle in `folder`, exported by this torch in every format."""
     import torch
 
     path = folder / "minilm"
     if path.exists():
         try:
             bundle = open_bundle(path)
-            if bundle.manifest.producer.get("torch") == torch.__version__:
+            made = [one.format for one in bundle.manifest.artifacts]
+            if bundle.manifest.producer.get("torch") == torch.__version__ and made == [*FORMATS]:
                 return bundle
         except Error as error:
             print(f"the old bundle is no good: {error}", file=sys.stderr)
@@ -126,6 +128,7 @@ def minilm_bundle(folder: Path) -> Bundle:
         path=path,
         dynamic=loaded.dynamic,
         dims=loaded.dims,
+        formats=FORMATS,
         name="all-MiniLM-L6-v2",
         overwrite=True,
     )

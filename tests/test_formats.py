@@ -459,3 +459,52 @@ def test_help_names_the_new_commands() -> None:
     text = CliRunner().invoke(app, ["--help"]).output
     for command in ("convert", "tune", "deploy"):
         assert command in text
+
+
+# --- looking inside -------------------------------------------------------------------------------
+
+
+def test_inspect_looks_into_every_format(tmp_path: Path) -> None:
+    bundle = isthmus.export(
+        Branch().eval(),
+        (torch.randn(2, 8),),
+        path=tmp_path / "b",
+        dynamic={"input": {0: "batch"}},
+        dims={"batch": (1, 8)},
+        formats=("onnx", "torchscript"),
+    )
+    found = isthmus.inspect(bundle.path)
+    assert found.format == "onnx" and "opset ai.onnx" in found.versions
+    assert {"If", "Gemm"} <= {use.name for use in found.operators}
+    assert {use.owner for use in found.operators} == {"ONNX"}
+    assert [one.type for one in found.inputs["forward"]] == ["float32[batch, 8]"]
+    assert not found.refused
+    shown = CliRunner().invoke(app, ["inspect", str(bundle.path)])
+    assert shown.exit_code == 0 and "ONNX, ir " in shown.output
+    # Graphs and submodules are TorchScript's, which is then the default.
+    assert "prim::If" in isthmus.inspect(bundle.path, graph=True).graph
+    onnx = bundle.manifest.artifacts[0]
+    with pytest.raises(isthmus.InvalidInput, match="TorchScript"):
+        isthmus.inspect(bundle.path, artifact=onnx.name, graph=True)
+    file = isthmus.inspect(bundle.path / onnx.files[0].path)
+    assert [one.name for one in file.inputs["forward"]] == ["input"]
+
+
+def test_inspect_says_why_an_onnx_file_would_be_refused(tmp_path: Path) -> None:
+    from onnx import TensorProto, helper
+
+    weight = helper.make_tensor("w", TensorProto.FLOAT, [2], [0.0, 0.0])
+    weight.ClearField("float_data")
+    weight.data_location = TensorProto.EXTERNAL
+    weight.external_data.add(key="location", value="../../outside")
+    graph = helper.make_graph(
+        [helper.make_node("Own", ["w"], ["y"], domain="my.domain")],
+        "g",
+        [],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2])],
+        [weight],
+    )
+    file = tmp_path / "m.onnx"
+    file.write_bytes(helper.make_model(graph).SerializeToString())
+    refused = "\n".join(isthmus.inspect(file).refused)
+    assert "../../outside" in refused and "my.domain::Own" in refused

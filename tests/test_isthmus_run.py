@@ -773,7 +773,7 @@ def test_doctor_without_a_runtime(run: Runner) -> None:
         result.stdout,
         r"  scripted  not available .*",
         r"    the scripted runtime is not here; .*",
-        r"no engine can run here",
+        r"no engine can run here: each says above .*",
     )
 
 

@@ -13,12 +13,22 @@ namespace py = pybind11;
 namespace isthmus::bindings {
 namespace {
 
+std::span<const std::byte> span_of(const py::bytes& bytes) {
+  const std::string_view view(bytes);
+  return {reinterpret_cast<const std::byte*>(view.data()), view.size()};
+}
+
 ArchiveScan scan(const py::bytes& archive, const std::set<std::string>& namespaces) {
-  const std::string_view view(archive);
-  const std::span<const std::byte> bytes(reinterpret_cast<const std::byte*>(view.data()),
-                                         view.size());
+  const auto bytes = span_of(archive);
   const py::gil_scoped_release release;
   return scan_torchscript(bytes, namespaces);
+}
+
+OnnxScan scan_graph(const py::bytes& file, const std::set<std::string>& files,
+                    const std::set<std::string>& domains) {
+  const auto bytes = span_of(file);
+  const py::gil_scoped_release release;
+  return scan_onnx(bytes, files, domains);
 }
 
 }  // namespace
@@ -47,6 +57,20 @@ void bind_bundle(py::module_& module) {
   module.def("scan_torchscript", &scan, py::arg("archive"),
              py::arg("allowed_namespaces") = std::set<std::string>(),
              "Scans the bytes of a TorchScript archive without executing anything.");
+  py::class_<OnnxScan>(module, "OnnxScan", "What an ONNX file holds, read as a protocol buffer.")
+      .def_readonly("ir_version", &OnnxScan::ir_version)
+      .def_readonly("opsets", &OnnxScan::opsets)
+      .def_readonly("operators", &OnnxScan::operators)
+      .def_readonly("inputs", &OnnxScan::inputs)
+      .def_readonly("outputs", &OnnxScan::outputs)
+      .def_readonly("external_files", &OnnxScan::external_files)
+      .def_readonly("findings", &OnnxScan::findings)
+      .def_property_readonly("refused", &OnnxScan::refused)
+      .def("describe", &OnnxScan::describe);
+  module.def("scan_onnx", &scan_graph, py::arg("file"),
+             py::arg("allowed_files") = std::set<std::string>(),
+             py::arg("allowed_domains") = std::set<std::string>(),
+             "Scans the bytes of an ONNX file without executing anything.");
 }
 
 }  // namespace isthmus::bindings

@@ -102,7 +102,16 @@ Verdict judge(const std::vector<EngineDiagnosis>& engines,
     const auto ready =
         std::count_if(engines.begin(), engines.end(),
                       [](const EngineDiagnosis& one) { return one.info.unavailable.empty(); });
-    if (ready == 0) return {kExitEngine, "no engine can run here"};
+    if (engines.empty())
+      return {
+          kExitEngine,
+          "no engine is installed here: `pip install isthmus` brings them; a copied isthmus-run "
+          "needs libisthmus_engine_*.so beside it (`isthmus deploy folder` copies them), or "
+          "their folder in ISTHMUS_ENGINE_PATH"};
+    if (ready == 0)
+      return {kExitEngine,
+              "no engine can run here: each says above what it lacks, and how to get "
+              "it"};
     return {kExitGood, count(static_cast<std::size_t>(ready), "engine") + " ready"};
   }
   if (!bundle->faults.empty()) return {kExitBundle, "the bundle is damaged"};

@@ -23,6 +23,11 @@ bool is_open(const LoadOptions& options) {
   return options.engine == "auto" && options.artifact.empty();
 }
 
+std::vector<std::string> engines_to_try(const LoadOptions& options) {
+  if (options.engine == "auto") return engine_names(options.engine_path);
+  return {options.engine};
+}
+
 /// Artifacts to try, in order.
 std::vector<const Artifact*> candidates(const Manifest& manifest, const LoadOptions& options) {
   std::vector<const Artifact*> found;
@@ -115,8 +120,7 @@ Choice choose(const Manifest& manifest, const LoadOptions& options, Device devic
   }
   require_device(artifacts, device);
   const bool automatic = options.engine == "auto";
-  const std::vector<std::string> engines =
-      automatic ? engine_names(options.engine_path) : std::vector<std::string>{options.engine};
+  const std::vector<std::string> engines = engines_to_try(options);
 
   std::string refusals;
   std::string trust;
@@ -174,10 +178,18 @@ Choice choose(const Manifest& manifest, const LoadOptions& options, Device devic
 
 const Artifact* likely_artifact(const Manifest& manifest, const LoadOptions& options, Device device,
                                 const Tuning& tuning) {
-  for (const Way& way : ways_of(candidates(manifest, options), {""}, options, tuning))
-    if (contains(way.artifact->devices, name(device.type)) &&
-        trust_refusal(*way.artifact, options.trust).empty())
-      return way.artifact;
+  for (const Way& way :
+       ways_of(candidates(manifest, options), engines_to_try(options), options, tuning)) {
+    if (!contains(way.artifact->devices, name(device.type)) ||
+        !trust_refusal(*way.artifact, options.trust).empty())
+      continue;
+    try {
+      if (contains(open_engine(way.engine, options.engine_path).formats(), way.artifact->format))
+        return way.artifact;
+    } catch (const EngineUnavailable&) {
+      continue;  // `choose` tells
+    }
+  }
   return nullptr;
 }
 

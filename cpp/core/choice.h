@@ -28,8 +28,8 @@ struct Choice {
 Choice choose(const Manifest& manifest, const LoadOptions& options, Device device,
               const Tuning& tuning = {});
 
-/// The artifact that `choose` takes when an engine can run it, told without opening any; nullptr
-/// when there is none.
+/// The artifact that `choose` takes when the runtime of its engine is here, told without opening
+/// any runtime; nullptr when there is none.
 const Artifact* likely_artifact(const Manifest& manifest, const LoadOptions& options, Device device,
                                 const Tuning& tuning = {});
 

@@ -23,7 +23,7 @@ namespace graph {
 constexpr std::uint64_t kNode = 1, kInitializer = 5, kInput = 11, kOutput = 12, kSparse = 15;
 }
 namespace function {
-constexpr std::uint64_t kName = 1, kNode = 7, kDomain = 10;
+constexpr std::uint64_t kName = 1, kNode = 7, kDomain = 10, kAttribute = 11;
 }
 namespace node {
 constexpr std::uint64_t kName = 3, kType = 4, kAttribute = 5, kDomain = 7;
@@ -49,9 +49,13 @@ constexpr std::uint64_t kName = 1;
 /// The content is no protocol buffer.
 struct Malformed {};
 
+/// How a field is encoded; others than these are not read.
+enum class Wire { kVarint = 0, kFixed64 = 1, kBytes = 2, kFixed32 = 5 };
+
 /// One field of a message: a number, or the bytes of a text, a message or packed numbers.
 struct Field {
   std::uint64_t number = 0;
+  Wire wire = Wire::kVarint;
   std::uint64_t value = 0;
   Bytes bytes;
 };
@@ -64,24 +68,25 @@ class Message {
   std::optional<Field> next() {
     if (rest_.empty()) return std::nullopt;
     const std::uint64_t tag = varint();
-    Field found{tag >> 3, 0, {}};
-    switch (tag & 7) {
-      case 0:
+    Field found{tag >> 3, static_cast<Wire>(tag & 7), 0, {}};
+    // Other readers drop the bits of a tag above 32, and would see another field.
+    if (found.number == 0 || tag > UINT32_MAX) throw Malformed();
+    switch (found.wire) {
+      case Wire::kVarint:
         found.value = varint();
         break;
-      case 1:
+      case Wire::kFixed64:
         (void)take(8);
         break;
-      case 2:
+      case Wire::kBytes:
         found.bytes = take(varint());
         break;
-      case 5:
+      case Wire::kFixed32:
         (void)take(4);
         break;
       default:
         throw Malformed();
     }
-    if (found.number == 0) throw Malformed();
     return found;
   }
 
@@ -110,12 +115,20 @@ std::string text(Bytes bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
 
-/// The first text of this number in a message.
+/// The text of this number in a message: of several the last one, which is what every protocol
+/// buffer reader keeps; a number encoded in another way than a text is another field to them.
 std::string text_field(Bytes bytes, std::uint64_t number) {
   Message message(bytes);
+  std::string last;
   while (const auto found = message.next())
-    if (found->number == number) return text(found->bytes);
-  return {};
+    if (found->number == number && found->wire == Wire::kBytes) last = text(found->bytes);
+  return last;
+}
+
+/// ONNX Runtime takes such bytes for its own format, whatever else they are.
+bool is_ort_format(Bytes file) {
+  constexpr std::string_view kMark = "ORTM";
+  return file.size() >= 8 && text(file.subspan(4, kMark.size())) == kMark;
 }
 
 class OnnxScanner {
@@ -124,6 +137,11 @@ class OnnxScanner {
       : files_(files), domains_(domains) {}
 
   OnnxScan run(Bytes file) {
+    if (is_ort_format(file)) {
+      refuse("format",
+             "it is a model in ONNX Runtime's own format, which is not scanned; pass ONNX", "");
+      return std::move(result_);
+    }
     try {
       read_model(file);
     } catch (const Malformed&) {
@@ -155,11 +173,10 @@ class OnnxScanner {
   }
 
   void read_opset(Bytes bytes) {
-    std::string domain;
     std::int64_t version = 0;
     Message message(bytes);
+    const std::string domain = text_field(bytes, field::opset::kDomain);
     while (const auto found = message.next()) {
-      if (found->number == field::opset::kDomain) domain = text(found->bytes);
       if (found->number == field::opset::kVersion)
         version = static_cast<std::int64_t>(found->value);
     }
@@ -170,8 +187,11 @@ class OnnxScanner {
     const std::string name = text_field(bytes, field::function::kName);
     functions_.insert({text_field(bytes, field::function::kDomain), name});
     Message message(bytes);
-    while (const auto found = message.next())
+    while (const auto found = message.next()) {
       if (found->number == field::function::kNode) read_node(found->bytes, 0, "function " + name);
+      if (found->number == field::function::kAttribute)
+        read_attribute(found->bytes, 0, "function " + name);
+    }
   }
 
   void read_graph(Bytes bytes, int depth, const std::string& where) {

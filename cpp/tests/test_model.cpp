@@ -1,10 +1,13 @@
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <thread>
 
+#include "isthmus/engine.h"
 #include "isthmus/error.h"
+#include "isthmus/machine.h"
 #include "isthmus/model.h"
 #include "tests/bundle_writer.h"
 
@@ -41,6 +44,38 @@ struct Stateful {
 Inputs pair(float a, float b) {
   return {{"x", Tensor::copy_of({a, b}, {1, 2})}};
 }
+
+/// A bundle of two artifacts, of which tuning.json calls the second one the fastest.
+struct Tuned : Fixture {
+  nlohmann::json ranking = nlohmann::json::array();
+  nlohmann::json tuning;
+
+  Tuned() {
+    manifest["artifacts"].push_back(manifest["artifacts"][0]);
+    manifest["artifacts"][1]["name"] = "fake-second";
+    write_manifest(root, manifest);
+    for (const char* artifact : {"fake-second", "fake-cpu"})
+      ranking.push_back({{"artifact", artifact},
+                         {"engine", "fake"},
+                         {"threads", 1},
+                         {"sha256", manifest["artifacts"][0]["files"][0]["sha256"]}});
+    tuning = {{"format", "isthmus-tuning"},
+              {"format_version", 1},
+              {"machines",
+               {{{"machine", machine_key(this_machine())},
+                 {"device", "cpu"},
+                 {"created", "2026-02-01T12:00:00Z"},
+                 {"ranking", ranking}}}}};
+  }
+
+  void chosen(const LoadOptions& changed, const std::string& artifact, const char* reason) {
+    write_text(root / "tuning.json", tuning.dump());
+    const Model loaded = Model::load(root, changed);
+    CHECK(loaded.artifact().name == artifact);
+    CHECK_MESSAGE(loaded.load_report().chosen.find(reason) != std::string::npos,
+                  loaded.load_report().chosen);
+  }
+};
 
 std::int64_t count(Session& session) {
   return session.call("count", {})["n"].item<std::int64_t>();
@@ -146,4 +181,59 @@ TEST_CASE_FIXTURE(Fixture, "an artifact that needs native trust is passed over w
   LoadOptions trusting = options();
   trusting.trust = Trust::kNative;
   CHECK(Model::load(root, trusting).run(pair(1, 2))["y"].data_as<float>()[0] == 2);
+}
+
+TEST_CASE_FIXTURE(Tuned, "what was measured to be the fastest on this machine is taken") {
+  CHECK(Model::load(root, options()).artifact().name == "fake-cpu");  // nothing was measured
+  chosen(options(), "fake-second", "the fastest of 2");
+  CHECK(Model::load(root, options()).load_report().threads == 1);
+}
+
+TEST_CASE_FIXTURE(Tuned, "what the caller asks for goes before what was measured") {
+  LoadOptions asked = options();
+  asked.artifact = "fake-cpu";
+  chosen(asked, "fake-cpu", "asked for");
+  asked = options();
+  asked.engine = "fake";
+  chosen(asked, "fake-cpu", "asked for");
+  asked = options();
+  asked.threads = 2;
+  write_text(root / "tuning.json", tuning.dump());
+  CHECK(Model::load(root, asked).load_report().threads == 2);
+}
+
+TEST_CASE_FIXTURE(Tuned, "the fastest that cannot be had gives way to the next, and it is said") {
+  manifest["artifacts"][1]["trust"] = "native";
+  write_manifest(root, manifest);
+  chosen(options(), "fake-cpu", "number 2 of 2");
+}
+
+TEST_CASE_FIXTURE(Tuned, "a tuning that does not fit is not used, and the reason is told") {
+  const nlohmann::json good = tuning;
+  const auto not_used = [&](const char* reason) {
+    chosen(options(), "fake-cpu", reason);
+    tuning = good;
+  };
+  auto& machine = tuning["machines"][0];
+  machine["machine"] = "another";
+  not_used("other machines");
+  tuning["machines"][0]["device"] = "cuda";
+  not_used("other machines");
+  tuning["machines"][0]["ranking"][0]["sha256"] = std::string(64, '0');
+  not_used("has changed since");
+  tuning["machines"][0]["ranking"][0]["artifact"] = "gone";
+  not_used("no longer has");
+  tuning["format_version"] = 2;
+  not_used("another isthmus");
+  tuning["machines"][0]["ranking"][0]["threads"] = -1;
+  not_used("cannot be read");
+  tuning = "no object";
+  not_used("cannot be read");
+}
+
+TEST_CASE("an engine of one's own, opened from a folder outside, is in the registry") {
+  const std::vector<std::filesystem::path> outside{FAKE_ENGINE_PATH};
+  const auto names = engine_names(outside);
+  CHECK(std::find(names.begin(), names.end(), "fake") != names.end());
+  CHECK(open_engine("fake", outside).info().runtime == "fake runtime 1.0");
 }

@@ -18,6 +18,7 @@ __all__: list[str] = [
     "LoadReport",
     "Machine",
     "Model",
+    "OnnxScan",
     "OutputParity",
     "Session",
     "Sniffed",
@@ -29,6 +30,7 @@ __all__: list[str] = [
     "engine_info",
     "engine_names",
     "machine_key",
+    "scan_onnx",
     "scan_torchscript",
     "sniff",
     "this_machine",
@@ -94,6 +96,28 @@ class ArchiveScan:
     def refused(self) -> bool: ...
     @property
     def unknown_namespaces(self) -> set[str]: ...
+
+class OnnxScan:
+    """
+    What an ONNX file holds, read as a protocol buffer.
+    """
+    def describe(self) -> str: ...
+    @property
+    def external_files(self) -> set[str]: ...
+    @property
+    def findings(self) -> list[Finding]: ...
+    @property
+    def inputs(self) -> list[str]: ...
+    @property
+    def ir_version(self) -> int: ...
+    @property
+    def operators(self) -> dict[str, int]: ...
+    @property
+    def opsets(self) -> dict[str, int]: ...
+    @property
+    def outputs(self) -> list[str]: ...
+    @property
+    def refused(self) -> bool: ...
 
 class WarmupReport:
     """
@@ -287,6 +311,15 @@ def engine_names() -> list[str]:
 def machine_key() -> str:
     """
     Names machines on which the same choice is the fastest.
+    """
+
+def scan_onnx(
+    file: bytes,
+    allowed_files: collections.abc.Set[str] = set(),
+    allowed_domains: collections.abc.Set[str] = set(),
+) -> OnnxScan:
+    """
+    Scans the bytes of an ONNX file without executing anything.
     """
 
 def scan_torchscript(

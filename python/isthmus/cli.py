@@ -307,7 +307,7 @@ def folder(
 
 @app.command()
 def inspect(
-    path: Annotated[str, typer.Argument(metavar="BUNDLE|FILE.pt")],
+    path: Annotated[str, typer.Argument(metavar="BUNDLE|FILE.pt|FILE.onnx")],
     submodule: Annotated[str, typer.Option(help="Only this dotted submodule's graph.")] = "",
     code: Annotated[bool, typer.Option("--code", help="Print the code.")] = False,
     graph: Annotated[

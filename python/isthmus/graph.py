@@ -1,25 +1,27 @@
-"""Looks into TorchScript: operators and who owns them, constants, literals, code and graphs.
+"""Looks into artifacts: operators and who owns them, constants, literals, code and graphs.
 
-All but the graph comes from the archive's bytes, which the scanner reads as text; nothing is
-executed. The graph needs the module loaded by torch, after the scanner has let it pass.
+What is told comes from the bytes of a TorchScript archive or an ONNX file, which the scanners read
+as text and as a protocol buffer, and for native code from the manifest; nothing is executed. The
+graph of TorchScript needs the module loaded by torch, after the scanner has let it pass.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from isthmus.errors import BundleError, InvalidInput
-from isthmus.manifest import Hazard, Manifest
+from isthmus.manifest import Artifact, Hazard, Manifest
 
 if TYPE_CHECKING:
     import torch
     from rich.console import Console
 
     from isthmus import _core
+    from isthmus.bundle import Bundle
 
 __all__ = ["Inspection", "OperatorUse", "Value", "inspect"]
 
@@ -45,10 +47,13 @@ class Value:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What a TorchScript archive holds."""
+    """What an artifact holds."""
 
     path: str
-    file_format_version: int
+    format: str
+    """ "torchscript", "onnx" or "aoti"."""
+    versions: Mapping[str, str]
+    """ "file format" of TorchScript, "ir" and operator sets of ONNX, what native code requires."""
     inputs: Mapping[str, tuple[Value, ...]]
     """By method."""
     outputs: Mapping[str, tuple[Value, ...]]
@@ -64,14 +69,15 @@ class Inspection:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return {"schema": "isthmus-inspect", "version": 1, **asdict(self)}
+        return {"schema": "isthmus-inspect", "version": 2, **asdict(self)}
 
     def print(self, console: Console, *, code: bool = False) -> None:
         """Tables for people."""
         from rich.markup import escape
         from rich.table import Table
 
-        console.print(f"{self.path}: TorchScript, file format {self.file_format_version}")
+        versions = "".join(f", {name} {value}" for name, value in self.versions.items())
+        console.print(f"{self.path}: {_TITLES.get(self.format, self.format)}{versions}")
         for method, inputs in self.inputs.items():
             table = Table("", "name", "type", title=f"{method}")
             for one in inputs:
@@ -79,10 +85,11 @@ class Inspection:
             for one in self.outputs.get(method, ()):
                 table.add_row("out", escape(one.name), escape(one.type))
             console.print(table)
-        table = Table("operator", "places", "library", title="Operators")
-        for use in self.operators:
-            table.add_row(escape(use.name), str(use.count), escape(use.owner))
-        console.print(table)
+        if self.operators:
+            table = Table("operator", "places", "library", title="Operators")
+            for use in self.operators:
+                table.add_row(escape(use.name), str(use.count), escape(use.owner))
+            console.print(table)
         for title, lines in (
             ("Constants baked in", self.constants),
             ("Devices and dtypes baked in", [_line(one) for one in self.literals]),
@@ -101,6 +108,9 @@ class Inspection:
             console.print(self.graph, markup=False, highlight=False, soft_wrap=True)
 
 
+_TITLES = {"torchscript": "TorchScript", "onnx": "ONNX", "aoti": "AOTInductor, native code"}
+
+
 def _line(hazard: Hazard) -> str:
     return f"{hazard.message} ({hazard.where})" if hazard.where else hazard.message
 
@@ -112,27 +122,49 @@ def inspect(
     graph: bool = False,
     artifact: str = "",
 ) -> Inspection:
-    """Looks into a bundle's TorchScript artifact, or into a TorchScript file.
+    """Looks into an artifact of a bundle, or into a TorchScript or ONNX file.
 
     Args:
-        path: A bundle, or a file that `torch.jit.save` wrote.
-        submodule: Only the code and the graph of this dotted submodule.
-        graph: Also load the module, when the scanner lets it pass, and print its graph.
-        artifact: Of the bundle; the first TorchScript one when empty.
+        path: A bundle, a file that `torch.jit.save` wrote, or an ONNX file.
+        submodule: Only the code and the graph of this dotted submodule of a TorchScript artifact.
+        graph: Also load the TorchScript module, when the scanner lets it pass, and print its graph.
+        artifact: Of the bundle; the first one when empty, the first TorchScript one when
+            `submodule` or `graph` asks for it.
 
     Raises:
         BundleError: It is something else or damaged; or the graph is asked for, and the scanner
             refuses the archive.
-        InvalidInput: There is no such artifact or submodule.
+        InvalidInput: There is no such artifact or submodule, or it has neither.
     """
     from isthmus import _core
 
     root = Path(path)
-    manifest: Manifest | None = None
-    if root.is_dir():
-        archive, manifest, label = _of_bundle(root, artifact)
-    else:
-        archive, label = read_archive(root, "a bundle or a TorchScript archive"), str(root)
+    inside = bool(submodule or graph)
+    if not root.is_dir():
+        if _core.sniff(root).kind == "onnx" and not inside:
+            return _inspect_onnx(root.read_bytes(), str(root), None, None)
+        archive = read_archive(root, "a bundle, a TorchScript archive or an ONNX file")
+        return _inspect_torchscript(archive, str(root), None, submodule, graph=graph)
+    bundle, chosen = _of_bundle(root, artifact, torchscript=inside)
+    label = str(root / chosen.files[0].path)
+    if chosen.format == "torchscript":
+        content = bundle.read(chosen.files[0])
+        return _inspect_torchscript(content, label, bundle.manifest, submodule, graph=graph)
+    if inside:
+        raise InvalidInput(
+            f'artifact "{chosen.name}" is {chosen.format}; submodules and graphs can be printed of '
+            "a TorchScript one"
+        )
+    if chosen.format == "onnx":
+        return _inspect_onnx(bundle.read(chosen.files[0]), label, bundle.manifest, chosen)
+    return _from_manifest(label, bundle.manifest, chosen)
+
+
+def _inspect_torchscript(
+    archive: bytes, label: str, manifest: Manifest | None, submodule: str, *, graph: bool
+) -> Inspection:
+    from isthmus import _core
+
     scan = _core.scan_torchscript(archive)
     namespaces = {name.partition("::")[0] for name in scan.operators}
     known = _core.scan_torchscript(archive, namespaces)
@@ -145,7 +177,8 @@ def inspect(
     owners = _owners(manifest)
     return Inspection(
         path=label,
-        file_format_version=scan.file_format_version,
+        format="torchscript",
+        versions={"file format": str(scan.file_format_version)},
         inputs=inputs,
         outputs=outputs,
         operators=tuple(
@@ -159,10 +192,61 @@ def inspect(
             for f in scan.findings
             if f.kind in ("device_literal", "dtype_literal")
         ),
-        refused=tuple(f"{f.what} ({f.where})" for f in known.findings if f.refused),
+        refused=_refused(known.findings),
         code=code,
         graph=text,
     )
+
+
+def _inspect_onnx(
+    file: bytes, label: str, manifest: Manifest | None, artifact: Artifact | None
+) -> Inspection:
+    from isthmus import _core
+
+    beside = {Path(one.path).name for one in artifact.files} if artifact is not None else set()
+    owners = {"": "ONNX", "ai.onnx.ml": "ONNX", "com.microsoft": "ONNX Runtime"} | _owners(manifest)
+    scan = _core.scan_onnx(file, beside, set(_owners(manifest)))
+    if manifest is None:
+        inputs = {"forward": tuple(Value(name, "") for name in scan.inputs)}
+        outputs = {"forward": tuple(Value(name, "") for name in scan.outputs)}
+    else:
+        inputs, outputs = _values(manifest, {})
+    return Inspection(
+        path=label,
+        format="onnx",
+        versions={
+            "ir": str(scan.ir_version),
+            **{f"opset {name or 'ai.onnx'}": str(one) for name, one in scan.opsets.items()},
+        },
+        inputs=inputs,
+        outputs=outputs,
+        operators=tuple(
+            OperatorUse(name, count, owners.get(name.rpartition("::")[0], "the model or unknown"))
+            for name, count in sorted(scan.operators.items())
+        ),
+        constants=(),
+        literals=(),
+        refused=_refused(scan.findings),
+    )
+
+
+def _from_manifest(label: str, manifest: Manifest, artifact: Artifact) -> Inspection:
+    inputs, outputs = _values(manifest, {})
+    return Inspection(
+        path=label,
+        format=artifact.format,
+        versions=dict(artifact.requires),
+        inputs=inputs,
+        outputs=outputs,
+        operators=(),
+        constants=(),
+        literals=(),
+        refused=(f'it needs trust "{artifact.trust}", and cannot be read before it is run',),
+    )
+
+
+def _refused(findings: Sequence[_core.Finding]) -> tuple[str, ...]:
+    return tuple(f"{one.what} ({one.where})" for one in findings if one.refused)
 
 
 def read_archive(path: Path, expected: str = "a TorchScript archive") -> bytes:
@@ -181,20 +265,18 @@ def read_archive(path: Path, expected: str = "a TorchScript archive") -> bytes:
     return path.read_bytes()
 
 
-def _of_bundle(root: Path, artifact: str) -> tuple[bytes, Manifest, str]:
+def _of_bundle(root: Path, artifact: str, *, torchscript: bool) -> tuple[Bundle, Artifact]:
     from isthmus.bundle import open_bundle
 
     bundle = open_bundle(root)
     if artifact:
-        chosen = bundle.artifact(artifact)
-    else:
-        scripted = [one for one in bundle.manifest.artifacts if one.format == "torchscript"]
-        if not scripted:
-            raise InvalidInput(f"{root} has no TorchScript artifact to look into")
-        chosen = scripted[0]
-    if chosen.format != "torchscript":
-        raise InvalidInput(f'artifact "{artifact}" is {chosen.format}; expected a TorchScript one')
-    return bundle.read(chosen.files[0]), bundle.manifest, str(root / chosen.files[0].path)
+        return bundle, bundle.artifact(artifact)
+    if not torchscript:
+        return bundle, bundle.manifest.artifacts[0]
+    scripted = [one for one in bundle.manifest.artifacts if one.format == "torchscript"]
+    if not scripted:
+        raise InvalidInput(f"{root} has no TorchScript artifact, whose graph could be printed")
+    return bundle, scripted[0]
 
 
 def _load(archive: bytes, label: str, scan: _core.ArchiveScan) -> torch.jit.ScriptModule:

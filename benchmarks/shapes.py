@@ -1,0 +1,128 @@
+"""Every format, engine and language on batches 1, 2, 7 and sequences 1, 14, 33, 128, of one export.
+
+all-MiniLM-L6-v2 and BERT-base (random weights), in the bundle's own tolerance, Python and C++.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from shared import Result, minilm_weights, run
+from torch import nn
+
+import isthmus
+from isthmus.bundle import Bundle, open_bundle
+from isthmus.export import FORMATS
+from isthmus.verify import verify
+from isthmus.verify_report import VerifyRow
+
+BATCHES = (1, 2, 7)
+SEQUENCES = (1, 14, 33, 128)
+SHAPES = tuple((batch, sequence) for batch in BATCHES for sequence in SEQUENCES)
+
+
+def bert_base() -> nn.Module:
+    """BERT-base with random weights; worker processes import it as "shapes:bert_base"."""
+    from transformers import BertConfig, BertModel
+
+    torch.manual_seed(0)
+    return BertModel(BertConfig(attn_implementation="sdpa")).eval()
+
+
+def minilm() -> nn.Module:
+    """all-MiniLM-L6-v2; worker processes import it as "shapes:minilm"."""
+    from transformers import BertModel
+
+    return BertModel.from_pretrained(minilm_weights(), attn_implementation="sdpa").eval()
+
+
+MODELS = {"all-MiniLM-L6-v2": minilm, "BERT-base": bert_base}
+
+
+def inputs_of(batch: int, sequence: int) -> dict[str, Any]:
+    """int64[batch, sequence]: tokens of the vocabulary; all rows but the first end in padding."""
+    random = torch.Generator().manual_seed(1000 * batch + sequence)
+    ids = torch.randint(1000, 30000, (batch, sequence), generator=random)
+    mask = torch.ones_like(ids)
+    mask[1:, 1 + sequence // 2 :] = 0
+    types = torch.zeros_like(ids)
+    types[:, sequence // 2 :] = 1
+    return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
+
+
+def prepare(name: str, folder: Path) -> Bundle:
+    """The bundle in `folder`, exported by this torch in every format."""
+    path = folder / f"shapes-{name}"
+    if path.exists():
+        bundle = open_bundle(path)
+        if bundle.manifest.producer.get("torch") == torch.__version__:
+            return bundle
+    print(f"exporting {name} to {path}", file=sys.stderr)
+    folder.mkdir(parents=True, exist_ok=True)
+    example = inputs_of(2, 14)
+    return isthmus.export(
+        MODELS[name](),
+        kwargs=example,
+        path=path,
+        name=name,
+        formats=FORMATS,
+        dynamic={key: {0: "batch", 1: "sequence"} for key in example},
+        dims={"batch": (1, 64), "sequence": (1, 512)},
+        probes=[inputs_of(*shape) for shape in SHAPES],
+        overwrite=True,
+    )
+
+
+def rows_of(model: str, bundle: Bundle, found: VerifyRow) -> Iterator[dict[str, Any]]:
+    """A line for a way of running the model: its largest error on the twelve shapes."""
+    wanted = {
+        golden.name: (golden.dims["batch"], golden.dims["sequence"])
+        for golden in bundle.manifest.goldens
+        if (golden.dims.get("batch"), golden.dims.get("sequence")) in SHAPES
+    }
+    by_shape: dict[str, float] = {}
+    for result in found.results:
+        if result.golden in wanted:
+            shape = "{} x {}".format(*wanted[result.golden])
+            by_shape[shape] = max(by_shape.get(shape, 0.0), result.noise_units or 0.0)
+    yield {
+        "model": model,
+        "row": f"{found.runner} ({found.language})",
+        "artifact": found.artifact or "-",
+        "shapes": f"{len(by_shape)} of {len(SHAPES)}",
+        "worst noise floors": max(by_shape.values(), default=float("nan")),
+        "verdict": found.status if not found.reason else f"{found.status}: {found.reason}",
+        "runtime": found.runtime,
+        "noise_units_by_shape": by_shape,
+        "passed": bool(found) and len(by_shape) == len(SHAPES),
+    }
+
+
+def measure(options: argparse.Namespace) -> Result:
+    """Verifies both bundles in every row there is."""
+    rows: list[dict[str, Any]] = []
+    for name, factory in MODELS.items():
+        bundle = prepare(name, options.folder)
+        report = verify(
+            bundle, f"shapes:{factory.__name__}", devices=["cpu"], trust="native",
+            progress=lambda line: print(f"  {line}", file=sys.stderr),
+        )  # fmt: skip
+        rows += [row for found in report.rows for row in rows_of(name, bundle, found)]
+    passed = sum(row["passed"] for row in rows)
+    return Result(
+        name="shapes",
+        columns=("model", "row", "artifact", "shapes", "worst noise floors", "verdict"),
+        rows=tuple(rows),
+        claim=f"{passed} of {len(rows)} rows give the model's answers on all {len(SHAPES)} shapes",
+        passed=passed == len(rows) and bool(rows),
+        facts={"shapes": f"batch {BATCHES} x sequence {SEQUENCES}", "export": "one for each model"},
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(run(__doc__ or "", measure))
