@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import isthmus
 from isthmus import _core, native
 from isthmus.bundle import Bundle
 from isthmus.cli import app
-from isthmus.export import formats
+from isthmus.export import formats, isolate
 from isthmus.export.isolate import isolated
 from isthmus.export.subject import Made
 from isthmus.tune import FILE
@@ -96,6 +97,32 @@ def test_a_time_limit_ends_the_process_and_its_children() -> None:
     with pytest.raises(isthmus.ExportError, match="more than 1 s"):
         isolated(work, seconds=1, progress=nothing)
     assert time.monotonic() - start < 60
+
+
+def test_a_lock_that_was_held_at_the_fork_is_no_hang(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(isolate, "STUCK_SECONDS", 2.0)
+    lock = threading.Lock()
+    lock.acquire()
+    said: list[str] = []
+
+    def progress(line: str) -> None:
+        said.append(line)
+        lock.release()
+
+    def work(_: Any) -> str:
+        with lock:  # in the child, nobody ever gives it back
+            return "done"
+
+    assert isolated(work, seconds=600, progress=progress) == "done"
+    assert said == ["the exporter's process hangs; starting it again"]
+
+
+def test_a_lock_that_stays_held_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(isolate, "STUCK_SECONDS", 1.0)
+    lock = threading.Lock()
+    lock.acquire()
+    with pytest.raises(isthmus.ExportError, match="holds a lock"):
+        isolated(lambda _: lock.acquire(), seconds=600, progress=nothing)
 
 
 def test_an_error_keeps_its_kind_and_what_it_carries() -> None:

@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from isthmus.errors import ExportError
@@ -22,6 +23,15 @@ from isthmus.processes import explain_exit
 __all__ = ["can_isolate", "isolated"]
 
 T = TypeVar("T")
+
+STUCK_SECONDS = 120.0
+"""A process that uses no processor for so long waits for a lock that nobody holds any more."""
+_POLL_SECONDS = 0.5
+_ATTEMPTS = 2
+
+
+class _Stuck(Exception):
+    """The forked process waits for ever."""
 
 
 def can_isolate() -> bool:
@@ -52,6 +62,24 @@ def isolated(
         ExportError: The process died or took too long; says how, with its last words.
         Exception: What `work` raised, with its cause's text.
     """
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            return _attempt(work, seconds, progress)
+        except _Stuck:
+            # Another thread of ours held a lock at the moment of the fork, and its copy in the
+            # child is held for ever. It is likely to be free at the next moment.
+            if attempt < _ATTEMPTS:
+                progress("the exporter's process hangs; starting it again")
+    raise ExportError(
+        f"the exporter's process used no processor for {STUCK_SECONDS:g} s, {_ATTEMPTS} times: a "
+        "thread of this process holds a lock that the forked one waits for; export from a process "
+        "that runs nothing else"
+    )
+
+
+def _attempt(
+    work: Callable[[Callable[[str], None]], T], seconds: float, progress: Callable[[str], None]
+) -> T:
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe(duplex=False)
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as words:
@@ -87,12 +115,15 @@ def _listen(
 ) -> Any:
     """What the child sends at last; None when it is gone without a word."""
     end = time.monotonic() + seconds
+    idle = _Idle(child.pid or 0)
     while True:
         # Its own children may keep the pipe open after its death: look at the child itself too.
         alive = child.is_alive()
-        if not pipe.poll(min(0.5, max(0.0, end - time.monotonic()))):
+        if not pipe.poll(min(_POLL_SECONDS, max(0.0, end - time.monotonic()))):
             if not alive:
                 return None
+            if idle.too_long():
+                raise _Stuck
             if time.monotonic() < end:
                 continue
             return ExportError(
@@ -103,10 +134,48 @@ def _listen(
             kind, payload = pipe.recv()
         except EOFError:
             return None
+        idle.reset()
         if kind == "say":
             progress(payload)
         else:
             return pickle.loads(payload)
+
+
+class _Idle:
+    """Counts the polls in which a session of processes used no processor.
+
+    Polls and not the clock: a machine that was suspended must not look like a hang.
+    """
+
+    def __init__(self, session: int) -> None:
+        self._session = session
+        self._used = -1
+        self._polls = 0
+
+    def reset(self) -> None:
+        """It said something."""
+        self._polls = 0
+
+    def too_long(self) -> bool:
+        """One poll more; whether that makes too many without work."""
+        used = _ticks(self._session)
+        self._polls = self._polls + 1 if used == self._used else 0
+        self._used = used
+        return used >= 0 and self._polls * _POLL_SECONDS >= STUCK_SECONDS
+
+
+def _ticks(session: int) -> int:
+    """Processor time of all processes of a session, in clock ticks; -1 where it cannot be told."""
+    total = -1
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            # The name, in parentheses, may hold anything; then: state, parent, group, session, ...
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:  # it ended meanwhile
+            continue
+        if int(fields[3]) == session:
+            total = max(total, 0) + sum(int(one) for one in fields[11:15])
+    return total
 
 
 def _end(group: int) -> None:
