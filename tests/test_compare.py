@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from isthmus.compare import OutputParity, compare, difference, worst
+from isthmus.compare import OutputParity, compare, difference, error_statistics, worst
 from isthmus.manifest import NoiseFloor, Tolerance
+from isthmus.tolerance import MULTIPLES
 
 TIGHT = Tolerance(1e-5, 0.0)
 NOISE = NoiseFloor(2e-6, 1e-6, "float64")
@@ -127,9 +128,9 @@ def test_other_float_types(dtype: torch.dtype) -> None:
 
 
 def test_worst_is_the_one_nearest_to_failing() -> None:
-    loose = OutputParity("a", passed=True, max_abs=5.0, passing_atol=5.0, atol=10.0)
-    tight = OutputParity("b", passed=True, max_abs=0.9, passing_atol=0.9, atol=1.0)
-    failed = OutputParity("c", passed=False, max_abs=0.1, passing_atol=0.2, atol=0.1)
+    loose = OutputParity("a", passed=True, max_abs=5.0, strain=0.5)
+    tight = OutputParity("b", passed=True, max_abs=0.9, strain=0.9)
+    failed = OutputParity("c", passed=False, max_abs=0.1, strain=2.0)
     assert worst([loose, tight]) is tight
     assert worst([loose, tight, failed]) is failed
     assert worst([]) is None
@@ -146,25 +147,164 @@ floats = st.one_of(special, st.floats(-4, 4, width=32))
     rtol=st.sampled_from([0.0, 1e-3]),
 )
 @settings(max_examples=300, deadline=None)
-def test_python_and_cpp_judge_alike(
+def test_the_numbers_are_those_of_numpy(
     pairs: list[tuple[float, float]], near: bool, atol: float, rtol: float
 ) -> None:
-    """One rule in two languages: what either says of any values, the other says too."""
-    from isthmus import _core
-
+    """One rule, written twice: what NumPy says of any values, `compare` says too."""
     reference = np.array([left for left, _ in pairs], dtype=np.float32)
     actual = np.array([right for _, right in pairs], dtype=np.float32)
     if near:
         actual = np.where(np.isfinite(actual), reference + np.float32(1e-4), reference)
         actual = actual.astype(np.float32)
-    here = compare(
+    found = compare(
         "y", torch.from_numpy(reference), torch.from_numpy(actual), Tolerance(atol, rtol), NOISE
     )
-    there = _core.compare("y", reference, actual, atol=atol, rtol=rtol, noise=NOISE.max_abs)
-    assert bool(here) == bool(there)
-    assert here.reason == there.reason
-    for name in ("nan_mismatches", "inf_mismatches", "nans", "infs", "elements"):
-        assert getattr(here, name) == getattr(there, name), name
-    for name in ("max_abs", "max_rel", "noise_units", "argmax_agreement", "passing_atol"):
-        assert getattr(here, name) == pytest.approx(getattr(there, name), rel=1e-12), name
-    assert here.cosine == pytest.approx(there.cosine, abs=1e-9)
+    left, right = reference.astype(np.float64), actual.astype(np.float64)
+    differ = left != right
+    nans = int((np.isnan(left) != np.isnan(right)).sum())
+    infinite = np.isinf(left) | np.isinf(right)
+    infs = int((infinite & ~np.isnan(left) & ~np.isnan(right) & differ).sum())
+    finite = np.isfinite(left) & np.isfinite(right)
+    error, size = np.abs(right[finite] - left[finite]), np.abs(left[finite])
+    needed = max([0.0, *(error - rtol * size)]) if not nans and not infs else math.inf
+    assert bool(found) == (needed <= atol)
+    assert (found.nan_mismatches, found.inf_mismatches) == (nans, infs)
+    assert (found.nans, found.infs) == (int(np.isnan(right).sum()), int(np.isinf(right).sum()))
+    assert found.max_abs == pytest.approx(max([0.0, *error]), rel=1e-12)
+    assert found.max_rel == pytest.approx(
+        max([0.0, *(error[size > 0] / size[size > 0])]), rel=1e-12
+    )
+    assert found.passing_atol == pytest.approx(needed, rel=1e-12)
+
+
+# --- to the truth ---------------------------------------------------------------------------------
+
+JUDGED = Tolerance(1e-30, 0.0, MULTIPLES)
+"""An atol that nothing passes: what passes was judged to the truth."""
+
+
+def eager(rows: int = 40, columns: int = 32, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """A truth in float64, a float32 golden that is off by a few units, and golden minus truth."""
+    generator = torch.Generator().manual_seed(seed)
+    truth = torch.randn(rows, columns, generator=generator, dtype=torch.float64)
+    noise = 3e-7 * torch.randn(rows, columns, generator=generator, dtype=torch.float64)
+    golden = (truth + noise).float()
+    return truth, golden, (golden.double() - truth).float()
+
+
+def noisy(truth: Tensor, scale: float, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return (
+        truth + scale * torch.randn(truth.shape, generator=generator, dtype=torch.float64)
+    ).float()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_as_far_from_the_truth_as_eager_passes(seed: int) -> None:
+    truth, golden, error = eager(seed=seed)
+    found = compare("y", golden, noisy(truth, 4e-7, seed + 100), JUDGED, own_error=error)
+    assert found, found.reason
+    assert found.to_truth
+    assert found.strain < 0.6
+    assert found.noise_units == pytest.approx(4 / 3, rel=0.15)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_one_ulp_of_noise_passes(seed: int) -> None:
+    _, golden, error = eager(rows=1 + seed, columns=7, seed=seed)
+    up = torch.nextafter(golden, torch.full_like(golden, math.inf))
+    down = torch.nextafter(golden, torch.full_like(golden, -math.inf))
+    generator = torch.Generator().manual_seed(seed)
+    actual = torch.where(torch.rand(golden.shape, generator=generator) < 0.5, up, down)
+    assert compare("y", golden, actual, JUDGED, own_error=error)
+
+
+def test_each_statistic_catches_what_the_others_let_pass() -> None:
+    truth, golden, error = eager(rows=400)
+    clean = compare("y", golden, golden, JUDGED, own_error=error)
+    one = golden.clone()
+    one[0, 0] += 1e-5
+    column = golden.clone()
+    column[:, 3] += 2e-6
+    found = {
+        "max": compare("y", golden, one, JUDGED, own_error=error),
+        "bias": compare("y", golden, column, JUDGED, own_error=error),
+        "rms": compare("y", golden, noisy(truth, 1.5e-6, 1), JUDGED, own_error=error),
+    }
+    assert clean
+    for statistic, result in found.items():
+        assert not result
+        share = {name: result.error[name] / result.allowed[name] for name in MULTIPLES}
+        assert share[statistic] > 1, (statistic, share)
+    assert found["max"].statistic == "max"
+    assert found["bias"].statistic == "bias"
+
+
+def test_the_reason_names_the_multiple_that_would_pass() -> None:
+    truth, golden, error = eager()
+    found = compare("y", golden, noisy(truth, 3e-6, 1), JUDGED, own_error=error)
+    assert not found
+    assert f"a multiple of {found.multiple:.3g} would pass" in found.reason
+    wider = dict.fromkeys(MULTIPLES, max(1.0, found.multiple * 1.001)) | {"cosine": 1e9}
+    assert compare("y", golden, noisy(truth, 3e-6, 1), Tolerance(0, 0, wider), own_error=error)
+
+
+def test_the_statistics_are_those_of_numpy() -> None:
+    truth, golden, error = eager(rows=33, columns=9)
+    actual = noisy(truth, 1e-6, 5)
+    found = error_statistics(golden, actual, error)
+    wrong = (actual.double() - (golden.double() - error.double())).numpy()
+    sizes = np.sort(np.abs(wrong).ravel())
+    assert found["max"] == pytest.approx(sizes[-1], rel=1e-12)
+    assert found["rms"] == pytest.approx(np.sqrt((wrong**2).mean()), rel=1e-12)
+    assert found["p99"] == pytest.approx(sizes[math.ceil(0.99 * sizes.size) - 1], rel=1e-12)
+    assert found["median"] == pytest.approx(sizes[math.ceil(0.5 * sizes.size) - 1], rel=1e-12)
+    assert found["bias"] == pytest.approx(np.sqrt((wrong.mean(0) ** 2).mean()), rel=1e-12)
+    right = truth.numpy().ravel() / np.linalg.norm(truth)
+    got = actual.double().numpy().ravel() / np.linalg.norm(actual.double())
+    assert found["cosine"] == pytest.approx(((right - got) ** 2).sum() / 2, rel=1e-6)
+
+
+def test_a_few_elements_are_judged_by_the_noise_of_all_goldens() -> None:
+    golden = torch.tensor([1.0, 2.0, 3.0])
+    error = torch.zeros(3)
+    actual = golden + 2e-6
+    assert not compare("y", golden, actual, JUDGED, own_error=error)
+    pooled = dict.fromkeys(MULTIPLES, 1e-6)
+    assert compare("y", golden, actual, Tolerance(0, 0, MULTIPLES, own=pooled), own_error=error)
+
+
+def test_an_allowance_comes_on_top() -> None:
+    _, golden, error = eager()
+    actual = (golden + 1e-3 * torch.sign(golden)).float()
+    assert not compare("y", golden, actual, JUDGED, own_error=error)
+    allowance = dict.fromkeys(MULTIPLES, 2e-3)
+    assert compare("y", golden, actual, Tolerance(0, 0, MULTIPLES, allowance), own_error=error)
+
+
+def test_nan_and_infinity_are_patterns_to_the_truth_too() -> None:
+    _, golden, error = eager()
+    special = golden.clone()
+    special[0, 0], special[0, 1] = math.nan, math.inf
+    assert compare("y", special, special.clone(), JUDGED, own_error=error)
+    assert "NaN on one side" in compare("y", golden, special, JUDGED, own_error=error).reason
+
+
+def test_near_ties_are_no_disagreement_in_the_top_five() -> None:
+    golden = torch.arange(20.0).repeat(3, 1)
+    swapped = golden.clone()
+    swapped[0, 14], swapped[0, 15] = 15.0, 14.0
+    found = compare("y", golden, swapped, Tolerance(9.0, 0.0))
+    assert found.topk_agreement == 1.0, "within twice the tolerance"
+    found = compare("y", golden, swapped, Tolerance(0.1, 0.0))
+    assert found.topk_agreement == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.complex64])
+def test_other_types_are_judged_to_the_truth(dtype: torch.dtype) -> None:
+    wide = torch.complex128 if dtype.is_complex else torch.float64
+    truth = torch.randn(30, 30, dtype=wide)
+    golden = truth.to(dtype)
+    error = (golden.to(wide) - truth).to(torch.complex64 if dtype.is_complex else torch.float32)
+    assert compare("y", golden, golden.clone(), JUDGED, own_error=error)
+    assert not compare("y", golden, golden * 1.1, JUDGED, own_error=error)

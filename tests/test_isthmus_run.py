@@ -536,11 +536,60 @@ def test_verify_passes(run: Runner, good: Path) -> None:
         "isthmus-run verify",
         r"  bundle +affine \(.*\)",
         r"  runtime +Script 1\.0",
-        r"  output  verdict  max abs  max rel  noise  cosine +argmax  NaN/Inf +atol  rtol  worst "
-        r"golden",
-        r"  y       passed         0        0  -           1   100 %      0/0  1e-05     0  batch1",
+        r"  output  verdict  max abs  max rel  x eager's own  of allowed  nearest +cosine +"
+        r"top 1/5  NaN/Inf  worst golden",
+        r"  y       passed +0 +0 +- +0 %  atol +1  100/100 % +0/0  batch1",
         r"PASSED: 2 goldens on cpu with Script 1\.0",
     )
+
+
+NO_STATISTICS = dict.fromkeys(("max", "rms", "p99", "median", "bias", "cosine"), 0.0)
+
+
+def judged_to_truth(bundle: Path, off: float) -> None:
+    """Lets a bundle's goldens say that eager itself was 1e-6 off, and by how much more may be."""
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    for golden in manifest["goldens"]:
+        file = bundle / golden["file"]["path"]
+        tensors = load_file(file)
+        tensors["0/error/y"] = np.full_like(tensors["0/out/y"], off)
+        save_file(tensors, file)
+        golden["file"] = entry(bundle, file)
+    limits = {"multiples": {"max": 6.0, "rms": 3.0}, "own": {"max": abs(off), "rms": abs(off)}}
+    manifest["artifacts"][0]["tolerances"]["y"] |= limits | {"allowance": {}}
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_verify_judges_by_the_distance_to_the_truth(run: Runner, tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "bundle")
+    judged_to_truth(bundle, 0.25)
+    row = run.json("verify", bundle)["rows"][0]
+    assert row["to_truth"]
+    assert row["error"]["rms"] == pytest.approx(0.25), "as far off as eager"
+    assert row["allowed"]["rms"] == pytest.approx(0.75)
+    assert row["allowed"]["median"] is None, "not judged"
+    assert row["noise_units"] == pytest.approx(1.0)
+
+
+def test_verify_fails_beyond_the_multiple_and_names_it(run: Runner, tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "bundle", "gain 2\nbias 0.75")
+    judged_to_truth(bundle, 0.25)
+    row = run.json("verify", bundle, code=1)["rows"][0]
+    assert row["statistic"] == "rms"
+    assert row["multiple"] == pytest.approx(4.0)
+    assert "rms error 1 to float64 is 4 x eager's own 0.25" in row["reason"]
+    assert "a multiple of 4 would pass" in row["reason"]
+
+
+def test_an_error_of_another_shape_is_a_damaged_golden(run: Runner, tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "bundle")
+    judged_to_truth(bundle, 0.25)
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    file = bundle / manifest["goldens"][0]["file"]["path"]
+    save_file(load_file(file) | {"0/error/y": np.zeros(2, np.float32)}, file)
+    manifest["goldens"][0]["file"] = entry(bundle, file)
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    assert "error/y" in run("verify", bundle, code=3).stderr
 
 
 def test_verify_json(run: Runner, good: Path) -> None:
@@ -568,6 +617,14 @@ def test_verify_json(run: Runner, good: Path) -> None:
         "rtol": 0.0,
         "passing_atol": 0.0,
         "elements": 9,
+        "topk_agreement": 1.0,
+        "to_truth": False,
+        "error": NO_STATISTICS,
+        "own": NO_STATISTICS,
+        "allowed": NO_STATISTICS,
+        "statistic": "",
+        "multiple": 0.0,
+        "strain": 0.0,
         "passed": True,
         "reason": "",
     }
@@ -577,7 +634,7 @@ def test_verify_fails(run: Runner, tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "bundle", "gain 2\nbias 0.25")
     assert_lines(
         run("verify", bundle, code=1).stdout,
-        r"  y +FAILED +0\.25 +.* x +0\.\d+ +100 % +0/0  1e-05 +0  batch[13]",
+        r"  y +FAILED +0\.25 +.* %  atol +0\.\d+ +100/100 % +0/0  batch[13]",
         r"    largest difference 0\.25 is beyond atol 1e-05 .* atol 0\.25 would pass",
         r"FAILED: 2 of 2 goldens on cpu with Script 1\.0",
     )

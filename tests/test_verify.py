@@ -22,8 +22,10 @@ from isthmus.report import to_json, to_junit, to_markdown
 from isthmus.verify import ParityError, VerifyReport, VerifyRow, verify
 from isthmus.verify_runs import Run, against_jit, parity_of_run
 
-GOOD = OutputParity("y", "small", passed=True, max_abs=1e-7, atol=1e-6, passing_atol=1e-7)
-BAD = OutputParity("z", "large", reason="too far", max_abs=1.0, atol=1e-6, passing_atol=1.0)
+GOOD = OutputParity(
+    "y", "small", passed=True, max_abs=1e-7, atol=1e-6, passing_atol=1e-7, strain=0.1
+)
+BAD = OutputParity("z", "large", reason="too far", max_abs=1.0, atol=1e-6, strain=1e6)
 
 
 class Small(nn.Module):
@@ -302,7 +304,7 @@ def test_ok_needs_something_that_ran_and_nothing_that_failed() -> None:
 
 
 def test_the_worst_golden_of_each_output_is_named() -> None:
-    nearer = replace(GOOD, golden="odd", passing_atol=9e-7)
+    nearer = replace(GOOD, golden="odd", strain=0.9)
     row = VerifyRow("torchscript", "C++", "cpu", "failed", "", results=(GOOD, nearer, BAD))
     assert row.worst == BAD
     assert row.outputs == {"y": nearer, "z": BAD}

@@ -2,7 +2,9 @@
 #include <pybind11/stl.h>
 #include <pybind11/stl/filesystem.h>
 
+#include <map>
 #include <optional>
+#include <string>
 
 #include "bindings/array_exchange.h"
 #include "bindings/bindings.h"
@@ -15,14 +17,47 @@ namespace py = pybind11;
 namespace isthmus::bindings {
 namespace {
 
+using Named = std::map<std::string, double>;
+
+// By statistic; a later version's are passed over.
+template <typename Take>
+void each_statistic(const Named& named, Take take) {
+  for (std::size_t at = 0; at < kStatistics; ++at) {
+    const auto found = named.find(std::string(kStatisticNames[at]));
+    if (found != named.end()) take(at, found->second);
+  }
+}
+
+ErrorStatistics statistics_from(const Named& named) {
+  ErrorStatistics result;
+  each_statistic(named, [&](std::size_t at, double value) { result.values[at] = value; });
+  return result;
+}
+
+Named named(const ErrorStatistics& statistics) {
+  Named result;
+  for (std::size_t at = 0; at < kStatistics; ++at)
+    result.emplace(kStatisticNames[at], statistics.values[at]);
+  return result;
+}
+
 OutputParity compare_arrays(const std::string& output, const py::object& reference,
                             const py::object& actual, double atol, double rtol,
-                            std::optional<double> noise) {
+                            std::optional<double> noise, const py::object& own_error,
+                            const Named& multiples, const Named& allowance, const Named& own) {
   Family family;
   const Tensor expected = to_tensor(reference, "reference", family).contiguous();
   const Tensor got = to_tensor(actual, "actual", family).contiguous();
+  const Tensor error =
+      own_error.is_none() ? Tensor{} : to_tensor(own_error, "own_error", family).contiguous();
+  Tolerance tolerance{atol, rtol, {}};
+  each_statistic(multiples,
+                 [&](std::size_t at, double value) { tolerance.limits.multiples[at] = value; });
+  tolerance.limits.allowance = statistics_from(allowance);
+  tolerance.limits.own = statistics_from(own);
   const NoiseFloor floor{noise.value_or(0), 0, "float64"};
-  return compare(output, expected, got, {atol, rtol}, noise ? &floor : nullptr);
+  const py::gil_scoped_release release;
+  return compare(output, expected, got, tolerance, noise ? &floor : nullptr, error);
 }
 
 }  // namespace
@@ -41,11 +76,21 @@ void bind_reports(py::module_& module) {
       .def_readonly("nans", &OutputParity::nans)
       .def_readonly("infs", &OutputParity::infs)
       .def_readonly("argmax_agreement", &OutputParity::argmax_agreement)
+      .def_readonly("topk_agreement", &OutputParity::topk_agreement)
       .def_readonly("passing_atol", &OutputParity::passing_atol)
+      .def_readonly("to_truth", &OutputParity::to_truth)
+      .def_readonly("statistic", &OutputParity::statistic)
+      .def_readonly("multiple", &OutputParity::multiple)
+      .def_property_readonly("error", [](const OutputParity& one) { return named(one.error); })
+      .def_property_readonly("own", [](const OutputParity& one) { return named(one.own); })
+      .def_property_readonly("allowed", [](const OutputParity& one) { return named(one.allowed); })
+      .def_property_readonly("strain", &OutputParity::strain)
       .def_readonly("elements", &OutputParity::elements)
       .def("__bool__", [](const OutputParity& parity) { return parity.passed; });
   module.def("compare", &compare_arrays, py::arg("output"), py::arg("reference"), py::arg("actual"),
              py::kw_only(), py::arg("atol"), py::arg("rtol"), py::arg("noise") = py::none(),
+             py::arg("own_error") = py::none(), py::arg("multiples") = Named{},
+             py::arg("allowance") = Named{}, py::arg("own") = Named{},
              "Compares one output with its reference, as `isthmus-run verify` does.");
 
   py::class_<EngineInfo>(module, "EngineInfo", "What an engine says of itself.")

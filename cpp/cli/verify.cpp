@@ -12,8 +12,19 @@
 namespace isthmus::cli {
 namespace {
 
+// JSON has no infinity: null stands for it.
+Json number_or_null(double value) {
+  return std::isfinite(value) ? Json(value) : Json();
+}
+
+Json to_json(const ErrorStatistics& statistics) {
+  Json result = Json::object();
+  for (std::size_t at = 0; at < kStatistics; ++at)
+    result[std::string(kStatisticNames[at])] = number_or_null(statistics.values[at]);
+  return result;
+}
+
 Json to_json(const std::string& golden, const OutputParity& one) {
-  // JSON has no infinity: null stands for "no atol would pass".
   return {{"golden", golden},
           {"output", one.output},
           {"max_abs", one.max_abs},
@@ -25,10 +36,18 @@ Json to_json(const std::string& golden, const OutputParity& one) {
           {"nans", one.nans},
           {"infs", one.infs},
           {"argmax_agreement", one.argmax_agreement},
+          {"topk_agreement", one.topk_agreement},
           {"atol", one.atol},
           {"rtol", one.rtol},
-          {"passing_atol", std::isfinite(one.passing_atol) ? Json(one.passing_atol) : Json()},
-          {"elements", one.elements}};
+          {"passing_atol", number_or_null(one.passing_atol)},
+          {"elements", one.elements},
+          {"to_truth", one.to_truth},
+          {"error", to_json(one.error)},
+          {"own", to_json(one.own)},
+          {"allowed", to_json(one.allowed)},
+          {"statistic", one.statistic},
+          {"multiple", number_or_null(one.multiple)},
+          {"strain", number_or_null(one.strain())}};
 }
 
 std::vector<std::pair<std::string, std::string>> to_cells(const std::string& golden,
@@ -37,12 +56,13 @@ std::vector<std::pair<std::string, std::string>> to_cells(const std::string& gol
           {"verdict", one.passed ? "passed" : "FAILED"},
           {"max abs", number(one.max_abs)},
           {"max rel", number(one.max_rel)},
-          {"noise", one.noise_units > 0 ? number(one.noise_units) + " x" : "-"},
+          {"x eager's own", one.noise_units > 0 ? number(one.noise_units) : "-"},
+          {"of allowed", number(100 * one.strain(), 3) + " %"},
+          {"nearest", one.to_truth ? one.statistic : "atol"},
           {"cosine", number(one.cosine, 9)},
-          {"argmax", number(100 * one.argmax_agreement, 4) + " %"},
+          {"top 1/5", number(100 * one.argmax_agreement, 4) + "/" +
+                          number(100 * one.topk_agreement, 4) + " %"},
           {"NaN/Inf", std::to_string(one.nans) + "/" + std::to_string(one.infs)},
-          {"atol", number(one.atol)},
-          {"rtol", number(one.rtol)},
           {"worst golden", golden}};
 }
 

@@ -38,6 +38,29 @@ std::size_t take(const std::vector<ValueSpec>& specs, const std::string& prefix,
   return taken;
 }
 
+bool is_error_of(const Tensor& error, const Tensor& output) {
+  return is_floating(output.dtype()) && is_floating(error.dtype()) &&
+         error.shape() == output.shape();
+}
+
+// The errors of the outputs that have one.
+std::size_t take_errors(const Outputs& outputs, const std::string& prefix,
+                        const NamedTensors& tensors, std::string_view label, NamedTensors& into) {
+  std::size_t taken = 0;
+  for (const auto& [name, output] : outputs) {
+    const Tensor* error = tensors.find(prefix + name);
+    if (error == nullptr) continue;
+    if (!is_error_of(*error, output)) {
+      throw BundleError(std::string(label) + ": \"" + prefix + name +
+                        "\": expected floating-point numbers in the shape of " + output.describe() +
+                        ", got " + error->describe() + "; export the bundle again");
+    }
+    into.add(name, *error);
+    ++taken;
+  }
+  return taken;
+}
+
 }  // namespace
 
 std::vector<GoldenCall> to_calls(const Manifest& manifest, const Golden& golden,
@@ -47,9 +70,10 @@ std::vector<GoldenCall> to_calls(const Manifest& manifest, const Golden& golden,
   for (std::size_t step = 0; step < golden.steps.size(); ++step) {
     const std::string prefix = std::to_string(step) + "/";
     const Signature& signature = method_named(manifest, golden.steps[step].method);
-    GoldenCall call{.method = signature.method, .inputs = {}, .outputs = {}};
+    GoldenCall call{.method = signature.method, .inputs = {}, .outputs = {}, .errors = {}};
     taken += take(signature.inputs, prefix + "in/", tensors, label, true, call.inputs);
     taken += take(signature.outputs, prefix + "out/", tensors, label, false, call.outputs);
+    taken += take_errors(call.outputs, prefix + "error/", tensors, label, call.errors);
     calls.push_back(std::move(call));
   }
   if (taken != tensors.size()) {

@@ -77,6 +77,33 @@ std::string parse_device(const JsonReader& json) {
   return json.choice({"cpu", "cuda"});
 }
 
+// Calls `take(index, value)` for each statistic that the object has.
+template <typename Take>
+void each_statistic(const JsonReader& json, Take take) {
+  for (const auto& [name, member] : json.members()) {
+    const auto* const known = std::find(kStatisticNames.begin(), kStatisticNames.end(), name);
+    // A later version may judge by more.
+    if (known != kStatisticNames.end())
+      take(static_cast<std::size_t>(known - kStatisticNames.begin()), member.number_from_zero());
+  }
+}
+
+ErrorStatistics parse_statistics(const JsonReader& json) {
+  ErrorStatistics result;
+  each_statistic(json, [&](std::size_t at, double value) { result.values[at] = value; });
+  return result;
+}
+
+ErrorLimits parse_limits(const JsonReader& json) {
+  ErrorLimits limits;
+  if (const auto multiples = json.find("multiples"))
+    each_statistic(*multiples, [&](std::size_t at, double value) { limits.multiples[at] = value; });
+  if (const auto allowance = json.find("allowance"))
+    limits.allowance = parse_statistics(*allowance);
+  if (const auto own = json.find("own")) limits.own = parse_statistics(*own);
+  return limits;
+}
+
 Artifact parse_artifact(const JsonReader& json, const std::set<std::string>& outputs,
                         FileEntries& files) {
   Artifact artifact;
@@ -108,7 +135,7 @@ Artifact parse_artifact(const JsonReader& json, const std::set<std::string>& out
     for (const auto& [name, member] : tolerances->members()) {
       require_output(outputs, name, member);
       artifact.tolerances[name] = {member.at("atol").number_from_zero(),
-                                   member.at("rtol").number_from_zero()};
+                                   member.at("rtol").number_from_zero(), parse_limits(member)};
     }
   }
   if (const auto state = json.find("state")) {

@@ -3,10 +3,15 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <functional>
 #include <limits>
+#include <numeric>
+#include <optional>
 #include <type_traits>
+#include <vector>
 
 #include "core/elements.h"
+#include "core/error_statistics.h"
 #include "isthmus/error.h"
 
 namespace isthmus {
@@ -167,6 +172,12 @@ Tally tally_of(const Tensor& reference, const Tensor& actual, double rtol) {
   });
 }
 
+// `part` of `whole`, where nothing of nothing is none and something of nothing is all too much.
+double share(double part, double whole) {
+  if (part == 0) return 0;
+  return whole > 0 ? part / whole : kInfinity;
+}
+
 std::string number(double value) {
   char text[32];
   std::snprintf(text, sizeof text, "%.3g", value);
@@ -195,6 +206,95 @@ std::string reason_of(const OutputParity& result, const Tally& tally, bool exact
   return "";
 }
 
+// What eager itself is off by: the unit of every limit.
+ErrorStatistics unit_of(const ErrorsToTruth& errors, const ErrorLimits& limits,
+                        std::int64_t elements) {
+  ErrorStatistics unit;
+  for (std::size_t at = 0; at < kStatistics; ++at) {
+    unit.values[at] = std::max(errors.own.values[at], errors.ulp.values[at]);
+    if (elements < kFewElements) unit.values[at] = std::max(unit.values[at], limits.own.values[at]);
+  }
+  return unit;
+}
+
+std::string truth_reason(const OutputParity& result, std::size_t at) {
+  const std::string name(kStatisticNames[at]);
+  const char* what = at == static_cast<std::size_t>(Statistic::kCosine) ? " distance " : " error ";
+  return name + what + number(result.error.values[at]) + " to float64 is " +
+         number(result.multiple) + " x eager's own " + number(result.own.values[at]) + ", and " +
+         number(result.allowed.values[at]) + " is allowed; a multiple of " +
+         number(result.multiple) + " would pass";
+}
+
+// Judges by the statistics of the error to the truth; the reason when it fails.
+std::string judge_by_truth(OutputParity& result, const ErrorsToTruth& errors,
+                           const ErrorLimits& limits) {
+  result.to_truth = true;
+  result.error = errors.actual;
+  result.own = unit_of(errors, limits, result.elements);
+  const double own_rms = result.own[Statistic::kRms];
+  result.noise_units = own_rms > 0 ? result.error[Statistic::kRms] / own_rms : 0;
+  std::size_t nearest = 0;
+  double strain = -1;
+  for (std::size_t at = 0; at < kStatistics; ++at) {
+    const auto& multiple = limits.multiples[at];
+    result.allowed.values[at] =
+        multiple ? *multiple * result.own.values[at] + limits.allowance.values[at] : kInfinity;
+    const double used = share(result.error.values[at], result.allowed.values[at]);
+    if (used <= strain) continue;
+    strain = used;
+    nearest = at;
+  }
+  result.statistic = kStatisticNames[nearest];
+  result.multiple = share(result.error.values[nearest], result.own.values[nearest]);
+  return strain > 1 ? truth_reason(result, nearest) : "";
+}
+
+// NaN has no order, and sorting needs one.
+double ordered(double value) {
+  return std::isnan(value) ? -kInfinity : value;
+}
+
+// How well the places of the largest values agree; `slack` makes ties.
+template <typename Elements>
+double topk_agreement(const Elements& reference, const Elements& actual, std::int64_t row_length,
+                      double slack) {
+  const std::int64_t k = std::min<std::int64_t>(5, row_length);
+  std::vector<std::int64_t> places(static_cast<std::size_t>(row_length));
+  std::vector<double> largest(places.size());
+  std::int64_t rows = 0;
+  std::int64_t same = 0;
+  for (std::int64_t row = 0; row < reference.size; row += row_length, ++rows) {
+    for (std::int64_t at = 0; at < row_length; ++at)
+      largest[static_cast<std::size_t>(at)] = ordered(reference[row + at]);
+    std::nth_element(largest.begin(), largest.begin() + (k - 1), largest.end(), std::greater<>());
+    const double least = largest[static_cast<std::size_t>(k - 1)] - slack;
+    std::iota(places.begin(), places.end(), 0);
+    std::nth_element(places.begin(), places.begin() + (k - 1), places.end(),
+                     [&](std::int64_t a, std::int64_t b) {
+                       return ordered(actual[row + a]) > ordered(actual[row + b]);
+                     });
+    same += std::all_of(places.begin(), places.begin() + k,
+                        [&](std::int64_t at) { return ordered(reference[row + at]) >= least; })
+                ? 1
+                : 0;
+  }
+  return static_cast<double>(same) / static_cast<double>(rows);
+}
+
+double topk_agreement(const Tensor& reference, const Tensor& actual, double slack) {
+  if (reference.rank() == 0 || reference.numel() == 0) return 1;
+  return visit_elements(reference, [&](const auto& expected) {
+    if constexpr (std::is_same_v<typename std::decay_t<decltype(expected)>::value_type, double>) {
+      auto got = expected;
+      got.data = static_cast<decltype(got.data)>(actual.data());
+      return topk_agreement(expected, got, reference.shape().back(), slack);
+    } else {
+      return 1.0;
+    }
+  });
+}
+
 void require_cpu(std::string_view output, const Tensor& tensor) {
   if (tensor.defined() && !tensor.device().is_cpu())
     throw InvalidInput("compare() reads CPU memory, but output \"" + std::string(output) +
@@ -205,6 +305,12 @@ void require_cpu(std::string_view output, const Tensor& tensor) {
 }  // namespace
 
 double OutputParity::strain() const noexcept {
+  if (to_truth) {
+    double most = 0;
+    for (std::size_t at = 0; at < kStatistics; ++at)
+      most = std::max(most, share(error.values[at], allowed.values[at]));
+    return most;
+  }
   if (atol > 0) return passing_atol / atol;
   return passing_atol == 0 ? 0 : kInfinity;
 }
@@ -227,7 +333,7 @@ const OutputParity& worse(const OutputParity& a, const OutputParity& b) noexcept
 }
 
 OutputParity compare(std::string_view output, const Tensor& reference, const Tensor& actual,
-                     const Tolerance& tolerance, const NoiseFloor* noise) {
+                     const Tolerance& tolerance, const NoiseFloor* noise, const Tensor& own_error) {
   require_cpu(output, reference);
   require_cpu(output, actual);
   OutputParity result;
@@ -260,7 +366,16 @@ OutputParity compare(std::string_view output, const Tensor& reference, const Ten
         static_cast<double>(tally.same_argmax) / static_cast<double>(tally.rows);
   const bool finite_agree = tally.nan_mismatches == 0 && tally.inf_mismatches == 0;
   result.passing_atol = finite_agree ? tally.passing_atol : kInfinity;
-  result.reason = reason_of(result, tally, !is_floating(reference.dtype()));
+  const bool exact = !is_floating(reference.dtype());
+  std::optional<ErrorsToTruth> errors;
+  if (own_error.defined() && tolerance.limits.any() && finite_agree && !exact)
+    errors = errors_to_truth(reference.contiguous(), actual.contiguous(), own_error.contiguous());
+  result.reason =
+      errors ? judge_by_truth(result, *errors, tolerance.limits) : reason_of(result, tally, exact);
+  if (!exact && finite_agree) {
+    const double most = result.to_truth ? result.allowed[Statistic::kMax] : tolerance.atol;
+    result.topk_agreement = topk_agreement(reference.contiguous(), actual.contiguous(), 2 * most);
+  }
   result.passed = result.reason.empty();
   return result;
 }

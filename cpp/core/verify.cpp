@@ -72,10 +72,12 @@ class GoldenRun {
     const auto& floors = model_.bundle().manifest().noise_floor;
     const auto noise = floors.find(output);
     const Tensor* expected = call.outputs.find(output);
+    const Tensor* own_error = call.errors.find(output);
     OutputParity found = compare(output, expected == nullptr ? Tensor{} : *expected,
                                  on_cpu(model_, outputs.find(output)),
                                  tolerance == tolerances.end() ? Tolerance{} : tolerance->second,
-                                 noise == floors.end() ? nullptr : &noise->second);
+                                 noise == floors.end() ? nullptr : &noise->second,
+                                 own_error == nullptr ? Tensor{} : *own_error);
     if (!found.passed)
       found.reason += where(calls_.size() > 1 ? "in call " + std::to_string(step + 1) + " of " +
                                                     std::to_string(calls_.size())

@@ -298,6 +298,78 @@ TEST_CASE("worse prefers failures, then strain, then the error") {
   CHECK(no_tolerance.strain() == kInf);
 }
 
+namespace {
+
+// Values of many sizes, and eager's error to the truth: a few units in the last place.
+struct Probe {
+  Tensor golden = Tensor::empty(DType::kFloat32, {40, 16});
+  Tensor error = Tensor::empty(DType::kFloat32, {40, 16});
+
+  Probe() {
+    std::uint32_t state = 1;
+    const auto next = [&state] {
+      state = state * 1664525 + 1013904223;
+      return static_cast<float>(state >> 8) / static_cast<float>(1 << 24) - 0.5F;
+    };
+    auto* golden_data = static_cast<float*>(golden.data());
+    auto* error_data = static_cast<float*>(error.data());
+    for (std::int64_t i = 0; i < golden.numel(); ++i) {
+      golden_data[i] = 4 * next();
+      error_data[i] = 2e-6F * next();
+    }
+  }
+
+  [[nodiscard]] Tensor shifted(float by, std::int64_t every = 1) const {
+    Tensor copy = Tensor::empty(DType::kFloat32, {40, 16});
+    const auto* from = static_cast<const float*>(golden.data());
+    auto* to = static_cast<float*>(copy.data());
+    for (std::int64_t i = 0; i < copy.numel(); ++i) to[i] = from[i] + (i % every == 0 ? by : 0);
+    return copy;
+  }
+
+  [[nodiscard]] OutputParity judge(const Tensor& actual) const {
+    Tolerance tolerance;
+    tolerance.limits.multiples = {6.0, 3.0, 3.5, 3.0, 3.0, 9.0};
+    return compare("y", golden, actual, tolerance, nullptr, error);
+  }
+};
+
+}  // namespace
+
+TEST_CASE("where the truth is known, eager's own error is the unit") {
+  const Probe probe;
+  const OutputParity same = probe.judge(probe.golden);
+  CHECK(same);
+  CHECK(same.to_truth);
+  CHECK(same.noise_units == doctest::Approx(1));
+  CHECK(same.error[Statistic::kRms] == doctest::Approx(same.own[Statistic::kRms]));
+  CHECK(same.allowed[Statistic::kRms] == doctest::Approx(3 * same.own[Statistic::kRms]));
+
+  const OutputParity wrong = probe.judge(probe.shifted(5e-6F));
+  CHECK_FALSE(wrong);
+  CHECK(wrong.strain() > 1);
+  CHECK(mentions(wrong.reason, "to float64 is"));
+  CHECK(mentions(wrong.reason, "would pass"));
+}
+
+TEST_CASE("one wrong element is the maximum's to see, a small shift of all the bias's") {
+  const Probe probe;
+  CHECK(probe.judge(probe.shifted(2e-5F, 640)).statistic == "max");
+  CHECK(probe.judge(probe.shifted(1.2e-6F)).statistic == "bias");
+}
+
+TEST_CASE("a truth that is not finite where the answers are leaves the tolerance to judge") {
+  const Probe probe;
+  Tensor error = Tensor::empty(DType::kFloat32, {40, 16});
+  std::fill_n(static_cast<float*>(error.data()), 640, kInfF);
+  Tolerance tolerance{.atol = 1e-3, .rtol = 0, .limits = {}};
+  tolerance.limits.multiples = {6.0, 3.0, 3.5, 3.0, 3.0, 9.0};
+  const OutputParity result =
+      compare("y", probe.golden, probe.shifted(1e-4F), tolerance, nullptr, error);
+  CHECK(result);
+  CHECK_FALSE(result.to_truth);
+}
+
 TEST_CASE("results are truthy only when something was compared and all of it passed") {
   ParityResult result;
   CHECK_FALSE(result);

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from isthmus.export.subject import FormatResult
     from isthmus.goldens import Golden
 
+_SIDES = ("in", "out", "error")
+"""The second part of a tensor's name in a golden's file."""
+
 __all__ = [
     "ArtifactFiles",
     "Bundle",
@@ -166,13 +169,13 @@ def _parse_golden(entry: GoldenEntry, content: bytes) -> Golden:
     for key in tensors:
         number, _, rest = key.partition("/")
         side, _, name = rest.partition("/")
-        if not number.isdecimal() or int(number) >= len(steps) or side not in ("in", "out"):
+        if not number.isdecimal() or int(number) >= len(steps) or side not in _SIDES:
             raise BundleError(
-                f'{entry.file.path}: unexpected tensor "{key}"; expected STEP/in/NAME or '
-                f"STEP/out/NAME with STEP below {len(steps)}: export again"
+                f'{entry.file.path}: unexpected tensor "{key}"; expected STEP/in/NAME, '
+                f"STEP/out/NAME or STEP/error/NAME with STEP below {len(steps)}: export again"
             )
         step = steps[int(number)]
-        (step.inputs if side == "in" else step.outputs)[name] = tensors[key]
+        {"in": step.inputs, "out": step.outputs, "error": step.errors}[side][name] = tensors[key]
     return Golden(entry.name, dict(entry.dims), tuple(steps))
 
 
@@ -322,7 +325,7 @@ def _write_golden(directory: Directory, golden: Golden) -> GoldenEntry:
         # Copies: safetensors refuses tensors that share memory.
         f"{number}/{side}/{name}": value.detach().cpu().clone(memory_format=torch.contiguous_format)
         for number, step in enumerate(golden.steps)
-        for side, values in (("in", step.inputs), ("out", step.outputs))
+        for side, values in zip(_SIDES, (step.inputs, step.outputs, step.errors), strict=True)
         for name, value in values.items()
     }
     content = safetensors.torch.save(tensors)

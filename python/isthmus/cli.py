@@ -341,6 +341,9 @@ def verify(
     trust: Trust = "graph",
     allow_native: AllowNative = False,
     op_library: OpLibrary = None,
+    rank: Annotated[
+        bool, typer.Option("--rank", help="Order all by their distance to eager in float64.")
+    ] = False,
     junit: Annotated[Path | None, typer.Option(help="Also write JUnit XML.")] = None,
     markdown: Annotated[Path | None, typer.Option(help="Also write Markdown.")] = None,
     as_json: Json = False,
@@ -358,6 +361,7 @@ def verify(
             threads=threads,
             trust="native" if allow_native else trust,
             op_libraries=op_library or (),
+            rank=rank,
             progress=say,
         )
     _print_report(report, as_json, junit, markdown)

@@ -1,14 +1,13 @@
 """Outputs against their reference: the numbers and the verdict of one output.
 
-The same rules as `isthmus::compare` in C++ (cpp/include/isthmus/parity.h), for what runs in Python;
-a test holds the two against each other.
+The rule is `isthmus::compare` (cpp/include/isthmus/parity.h), for Python and C++ alike.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
 from isthmus.manifest import NoiseFloor, Tolerance
@@ -31,7 +30,8 @@ class OutputParity:
     max_rel: float = 0.0
     """Largest |actual - reference| / |reference| where the reference is not 0."""
     noise_units: float = 0.0
-    """max_abs in units of the noise floor; 0 where there is none."""
+    """The error in units of eager's own: RMS to the truth where that is known; else max_abs over
+    the noise floor's; 0 where there is none."""
     cosine: float = 1.0
     nan_mismatches: int = 0
     """Elements NaN on one side only."""
@@ -42,22 +42,31 @@ class OutputParity:
     infs: int = 0
     argmax_agreement: float = 1.0
     """Share of rows (last axis) whose largest element is at the same place."""
+    topk_agreement: float = 1.0
+    """Share of rows whose five largest are the reference's, near ties being equal."""
     atol: float = 0.0
     rtol: float = 0.0
     passing_atol: float = 0.0
     """The atol that would pass with this rtol."""
     elements: int = 0
+    to_truth: bool = False
+    """Judged by its error to float64, and what follows is set."""
+    error: Mapping[str, float] = field(default_factory=dict)
+    """By statistic ("max", "rms", "p99", "median", "bias", "cosine"): of the output, to float64."""
+    own: Mapping[str, float] = field(default_factory=dict)
+    """The same of eager in the golden's precision, at least one unit in the last place."""
+    allowed: Mapping[str, float] = field(default_factory=dict)
+    """The same, what is allowed; infinite where a statistic is not judged."""
+    statistic: str = ""
+    """The one that is nearest to failing."""
+    multiple: float = 0.0
+    """Its error as a multiple of eager's own: the multiple that would pass."""
+    strain: float = 0.0
+    """The needed tolerance as a share of the one given: above 1 it failed."""
 
     def __bool__(self) -> bool:
         """The verdict."""
         return self.passed
-
-    @property
-    def strain(self) -> float:
-        """The needed tolerance as a share of the one given: above 1 it failed."""
-        if self.atol > 0:
-            return self.passing_atol / self.atol
-        return 0.0 if self.passing_atol == 0 else math.inf
 
 
 def worst(results: Iterable[OutputParity]) -> OutputParity | None:
@@ -78,6 +87,7 @@ def compare(
     actual: Tensor | None,
     tolerance: Tolerance,
     noise: NoiseFloor | None = None,
+    own_error: Tensor | None = None,
     *,
     golden: str = "",
 ) -> OutputParity:
@@ -87,9 +97,10 @@ def compare(
         output: Its name.
         reference: What it should be; None where the output is absent.
         actual: What came.
-        tolerance: |actual - reference| <= atol + rtol * |reference|; integers and booleans must be
-            equal whatever it says.
-        noise: The noise floor, for `noise_units`.
+        tolerance: Integers and booleans must be equal whatever it says.
+        noise: The noise floor.
+        own_error: Reference minus truth, in the reference's shape: how far eager itself is from
+            float64. With it, and multiples in the tolerance, the output is judged to the truth.
         golden: Name of the golden, to be carried along.
     """
     if reference is None and actual is None:
@@ -107,8 +118,24 @@ def compare(
             atol=tolerance.atol,
             rtol=tolerance.rtol,
             passing_atol=math.inf,
+            strain=math.inf,
         )
-    return _compare_values(output, reference, actual, tolerance, noise, golden)
+    from isthmus import _core
+
+    found = _core.compare(
+        output,
+        _plain(reference),
+        _plain(actual),
+        atol=tolerance.atol,
+        rtol=tolerance.rtol,
+        noise=None if noise is None else noise.max_abs,
+        own_error=None if own_error is None else _plain(own_error),
+        multiples=dict(tolerance.multiples),
+        allowance=dict(tolerance.allowance),
+        own=dict(tolerance.own),
+    )
+    values = {one: getattr(found, one) for one in _FOUND}
+    return OutputParity(golden=golden, atol=tolerance.atol, rtol=tolerance.rtol, **values)
 
 
 def difference(a: Tensor | None, b: Tensor | None) -> float:
@@ -123,88 +150,26 @@ def difference(a: Tensor | None, b: Tensor | None) -> float:
     return found.max_abs if math.isfinite(found.passing_atol) and found.max_abs else math.inf
 
 
-def _compare_values(
-    output: str,
-    reference: Tensor,
-    actual: Tensor,
-    tolerance: Tolerance,
-    noise: NoiseFloor | None,
-    golden: str,
-) -> OutputParity:
+def error_statistics(
+    reference: Tensor, actual: Tensor, own_error: Tensor | None = None
+) -> dict[str, float]:
+    """The statistics of an output's error to the truth; empty where there is nothing to tell.
+
+    Args:
+        reference: What eager gave.
+        actual: What came, in the same type and shape.
+        own_error: Reference minus truth; None to take the reference for the truth.
+    """
     import torch
 
-    exact = not (reference.is_floating_point() or reference.is_complex())
-    wide = torch.complex128 if reference.is_complex() else torch.float64
-    expected = reference.detach().cpu().to(wide).flatten()
-    got = actual.detach().cpu().to(wide).flatten()
-    nan_expected, nan_got = expected.isnan(), got.isnan()
-    inf_expected, inf_got = expected.isinf(), got.isinf()
-    nan_mismatches = int((nan_expected != nan_got).sum())
-    both_infinite = inf_expected & inf_got
-    inf_mismatches = int(((inf_expected != inf_got) & ~nan_expected & ~nan_got).sum())
-    inf_mismatches += int((both_infinite & (expected != got)).sum())
-
-    finite = expected.isfinite() & got.isfinite()
-    left, right = expected[finite], got[finite]
-    error = (right - left).abs()
-    size = left.abs()
-    max_abs = float(error.max()) if error.numel() else 0.0
-    nonzero = size > 0
-    max_rel = float((error[nonzero] / size[nonzero]).max()) if bool(nonzero.any()) else 0.0
-    passing = float((error - tolerance.rtol * size).max().clamp(min=0)) if error.numel() else 0.0
-
-    reason = ""
-    if nan_mismatches:
-        reason = f"{nan_mismatches} of {got.numel()} elements are NaN on one side only"
-    elif inf_mismatches:
-        reason = f"{inf_mismatches} of {got.numel()} elements are infinite on one side only"
-    elif exact and not torch.equal(reference.cpu(), actual.cpu()):
-        wrong = int((reference.cpu() != actual.cpu()).sum())
-        reason = f"{wrong} of {got.numel()} elements differ, and whole numbers must be equal"
-    elif not exact and passing > tolerance.atol:
-        reason = (
-            f"largest difference {max_abs:.3g} is beyond atol {tolerance.atol:.3g}"
-            f" + rtol {tolerance.rtol:.3g} * |reference|; atol {passing:.3g} would pass"
-        )
-    return OutputParity(
-        output=output,
-        golden=golden,
-        passed=not reason,
-        reason=reason,
-        max_abs=max_abs,
-        max_rel=max_rel,
-        noise_units=max_abs / noise.max_abs if noise is not None and noise.max_abs > 0 else 0.0,
-        cosine=_cosine(left, right),
-        nan_mismatches=nan_mismatches,
-        inf_mismatches=inf_mismatches,
-        nans=int(nan_got.sum()),
-        infs=int(inf_got.sum()),
-        argmax_agreement=_argmax_agreement(reference, actual),
-        atol=tolerance.atol,
-        rtol=tolerance.rtol,
-        passing_atol=math.inf if nan_mismatches or inf_mismatches else passing,
-        elements=got.numel(),
-    )
+    own = torch.zeros_like(reference) if own_error is None else own_error
+    found = compare("", reference, actual, Tolerance(math.inf, 0.0, {"max": math.inf}), None, own)
+    return dict(found.error) if found.to_truth else {}
 
 
-def _cosine(a: Tensor, b: Tensor) -> float:
-    import torch
-
-    # The maximum is taken out first: squares of large values would overflow.
-    largest_a = float(a.abs().max()) if a.numel() else 0.0
-    largest_b = float(b.abs().max()) if b.numel() else 0.0
-    if largest_a == 0 or largest_b == 0:
-        return 1.0 if largest_a == largest_b else 0.0
-    a, b = a / largest_a, b / largest_b
-    value = torch.vdot(a, b).real / (torch.linalg.vector_norm(a) * torch.linalg.vector_norm(b))
-    return min(1.0, max(-1.0, float(value)))
+def _plain(tensor: Tensor) -> Tensor:
+    """Without gradient, on the CPU, and with the values that its lazy bits stand for."""
+    return tensor.detach().resolve_conj().resolve_neg().cpu()
 
 
-def _argmax_agreement(reference: Tensor, actual: Tensor) -> float:
-    if reference.dim() == 0 or reference.numel() == 0 or reference.is_complex():
-        return 1.0
-    import torch
-
-    wide = torch.float64 if reference.is_floating_point() else torch.int64
-    same = reference.cpu().to(wide).argmax(-1) == actual.cpu().to(wide).argmax(-1)
-    return float(same.to(torch.float64).mean())
+_FOUND = [one.name for one in fields(OutputParity) if one.name not in ("golden", "atol", "rtol")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,12 +14,13 @@ from isthmus.eager import call, evaluating, first_line, seeded, to_tensor
 from isthmus.errors import InvalidInput
 from isthmus.flat import returns_tree, tensors_of
 from isthmus.manifest import Hazard, Method, NoiseFloor
-from isthmus.noise import NoiseMeter, is_float, reduced_error, tolerances
+from isthmus.noise import NoiseMeter, reduced_errors
 from isthmus.output_specs import Observed, infer_outputs
 from isthmus.probes import variations
 from isthmus.resize import resize
 from isthmus.shape_grid import Cost, shape_grid
 from isthmus.snapshot import Snapshot
+from isthmus.tolerance import is_float, tolerances
 
 if TYPE_CHECKING:
     from isthmus.capture import Captured
@@ -28,7 +29,7 @@ __all__ = [
     "Golden",
     "Step",
     "make_goldens",
-    "reduced_error",
+    "reduced_errors",
     "shape_grid",
     "tolerances",
 ]
@@ -48,6 +49,8 @@ class Step:
     """By name, on the CPU; scalars as 0-d tensors; absent ones have no entry."""
     outputs: dict[str, Tensor]
     """The same; no two share memory."""
+    errors: dict[str, Tensor] = field(default_factory=dict)
+    """How far an output is from eager in float64, output minus truth, where that is known."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class Golden:
         return sum(
             value.numel() * value.element_size()
             for step in self.steps
-            for value in (*step.inputs.values(), *step.outputs.values())
+            for value in (*step.inputs.values(), *step.outputs.values(), *step.errors.values())
         )
 
 
@@ -138,6 +141,7 @@ class _Maker:
         floor = NoiseMeter(self._captured)
         for run in runs:
             floor.add(run.plan.calls, [step.outputs for step in run.golden.steps])
+        runs = [_with_errors(run, floor.errors_of(at)) for at, run in enumerate(runs)]
         kept = self._conditioned(runs, floor)
         kept = self._within_budget(kept)
         goldens = [run.golden for run in kept]
@@ -155,7 +159,8 @@ class _Maker:
         runs = [self._required(method, given, 0)]
         # Not the first run, which pays for the start of everything.
         seconds = min(self._seconds(runs[0].plan) for _ in range(2))
-        cost = Cost(given, runs[0].golden.nbytes, seconds, self._budget)
+        # Each float output comes with its error to float64, which is not known yet.
+        cost = Cost(given, 2 * runs[0].golden.nbytes, seconds, self._budget)
         ranges = {name: captured.dims[name] for name in own}
         shapes = shape_grid(ranges, given, cost.large())
         shapes += [
@@ -355,6 +360,13 @@ class _Maker:
 
 def _kept(tensor: Tensor) -> Tensor:
     return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+
+
+def _with_errors(run: _Run, errors: Sequence[dict[str, Tensor]]) -> _Run:
+    steps = tuple(
+        replace(step, errors=own) for step, own in zip(run.golden.steps, errors, strict=True)
+    )
+    return replace(run, golden=replace(run.golden, steps=steps))
 
 
 def _has_nan(golden: Golden) -> bool:

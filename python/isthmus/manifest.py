@@ -91,10 +91,21 @@ class Method:
 
 @dataclass(frozen=True)
 class Tolerance:
-    """|actual - golden| <= atol + rtol * |golden|."""
+    """How an output is judged: by its error to float64 where the golden knows that, else by atol.
+
+    Then it passes when |actual - golden| <= atol + rtol * |golden|.
+    """
 
     atol: float
     rtol: float
+    multiples: Mapping[str, float] = field(default_factory=dict)
+    """By statistic of the error ("max", "rms", "p99", "median", "bias", "cosine"): the multiple of
+    eager's own that is allowed. A statistic that is missing is not judged."""
+    allowance: Mapping[str, float] = field(default_factory=dict)
+    """By statistic: what is allowed on top, in the output's unit."""
+    own: Mapping[str, float] = field(default_factory=dict)
+    """By statistic: eager's own error, the largest of any golden; it counts where an output has
+    too few elements to tell its own."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +115,8 @@ class NoiseFloor:
     max_abs: float
     rms: float
     method: Literal["float64", "ulp", "exact"]
+    worst: Mapping[str, float] = field(default_factory=dict)
+    """By statistic of the error: the largest of any golden."""
 
 
 @dataclass(frozen=True)

@@ -288,12 +288,19 @@ def _method(at: At) -> Method:
 
 
 def _tolerance(at: At) -> Tolerance:
-    return Tolerance(at["atol"].number(), at["rtol"].number())
+    return Tolerance(
+        at["atol"].number(),
+        at["rtol"].number(),
+        at.get("multiples", {}).map(At.number),
+        at.get("allowance", {}).map(At.number),
+        at.get("own", {}).map(At.number),
+    )
 
 
 def _noise_floor(at: At) -> NoiseFloor:
     method = at["method"].one_of(("float64", "ulp", "exact"))
-    return NoiseFloor(at["max_abs"].number(), at["rms"].number(), method)
+    worst = at.get("worst", {}).map(At.number)
+    return NoiseFloor(at["max_abs"].number(), at["rms"].number(), method, worst)
 
 
 def _artifact(at: At) -> Artifact:

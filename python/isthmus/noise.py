@@ -1,150 +1,32 @@
-"""The noise floor: how far eager is from eager in float64, and the tolerances that follow."""
+"""The noise floor: how far eager is from eager in float64, which is the truth."""
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from isthmus.eager import call, evaluating, first_line, seeded
-from isthmus.flat import returns_tree, tensors_of
-from isthmus.manifest import Hazard, NoiseFloor, Tolerance
+from isthmus.compare import error_statistics
+from isthmus.eager import first_line
+from isthmus.manifest import Hazard, NoiseFloor
+from isthmus.tolerance import (
+    FALLBACK_ULPS,
+    MULTIPLES,
+    PRECISIONS,
+    is_float,
+    largest_value,
+    real_dtype,
+    ulp,
+)
+from isthmus.twin import Calls, Twin
 
 if TYPE_CHECKING:
     from isthmus.capture import Captured
     from isthmus.goldens import Golden
-
-NOISE_FACTOR = 10
-"""The tolerance, in units of the noise floor."""
-LEAST_ULPS = 8
-"""No tolerance is smaller, in units in the last place of the largest golden value."""
-FALLBACK_ULPS = 64
-"""The noise floor where float64 cannot be had."""
-REDUCED_FACTOR = 4
-"""Reduced precision adds this many times its own eager error."""
-REDUCED_ULPS = 32
-"""That error where it was not measured: this many eps of the largest golden value."""
-
-_PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-
-
-def ulp(largest: float, dtype: torch.dtype) -> float:
-    """One unit in the last place of a value, in a floating-point type."""
-    info = torch.finfo(dtype)
-    if largest == 0 or not math.isfinite(largest):
-        return float(info.tiny)
-    exponent = math.frexp(abs(largest))[1] - 1
-    return max(float(info.eps) * 2.0**exponent, float(info.tiny))
-
-
-def largest_value(tensors: Sequence[Tensor]) -> float:
-    """Largest finite magnitude, 0 when there is none."""
-    most = 0.0
-    for tensor in tensors:
-        finite = tensor[tensor.isfinite()]
-        if finite.numel():
-            most = max(most, float(finite.abs().double().max()))
-    return most
-
-
-def is_float(tensor: Tensor) -> bool:
-    """Whether outputs of this type are judged by tolerance; the others must be equal."""
-    return tensor.is_floating_point() or tensor.is_complex()
-
-
-def deep_copy(module: nn.Module) -> nn.Module:
-    """A deep copy that shares compiled functions, which have no state and cannot be copied.
-
-    Raises:
-        Exception: Whatever the module's own `__deepcopy__` raises.
-    """
-    memo: dict[int, Any] = {
-        id(value): value
-        for one in module.modules()
-        for value in vars(one).values()
-        if isinstance(value, torch.jit.ScriptFunction)
-    }
-    return copy.deepcopy(module, memo)
-
-
-def cast_copy(module: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """A deep copy in another floating-point type, plain tensor attributes included.
-
-    Raises:
-        Exception: Whatever the module's own `__deepcopy__` raises.
-    """
-    twin = deep_copy(module).to(dtype)
-    for one in twin.modules():
-        if isinstance(one, torch.jit.ScriptModule):
-            continue
-        for name, value in list(vars(one).items()):
-            if name not in ("_parameters", "_buffers", "_modules"):
-                cast = cast_values(value, dtype)
-                if cast is not value:
-                    vars(one)[name] = cast
-    return twin
-
-
-def cast_values(value: Any, dtype: torch.dtype) -> Any:
-    """Floating-point tensors in lists, tuples and dicts, cast; the same object without any."""
-    if isinstance(value, nn.Parameter):
-        return value
-    if isinstance(value, Tensor):
-        return value.to(dtype) if value.is_floating_point() else value
-    if type(value) in (list, tuple):
-        items = [cast_values(one, dtype) for one in value]
-        if all(a is b for a, b in zip(items, value, strict=True)):
-            return value
-        return type(value)(items)
-    if type(value) is dict:
-        cast = {key: cast_values(one, dtype) for key, one in value.items()}
-        return value if all(cast[key] is value[key] for key in value) else cast
-    return value
-
-
-Calls = Sequence[tuple[str, Mapping[str, Any]]]
-"""A sequence of calls: method and flat inputs of each."""
-
-
-class Twin:
-    """The module in another precision, to be run on the same sequences of calls."""
-
-    def __init__(self, captured: Captured, dtype: torch.dtype) -> None:
-        """Copies and casts the module.
-
-        Raises:
-            Exception: It cannot be copied or cast.
-        """
-        self._captured = captured
-        self._dtype = dtype
-        self._module = cast_copy(captured.module, dtype)
-        if captured.stateful:
-            self._pristine: nn.Module | None = deep_copy(self._module)
-        else:
-            self._pristine = None
-
-    def run(self, steps: Calls) -> list[dict[str, Tensor]]:
-        """Outputs of each call, on the CPU.
-
-        Raises:
-            Exception: What the module raises, for example on a literal dtype.
-        """
-        module = self._module if self._pristine is None else deep_copy(self._pristine)
-        results = []
-        with evaluating(module), seeded(0):
-            for name, values in steps:
-                method = self._captured.method(name)
-                cast = {key: cast_values(value, self._dtype) for key, value in values.items()}
-                # Named by this result's own nesting: which outputs are optional is not known yet.
-                _, leaves = returns_tree(name, call(module, method, cast))
-                tensors = tensors_of(leaves)
-                results.append({key: value.detach().cpu() for key, value in tensors.items()})
-        return results
 
 
 def error_of(reference: Tensor, other: Tensor) -> tuple[float, float]:
@@ -163,60 +45,43 @@ def error_of(reference: Tensor, other: Tensor) -> tuple[float, float]:
     return float(difference.max()), float(difference.square().mean().sqrt())
 
 
-def tolerances(
-    noise_floor: Mapping[str, NoiseFloor],
-    goldens: Sequence[Golden],
-    precision: str = "fp32",
-    *,
-    reduced: Mapping[str, float] | None = None,
-) -> dict[str, Tolerance]:
-    """Tolerance of each output; docs/format.md says the rule.
+def own_error(reference: Tensor, truth: Tensor | None) -> Tensor | None:
+    """Reference minus truth, in float32 or complex64: with the reference it gives the truth back.
+
+    None where that is no truth: of another shape or type, or whole numbers.
 
     Args:
-        noise_floor: By output name.
-        goldens: For the largest value of each output.
-        precision: Of the artifact: "fp32", "fp16" or "bf16".
-        reduced: For fp16 and bf16: largest eager error by output name, see `reduced_error`. Where
-            it is missing, 32 eps of the largest golden value.
+        reference: What eager gave, on the CPU.
+        truth: What it gave in float64.
     """
-    result: dict[str, Tolerance] = {}
-    for name, floor in noise_floor.items():
-        if floor.method == "exact":
-            result[name] = Tolerance(0.0, 0.0)
-            continue
-        values = [s.outputs[name] for g in goldens for s in g.steps if name in s.outputs]
-        floats = [one for one in values if is_float(one)]
-        dtype = _real(floats[0].dtype) if floats else torch.float32
-        largest = largest_value(floats)
-        atol = max(NOISE_FACTOR * floor.max_abs, LEAST_ULPS * ulp(largest, dtype))
-        if precision != "fp32":
-            eps = float(torch.finfo(_PRECISIONS[precision]).eps)
-            own = (reduced or {}).get(name, REDUCED_ULPS * eps * largest)
-            atol += REDUCED_FACTOR * own
-        result[name] = Tolerance(atol, 0.0)
-    return result
+    if truth is None or not is_float(reference) or truth.shape != reference.shape:
+        return None
+    if truth.dtype not in (torch.float64, torch.complex128):
+        return None
+    error = reference.to(truth.dtype) - truth
+    # Infinity minus itself, and NaN, are no error: both sides have the same.
+    same = (reference == truth) | (reference.isnan() & truth.isnan())
+    error = torch.where(same, torch.zeros_like(error), error)
+    return error.to(torch.complex64 if reference.is_complex() else torch.float32)
 
 
-def _real(dtype: torch.dtype) -> torch.dtype:
-    return {torch.complex64: torch.float32, torch.complex128: torch.float64}.get(dtype, dtype)
-
-
-def reduced_error(
+def reduced_errors(
     captured: Captured, goldens: Sequence[Golden], precision: str
-) -> dict[str, float]:
-    """Largest difference between the goldens and an eager copy in reduced precision, by output.
+) -> dict[str, dict[str, float]]:
+    """The error of an eager copy in reduced precision, by output and statistic: the largest.
 
-    Empty where the module cannot be run in that precision.
+    To float64 where the goldens know it, else to the goldens. Empty where the module cannot be run
+    in that precision.
 
     Args:
         captured: Of the module, in its own precision.
         goldens: Made of it.
         precision: "fp16" or "bf16".
     """
-    errors: dict[str, float] = {}
+    errors: dict[str, dict[str, float]] = {}
     device = next((p.device for p in captured.module.parameters()), torch.device("cpu"))
     try:
-        twin = Twin(captured, _PRECISIONS[precision])
+        twin = Twin(captured, PRECISIONS[precision])
         for golden in goldens:
             steps = [
                 (s.method, {k: v.to(device) if v.dim() else v for k, v in s.inputs.items()})
@@ -224,13 +89,22 @@ def reduced_error(
             ]
             for step, outputs in zip(golden.steps, twin.run(steps), strict=True):
                 for name, value in step.outputs.items():
-                    if is_float(value) and name in outputs:
-                        most, _ = error_of(value, outputs[name])
-                        errors[name] = max(errors.get(name, 0.0), most)
+                    if not is_float(value) or name not in outputs:
+                        continue
+                    other = outputs[name].to(value.dtype)
+                    found = error_statistics(value, other, step.errors.get(name))
+                    _largest(errors.setdefault(name, {}), found)
     except Exception:
         # An operator without a kernel in this type: the documented multiple of eps stands in.
         return {}
-    return {name: value for name, value in errors.items() if math.isfinite(value)}
+    return {
+        name: one for name, one in errors.items() if one and all(map(math.isfinite, one.values()))
+    }
+
+
+def _largest(into: dict[str, float], found: Mapping[str, float]) -> None:
+    for key, value in found.items():
+        into[key] = max(into.get(key, 0.0), value)
 
 
 class NoiseMeter:
@@ -303,13 +177,23 @@ class NoiseMeter:
         whole = self._twin is not None and all(
             name in run.errors for run in runs if run.tensors(name)
         )
-        if whole and all(one.in_float64 for one in errors):
+        # A module of float64 is no more exact in float64: then there is nothing wider to be had.
+        same = all(one.dtype in (torch.float64, torch.complex128) for one in floats)
+        same = same and not any(one.max_abs for one in errors)
+        if whole and not same and all(one.in_float64 for one in errors):
             count = sum(one.count for one in errors)
             squares = sum(one.squares for one in errors)
             rms = math.sqrt(squares / count) if count else 0.0
-            return NoiseFloor(max(one.max_abs for one in errors), rms, "float64")
-        floor = FALLBACK_ULPS * ulp(largest_value(floats), _real(floats[0].dtype))
+            worst = dict.fromkeys(MULTIPLES, 0.0)
+            for one in errors:
+                _largest(worst, one.worst)
+            return NoiseFloor(max(one.max_abs for one in errors), rms, "float64", worst)
+        floor = FALLBACK_ULPS * ulp(largest_value(floats), real_dtype(floats[0].dtype))
         return NoiseFloor(floor, floor, "ulp")
+
+    def errors_of(self, run: int) -> list[dict[str, Tensor]]:
+        """By call and output name: eager minus float64, where that is known."""
+        return self._runs[run].own
 
 
 @dataclass
@@ -324,6 +208,8 @@ class _OutputNoise:
     """NaN for whole numbers."""
     eps: float = 0.0
     in_float64: bool = True
+    worst: dict[str, float] = field(default_factory=dict)
+    """By statistic, the largest of any call."""
 
 
 def _unequal(reference: Tensor, other: Tensor | None) -> int:
@@ -336,6 +222,7 @@ class _RunNoise:
     def __init__(self, outputs: Sequence[Mapping[str, Tensor]]) -> None:
         self._outputs = outputs
         self.errors: dict[str, _OutputNoise] = {}
+        self.own: list[dict[str, Tensor]] = [{} for _ in outputs]
 
     def names(self) -> list[str]:
         return list(dict.fromkeys(name for step in self._outputs for name in step))
@@ -348,7 +235,9 @@ class _RunNoise:
 
     def compare(self, others: Sequence[Mapping[str, Tensor]]) -> None:
         errors: dict[str, _OutputNoise] = {}
+        own: list[dict[str, Tensor]] = []
         for step, other in zip(self._outputs, others, strict=True):
+            own.append({})
             for name, reference in step.items():
                 error = errors.setdefault(name, _OutputNoise())
                 twin = other.get(name)
@@ -357,11 +246,14 @@ class _RunNoise:
                     error.max_abs += _unequal(reference, twin)
                     continue
                 error.eps = float(torch.finfo(reference.dtype).eps)
-                if twin is None or twin.dtype not in (torch.float64, torch.complex128):
+                found = own_error(reference, twin)
+                if found is None or twin is None:
                     error.in_float64 = False
                     continue
+                own[-1][name] = found
+                _largest(error.worst, error_statistics(reference, reference, found))
                 most, rms = error_of(reference, twin)
                 error.max_abs = max(error.max_abs, most)
                 error.squares += rms * rms * reference.numel()
                 error.count += reference.numel()
-        self.errors = errors
+        self.errors, self.own = errors, own

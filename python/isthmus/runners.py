@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from isthmus.errors import BundleError, ExecutionError, InvalidInput
 from isthmus.manifest import Artifact, Manifest, Method, Tree
 from isthmus.model_source import resolve_model
-from isthmus.noise import deep_copy
+from isthmus.twin import deep_copy
 
 if TYPE_CHECKING:
     import torch

@@ -23,6 +23,7 @@ from isthmus.runtimes import PythonRuntime, engines_of, names_for, runtimes_of
 from isthmus.verify_report import ParityError, VerifyReport, VerifyRow
 from isthmus.verify_runs import (
     Job,
+    Reference,
     Run,
     against_jit,
     judge,
@@ -30,7 +31,6 @@ from isthmus.verify_runs import (
     run_here,
     run_workers,
 )
-from isthmus.verify_worker import Outputs
 
 if TYPE_CHECKING:
     import torch
@@ -53,6 +53,7 @@ def verify(
     trust: str = "graph",
     op_libraries: Sequence[str | Path] = (),
     timeout: float = 600.0,
+    rank: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> VerifyReport:
     """Proves a bundle on this machine: each way of running it, on each device, on all goldens.
@@ -72,6 +73,7 @@ def verify(
         trust: What the bundle may do: "data", "graph" or "native".
         op_libraries: Libraries of custom operators to open first.
         timeout: Seconds that each process may take.
+        rank: Also print all rows in the order of their distance to eager in float64.
         progress: Called with a line before each row.
 
     Returns:
@@ -102,7 +104,7 @@ def verify(
             say=progress or (lambda line: None),
         )
         rows: list[VerifyRow] = []
-        reference: list[Outputs | None] | None = None
+        reference: Reference | None = None
         if model is not None:
             rows_of_model, reference = _verify_model(
                 job, model, engines, artifacts, places, present, asked=devices is not None
@@ -118,6 +120,7 @@ def verify(
     return VerifyReport(
         bundle=bundle.manifest.name,
         rows=tuple(rows),
+        ranked=rank,
         context={
             "bundle": str(bundle.path),
             "made with": ", ".join(f"{name} {value}" for name, value in producer.items()),
@@ -168,10 +171,10 @@ def _verify_model(
     present: Mapping[str, str],
     *,
     asked: bool,
-) -> tuple[list[VerifyRow], list[Outputs | None] | None]:
+) -> tuple[list[VerifyRow], Reference | None]:
     """Eager against the goldens on each device, and its answers on the first as the reference."""
     rows: list[VerifyRow] = []
-    reference: list[Outputs | None] | None = None
+    reference: Reference | None = None
     judged_by = next((one for one in artifacts if one.precision == "fp32"), artifacts[0])
     for device in places:
         kind = device.partition(":")[0]
@@ -186,11 +189,11 @@ def _verify_model(
             run = run_workers(job, [(job.spec("eager", device, model=model), True)])[0]
         else:
             run = run_here(job, model, device)
+        row = VerifyRow(EAGER, "Python", device, "passed", runtime=run.runtime)
+        row = judge(job, row, run, judged_by.tolerances, None)
         if reference is None and not run.error and not run.errors:
-            reference = run.outputs
+            reference = Reference(run.outputs, is_the_goldens=bool(row))
         if shown:
-            row = VerifyRow(EAGER, "Python", device, "passed", runtime=run.runtime)
-            row = judge(job, row, run, judged_by.tolerances, None)
             rows.append(replace(row, seconds=time.perf_counter() - start))
     return rows, reference
 
@@ -200,7 +203,7 @@ def _verify_artifact(
     artifact: Artifact,
     device: str,
     engines: Sequence[str] | None,
-    reference: list[Outputs | None] | None,
+    reference: Reference | None,
     absent: str,
     *,
     asked: bool,
@@ -246,7 +249,7 @@ def _python_row(
     artifact: Artifact,
     runtime: PythonRuntime,
     device: str,
-    reference: list[Outputs | None] | None,
+    reference: Reference | None,
     refused: str,
 ) -> tuple[VerifyRow, Run | None]:
     row = VerifyRow(runtime.name, "Python", device, "passed", artifact=artifact.name)
@@ -275,7 +278,7 @@ def _native_row(
     artifact: Artifact,
     engine: str,
     device: str,
-    reference: list[Outputs | None] | None,
+    reference: Reference | None,
     with_twin: bool,
 ) -> tuple[VerifyRow, Run | None, str]:
     """The row, the outputs of the graph as it is for its Python twin, and why it was refused."""

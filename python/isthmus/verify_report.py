@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -10,7 +10,7 @@ from isthmus.compare import OutputParity, worst
 from isthmus.report import Case, Document, Table, number, to_text
 
 SCHEMA = "isthmus-verify"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _SHOWN = 12
 """Lines of a `ParityError`: a model with many outputs fails in many places at once."""
@@ -84,6 +84,15 @@ class VerifyRow:
         return {name: result for name, result in found.items() if result is not None}
 
     @property
+    def distance(self) -> float | None:
+        """How far from float64, in units of eager's own error: the worst RMS of any output.
+
+        None where nothing was judged to the truth.
+        """
+        known = [result.noise_units for result in self.results if result.to_truth]
+        return max(known) if known else None
+
+    @property
     def nans(self) -> int:
         """NaN elements in all outputs."""
         return sum(result.nans for result in self.results)
@@ -107,6 +116,7 @@ class VerifyRow:
             "reason": self.reason,
             "goldens": len({result.golden for result in self.results}),
             "vs_torch_jit": self.vs_torch_jit,
+            "distance": self.distance,
             "seconds": self.seconds,
             "worst": asdict(self.worst) if self.worst is not None else None,
             "results": [asdict(result) for result in self.results],
@@ -121,6 +131,14 @@ class VerifyReport:
     rows: tuple[VerifyRow, ...]
     context: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    ranked: bool = False
+    """Whether the document also ranks the rows by their distance to the truth."""
+
+    @property
+    def ranking(self) -> tuple[VerifyRow, ...]:
+        """The rows whose distance to float64 is known, the nearest first."""
+        known = [row for row in self.rows if row.distance is not None]
+        return tuple(sorted(known, key=lambda row: row.distance or 0.0))
 
     @property
     def ok(self) -> bool:
@@ -179,7 +197,7 @@ class VerifyReport:
             schema=SCHEMA,
             schema_version=SCHEMA_VERSION,
             context=self.context,
-            tables=tuple(self._tables()),
+            tables=(*self._tables(), *([_rank_table(self.ranking)] if self.ranked else [])),
             passed=self.ok,
             verdict=self.verdict,
             rows=tuple(row.to_json() for row in self.rows),
@@ -244,11 +262,11 @@ class VerifyReport:
 _NUMBERS = (
     "max abs",
     "max rel",
-    "noise units",
+    "x eager's own",
     "cosine",
     "NaN/Inf",
-    "argmax",
-    "tolerance",
+    "top 1/5",
+    "of allowed",
     "would pass",
 )
 
@@ -256,18 +274,49 @@ _NUMBERS = (
 def _cells(result: OutputParity | None, nans: int, infs: int) -> tuple[str, ...]:
     if result is None:
         return ("-",) * len(_NUMBERS)
-    tolerance = number(result.atol)
-    if result.rtol:
-        tolerance += f" + {number(result.rtol)} rel"
     return (
         number(result.max_abs),
         number(result.max_rel),
         number(result.noise_units),
         f"{result.cosine:.8f}",
         f"{nans}/{infs}",
-        f"{result.argmax_agreement:.2%}",
-        tolerance,
-        number(result.passing_atol),
+        f"{result.argmax_agreement:.1%}/{result.topk_agreement:.1%}",
+        f"{result.strain:.1%}",
+        needed_of(result),
+    )
+
+
+def needed_of(result: OutputParity) -> str:
+    """The tolerance that would pass: "2.3 x rms" of eager's own error, or "atol 1e-06"."""
+    if result.to_truth:
+        return f"{number(result.multiple)} x {result.statistic}"
+    return f"atol {number(result.passing_atol)}"
+
+
+def _rank_table(rows: Sequence[VerifyRow]) -> Table:
+    """By the distance to float64; eager's own is 1 by definition."""
+    columns = ("rank", "runner", "device", "x eager's own RMS", "rms", "max", "worst at", "verdict")
+    cells = []
+    for at, row in enumerate(rows, start=1):
+        worst = max((one for one in row.results if one.to_truth), key=lambda one: one.noise_units)
+        cells.append(
+            (
+                str(at),
+                row.label,
+                row.device,
+                number(worst.noise_units),
+                number(worst.error["rms"]),
+                number(worst.error["max"]),
+                _place(worst),
+                row.status,
+            )
+        )
+    return Table(
+        title="Rank: the distance to eager in float64",
+        columns=columns,
+        rows=tuple(cells),
+        marks=tuple(bool(row) for row in rows),
+        numeric=frozenset(("rank", "x eager's own RMS", "rms", "max")),
     )
 
 
@@ -278,7 +327,7 @@ def _place(result: OutputParity | None) -> str:
 def _case(row: VerifyRow) -> Case:
     lines = [
         f"{result.output} of {result.golden}: max abs {number(result.max_abs)},"
-        f" tolerance {number(result.atol)} + {number(result.rtol)} * |reference|"
+        f" {result.strain:.1%} of what is allowed, would pass with {needed_of(result)}"
         for result in row.results
     ]
     return Case(

@@ -11,6 +11,7 @@
 #include <string_view>
 #include <vector>
 
+#include "isthmus/error_statistics.h"
 #include "isthmus/export.h"
 #include "isthmus/options.h"
 #include "isthmus/signature.h"
@@ -25,10 +26,12 @@ struct FileEntry {
   std::string sha256;
 };
 
-/// |actual - reference| <= atol + rtol * |reference|, element by element.
+/// How an output is judged. Where the golden knows the truth (its values in float64), by `limits`;
+/// elsewhere |actual - reference| <= atol + rtol * |reference|, element by element.
 struct Tolerance {
   double atol = 0;
   double rtol = 0;
+  ErrorLimits limits{};
 };
 
 /// How far eager float32 is from eager float64 on the goldens, for one output.
@@ -72,7 +75,7 @@ struct GoldenStep {
 /// A stored probe: a sequence of calls (one for a stateless model) on one shape.
 struct Golden {
   std::string name;
-  FileEntry file;  ///< safetensors with "STEP/in/NAME" and "STEP/out/NAME"
+  FileEntry file;  ///< safetensors with "STEP/in/NAME", "STEP/out/NAME" and "STEP/error/NAME"
   std::map<std::string, std::int64_t> dims;
   std::vector<GoldenStep> steps;
 };
@@ -82,6 +85,9 @@ struct GoldenCall {
   std::string method;
   Inputs inputs;
   Outputs outputs;
+  /// By output name: how far the golden is from eager in float64, golden minus truth, where that is
+  /// known.
+  NamedTensors errors{};
 };
 
 /// The parsed manifest.json: the contract between export and run. See docs/format.md.

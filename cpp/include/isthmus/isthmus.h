@@ -6,6 +6,7 @@
 #include "isthmus/dtype.h"
 #include "isthmus/engine.h"
 #include "isthmus/error.h"
+#include "isthmus/error_statistics.h"
 #include "isthmus/machine.h"
 #include "isthmus/model.h"
 #include "isthmus/options.h"

@@ -25,7 +25,7 @@ from isthmus.export.quiet import quiet_torch
 from isthmus.export.script import Target
 from isthmus.export.subject import PRECISIONS, FormatResult, Made, Scripted, Subject
 from isthmus.export.torchscript import STRATEGIES, Exported, export_torchscript
-from isthmus.goldens import Golden, make_goldens, reduced_error, tolerances
+from isthmus.goldens import Golden, make_goldens, reduced_errors, tolerances
 from isthmus.manifest import Artifact, Hazard, Manifest, NoiseFloor
 
 __all__ = ["export"]
@@ -128,7 +128,7 @@ def export(
         )
         say("Making goldens over the grid of shapes and values")
         goldens, noise, captured = make_goldens(captured, seed=seed, probes=probes)
-        reduced = None if precision == "fp32" else reduced_error(captured, goldens, precision)
+        reduced = None if precision == "fp32" else reduced_errors(captured, goldens, precision)
         allowed = tolerances(noise, goldens, precision, reduced=reduced)
 
         def make_torchscript(progress: Progress) -> Exported:

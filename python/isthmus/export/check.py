@@ -141,7 +141,11 @@ def _run(
         for spec in methods[step.method].outputs:
             tolerance = tolerances.get(spec.name, Tolerance(0.0, 0.0))
             found = compare(
-                spec.name, step.outputs.get(spec.name), actual.get(spec.name), tolerance
+                spec.name,
+                step.outputs.get(spec.name),
+                actual.get(spec.name),
+                tolerance,
+                own_error=step.errors.get(spec.name),
             )
             if not found:
                 return Failure(golden.name, spec.name, found.reason, call)

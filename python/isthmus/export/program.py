@@ -16,7 +16,7 @@ from isthmus.export.script import private_copy
 from isthmus.export.subject import Scripted, Subject
 from isthmus.export.trace import as_tensors, flat_holder
 from isthmus.manifest import Method
-from isthmus.noise import cast_copy, deep_copy
+from isthmus.twin import cast_copy, deep_copy
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram

@@ -38,7 +38,7 @@ from isthmus.export.subject import Scripted
 from isthmus.export.trace import Site, diagnose, trace
 from isthmus.goldens import Golden
 from isthmus.manifest import Decision, Hazard, OpLibrary, Tolerance
-from isthmus.noise import cast_copy, deep_copy
+from isthmus.twin import cast_copy, deep_copy
 
 STRATEGIES = ("auto", "trace", "script", "mixed")
 _DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}

@@ -1,0 +1,292 @@
+"""Models, and faults that are planted into them: each is a mistake that shipped models have had."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import transformers
+from shared import minilm_weights
+from torch import Tensor, nn
+
+Plant = Callable[[nn.Module], nn.Module]
+"""Takes a copy of the model, gives it back with the fault."""
+
+IDS = {0: "batch", 1: "sequence"}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model with an example call."""
+
+    module: nn.Module
+    inputs: Mapping[str, Tensor]
+    dynamic: Mapping[str, Mapping[int, str]]
+    dims: Mapping[str, tuple[int, int]]
+
+
+class Pooled(nn.Module):
+    """An encoder with the mean over tokens, and another scale for inputs that are full."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Values of the tokens, [batch, sequence, hidden], and their means, [batch, hidden]."""
+        hidden = self.encode(input_ids, attention_mask)
+        return hidden, self.scale(hidden.sum(1) / hidden.size(1), attention_mask)
+
+    def encode(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Values of the tokens."""
+        return self.encoder(input_ids=input_ids, attention_mask=attention_mask)[0]
+
+    def scale(self, pooled: Tensor, attention_mask: Tensor) -> Tensor:
+        """Twice as much where nothing is masked."""
+        full = attention_mask.bool().all()
+        return torch.where(full, 2 * pooled, pooled)
+
+
+class MaskIgnored(Pooled):
+    """All tokens are attended to."""
+
+    def encode(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        return super().encode(input_ids, torch.ones_like(attention_mask))
+
+
+class DimensionBaked(Pooled):
+    """Divides by the number of tokens that the example had."""
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+        hidden = self.encode(input_ids, attention_mask)
+        return hidden, self.scale(hidden.sum(1) / 9, attention_mask)
+
+
+class PositionsOff(Pooled):
+    """Position ids from 1 instead of 0."""
+
+    def encode(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        positions = torch.arange(1, input_ids.size(1) + 1, device=input_ids.device)[None]
+        return self.encoder(
+            input_ids=input_ids, attention_mask=attention_mask, position_ids=positions
+        )[0]
+
+
+class BranchBaked(Pooled):
+    """Goes the way that the example went."""
+
+    def scale(self, pooled: Tensor, attention_mask: Tensor) -> Tensor:
+        return 2 * pooled
+
+
+class DropoutLeftOn(nn.Module):
+    """What a dropout in train mode does."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * (torch.rand_like(x) > 0.1).to(x.dtype) / 0.9
+
+
+class TanhGelu(nn.Module):
+    """The approximation by tanh."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.gelu(x, approximate="tanh")
+
+
+# --- planting -------------------------------------------------------------------------------------
+
+
+def each(kind: type[nn.Module], at: float = 0.5) -> Callable[[nn.Module], tuple[str, nn.Module]]:
+    """Finds the module of a kind that lies this far into the model."""
+
+    def find(model: nn.Module) -> tuple[str, nn.Module]:
+        found = [(name, one) for name, one in model.named_modules() if isinstance(one, kind)]
+        return found[int(at * (len(found) - 1))]
+
+    return find
+
+
+def drop_bias(model: nn.Module) -> nn.Module:
+    """Of one linear or convolution layer in the middle, or of one norm where these have none."""
+    layers = [
+        one
+        for one in model.modules()
+        if isinstance(getattr(one, "bias", None), Tensor) and bool(one.bias.abs().sum() > 0)  # type: ignore[union-attr,operator]
+    ]
+    nn.init.zeros_(layers[len(layers) // 2].bias)  # type: ignore[arg-type]
+    return model
+
+
+def change_one_weight(model: nn.Module) -> nn.Module:
+    """By 1 %: the one of median size, of a layer in the middle."""
+    layers = [one for one in model.modules() if isinstance(one, (nn.Linear, nn.Conv2d))]
+    flat = layers[len(layers) // 2].weight.data.flatten()
+    flat[flat.abs().argsort()[flat.numel() // 2]] *= 1.01
+    return model
+
+
+def change_epsilon(model: nn.Module) -> nn.Module:
+    """1e-12 to 1e-5, of one layer norm in the middle."""
+    _, norm = each(nn.LayerNorm)(model)
+    assert isinstance(norm, nn.LayerNorm)
+    norm.eps = 1e-5
+    return model
+
+
+def swap_channels(model: nn.Module) -> nn.Module:
+    """The first two outputs of a layer in the middle."""
+    layers = [one for one in model.modules() if isinstance(one, (nn.Linear, nn.Conv2d))]
+    layer = layers[len(layers) // 2]
+    layer.weight.data[[0, 1]] = layer.weight.data[[1, 0]]
+    if layer.bias is not None:
+        layer.bias.data[[0, 1]] = layer.bias.data[[1, 0]]
+    return model
+
+
+def approximate_gelu(model: nn.Module) -> nn.Module:
+    """In one layer in the middle."""
+    return _replaced(model, ("GELUActivation", "GELU"), TanhGelu())
+
+
+def leave_dropout_on(model: nn.Module) -> nn.Module:
+    """One of them, in the middle."""
+    return _replaced(model, ("Dropout",), DropoutLeftOn())
+
+
+def _replaced(model: nn.Module, kinds: tuple[str, ...], new: nn.Module) -> nn.Module:
+    found = [name for name, one in model.named_modules() if type(one).__name__ in kinds]
+    parent, _, name = found[len(found) // 2].rpartition(".")
+    setattr(model.get_submodule(parent), name, new)
+    return model
+
+
+def as_class(kind: type[Pooled]) -> Plant:
+    """The model with another class."""
+
+    def plant(model: nn.Module) -> nn.Module:
+        model.__class__ = kind
+        return model
+
+    return plant
+
+
+WEIGHTS: dict[str, Plant] = {
+    "a dropped bias": drop_bias,
+    "one weight changed by 1 %": change_one_weight,
+    "swapped channels": swap_channels,
+}
+"""Faults that any model can have."""
+
+FAULTS: dict[str, Plant] = {
+    **WEIGHTS,
+    "a layer norm's epsilon 1e-12 -> 1e-5": change_epsilon,
+    "tanh-GELU for erf-GELU": approximate_gelu,
+    "a mask ignored": as_class(MaskIgnored),
+    "a dimension baked in": as_class(DimensionBaked),
+    "position ids off by one": as_class(PositionsOff),
+    "a branch baked in": as_class(BranchBaked),
+    "dropout left on": leave_dropout_on,
+}
+"""Faults of a text encoder."""
+
+
+def planted(model: nn.Module, plant: Plant) -> nn.Module:
+    """A copy with the fault."""
+    with torch.no_grad():
+        return plant(copy.deepcopy(model)).eval()
+
+
+# --- models ---------------------------------------------------------------------------------------
+
+
+def _make(name: str, seed: int, **config: Any) -> nn.Module:
+    kind = getattr(transformers, name)
+    torch.manual_seed(seed)
+    model: nn.Module = kind(kind.config_class(use_cache=False, **config)).eval()
+    # Fresh models have no bias anywhere: one that is dropped would not be missed.
+    with torch.no_grad():
+        for key, value in model.named_parameters():
+            if key.endswith("bias"):
+                value.normal_(0, 0.02)
+    return model
+
+
+def _text(module: nn.Module, vocabulary: int, sequence: int) -> Subject:
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(5, vocabulary, (2, 9), generator=generator)
+    mask = torch.ones_like(ids)
+    mask[1, 6:] = 0
+    inputs = {"input_ids": ids, "attention_mask": mask}
+    dims = {"batch": (1, 16), "sequence": (1, sequence)}
+    return Subject(module, inputs, dict.fromkeys(inputs, IDS), dims)
+
+
+def bert(seed: int = 0) -> Subject:
+    """A BERT of 4 layers with random weights."""
+    model = _make(
+        "BertModel", seed, hidden_size=64, num_hidden_layers=4, num_attention_heads=4,
+        intermediate_size=256, vocab_size=500, max_position_embeddings=128,
+    )  # fmt: skip
+    return _text(Pooled(model), 500, 48)
+
+
+def mini_lm(seed: int = 0) -> Subject:
+    """all-MiniLM-L6-v2 with its weights."""
+    model = transformers.AutoModel.from_pretrained(str(minilm_weights()))
+    return _text(Pooled(model.eval()), 30000, 64)
+
+
+def gpt2(seed: int = 0) -> Subject:
+    """A GPT-2 of 3 layers with random weights."""
+    model = _make(
+        "GPT2LMHeadModel", seed, n_embd=64, n_layer=3, n_head=4, n_positions=64, vocab_size=500,
+        bos_token_id=0, eos_token_id=0,
+    )  # fmt: skip
+    return _text(model, 500, 48)
+
+
+def vit(seed: int = 0) -> Subject:
+    """A ViT of 3 layers with random weights."""
+    model = _make(
+        "ViTModel", seed, hidden_size=64, num_hidden_layers=3, num_attention_heads=4,
+        intermediate_size=256, image_size=64, patch_size=8,
+    )  # fmt: skip
+    return _image(model, 64)
+
+
+def resnet18(seed: int = 0) -> Subject:
+    """A ResNet-18 with random weights."""
+    model = _make(
+        "ResNetModel", seed, embedding_size=64, hidden_sizes=[64, 128, 256, 512],
+        depths=[2, 2, 2, 2], layer_type="basic",
+    )  # fmt: skip
+    return _image(model, 64)
+
+
+def _image(module: nn.Module, size: int) -> Subject:
+    pixels = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    return Subject(
+        module, {"pixel_values": pixels}, {"pixel_values": {0: "batch"}}, {"batch": (1, 8)}
+    )
+
+
+MODELS: dict[str, Callable[[int], Subject]] = {
+    "all-MiniLM-L6-v2": mini_lm,
+    "BERT": bert,
+    "GPT-2": gpt2,
+    "ViT": vit,
+    "ResNet-18": resnet18,
+}
+
+
+def faults_of(name: str) -> dict[str, Plant]:
+    """Those that a model of `MODELS` can have."""
+    if name in ("all-MiniLM-L6-v2", "BERT"):
+        return FAULTS
+    if name == "ViT":
+        more = ("a layer norm's epsilon 1e-12 -> 1e-5", "tanh-GELU for erf-GELU")
+        return WEIGHTS | {one: FAULTS[one] for one in more}
+    return WEIGHTS
