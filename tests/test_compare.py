@@ -234,7 +234,7 @@ def test_each_statistic_catches_what_the_others_let_pass() -> None:
     assert clean
     for statistic, result in found.items():
         assert not result
-        share = {name: result.error[name] / result.allowed[name] for name in MULTIPLES}
+        share = {name: result.errors[name] / result.allowed[name] for name in MULTIPLES}
         assert share[statistic] > 1, (statistic, share)
     assert found["max"].statistic == "max"
     assert found["bias"].statistic == "bias"
@@ -250,7 +250,7 @@ def test_the_reason_names_the_multiple_that_would_pass() -> None:
 
 
 def test_the_statistics_are_those_of_numpy() -> None:
-    truth, golden, error = eager(rows=33, columns=9)
+    truth, golden, error = eager(rows=33, columns=40)
     actual = noisy(truth, 1e-6, 5)
     found = error_statistics(golden, actual, error)
     wrong = (actual.double() - (golden.double() - error.double())).numpy()

@@ -565,7 +565,7 @@ def test_verify_judges_by_the_distance_to_the_truth(run: Runner, tmp_path: Path)
     judged_to_truth(bundle, 0.25)
     row = run.json("verify", bundle)["rows"][0]
     assert row["to_truth"]
-    assert row["error"]["rms"] == pytest.approx(0.25), "as far off as eager"
+    assert row["errors"]["rms"] == pytest.approx(0.25), "as far off as eager"
     assert row["allowed"]["rms"] == pytest.approx(0.75)
     assert row["allowed"]["median"] is None, "not judged"
     assert row["noise_units"] == pytest.approx(1.0)
@@ -619,7 +619,7 @@ def test_verify_json(run: Runner, good: Path) -> None:
         "elements": 9,
         "topk_agreement": 1.0,
         "to_truth": False,
-        "error": NO_STATISTICS,
+        "errors": NO_STATISTICS,
         "own": NO_STATISTICS,
         "allowed": NO_STATISTICS,
         "statistic": "",

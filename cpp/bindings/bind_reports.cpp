@@ -81,7 +81,7 @@ void bind_reports(py::module_& module) {
       .def_readonly("to_truth", &OutputParity::to_truth)
       .def_readonly("statistic", &OutputParity::statistic)
       .def_readonly("multiple", &OutputParity::multiple)
-      .def_property_readonly("error", [](const OutputParity& one) { return named(one.error); })
+      .def_property_readonly("errors", [](const OutputParity& one) { return named(one.errors); })
       .def_property_readonly("own", [](const OutputParity& one) { return named(one.own); })
       .def_property_readonly("allowed", [](const OutputParity& one) { return named(one.allowed); })
       .def_property_readonly("strain", &OutputParity::strain)

@@ -42,7 +42,7 @@ Json to_json(const std::string& golden, const OutputParity& one) {
           {"passing_atol", number_or_null(one.passing_atol)},
           {"elements", one.elements},
           {"to_truth", one.to_truth},
-          {"error", to_json(one.error)},
+          {"errors", to_json(one.errors)},
           {"own", to_json(one.own)},
           {"allowed", to_json(one.allowed)},
           {"statistic", one.statistic},

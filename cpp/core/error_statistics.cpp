@@ -10,6 +10,9 @@
 namespace isthmus {
 namespace {
 
+// Means of fewer are few numbers themselves.
+constexpr std::int64_t kLeastColumns = 32;
+
 bool finite(double x) {
   return std::isfinite(x);
 }
@@ -126,6 +129,13 @@ double bias(const std::vector<Value>& error, const std::vector<std::int64_t>& co
   return rms_of(means);
 }
 
+// What the mean over the rows of independent noise is: no bias can be expected to be less.
+double mean_of_noise(double rms, std::size_t elements, std::int64_t row_length) {
+  if (row_length < kLeastColumns) return rms;
+  const double rows = static_cast<double>(elements) / static_cast<double>(row_length);
+  return rms / std::sqrt(std::max(1.0, rows));
+}
+
 template <typename Value>
 ErrorStatistics statistics_of(const Gathered<Value>& from, const std::vector<Value>& error,
                               std::int64_t row_length) {
@@ -134,7 +144,8 @@ ErrorStatistics statistics_of(const Gathered<Value>& from, const std::vector<Val
   std::transform(error.begin(), error.end(), sizes.begin(),
                  [](const Value& one) { return std::abs(one); });
   fill(result, std::move(sizes));
-  result[Statistic::kBias] = bias(error, from.columns, row_length);
+  result[Statistic::kBias] =
+      row_length < kLeastColumns ? result[Statistic::kRms] : bias(error, from.columns, row_length);
   result[Statistic::kCosine] = cosine_distance(from.truth, error);
   return result;
 }
@@ -152,8 +163,7 @@ ErrorStatistics one_ulp(const Gathered<Value>& from, DType dtype, std::int64_t r
   ErrorStatistics result;
   fill(result, std::move(sizes));
   const double rms = result[Statistic::kRms];
-  const double rows = static_cast<double>(from.truth.size()) / static_cast<double>(row_length);
-  result[Statistic::kBias] = rms / std::sqrt(std::max(1.0, rows));
+  result[Statistic::kBias] = mean_of_noise(rms, from.truth.size(), row_length);
   result[Statistic::kCosine] = size > 0 ? rms * rms / (2 * size * size) : 0;
   return result;
 }
@@ -188,9 +198,13 @@ std::optional<ErrorsToTruth> measure(const Tensor& reference, const Tensor& actu
     gathered.columns.push_back(static_cast<std::int64_t>(i) % row_length);
   }
   if (gathered.truth.empty()) return std::nullopt;
-  return ErrorsToTruth{statistics_of(gathered, gathered.actual, row_length),
+  ErrorsToTruth result{statistics_of(gathered, gathered.actual, row_length),
                        statistics_of(gathered, gathered.own, row_length),
                        one_ulp(gathered, reference.dtype(), row_length)};
+  double& own_bias = result.own[Statistic::kBias];
+  own_bias = std::max(
+      own_bias, mean_of_noise(result.own[Statistic::kRms], gathered.truth.size(), row_length));
+  return result;
 }
 
 }  // namespace

@@ -220,7 +220,7 @@ ErrorStatistics unit_of(const ErrorsToTruth& errors, const ErrorLimits& limits,
 std::string truth_reason(const OutputParity& result, std::size_t at) {
   const std::string name(kStatisticNames[at]);
   const char* what = at == static_cast<std::size_t>(Statistic::kCosine) ? " distance " : " error ";
-  return name + what + number(result.error.values[at]) + " to float64 is " +
+  return name + what + number(result.errors.values[at]) + " to float64 is " +
          number(result.multiple) + " x eager's own " + number(result.own.values[at]) + ", and " +
          number(result.allowed.values[at]) + " is allowed; a multiple of " +
          number(result.multiple) + " would pass";
@@ -230,23 +230,23 @@ std::string truth_reason(const OutputParity& result, std::size_t at) {
 std::string judge_by_truth(OutputParity& result, const ErrorsToTruth& errors,
                            const ErrorLimits& limits) {
   result.to_truth = true;
-  result.error = errors.actual;
+  result.errors = errors.actual;
   result.own = unit_of(errors, limits, result.elements);
   const double own_rms = result.own[Statistic::kRms];
-  result.noise_units = own_rms > 0 ? result.error[Statistic::kRms] / own_rms : 0;
+  result.noise_units = own_rms > 0 ? result.errors[Statistic::kRms] / own_rms : 0;
   std::size_t nearest = 0;
   double strain = -1;
   for (std::size_t at = 0; at < kStatistics; ++at) {
     const auto& multiple = limits.multiples[at];
     result.allowed.values[at] =
         multiple ? *multiple * result.own.values[at] + limits.allowance.values[at] : kInfinity;
-    const double used = share(result.error.values[at], result.allowed.values[at]);
+    const double used = share(result.errors.values[at], result.allowed.values[at]);
     if (used <= strain) continue;
     strain = used;
     nearest = at;
   }
   result.statistic = kStatisticNames[nearest];
-  result.multiple = share(result.error.values[nearest], result.own.values[nearest]);
+  result.multiple = share(result.errors.values[nearest], result.own.values[nearest]);
   return strain > 1 ? truth_reason(result, nearest) : "";
 }
 
@@ -308,7 +308,7 @@ double OutputParity::strain() const noexcept {
   if (to_truth) {
     double most = 0;
     for (std::size_t at = 0; at < kStatistics; ++at)
-      most = std::max(most, share(error.values[at], allowed.values[at]));
+      most = std::max(most, share(errors.values[at], allowed.values[at]));
     return most;
   }
   if (atol > 0) return passing_atol / atol;

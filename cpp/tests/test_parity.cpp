@@ -342,7 +342,7 @@ TEST_CASE("where the truth is known, eager's own error is the unit") {
   CHECK(same);
   CHECK(same.to_truth);
   CHECK(same.noise_units == doctest::Approx(1));
-  CHECK(same.error[Statistic::kRms] == doctest::Approx(same.own[Statistic::kRms]));
+  CHECK(same.errors[Statistic::kRms] == doctest::Approx(same.own[Statistic::kRms]));
   CHECK(same.allowed[Statistic::kRms] == doctest::Approx(3 * same.own[Statistic::kRms]));
 
   const OutputParity wrong = probe.judge(probe.shifted(5e-6F));

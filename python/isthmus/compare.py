@@ -51,7 +51,7 @@ class OutputParity:
     elements: int = 0
     to_truth: bool = False
     """Judged by its error to float64, and what follows is set."""
-    error: Mapping[str, float] = field(default_factory=dict)
+    errors: Mapping[str, float] = field(default_factory=dict)
     """By statistic ("max", "rms", "p99", "median", "bias", "cosine"): of the output, to float64."""
     own: Mapping[str, float] = field(default_factory=dict)
     """The same of eager in the golden's precision, at least one unit in the last place."""
@@ -164,7 +164,7 @@ def error_statistics(
 
     own = torch.zeros_like(reference) if own_error is None else own_error
     found = compare("", reference, actual, Tolerance(math.inf, 0.0, {"max": math.inf}), None, own)
-    return dict(found.error) if found.to_truth else {}
+    return dict(found.errors) if found.to_truth else {}
 
 
 def _plain(tensor: Tensor) -> Tensor:

@@ -305,8 +305,8 @@ def _rank_table(rows: Sequence[VerifyRow]) -> Table:
                 row.label,
                 row.device,
                 number(worst.noise_units),
-                number(worst.error["rms"]),
-                number(worst.error["max"]),
+                number(worst.errors["rms"]),
+                number(worst.errors["max"]),
                 _place(worst),
                 row.status,
             )

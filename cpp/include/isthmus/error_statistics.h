@@ -15,7 +15,9 @@ enum class Statistic : std::uint8_t {
   kRms,     ///< root mean square
   kP99,     ///< 99th percentile, nearest rank
   kMedian,  ///< 50th percentile, nearest rank
-  kBias,    ///< RMS, over the last axis, of the signed error's mean over all other axes
+  /// RMS, over the last axis, of the signed error's mean over all other axes: what does not average
+  /// out. The RMS where the last axis is shorter than 32, of which too few means would come.
+  kBias,
   kCosine,  ///< cosine distance: 1 - cosine similarity of the flattened values; no unit
 };
 

@@ -41,8 +41,8 @@ struct OutputParity {
   double atol = 0;          ///< the tolerance it was judged by
   double rtol = 0;
   std::int64_t elements = 0;
-  bool to_truth = false;    ///< judged by its error to float64, and what follows is set
-  ErrorStatistics error{};  ///< of the output, to the truth
+  bool to_truth = false;     ///< judged by its error to float64, and what follows is set
+  ErrorStatistics errors{};  ///< of the output, to the truth
   ErrorStatistics own{};  ///< of eager in the golden's precision, at least a unit in the last place
   ErrorStatistics allowed{};  ///< infinite for a statistic that is not judged
   std::string statistic{};    ///< the one that is nearest to failing
