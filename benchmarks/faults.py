@@ -235,10 +235,10 @@ def _text(module: nn.Module, vocabulary: int, sequence: int) -> Subject:
     return Subject(module, inputs, dict.fromkeys(inputs, IDS), dims)
 
 
-def bert(seed: int = 0) -> Subject:
-    """A BERT of 4 layers with random weights."""
+def bert(seed: int = 0, layers: int = 4) -> Subject:
+    """A BERT with random weights."""
     model = _make(
-        "BertModel", seed, hidden_size=64, num_hidden_layers=4, num_attention_heads=4,
+        "BertModel", seed, hidden_size=64, num_hidden_layers=layers, num_attention_heads=4,
         intermediate_size=256, vocab_size=500, max_position_embeddings=128, initializer_range=RANGE,
     )  # fmt: skip
     return _text(Pooled(model), 500, 48)

@@ -344,6 +344,17 @@ def verify(
     rank: Annotated[
         bool, typer.Option("--rank", help="Order all by their distance to eager in float64.")
     ] = False,
+    explain: Annotated[
+        bool | None,
+        typer.Option(
+            "--explain/--no-explain",
+            help="Name the first submodule that diverges; needs --model, and is the default when "
+            "an engine fails.",
+        ),
+    ] = None,
+    repro: Annotated[
+        Path | None, typer.Option(help="Folder for the explanation's minimal repro.")
+    ] = None,
     junit: Annotated[Path | None, typer.Option(help="Also write JUnit XML.")] = None,
     markdown: Annotated[Path | None, typer.Option(help="Also write Markdown.")] = None,
     as_json: Json = False,
@@ -362,6 +373,8 @@ def verify(
             trust="native" if allow_native else trust,
             op_libraries=op_library or (),
             rank=rank,
+            explain=explain,
+            repro=repro,
             progress=say,
         )
     _print_report(report, as_json, junit, markdown)

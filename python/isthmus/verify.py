@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     import torch
 
     from isthmus.bundle import Bundle
+    from isthmus.explain import Explanation
 
 __all__ = ["ParityError", "VerifyReport", "VerifyRow", "verify"]
 
@@ -54,6 +55,8 @@ def verify(
     op_libraries: Sequence[str | Path] = (),
     timeout: float = 600.0,
     rank: bool = False,
+    explain: bool | None = None,
+    repro: str | Path | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> VerifyReport:
     """Proves a bundle on this machine: each way of running it, on each device, on all goldens.
@@ -74,6 +77,10 @@ def verify(
         op_libraries: Libraries of custom operators to open first.
         timeout: Seconds that each process may take.
         rank: Also print all rows in the order of their distance to eager in float64.
+        explain: Name the first submodule that diverges in each engine; it needs the model. None:
+            only when an engine failed and the model is at hand, and only in artifacts that show
+            what is inside (not AOTInductor packages, for which a copy has to be compiled).
+        repro: A folder for the explanation's minimal repro, one folder in it for each engine.
         progress: Called with a line before each row.
 
     Returns:
@@ -116,11 +123,13 @@ def verify(
                 rows += _verify_artifact(
                     job, one, device, engines, reference, absent, asked=devices is not None
                 )
+        explanations = _explanations(job, model, rows, explain, repro)
     producer = bundle.manifest.producer
     return VerifyReport(
         bundle=bundle.manifest.name,
         rows=tuple(rows),
         ranked=rank,
+        explanations=explanations,
         context={
             "bundle": str(bundle.path),
             "made with": ", ".join(f"{name} {value}" for name, value in producer.items()),
@@ -130,6 +139,54 @@ def verify(
             "reference": "the model given" if reference is not None else "the bundle's goldens",
         },
     )
+
+
+def _explanations(
+    job: Job,
+    model: torch.nn.Module | str | None,
+    rows: Sequence[VerifyRow],
+    wanted: bool | None,
+    repro: str | Path | None,
+) -> tuple[Explanation, ...]:
+    """Of the engines that failed, or of all when asked for it."""
+    from isthmus.explain import explain
+
+    if model is None:
+        if wanted:
+            raise InvalidInput("explain needs the model that is right; pass model= (--model)")
+        return ()
+    if wanted is False:
+        return ()
+    native = [row for row in rows if row.language == "C++" and row.device == "cpu"]
+    failed = [row for row in native if row.status == "failed"]
+    chosen = failed if failed else native if wanted else []
+    found = []
+    for row in chosen:
+        if row.status not in ("passed", "failed") or (row.runner == "aoti" and not wanted):
+            continue
+        job.say(f"looking for the first submodule that diverges in {row.runner}")
+        found.append(
+            explain(
+                job.bundle,
+                model,
+                engine=row.runner,
+                artifact=row.artifact,
+                golden=_smallest_failing(job, row),
+                threads=job.threads,
+                trust=job.trust,
+                op_libraries=job.op_libraries,
+                timeout=job.timeout,
+                repro=None if repro is None else Path(repro, row.runner),
+                progress=job.say,
+            )
+        )
+    return tuple(found)
+
+
+def _smallest_failing(job: Job, row: VerifyRow) -> str:
+    failing = {result.golden for result in row.results if not result}
+    chosen = [golden for golden in job.goldens if golden.name in failing]
+    return min(chosen, key=lambda one: one.nbytes).name if chosen else ""
 
 
 def _check_engines(

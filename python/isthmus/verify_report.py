@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from isthmus.compare import OutputParity, worst
 from isthmus.report import Case, Document, Table, number, to_text
+
+if TYPE_CHECKING:
+    from isthmus.explain import Explanation
 
 SCHEMA = "isthmus-verify"
 SCHEMA_VERSION = 2
@@ -133,6 +136,8 @@ class VerifyReport:
     notes: tuple[str, ...] = ()
     ranked: bool = False
     """Whether the document also ranks the rows by their distance to the truth."""
+    explanations: tuple[Explanation, ...] = ()
+    """Where the engines leave the model, for those that were looked into."""
 
     @property
     def ranking(self) -> tuple[VerifyRow, ...]:
@@ -197,13 +202,19 @@ class VerifyReport:
             schema=SCHEMA,
             schema_version=SCHEMA_VERSION,
             context=self.context,
-            tables=(*self._tables(), *([_rank_table(self.ranking)] if self.ranked else [])),
+            tables=(
+                *self._tables(),
+                *([_rank_table(self.ranking)] if self.ranked else []),
+                *(one.table() for one in self.explanations),
+            ),
+            extra={"explanations": [one.to_json() for one in self.explanations]},
             passed=self.ok,
             verdict=self.verdict,
             rows=tuple(row.to_json() for row in self.rows),
             cases=tuple(_case(row) for row in self.rows),
             notes=(
                 *[f"{row.label} on {row.device}: {row.reason}" for row in self.failures],
+                *(line for one in self.explanations for line in one.lines),
                 *self.notes,
             ),
         )

@@ -1,0 +1,133 @@
+"""Is the layer with the fault the one that is named? A fault in every layer of four models.
+
+Artifacts of a copy with the fault are put behind the back of every check into the right model's
+bundle; `isthmus verify --explain` is then asked where each engine leaves the model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from faults import MODELS, Subject, TanhGelu, bert
+from planting import engines, export, plant
+from shared import Result, run
+from torch import Tensor, nn
+
+from isthmus.explain import explain
+
+NAMES = ("BERT-12", "GPT-2", "ViT", "ResNet-18")
+
+
+def drop_bias(block: nn.Module) -> None:
+    """Of its last layer that has one."""
+    layers = [one for one in block.modules() if isinstance(getattr(one, "bias", None), Tensor)]
+    nn.init.zeros_(layers[-1].bias)  # type: ignore[arg-type]
+
+
+def change_weights(block: nn.Module) -> None:
+    """All of its first weights by 0.1 %."""
+    next(one for one in block.parameters() if one.dim() > 1).data.mul_(1.001)
+
+
+def swap_channels(block: nn.Module) -> None:
+    """Of its first weights."""
+    weight = next(one for one in block.parameters() if one.dim() > 1).data
+    weight[[0, 1]] = weight[[1, 0]]
+
+
+def approximate(block: nn.Module) -> None:
+    """Its activation; where it has none, its norm's epsilon."""
+    for parent in block.modules():
+        for name, one in list(parent.named_children()):
+            if "GELU" in type(one).__name__:
+                setattr(parent, name, TanhGelu())
+                return
+    for one in block.modules():
+        if hasattr(one, "eps"):
+            one.eps = 1e-3
+            return
+
+
+MISTAKES: dict[str, Callable[[nn.Module], None]] = {
+    "a dropped bias": drop_bias,
+    "weights 0.1 % larger": change_weights,
+    "swapped channels": swap_channels,
+    "an approximated activation, or another epsilon": approximate,
+}
+
+
+def bert12(seed: int = 0) -> Subject:
+    """BERT of 12 layers."""
+    return bert(seed, layers=12)
+
+
+def measure(options: argparse.Namespace) -> Result:
+    """All layers of all models; a mistake each, in turn."""
+    rows: list[dict[str, Any]] = []
+    formats = options.formats.split(",")
+    models = {"BERT-12": bert12, **{name: MODELS[name] for name in NAMES[1:]}}
+    for name in options.models.split(",") if options.models else models:
+        subject = models[name](0)
+        holder = next(
+            (path, one)
+            for path, one in subject.module.named_modules()
+            if isinstance(one, nn.ModuleList) and len(one) > 1
+        )
+        path, blocks = holder
+        with tempfile.TemporaryDirectory(prefix="isthmus-layers-") as text:
+            folder = Path(text)
+            bundle = export(subject, folder / "right", formats)
+            for at in range(len(blocks)):
+                what = list(MISTAKES)[at % len(MISTAKES)]
+                faulty = copy.deepcopy(subject.module)
+                with torch.no_grad():
+                    MISTAKES[what](faulty.get_submodule(f"{path}.{at}"))
+                wrong, failed = plant(bundle, subject, faulty.eval(), folder / "bad", folder)
+                for form, engine in engines(formats):
+                    if form in failed:
+                        raise SystemExit(f"{form} of {name} cannot be planted: {failed[form]}")
+                    start = time.perf_counter()
+                    found = explain(wrong, subject.module, engine=engine, trust="native")
+                    seconds = time.perf_counter() - start
+                    named = found.culprit.path if found.culprit is not None else ""
+                    right = f"{named}.".startswith(f"{path}.{at}.")
+                    row = {
+                        "fault": f"{name}, layer {at}: {what}", "engine": engine, "named": named,
+                        "right": right, "seconds": seconds,
+                    }  # fmt: skip
+                    rows.append(row)
+                    print(
+                        f"{row['fault']} | {engine} | {named} | {seconds:.1f} s"
+                        f"{'' if right else '  <-- WRONG'}",
+                        file=sys.stderr,
+                    )
+    hits = sum(row["right"] for row in rows)
+    slowest = max(row["seconds"] for row in rows)
+    return Result(
+        name="layers",
+        columns=("fault", "engine", "named", "seconds"),
+        rows=tuple(rows),
+        claim=(
+            f"the layer with the fault is named in {hits} of {len(rows)} cases (wanted: 95 %), "
+            f"in {slowest:.0f} s at most (wanted: 600)"
+        ),
+        passed=hits >= 0.95 * len(rows) and slowest < 600,
+        facts={"formats": ", ".join(formats)},
+    )
+
+
+def _options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--models", default="", help=f"with commas, of {', '.join(NAMES)}")
+    parser.add_argument("--formats", default="torchscript,onnx,aoti")
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(__doc__ or "", measure, _options))

@@ -1,0 +1,149 @@
+"""Taps for AOTInductor, whose packages show nothing inside: an instrumented copy is compiled.
+
+The copy is exported from the model at hand; so this finds what the compiler does wrong, and not
+what is wrong in the package alone. For that its weights are compared with the model's.
+"""
+
+from __future__ import annotations
+
+import io
+import tempfile
+import warnings
+import zipfile
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from isthmus.explain.layers import Values, tensors_in
+from isthmus.explain.taps import Tapped
+from isthmus.export.isolate import isolated
+from isthmus.export.trace import as_tensors, flat_holder
+from isthmus.manifest import Method
+from isthmus.twin import deep_copy
+
+if TYPE_CHECKING:
+    from isthmus.bundle import Bundle
+    from isthmus.goldens import Step
+
+__all__ = ["tap_aoti", "weights_of_package"]
+
+
+class _Instrumented(nn.Module):
+    """Gives the model's outputs, and what some submodules take and give."""
+
+    def __init__(self, model: nn.Module, method: Method, paths: Collection[str]) -> None:
+        super().__init__()
+        self.holder = flat_holder(model, [method])
+        self._method = method.name
+        self._kept: dict[tuple[str, str], list[Tensor]] = {}
+        self.counts: dict[tuple[str, str], int] = {}
+        """Tensors by path and side, "in" or "out"."""
+        for path, one in model.named_modules():
+            if path in paths:
+                one.register_forward_pre_hook(self._before(path), with_kwargs=True)
+                one.register_forward_hook(self._after(path))
+
+    def _before(self, path: str) -> Callable[..., None]:
+        def before(_: nn.Module, args: Any, kwargs: Any) -> None:
+            self._keep(path, "in", (args, kwargs))
+
+        return before
+
+    def _after(self, path: str) -> Callable[..., None]:
+        def after(_: nn.Module, args: Any, result: Any) -> None:
+            self._keep(path, "out", result)
+
+        return after
+
+    def _keep(self, path: str, side: str, value: Any) -> None:
+        # Copies, lest an output is also another's, which export would merge.
+        self._kept.setdefault((path, side), [one.clone() for one in tensors_in(value)])
+
+    def forward(self, *flat: Tensor) -> tuple[Tensor, ...]:
+        """The flat outputs, then what the submodules took and gave."""
+        self._kept.clear()
+        outputs = getattr(self.holder, self._method)(*flat)
+        self.counts.clear()
+        self.counts.update({place: len(several) for place, several in self._kept.items()})
+        return (*outputs, *(one for several in self._kept.values() for one in several))
+
+
+def tap_aoti(
+    model: nn.Module,
+    method: Method,
+    step: Step,
+    paths: Sequence[str],
+    *,
+    seconds: float,
+    progress: Callable[[str], None],
+) -> Tapped:
+    """Compiles an instrumented copy at the shapes of one call, and runs that call.
+
+    Args:
+        model: The module, in eval mode; is left as it came.
+        method: The one that is called.
+        step: The call.
+        paths: Submodules.
+        seconds: How long it may take.
+        progress: Called with a sentence at each stage.
+
+    Raises:
+        ExportError: The process died or took too long.
+        Exception: What the exporter or the compiler raised.
+    """
+
+    def work(say: Callable[[str], None]) -> tuple[list[Tensor], dict[tuple[str, str], int]]:
+        copy = _Instrumented(deep_copy(model).eval(), method, paths).eval()
+        args = as_tensors(method, step.inputs, "cpu")
+        with tempfile.TemporaryDirectory(prefix="isthmus-explain-") as folder, torch.no_grad():
+            copy(*as_tensors(method, step.inputs, "cpu"))
+            counts = dict(copy.counts)  # export gives the attributes back as they were
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                say(f"Exporting a copy with {len(paths)} taps")
+                program = torch.export.export(copy, args, strict=False)
+                say("Compiling it")
+                package = torch._inductor.aoti_compile_and_package(
+                    program, package_path=str(Path(folder, "tapped.pt2"))
+                )
+                found = torch._inductor.aoti_load_package(package)(*args)
+        return [one.clone() for one in tensors_in(found)], counts
+
+    found, counts = isolated(work, seconds=seconds, progress=progress)
+    names = [spec.name for spec in method.outputs]
+    tapped = Tapped(outputs=dict(zip(names, found, strict=False)))
+    rest = found[len(names) :]
+    for (path, side), count in counts.items():
+        values = tapped.values.setdefault(path, Values())
+        if side == "in":
+            values.inputs = tuple(rest[:count])
+        else:
+            values.outputs = tuple(rest[:count])
+        rest = rest[count:]
+    return tapped
+
+
+def weights_of_package(bundle: Bundle, name: str) -> Mapping[str, Tensor]:
+    """Constants of a package by the model's parameter names; runs its native code.
+
+    Empty where this torch cannot give them.
+    """
+    content = bundle.read(bundle.artifact(name).files[0])
+    with tempfile.TemporaryDirectory(prefix="isthmus-explain-") as folder:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            # By its own name, not by the archive's: nothing is written outside of the folder.
+            member = next((one for one in archive.namelist() if one.endswith(".so")), None)
+            if member is None:
+                return {}
+            library = Path(folder, "package.so")
+            library.write_bytes(archive.read(member))
+        try:
+            kind: Any = torch._C._aoti.AOTIModelContainerRunnerCpu
+            runner = kind(str(library), 1)  # owns the memory of what it gives
+            found = runner.extract_constants_map(False)
+        except (AttributeError, RuntimeError):
+            return {}
+        return {one.removeprefix("holder.module."): value.clone() for one, value in found.items()}
