@@ -62,7 +62,7 @@ class Row:
     engine: str
     passed: bool
     noise_units: float | None
-    """Largest error over all goldens and outputs, in noise floors."""
+    """Largest RMS error to float64 over all goldens and outputs, in units of eager's own."""
     shapes: str
     """Sizes of the dimensions that were proven."""
     strategy: str
@@ -207,7 +207,7 @@ FAMILIES: dict[str, Callable[[], Example]] = {
 
 
 def prove(path: Path, artifact: str, engine: str) -> tuple[bool, float | None, str]:
-    """The verdict of a process without Python, the largest error in noise floors, the reason."""
+    """The verdict of a process without Python, the largest error in eager's own, the reason."""
     command = [str(binary()), "verify", str(path), "--artifact", artifact, "--engine", engine]
     done = subprocess.run(
         [*command, "--allow-native", "--json"], capture_output=True, text=True, check=False
@@ -286,9 +286,9 @@ def markdown(rows: Sequence[Row], context: dict[str, str]) -> str:
     columns = list(dict.fromkeys((row.format, row.engine) for row in rows if row.engine))
     lines = ["# Families of Hugging Face models, from tiny random configurations to C++", ""]
     lines += [f"{key}: {value}  " for key, value in context.items()]
-    lines += ["", "Largest error over all goldens and outputs, in noise floors (the distance of"]
+    lines += ["", "Largest RMS error to float64 over all goldens and outputs, in units of eager's"]
     lines += [
-        "eager float32 from eager float64); every golden passed the manifest's tolerance.",
+        "own; every golden passed the manifest's tolerance.",
         "",
     ]
     lines.append("| family | " + " | ".join(f"{f} ({e})" for f, e in columns) + " | made by |")
