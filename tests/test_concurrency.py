@@ -1,0 +1,82 @@
+"""Many callers at once: eight threads with mixed shapes get, bit for bit, what one caller gets."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+import isthmus
+from isthmus.bundle import Bundle
+from models import case
+
+ENGINES = ("torchscript", "onnxruntime", "openvino", "aoti")
+THREADS, CALLS = 8, 200
+SHAPES = ((1, 1), (1, 14), (2, 9), (3, 5), (5, 3), (7, 12))
+
+Arrays = dict[str, np.ndarray]
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    bert = case("bert")
+    args, kwargs = bert.inputs()
+    return isthmus.export(
+        bert.module(),
+        args,
+        kwargs,
+        path=tmp_path_factory.mktemp("concurrency") / "bert",
+        formats=("torchscript", "onnx", "aoti"),
+        **bert.options(),
+    )
+
+
+def calls_of(model: isthmus.Model) -> list[Arrays]:
+    """A call of every shape, within the ranges."""
+    generator = np.random.default_rng(0)
+    names = [spec.name for spec in model.signature().inputs]
+    calls = []
+    for shape in SHAPES:
+        ids = generator.integers(1, 40, shape, dtype=np.int64)
+        values = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+        values["token_type_ids"] = np.zeros_like(ids)
+        calls.append({name: values[name] for name in names})
+    return calls
+
+
+def answers(model: isthmus.Model, call: Arrays) -> list[np.ndarray]:
+    return [np.array(one) for one in model(**call).values()]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("engine", ENGINES)
+def test_eight_threads_get_the_bits_of_one(bundle: Bundle, engine: str, threads: int) -> None:
+    model = isthmus.load(bundle.path, engine=engine, trust="native", threads=threads)
+    calls = calls_of(model)
+    for call in calls * 3:  # a profiling runtime runs other code in the first calls of a shape
+        model(**call)
+    serial = [answers(model, call) for call in calls]
+    wrong: list[str] = []
+    start = threading.Barrier(THREADS)
+
+    def work(seed: int) -> None:
+        order = np.random.default_rng(seed).integers(0, len(calls), CALLS)
+        start.wait()
+        try:
+            for at in order:
+                found = answers(model, calls[at])
+                same = all(map(np.array_equal, found, serial[at]))
+                if not same or len(found) != len(serial[at]):
+                    wrong.append(f"{SHAPES[at]} in thread {seed}")
+        except Exception as error:  # a thread's error would be lost
+            wrong.append(repr(error))
+
+    workers = [threading.Thread(target=work, args=(seed,)) for seed in range(THREADS)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert wrong == []
+    assert torch.is_grad_enabled(), "the callers' own state is left alone"
