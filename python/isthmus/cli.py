@@ -541,6 +541,8 @@ def _print_bundle(bundle: Bundle, as_json: bool) -> None:
         for hazard in artifact.hazards:
             where = f" ({hazard.where})" if hazard.where else ""
             console.print(f"{hazard.severity}: {escape(hazard.message + where)}", highlight=False)
+            if hazard.remedy and hazard.severity != "info":
+                console.print(f"  remedy: {escape(hazard.remedy)}", highlight=False)
     if len(bundle.results) > 1 or any(not one.ok for one in bundle.results):
         _print_formats(bundle, console)
     console.print(f"Prove it anywhere: isthmus-run verify {escape(str(bundle.path))}")

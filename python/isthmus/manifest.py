@@ -148,6 +148,8 @@ class Hazard:
     severity: Severity
     message: str
     where: str = ""
+    remedy: str = ""
+    """What to do about it."""
 
 
 @dataclass(frozen=True)

@@ -344,6 +344,7 @@ def _hazard(at: At) -> Hazard:
         at["severity"].one_of(get_args(Severity)),
         at["message"].text(),
         at.get("where", "").text(),
+        at.get("remedy", "").text(),
     )
 
 

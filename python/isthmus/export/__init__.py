@@ -22,6 +22,7 @@ from isthmus.dynamic import DimsSpec, DynamicSpec
 from isthmus.errors import DeviceUnavailable, ExportError, InvalidInput
 from isthmus.export.formats import FORMATS, ISAS, Progress, make_formats, makers_of
 from isthmus.export.quiet import quiet_torch
+from isthmus.export.remedies import with_remedies
 from isthmus.export.script import Target
 from isthmus.export.subject import PRECISIONS, FormatResult, Made, Scripted, Subject
 from isthmus.export.torchscript import STRATEGIES, Exported, export_torchscript
@@ -321,7 +322,7 @@ def _artifact(
 
 def _distinct(hazards: Sequence[Hazard]) -> tuple[Hazard, ...]:
     order = {"error": 0, "warning": 1, "info": 2}
-    return tuple(sorted(dict.fromkeys(hazards), key=lambda one: order[one.severity]))
+    return with_remedies(sorted(dict.fromkeys(hazards), key=lambda one: order[one.severity]))
 
 
 def _manifest(

@@ -63,7 +63,7 @@ def _in_graph(graph: Any) -> Iterator[GraphLiteral]:
     for node in nodes(graph):
         if not node.kind().startswith("aten::"):
             continue
-        names = _argument_names(node)
+        names = argument_names(node)
         for name, value in zip(names, node.inputs(), strict=False):
             if name not in ("device", "dtype"):
                 continue
@@ -78,7 +78,8 @@ def _in_graph(graph: Any) -> Iterator[GraphLiteral]:
                 yield GraphLiteral("dtype", _FLOATS[constant], node.kind(), where, scripted)
 
 
-def _argument_names(node: Any) -> list[str]:
+def argument_names(node: Any) -> list[str]:
+    """Names of an operator's arguments by its schema; empty without one."""
     text = node.schema()
     if text == "(no schema)" or "(" not in text:
         return []

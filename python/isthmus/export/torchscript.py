@@ -36,6 +36,13 @@ from isthmus.export.script import (
 from isthmus.export.sources import summarize
 from isthmus.export.subject import Scripted
 from isthmus.export.trace import Site, diagnose, trace
+from isthmus.export.trace_diff import (
+    Baked,
+    baked_hazards,
+    captured_weights,
+    differences,
+    other_inputs,
+)
 from isthmus.goldens import Golden
 from isthmus.manifest import Decision, Hazard, OpLibrary, Tolerance
 from isthmus.twin import cast_copy, deep_copy
@@ -75,6 +82,8 @@ class _Candidate:
     strategy: str
     sites: tuple[Site, ...] = ()
     """Where the trace keeps the answer of the traced call."""
+    findings: tuple[Hazard, ...] = ()
+    """What traces of other inputs showed."""
 
     @property
     def unproven(self) -> tuple[Site, ...]:
@@ -355,7 +364,49 @@ class _Maker:
                 f"goldens, {verdict.calls} calls",
             )
         )
-        return _Candidate(archive, convention, strategy, sites)
+        findings = self._compared(module, targets, sites) if traced else ()
+        return _Candidate(archive, convention, strategy, sites, findings)
+
+    def _compared(
+        self, traced: torch.jit.ScriptModule, targets: Sequence[Target], sites: Sequence[Site]
+    ) -> tuple[Hazard, ...]:
+        """What differs in traces at another shape, and of other values at that shape."""
+        self._progress("Comparing traces of other inputs")
+        names = self._names
+        found: list[Baked] = []
+        before, here = traced, True
+        for step in other_inputs(self.captured, self.goldens):
+            other = self._trace_again(targets, step)
+            if other is None:
+                break
+            found += differences(before, other, "shape" if here else "data", names)
+            before, here = other, False
+        # What values decide says more than what sizes and values decide together.
+        known = {site.where for site in sites}
+        decided = {one.where for one in found if one.depends == "data"}
+        news = [
+            one
+            for one in found
+            if one.where not in known and (one.depends == "data" or one.where not in decided)
+        ]
+        return (*baked_hazards(news), *captured_weights(traced, self.captured.module))
+
+    def _trace_again(
+        self, targets: Sequence[Target], inputs: Mapping[str, Any]
+    ) -> torch.jit.ScriptModule | None:
+        examples = {**self.captured.examples, self._names[0]: inputs}
+        try:
+            with scripted_parts(self._copy(), targets) as module:
+                traced, _ = trace(
+                    module,
+                    self.captured.methods,
+                    examples,
+                    device=self.device,
+                    dtype=self._dtype,
+                )
+        except Exception:  # a golden that cannot be traced says nothing of the trace there is
+            return None
+        return traced
 
     def _runs_without_python(self, archive: bytes) -> None:
         loaded = load_bytes(archive, "cpu")
@@ -401,6 +452,7 @@ def _finish(found: _Candidate, maker: _Maker, op_libraries: Sequence[str | Path]
     operators = count_operators(module)
     hazards = find_hazards(module, maker.precision)
     hazards += _warnings(found, maker)
+    hazards += found.findings
     trust, refusals = _trust(found.archive, operators)
     pinned = pinned_devices(module)
     own = maker.device.partition(":")[0]

@@ -1,0 +1,143 @@
+"""What one call decided shows in a trace of another; a clean model is not accused."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import isthmus
+from isthmus.capture import capture
+from isthmus.export.remedies import REMEDIES, with_remedies
+from isthmus.export.trace import trace
+from isthmus.export.trace_diff import differences
+from isthmus.manifest import Hazard
+from models import CASES, Case
+
+BAKED = {"baked_constant", "frozen_branch", "captured_parameter"}
+
+
+class CountsInPython(nn.Module):
+    """The number of positive values, by way of NumPy: the tracer does not see it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        count = int((x.detach().numpy() > 0).sum())
+        return x * count / max(count, 1) + 0 * count
+
+
+class ChoosesByValue(nn.Module):
+    """Another operator for inputs that are large."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.abs().max() > 1e6:
+            return x.tanh()
+        return x.sin()
+
+
+class TableOfWeights(nn.Module):
+    """Uses a plain tensor that is a parameter's copy."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+        self.table = self.linear.weight.detach().clone()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x) + x @ self.table
+
+
+def traced(module: nn.Module, x: Tensor) -> torch.jit.ScriptModule:
+    captured = capture(module, (torch.randn(3, 4),), dynamic={"x": {0: "batch"}})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        made, _ = trace(module.eval(), captured.methods, {"forward": {"x": x}})
+    return made
+
+
+def test_a_number_from_python_is_a_baked_constant() -> None:
+    one, other = torch.ones(3, 4), -torch.ones(3, 4)
+    found = differences(
+        traced(CountsInPython(), one), traced(CountsInPython(), other), "data", ["forward"]
+    )
+    assert found
+    assert "is 12 for one input and 0 for another" in found[0].what
+    assert found[0].where.endswith(f"test_trace_diff.py:{line_of('return x * count')}")
+
+
+def test_a_branch_shows_as_other_operators() -> None:
+    small, large = torch.ones(3, 4), torch.full((3, 4), 1e7)
+    found = differences(
+        traced(ChoosesByValue(), small), traced(ChoosesByValue(), large), "data", ["forward"]
+    )
+    assert len(found) == 1
+    assert "aten::sin where another runs aten::tanh" in found[0].what
+
+
+def test_a_loop_shows_as_more_operators() -> None:
+    class Rows(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            total = x.sum(0)
+            for _ in range(x.shape[0]):
+                total = total * 2
+            return total
+
+    found = differences(
+        traced(Rows(), torch.ones(3, 4)), traced(Rows(), torch.ones(5, 4)), "shape", ["forward"]
+    )
+    assert len(found) == 1
+    assert "a branch or a loop was frozen" in found[0].what
+
+
+def hazards_of(module: nn.Module, path: Path) -> dict[str, Hazard]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        bundle = isthmus.export(
+            module.eval(),
+            (torch.randn(3, 4),),
+            path=path,
+            strategy="trace",
+            dynamic={"x": {0: "batch"}},
+        )
+    return {one.kind: one for one in bundle.manifest.artifacts[0].hazards}
+
+
+def test_a_weight_that_became_a_constant_is_told(tmp_path: Path) -> None:
+    found = hazards_of(TableOfWeights(), tmp_path / "b")
+    assert found["captured_parameter"].severity == "warning"
+    assert found["captured_parameter"].message.startswith("linear.weight is held as a constant")
+    assert found["captured_parameter"].remedy
+
+
+def test_a_value_that_python_decided_is_told_with_its_line_and_remedy(tmp_path: Path) -> None:
+    """Right on every golden, because it cancels out; wrong one day."""
+    found = hazards_of(CountsInPython(), tmp_path / "b")
+    told = found.get("baked_constant") or found["tracer_warning"]
+    assert told.severity == "warning"
+    assert "test_trace_diff.py" in told.where
+    assert told.remedy
+
+
+@pytest.mark.parametrize(
+    "one", [one for one in CASES if not one.stateful], ids=lambda one: one.name
+)
+def test_no_clean_model_is_accused(one: Case, tmp_path: Path) -> None:
+    args, kwargs = one.inputs()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        bundle = isthmus.export(one.module(), args, kwargs, path=tmp_path / "b", **one.options())
+    for hazard in bundle.manifest.artifacts[0].hazards:
+        assert hazard.kind not in BAKED, hazard
+
+
+def test_every_remedy_reaches_its_hazard() -> None:
+    for kind, remedy in REMEDIES.items():
+        assert with_remedies([Hazard(kind, "warning", "m")])[0].remedy == remedy
+    assert with_remedies([Hazard("x", "info", "m", "", "own")])[0].remedy == "own"
+
+
+def line_of(text: str) -> int:
+    lines = Path(__file__).read_text().splitlines()
+    return next(at for at, line in enumerate(lines, start=1) if text in line)
