@@ -32,7 +32,8 @@ std::unique_ptr<BoundModel> load(const std::filesystem::path& path, std::string 
                                  const std::string& trust,
                                  std::vector<std::filesystem::path> op_libraries,
                                  const std::string& optimize, std::string artifact,
-                                 std::map<std::string, std::string> engine_options) {
+                                 std::map<std::string, std::string> engine_options,
+                                 std::filesystem::path record, std::int64_t record_limit) {
   LoadOptions options{.engine = std::move(engine),
                       .artifact = std::move(artifact),
                       .device = std::move(device),
@@ -42,7 +43,9 @@ std::unique_ptr<BoundModel> load(const std::filesystem::path& path, std::string 
                       .optimize = parse_optimize(optimize),
                       .op_libraries = std::move(op_libraries),
                       .engine_path = {},
-                      .engine_options = std::move(engine_options)};
+                      .engine_options = std::move(engine_options),
+                      .record = std::move(record),
+                      .record_limit = record_limit};
   const py::gil_scoped_release release;
   return std::make_unique<BoundModel>(Model::load(path, options));
 }
@@ -80,7 +83,8 @@ void bind_model(py::module_& module) {
   py::class_<BoundModel>(module, "Model", "A loaded model; see isthmus.runtime.Model.")
       .def(py::init(&load), py::arg("path"), py::kw_only(), py::arg("engine"), py::arg("device"),
            py::arg("threads"), py::arg("warmup"), py::arg("trust"), py::arg("op_libraries"),
-           py::arg("optimize"), py::arg("artifact"), py::arg("engine_options"))
+           py::arg("optimize"), py::arg("artifact"), py::arg("engine_options"),
+           py::arg("record") = std::filesystem::path{}, py::arg("record_limit") = 1000)
       .def("__call__",
            [](const py::object& self, const py::args& args, const py::kwargs& kwargs) {
              return self.cast<BoundModel&>().call(self, "forward", args, kwargs);

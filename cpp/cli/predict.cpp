@@ -128,6 +128,8 @@ void add_predict(CLI::App& app, Action& action) {
       ->allow_extra_args(false);
   command->add_option("--repeat", options->repeat,
                       "Run so many times, each from a fresh session, and compare the bytes");
+  command->add_option("--record", options->common.load.record,
+                      "Write each call's inputs and outputs to this folder, for isthmus replay");
   command->add_flag("--timing", options->timing, "Say where the time went");
   add_load_options(*command, options->common);
   add_json(*command, options->common);

@@ -1,12 +1,14 @@
 #include "isthmus/model.h"
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <functional>
 #include <future>
 #include <mutex>
 
 #include "core/choice.h"
+#include "core/recorder.h"
 #include "core/warmup.h"
 #include "isthmus/error.h"
 
@@ -92,6 +94,13 @@ Outputs call_named(Executable& executable, const Manifest& manifest, std::size_t
   return outputs;
 }
 
+NamedTensors named(const std::vector<ValueSpec>& specs, std::span<const Tensor> tensors) {
+  NamedTensors result;
+  for (std::size_t i = 0; i < tensors.size() && i < specs.size(); ++i)
+    result.add(specs[i].name, tensors[i]);
+  return result;
+}
+
 }  // namespace
 
 struct Model::Impl {
@@ -104,8 +113,28 @@ struct Model::Impl {
   /// What the model's own calls run: `executable`, or a fork of it when there is state.
   std::unique_ptr<Executable> shared_state;
   mutable std::mutex state_mutex;
+  std::unique_ptr<const Recorder> recorder;  ///< null unless calls are recorded
 
   [[nodiscard]] const Manifest& manifest() const noexcept { return bundle.manifest(); }
+
+  mutable std::atomic<std::int64_t> sessions{0};  ///< handed out; the model's own state is 0
+
+  /// Runs a call and records it; `inputs` and `outputs` name what was given and what came.
+  template <typename Run, typename Given, typename Results>
+  auto recorded(std::string_view method, std::int64_t session, Run run, Given inputs,
+                Results outputs) const {
+    if (recorder == nullptr) return run();
+    const auto to_cpu = [this](const Tensor& one) { return executable->transfer(one, Device{}); };
+    Recorder::Call call = recorder->start(method, session, inputs(), to_cpu);
+    try {
+      auto result = run();
+      recorder->finish(std::move(call), outputs(result), to_cpu);
+      return result;
+    } catch (const std::exception& error) {
+      recorder->fail(std::move(call), error);
+      throw;
+    }
+  }
 
   template <typename Call>
   auto with_executable(Call call) const {
@@ -118,6 +147,7 @@ struct Model::Impl {
 struct Session::Impl {
   std::shared_ptr<const Model::Impl> model;
   std::unique_ptr<Executable> own;  ///< null for a stateless model, which shares
+  std::int64_t number = 0;          ///< counted from 1
 
   [[nodiscard]] Executable& executable() const { return own ? *own : *model->executable; }
 };
@@ -180,6 +210,10 @@ Model Model::load(const std::filesystem::path& bundle, const LoadOptions& option
     report.warmup = warm_up(impl->bundle, *impl->executable, device);
     report.warmup_ms = ms_since(phase);
   }
+  // After the warm-up, which is nobody's call.
+  if (!options.record.empty())
+    impl->recorder = std::make_unique<Recorder>(options.record, options.record_limit, impl->bundle,
+                                                impl->report);
   report.total_ms = ms_since(start);
   return Model(std::move(impl));
 }
@@ -200,8 +234,14 @@ Outputs Model::run(const Inputs& inputs, const RunOptions& options) const {
 Outputs Model::call(std::string_view method, const Inputs& inputs,
                     const RunOptions& options) const {
   const std::size_t index = method_index(impl_->manifest(), method);
+  // Recorded where calls take turns: the order of the records is the order of the state.
   return impl_->with_executable([&](Executable& executable) {
-    return call_named(executable, impl_->manifest(), index, inputs, impl_->device, options);
+    return impl_->recorded(
+        method, 0,
+        [&] {
+          return call_named(executable, impl_->manifest(), index, inputs, impl_->device, options);
+        },
+        [&] { return inputs; }, [](const Outputs& outputs) { return outputs; });
   });
 }
 
@@ -211,9 +251,16 @@ std::vector<Tensor> Model::run_ordered(std::span<Tensor> inputs, std::size_t met
   if (method >= methods.size())
     throw InvalidInput("method index " + std::to_string(method) + ": the model has " +
                        std::to_string(methods.size()) + " methods, counted from 0");
-  check_inputs(methods[method], inputs, impl_->device);
+  const Signature& signature = methods[method];
   return impl_->with_executable([&](Executable& executable) {
-    return execute(executable, methods[method], method, inputs, options);
+    return impl_->recorded(
+        signature.method, 0,
+        [&] {
+          check_inputs(signature, inputs, impl_->device);
+          return execute(executable, signature, method, inputs, options);
+        },
+        [&] { return named(signature.inputs, inputs); },
+        [&](const std::vector<Tensor>& outputs) { return named(signature.outputs, outputs); });
   });
 }
 
@@ -228,6 +275,7 @@ void Model::synchronize() const {
 Session Model::session() const {
   auto session = std::make_unique<Session::Impl>();
   session->model = impl_;
+  session->number = ++impl_->sessions;
   if (impl_->shared_state) session->own = impl_->executable->fork();
   return Session(std::move(session));
 }
@@ -272,8 +320,14 @@ Outputs Session::call(std::string_view method, const Inputs& inputs, const RunOp
     throw InvalidInput(
         "this session was moved from and holds nothing: use the one it was moved to");
   const Manifest& manifest = impl_->model->manifest();
-  return call_named(impl_->executable(), manifest, method_index(manifest, method), inputs,
-                    impl_->model->device, options);
+  const std::size_t index = method_index(manifest, method);
+  return impl_->model->recorded(
+      method, impl_->number,
+      [&] {
+        return call_named(impl_->executable(), manifest, index, inputs, impl_->model->device,
+                          options);
+      },
+      [&] { return inputs; }, [](const Outputs& outputs) { return outputs; });
 }
 
 }  // namespace isthmus

@@ -1,4 +1,7 @@
 // An engine from outside, as a user would write one: y = 2 * x, and a counter of calls as state.
+#include <chrono>
+#include <thread>
+
 #include "isthmus/engine.h"
 #include "isthmus/error.h"
 
@@ -11,9 +14,10 @@ class Doubler final : public Executable {
   std::vector<Tensor> run(std::size_t method, std::span<const Tensor> inputs) override {
     if (method == 1) return {Tensor::scalar<std::int64_t>(calls_)};
     const auto* x = inputs[0].data_as<float>();
-    // A first value below zero asks for a fault.
+    // A first value below zero asks for a fault, or for time.
     if (x[0] == -1) throw ExecutionError("the engine was asked to fail");
     if (x[0] == -2) return {Tensor::empty(DType::kInt64, inputs[0].shape())};
+    if (x[0] == -3) std::this_thread::sleep_for(std::chrono::milliseconds(1));
     ++calls_;
     Tensor y = Tensor::empty(DType::kFloat32, inputs[0].shape());
     for (std::int64_t i = 0; i < y.numel(); ++i) y.data_as<float>()[i] = 2 * x[i];

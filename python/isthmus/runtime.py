@@ -34,6 +34,8 @@ def load(
     optimize: str = "auto",
     artifact: str = "",
     engine_options: Mapping[str, str] | None = None,
+    record: str | Path | None = None,
+    record_limit: int = 1000,
 ) -> Model:
     """Opens, checks and loads a bundle.
 
@@ -48,6 +50,8 @@ def load(
         optimize: "auto", "none", "freeze" or "inference": rewrites in memory at load.
         artifact: Name of one artifact; empty for the best that fits.
         engine_options: As the engine documents them.
+        record: Folder to write each call's inputs and outputs to, for `isthmus.replay`.
+        record_limit: Calls of this model that are recorded.
 
     Raises:
         BundleError: The bundle is damaged, foreign or not trusted that far.
@@ -66,6 +70,8 @@ def load(
         optimize=optimize,
         artifact=artifact,
         engine_options=dict(engine_options or {}),
+        record="" if record is None else Path(record),
+        record_limit=record_limit,
     )
 
 

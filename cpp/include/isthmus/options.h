@@ -36,6 +36,9 @@ struct LoadOptions {
   std::vector<std::filesystem::path> op_libraries{};    ///< custom operator libraries to open first
   std::vector<std::filesystem::path> engine_path{};     ///< folders searched for engines first
   std::map<std::string, std::string> engine_options{};  ///< as the engine documents them
+  /// Folder to write each call's inputs and outputs to, for `isthmus replay`; empty: none.
+  std::filesystem::path record{};
+  std::int64_t record_limit = 1000;  ///< calls of this model that are recorded
 };
 
 /// Options of one call.
