@@ -106,6 +106,10 @@ Recorder::Recorder(std::filesystem::path folder, std::int64_t limit, const Bundl
     throw InvalidInput("record: the folder " + folder_.string() + " cannot be made" +
                        (error ? ": " + error.message() : ", it is a file") +
                        "; give a folder that can be written");
+  Json digests = Json::array();
+  for (const Artifact& one : bundle.manifest().artifacts)
+    if (one.name == report.artifact)
+      for (const FileEntry& file : one.files) digests.push_back(file.sha256);
   const Json facts{{"schema", "isthmus-record"},
                    {"schema_version", 1},
                    {"bundle", std::filesystem::absolute(bundle.root()).string()},
@@ -113,6 +117,7 @@ Recorder::Recorder(std::filesystem::path folder, std::int64_t limit, const Bundl
                    {"engine", report.engine},
                    {"runtime", report.runtime},
                    {"artifact", report.artifact},
+                   {"sha256", digests},
                    {"device", report.device},
                    {"threads", report.threads},
                    {"stateful", bundle.manifest().stateful},
@@ -159,6 +164,7 @@ void Recorder::finish(Call call, const NamedTensors& outputs, const ToCpu& to_cp
 }
 
 void Recorder::fail(Call call, const std::exception& error) const {
+  call.refused = dynamic_cast<const InvalidInput*>(&error) != nullptr;
   if (call.number >= 0) write(call, error.what());
 }
 
@@ -170,7 +176,8 @@ void Recorder::write(Call& call, const std::string& error) const {
     Json facts{{"method", call.method},
                {"session", call.session},
                {"milliseconds", ms},
-               {"error", nullptr}};
+               {"error", nullptr},
+               {"refused", call.refused}};
     facts["inputs"] = Json::parse(call.facts);
     if (!error.empty()) facts["error"] = error;
     // Last: a record without its facts is one that was not finished.

@@ -26,6 +26,7 @@ class Recorder {
   /// A call that has begun.
   struct Call {
     std::int64_t number = -1;  ///< counted from 0; below 0: not recorded
+    bool refused = false;      ///< the checks kept it from the engine
     std::int64_t session = 0;  ///< whose state it runs on; 0: the model's own
     NamedTensors tensors;
     std::string facts;  ///< JSON of the inputs as they were given

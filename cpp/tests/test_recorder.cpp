@@ -101,6 +101,7 @@ TEST_CASE_FIXTURE(Fixture, "each call is written as it was given and answered, w
   const auto head = nlohmann::json::parse(read_text(heads[0]));
   CHECK(head["engine"] == "fake");
   CHECK(head["artifact"] == "fake-cpu");
+  CHECK(head["sha256"][0] == entry(root, "artifacts/fake.bin")["sha256"]);
   CHECK(head["bundle"] == std::filesystem::absolute(root).string());
   CHECK(files("", ".tmp").empty());
 }
@@ -126,7 +127,9 @@ TEST_CASE_FIXTURE(Fixture, "what was refused or failed is written with its reaso
   const auto found = calls();
   REQUIRE(found.size() == 2);
   CHECK(found[0].facts["error"].get<std::string>().find("float64") != std::string::npos);
+  CHECK(found[0].facts["refused"] == true);
   CHECK(found[0].tensors.at("0/in/x").dtype() == DType::kFloat64);
+  CHECK(found[1].facts["refused"] == false);
   CHECK(found[1].facts["error"].get<std::string>().find("asked to fail") != std::string::npos);
   CHECK(found[1].tensors.find("0/out/y") == nullptr);
 }

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from isthmus.deploy import deploy
     from isthmus.export import export
     from isthmus.graph import inspect
+    from isthmus.replay import replay
     from isthmus.runtime import Model, Session, load
     from isthmus.tune import tune
     from isthmus.verify import verify
@@ -53,6 +54,7 @@ __all__ = [
     "inspect",
     "load",
     "open_bundle",
+    "replay",
     "tune",
     "verify",
 ]
@@ -71,6 +73,7 @@ _HOMES = {
     "deploy": "deploy",
     "export": "export",
     "inspect": "graph",
+    "replay": "replay",
     "load": "runtime",
     "Model": "runtime",
     "Session": "runtime",

@@ -189,6 +189,8 @@ class Model:
         optimize: str,
         artifact: str,
         engine_options: collections.abc.Mapping[str, str],
+        record: os.PathLike[str] | str | bytes = ...,
+        record_limit: typing.SupportsInt | typing.SupportsIndex = 1000,
     ) -> None: ...
     def _call(
         self, arg0: str, arg1: tuple[typing.Any, ...], arg2: dict[str, typing.Any]

@@ -13,6 +13,7 @@ from isthmus.dynamic import DimsSpec, DynamicSpec
 from isthmus.eager import first_line
 from isthmus.errors import BundleError, InvalidInput
 from isthmus.graph import read_archive
+from isthmus.tensor_file import read_tensors
 
 __all__ = ["adopt"]
 
@@ -137,22 +138,7 @@ def _open_libraries(libraries: Sequence[str | Path]) -> set[str]:
 def _read(inputs: Mapping[str, Any] | str | Path) -> dict[str, Any]:
     if isinstance(inputs, Mapping):
         return dict(inputs)
-    path = Path(inputs)
-    if not path.is_file():
-        raise InvalidInput(f"inputs: there is no file {path}; expected .npz or .safetensors")
-    try:
-        if path.suffix == ".npz":
-            import numpy as np
-
-            with np.load(path, allow_pickle=False) as archive:
-                return {name: torch.from_numpy(archive[name]) for name in archive.files}
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return dict(load_file(path))
-    except Exception as error:  # whatever the readers raise
-        raise InvalidInput(f"inputs: {path} cannot be read ({error})") from error
-    raise InvalidInput(f"inputs: expected an .npz or .safetensors file, got {path.name}")
+    return dict(read_tensors(Path(inputs), "inputs"))
 
 
 def _arguments(

@@ -37,6 +37,7 @@ __all__ = [
     "add_artifact",
     "check_destination",
     "open_bundle",
+    "with_goldens",
     "write_bundle",
 ]
 
@@ -298,6 +299,35 @@ def add_artifact(
         _write_manifest(directory, complete)
         replace_directory(work, bundle.path)
     return Bundle(bundle.path, complete)
+
+
+def with_goldens(bundle: Bundle, goldens: Sequence[Golden], path: str | Path) -> Bundle:
+    """A bundle of the same artifacts with other goldens; files are shared where they can be.
+
+    Args:
+        bundle: Stays as it is.
+        goldens: With their tensors.
+        path: The directory to make; it must not exist.
+
+    Raises:
+        BundleError: The destination is taken, or a file is not what was written.
+    """
+    target = Path(path)
+    check_destination(target, overwrite=False)
+    others = (
+        *(entry for one in bundle.manifest.artifacts for entry in one.files),
+        *bundle.manifest.files,
+    )
+    with staging(target) as work:
+        directory = Directory(work)
+        for entry in others:
+            directory.link(entry.path, bundle.path / entry.path)
+        entries = tuple(_write_golden(directory, one) for one in goldens)
+        warmup = tuple(one.name for one in entries[:1])
+        complete = replace(bundle.manifest, goldens=entries, warmup=warmup)
+        _write_manifest(directory, complete)
+        replace_directory(work, target)
+    return Bundle(target, complete)
 
 
 def _check_artifacts(manifest: Manifest, files: Mapping[str, ArtifactFiles]) -> None:

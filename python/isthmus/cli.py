@@ -382,6 +382,56 @@ def verify(
 
 
 @app.command()
+def replay(
+    recording: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Where a program recorded its calls.")
+    ],
+    bundle: Annotated[
+        Path | None, typer.Option(help="The bundle; where it lay at the recording by default.")
+    ] = None,
+    model: ModelOption = None,
+    expect: Annotated[
+        Path | None,
+        typer.Option(help="The input that was expected, by name: .npz or .safetensors."),
+    ] = None,
+    call: Annotated[
+        str | None, typer.Option(help="The recorded call that --expect is for; the first.")
+    ] = None,
+    engine: Annotated[
+        list[str] | None,
+        typer.Option(help="torch.jit, torchscript, onnxruntime, ...; all by default."),
+    ] = None,
+    calls: Annotated[int, typer.Option(help="Replay the first so many.")] = 100,
+    threads: Threads = None,
+    trust: Trust = "graph",
+    allow_native: AllowNative = False,
+    op_library: OpLibrary = None,
+    junit: Annotated[Path | None, typer.Option(help="Also write JUnit XML.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Also write Markdown.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Says who is wrong, the model, an engine, the program or its input, from recorded calls."""
+    with _work() as say:
+        from isthmus.replay import replay as run
+
+        report = run(
+            recording,
+            bundle=bundle,
+            model=model,
+            expect=expect,
+            call=call,
+            engines=engine or None,
+            calls=calls,
+            threads=threads,
+            trust="native" if allow_native else trust,
+            op_libraries=op_library or (),
+            progress=say,
+        )
+    _print_report(report, as_json, junit, markdown)
+    raise typer.Exit(0 if report else 1)
+
+
+@app.command()
 def bench(
     bundle: BundlePath,
     model: ModelOption = None,

@@ -22,7 +22,7 @@ from isthmus.tolerance import (
     real_dtype,
     ulp,
 )
-from isthmus.twin import Calls, Twin
+from isthmus.twin import Callee, Calls, Twin
 
 if TYPE_CHECKING:
     from isthmus.capture import Captured
@@ -110,7 +110,7 @@ def _largest(into: dict[str, float], found: Mapping[str, float]) -> None:
 class NoiseMeter:
     """Compares runs in the module's own precision with the same runs in float64."""
 
-    def __init__(self, captured: Captured) -> None:
+    def __init__(self, captured: Callee) -> None:
         self._runs: list[_RunNoise] = []
         self.notes: tuple[Hazard, ...] = ()
         """Why float64 could not be had, where it could not."""

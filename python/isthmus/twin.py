@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from isthmus.eager import call, evaluating, seeded
 from isthmus.flat import returns_tree, tensors_of
 
 if TYPE_CHECKING:
-    from isthmus.capture import Captured
+    from isthmus.manifest import Method
 
 _SPARE = 1.5
 """A whole copy is made where this many times its size is free."""
@@ -146,11 +146,27 @@ Calls = Sequence[tuple[str, Mapping[str, Any]]]
 """A sequence of calls: method and flat inputs of each."""
 
 
+class Callee(Protocol):
+    """A module and what is known about calling it: a `Captured`, or a manifest with a module."""
+
+    @property
+    def module(self) -> nn.Module:
+        """In the modes it came in."""
+
+    @property
+    def stateful(self) -> bool:
+        """Whether calls change attributes."""
+
+    def method(self, name: str = "forward") -> Method:
+        """The method of that name."""
+        ...
+
+
 class Twin:
     """The module in another precision, to be run on the same sequences of calls."""
 
     def __init__(
-        self, captured: Captured, dtype: torch.dtype, *, by_parts: bool | None = None
+        self, captured: Callee, dtype: torch.dtype, *, by_parts: bool | None = None
     ) -> None:
         """Copies and casts the module.
 

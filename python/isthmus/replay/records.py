@@ -1,0 +1,177 @@
+"""What a program recorded: `LoadOptions::record` writes it, docs/replay.md tells the files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from isthmus.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SCHEMA = "isthmus-record"
+SCHEMA_VERSION = 1
+
+_HEAD = "record-"
+_MAX_FACTS = 16 << 20
+"""Bytes of a JSON file of a recording; nothing that isthmus writes is as large."""
+
+
+@dataclass(frozen=True)
+class RecordedCall:
+    """One call as the program made it."""
+
+    name: str
+    """Of its files, without the ending."""
+    method: str
+    inputs: Mapping[str, Tensor]
+    """By name, as they were before the engine could write them; absent ones have no entry."""
+    outputs: Mapping[str, Tensor]
+    """What came; empty when the call failed."""
+    session: int = 0
+    """Whose state it ran on; 0: the model's own."""
+    error: str = ""
+    """What it threw; empty when it did not."""
+    refused: bool = False
+    """The checks kept it from the engine: the input does not fit the signature."""
+    given: Mapping[str, Mapping[str, Any] | None] = field(default_factory=dict)
+    """By input: dtype, shape, strides and device as the program gave them."""
+    milliseconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class RecordedRun:
+    """The calls of one loaded model in one process."""
+
+    name: str
+    bundle: str
+    """Where the bundle lay."""
+    model: str
+    """Name of the model, as in its manifest."""
+    engine: str
+    runtime: str
+    artifact: str
+    digests: tuple[str, ...]
+    """SHA-256 of the artifact's files."""
+    device: str
+    threads: int
+    calls: tuple[RecordedCall, ...]
+    """In the order in which they began; those of a shared state in the order it saw them."""
+    unfinished: int = 0
+    """Calls of which only a part was written: the process ended in them."""
+
+
+def read_recording(path: str | Path) -> tuple[RecordedRun, ...]:
+    """Reads a folder that calls were recorded to.
+
+    Args:
+        path: The folder; it may hold the records of several processes.
+
+    Raises:
+        InvalidInput: There is no such folder, it holds no recording, or a file is damaged.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise InvalidInput(
+            f"{folder}: expected the folder that calls were recorded to (LoadOptions::record, "
+            f"`isthmus-run predict --record`), got {'a file' if folder.exists() else 'nothing'}"
+        )
+    heads = sorted(folder.glob(f"{_HEAD}*.json"))
+    if not heads:
+        raise InvalidInput(
+            f"{folder}: expected a recording, got a folder without {_HEAD}*.json; give the folder "
+            "that was named as LoadOptions::record or `isthmus-run predict --record`"
+        )
+    return tuple(_read_run(folder, one) for one in heads)
+
+
+def _read_run(folder: Path, head: Path) -> RecordedRun:
+    facts = _facts(head)
+    if facts.get("schema") != SCHEMA or facts.get("schema_version") != SCHEMA_VERSION:
+        raise InvalidInput(
+            f"{head}: expected {SCHEMA} version {SCHEMA_VERSION}, got {facts.get('schema')} "
+            f"version {facts.get('schema_version')}; replay it with the isthmus that wrote it"
+        )
+    stem = head.stem.removeprefix(_HEAD)
+    names = {one.stem for one in folder.glob(f"{stem}-*.json") if _is_call(one.stem, stem)}
+    tensors = {one.stem for one in folder.glob(f"{stem}-*.safetensors") if _is_call(one.stem, stem)}
+    return RecordedRun(
+        name=stem,
+        bundle=str(facts["bundle"]),
+        model=str(facts["name"]),
+        engine=str(facts["engine"]),
+        runtime=str(facts["runtime"]),
+        artifact=str(facts["artifact"]),
+        digests=tuple(facts["sha256"]),
+        device=str(facts["device"]),
+        threads=int(facts["threads"]),
+        calls=tuple(_read_call(folder, one) for one in sorted(names)),
+        unfinished=len(tensors - names),
+    )
+
+
+def _is_call(name: str, stem: str) -> bool:
+    """Not of the recording beside it whose name only begins the same: TIME-PID and TIME-PID-2."""
+    number = name.removeprefix(f"{stem}-")
+    return len(number) >= 6 and number.isdecimal()
+
+
+def _read_call(folder: Path, name: str) -> RecordedCall:
+    import safetensors.torch
+
+    facts = _facts(folder / f"{name}.json")
+    file = folder / f"{name}.safetensors"
+    try:
+        tensors = safetensors.torch.load_file(file)
+    except Exception as error:  # whatever the reader says of a damaged file
+        raise InvalidInput(f"{file}: cannot be read: {error}; record again") from error
+    inputs: dict[str, Tensor] = {}
+    outputs: dict[str, Tensor] = {}
+    for key, value in tensors.items():
+        step, _, rest = key.partition("/")
+        side, _, value_name = rest.partition("/")
+        if step != "0" or side not in ("in", "out"):
+            raise InvalidInput(
+                f'{file}: unexpected tensor "{key}"; expected 0/in/NAME or 0/out/NAME'
+            )
+        (inputs if side == "in" else outputs)[value_name] = value
+    return RecordedCall(
+        name=name,
+        method=str(facts["method"]),
+        inputs=inputs,
+        outputs=outputs,
+        session=int(facts["session"]),
+        error=facts["error"] or "",
+        refused=bool(facts["refused"]),
+        given=facts["inputs"],
+        milliseconds=float(facts["milliseconds"]),
+    )
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > _MAX_FACTS:
+            raise InvalidInput(f"{path}: larger than any that isthmus writes")
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"{path}: cannot be read: {error}; record again") from error
+    if not isinstance(facts, dict):
+        raise InvalidInput(f"{path}: expected a JSON object, got {type(facts).__name__}")
+    return _Facts(facts, path)
+
+
+class _Facts(dict[str, Any]):
+    """Says which file lacks a key."""
+
+    def __init__(self, facts: Mapping[str, Any], path: Path) -> None:
+        super().__init__(facts)
+        self._path = path
+
+    def __missing__(self, key: str) -> Any:
+        raise InvalidInput(
+            f'{self._path}: "{key}" is missing; isthmus did not write it: record again'
+        )
