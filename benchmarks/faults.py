@@ -213,7 +213,8 @@ def planted(model: nn.Module, plant: Plant) -> nn.Module:
 # --- models ---------------------------------------------------------------------------------------
 
 
-def _make(name: str, seed: int, **config: Any) -> nn.Module:
+def make(name: str, seed: int, **config: Any) -> nn.Module:
+    """A model of transformers with random weights and biases."""
     kind = getattr(transformers, name)
     torch.manual_seed(seed)
     model: nn.Module = kind(kind.config_class(use_cache=False, **config)).eval()
@@ -225,7 +226,8 @@ def _make(name: str, seed: int, **config: Any) -> nn.Module:
     return model
 
 
-def _text(module: nn.Module, vocabulary: int, sequence: int) -> Subject:
+def text(module: nn.Module, vocabulary: int, sequence: int) -> Subject:
+    """A model of token ids and their mask."""
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(5, vocabulary, (2, 9), generator=generator)
     mask = torch.ones_like(ids)
@@ -237,31 +239,31 @@ def _text(module: nn.Module, vocabulary: int, sequence: int) -> Subject:
 
 def bert(seed: int = 0, layers: int = 4) -> Subject:
     """A BERT with random weights."""
-    model = _make(
+    model = make(
         "BertModel", seed, hidden_size=64, num_hidden_layers=layers, num_attention_heads=4,
         intermediate_size=256, vocab_size=500, max_position_embeddings=128, initializer_range=RANGE,
     )  # fmt: skip
-    return _text(Pooled(model), 500, 48)
+    return text(Pooled(model), 500, 48)
 
 
 def mini_lm(seed: int = 0) -> Subject:
     """all-MiniLM-L6-v2 with its weights."""
     model = transformers.AutoModel.from_pretrained(str(minilm_weights()))
-    return _text(Pooled(model.eval()), 30000, 64)
+    return text(Pooled(model.eval()), 30000, 64)
 
 
 def gpt2(seed: int = 0) -> Subject:
     """A GPT-2 of 3 layers with random weights."""
-    model = _make(
+    model = make(
         "GPT2LMHeadModel", seed, n_embd=64, n_layer=3, n_head=4, n_positions=64, vocab_size=500,
         bos_token_id=0, eos_token_id=0, initializer_range=RANGE,
     )  # fmt: skip
-    return _text(model, 500, 48)
+    return text(model, 500, 48)
 
 
 def vit(seed: int = 0) -> Subject:
     """A ViT of 3 layers with random weights."""
-    model = _make(
+    model = make(
         "ViTModel", seed, hidden_size=64, num_hidden_layers=3, num_attention_heads=4,
         intermediate_size=256, image_size=64, patch_size=8, initializer_range=RANGE,
     )  # fmt: skip
@@ -270,7 +272,7 @@ def vit(seed: int = 0) -> Subject:
 
 def resnet18(seed: int = 0) -> Subject:
     """A ResNet-18 with random weights."""
-    model = _make(
+    model = make(
         "ResNetModel", seed, embedding_size=64, hidden_sizes=[64, 128, 256, 512],
         depths=[2, 2, 2, 2], layer_type="basic",
     )  # fmt: skip
