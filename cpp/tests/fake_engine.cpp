@@ -20,7 +20,9 @@ class Doubler final : public Executable {
     if (x[0] == -3) std::this_thread::sleep_for(std::chrono::milliseconds(1));
     ++calls_;
     Tensor y = Tensor::empty(DType::kFloat32, inputs[0].shape());
-    for (std::int64_t i = 0; i < y.numel(); ++i) y.data_as<float>()[i] = 2 * x[i];
+    // As a model without a mask does: an answer that depends on how far the input is padded.
+    const float more = x[0] == -4 ? static_cast<float>(inputs[0].shape().back()) : 0;
+    for (std::int64_t i = 0; i < y.numel(); ++i) y.data_as<float>()[i] = 2 * x[i] + more;
     return {y};
   }
 

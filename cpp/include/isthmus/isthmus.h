@@ -1,6 +1,7 @@
 #pragma once
 
 /// Everything but torch.h, which needs LibTorch's headers.
+#include "isthmus/batcher.h"
 #include "isthmus/bundle.h"
 #include "isthmus/device.h"
 #include "isthmus/dtype.h"

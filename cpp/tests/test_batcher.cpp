@@ -1,0 +1,296 @@
+#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
+#include <doctest/doctest.h>
+
+#include <atomic>
+#include <chrono>
+#include <future>
+#include <numeric>
+#include <random>
+#include <thread>
+#include <vector>
+
+#include "isthmus/batcher.h"
+#include "isthmus/error.h"
+#include "tests/bundle_writer.h"
+
+using namespace isthmus;
+using namespace isthmus::testing;
+using namespace std::chrono_literals;
+
+namespace {
+
+/// x: float32[batch, sequence] -> y = 2x of the same shape; batch 1 to 8, sequence 1 to 64.
+struct Fixture {
+  TemporaryFolder folder;
+  std::filesystem::path root = folder.path() / "bundle";
+  nlohmann::json manifest = write_bundle(root);
+
+  Fixture() {
+    manifest["dims"]["sequence"] = {{"min", 1}, {"max", 64}};
+    auto& forward = manifest["methods"][0];
+    forward["inputs"][0]["shape"] = {"batch", "sequence"};
+    forward["outputs"][0]["shape"] = {"batch", "sequence"};
+    manifest["goldens"][0]["dims"] = {{"batch", 2}, {"sequence", 2}};
+    write_manifest(root, manifest);
+  }
+
+  [[nodiscard]] Model load() const {
+    LoadOptions options;
+    options.engine_path = {FAKE_ENGINE_PATH};
+    options.warmup = false;
+    return Model::load(root, options);
+  }
+};
+
+Inputs row(std::int64_t length, float first) {
+  Tensor x = Tensor::empty(DType::kFloat32, {1, length});
+  std::iota(x.data_as<float>(), x.data_as<float>() + length, first);
+  return {{"x", x}};
+}
+
+bool right(const Outputs& outputs, std::int64_t length, float first) {
+  const Tensor& y = outputs["y"];
+  if (y.shape() != Shape{1, length}) return false;
+  for (std::int64_t i = 0; i < length; ++i)
+    if (y.data_as<float>()[i] != 2 * (first + static_cast<float>(i))) return false;
+  return true;
+}
+
+/// Holds the only worker until it is let go, so that what follows meets in the queue.
+struct Held {
+  Batcher& batcher;
+  std::promise<void> release;
+  std::promise<void> reached;
+
+  explicit Held(Batcher& of) : batcher(of) {
+    batcher.submit(row(1, 0), [this](const Batcher::Answer&) {
+      reached.set_value();
+      release.get_future().wait();
+    });
+    reached.get_future().wait();
+  }
+  void let_go() { release.set_value(); }
+};
+
+}  // namespace
+
+TEST_CASE_FIXTURE(Fixture, "requests that wait run together, and each gets its own answer") {
+  Batcher batcher(load(), {.max_requests = 4, .max_padding = 0});
+  Held held(batcher);
+  std::vector<std::future<Outputs>> answers;
+  for (int i = 0; i < 8; ++i)
+    answers.push_back(batcher.submit(row(5, static_cast<float>(100 * i))));
+  held.let_go();
+  for (int i = 0; i < 8; ++i) CHECK(right(answers[i].get(), 5, static_cast<float>(100 * i)));
+  batcher.close();
+  CHECK(batcher.stats().calls == 1 + 2);
+  CHECK(batcher.stats().requests == 1 + 8);
+  CHECK(batcher.stats().padding == 0);
+}
+
+TEST_CASE_FIXTURE(Fixture, "the nearest lengths meet, padded no further than the longest of them") {
+  Batcher batcher(load(), {.max_requests = 3, .max_padding = 0.25});
+  CHECK(batcher.notes().empty());
+  Held held(batcher);
+  const std::vector<std::int64_t> lengths{10, 40, 11, 41, 9, 39, 64};
+  std::vector<std::future<Outputs>> answers;
+  for (const std::int64_t length : lengths) answers.push_back(batcher.submit(row(length, 7)));
+  held.let_go();
+  for (std::size_t i = 0; i < lengths.size(); ++i) CHECK(right(answers[i].get(), lengths[i], 7));
+  batcher.close();
+  CHECK(batcher.stats().calls == 1 + 3);
+  CHECK(batcher.stats().elements == 1 + 3 * 11 + 3 * 41 + 64);
+  CHECK(batcher.stats().padding == (3 * 11 - 30) + (3 * 41 - 120));
+}
+
+TEST_CASE_FIXTURE(Fixture, "a call stays within its limits") {
+  SUBCASE("of padding") {
+    Batcher batcher(load(), {.max_padding = 0.05});
+    Held held(batcher);
+    auto a = batcher.submit(row(10, 0));
+    auto b = batcher.submit(row(20, 0));
+    held.let_go();
+    CHECK((right(a.get(), 10, 0) && right(b.get(), 20, 0)));
+    CHECK(batcher.stats().calls == 3);
+  }
+  SUBCASE("of elements") {
+    Batcher batcher(load(), {.max_elements = 50});
+    Held held(batcher);
+    std::vector<std::future<Outputs>> answers;
+    for (int i = 0; i < 4; ++i) answers.push_back(batcher.submit(row(20, 0)));
+    held.let_go();
+    for (auto& one : answers) CHECK(right(one.get(), 20, 0));
+    CHECK(batcher.stats().calls == 1 + 2);
+  }
+  SUBCASE("of the model's own range") {
+    Batcher batcher(load(), {.max_requests = 100});
+    Held held(batcher);
+    std::vector<std::future<Outputs>> answers;
+    for (int i = 0; i < 16; ++i) answers.push_back(batcher.submit(row(3, 0)));
+    held.let_go();
+    for (auto& one : answers) CHECK(right(one.get(), 3, 0));
+    CHECK(batcher.stats().calls == 1 + 2);
+  }
+  SUBCASE("and a request longer than any limit runs alone") {
+    Batcher batcher(load(), {.max_elements = 5});
+    CHECK(right(batcher.submit(row(60, 0)).get(), 60, 0));
+  }
+}
+
+TEST_CASE_FIXTURE(Fixture, "a model that reads its padding is never padded") {
+  write_safetensors(root / "goldens/batch2.safetensors",
+                    {{"0/in/x", Tensor::copy_of({-4.0F, 1.0F, 2.0F, 3.0F}, {2, 2})},
+                     {"0/out/y", Tensor::copy_of({-6.0F, 4.0F, 6.0F, 8.0F}, {2, 2})}});
+  manifest["goldens"][0]["file"] = entry(root, "goldens/batch2.safetensors");
+  write_manifest(root, manifest);
+  Batcher batcher(load(), {.max_padding = 0.5});
+  REQUIRE(batcher.notes().size() == 1);
+  CHECK(batcher.notes()[0].find("reads its padding") != std::string::npos);
+  Held held(batcher);
+  auto a = batcher.submit(row(4, -4));
+  auto b = batcher.submit(row(5, -4));
+  held.let_go();
+  CHECK(a.get()["y"].data_as<float>()[0] == -8 + 4);
+  CHECK(b.get()["y"].data_as<float>()[0] == -8 + 5);
+  CHECK(batcher.stats().calls == 3);
+}
+
+TEST_CASE_FIXTURE(Fixture, "a wrong request is refused at once, one that fails fails alone") {
+  Batcher batcher(load(), {.max_padding = 0});
+  CHECK_THROWS_AS(batcher.submit({{"z", Tensor::copy_of({1.0F}, {1, 1})}}), InvalidInput);
+  CHECK_THROWS_AS(batcher.submit(row(65, 0)), InvalidInput);
+  Held held(batcher);
+  // The engine fails by the first value of a call: that request is the first of it.
+  auto bad = batcher.submit(row(3, -1));
+  auto good = batcher.submit(row(3, 5));
+  held.let_go();
+  CHECK_THROWS_WITH_AS(bad.get(), doctest::Contains("asked to fail"), ExecutionError);
+  CHECK(right(good.get(), 3, 5));
+}
+
+TEST_CASE_FIXTURE(Fixture, "the caller's buffer is free when submit returns") {
+  Batcher batcher(load());
+  Held held(batcher);
+  std::vector<float> buffer{1, 2, 3};
+  auto answer = batcher.submit({{"x", Tensor::wrap(buffer.data(), DType::kFloat32, {1, 3})}});
+  std::fill(buffer.begin(), buffer.end(), -1.0F);
+  held.let_go();
+  CHECK(right(answer.get(), 3, 1));
+}
+
+TEST_CASE_FIXTURE(Fixture, "a full queue refuses, or makes wait") {
+  SUBCASE("refuses") {
+    Batcher batcher(load(), {.max_queue = 2, .when_full = WhenFull::kRefuse});
+    Held held(batcher);
+    auto a = batcher.submit(row(1, 0));
+    auto b = batcher.submit(row(1, 0));
+    CHECK_THROWS_WITH_AS(batcher.submit(row(1, 0)), doctest::Contains("queue is full"),
+                         ExecutionError);
+    held.let_go();
+    a.wait();
+    b.wait();
+  }
+  SUBCASE("makes wait") {
+    Batcher batcher(load(), {.max_requests = 1, .max_queue = 1});
+    Held held(batcher);
+    std::atomic<int> submitted = 0;
+    std::vector<std::future<Outputs>> answers(3);
+    std::jthread caller([&] {
+      for (auto& one : answers) {
+        one = batcher.submit(row(1, 0));
+        ++submitted;
+      }
+    });
+    std::this_thread::sleep_for(20ms);
+    CHECK(submitted == 1);
+    held.let_go();
+    caller.join();
+    for (auto& one : answers) one.wait();
+    CHECK(batcher.stats().most_waiting == 1);
+  }
+}
+
+TEST_CASE_FIXTURE(Fixture, "a request can be taken back until it begins") {
+  Batcher batcher(load());
+  Held held(batcher);
+  std::promise<bool> failed;
+  const auto ticket = batcher.submit(
+      row(1, 0), [&](const Batcher::Answer& answer) { failed.set_value(answer.error != nullptr); });
+  CHECK(ticket.cancel());
+  CHECK_FALSE(ticket.cancel());
+  CHECK(failed.get_future().get());
+  held.let_go();
+  std::promise<void> done;
+  const auto late = batcher.submit(row(1, 0), [&](const Batcher::Answer&) { done.set_value(); });
+  done.get_future().wait();
+  CHECK_FALSE(late.cancel());
+  batcher.close();
+  CHECK(batcher.stats().cancelled == 1);
+}
+
+TEST_CASE_FIXTURE(Fixture, "closing answers what was submitted, or cancels it, and takes no more") {
+  for (const Pending pending : {Pending::kRun, Pending::kCancel}) {
+    Batcher batcher(load(), {.max_requests = 1});
+    Held held(batcher);
+    std::vector<std::future<Outputs>> answers;
+    for (int i = 0; i < 5; ++i) answers.push_back(batcher.submit(row(2, 1)));
+    std::jthread closer([&] { batcher.close(pending); });
+    std::this_thread::sleep_for(5ms);
+    held.let_go();
+    closer.join();
+    for (auto& one : answers) {
+      if (pending == Pending::kRun)
+        CHECK(right(one.get(), 2, 1));
+      else
+        CHECK_THROWS_WITH_AS(one.get(), doctest::Contains("cancelled"), ExecutionError);
+    }
+    CHECK_THROWS_WITH_AS(batcher.submit(row(1, 0)), doctest::Contains("closed"), ExecutionError);
+  }
+}
+
+TEST_CASE_FIXTURE(Fixture, "requests wait for company as long as they may") {
+  Batcher batcher(load(), {.max_requests = 2, .max_wait = 10s});
+  auto a = batcher.submit(row(3, 0));
+  CHECK(a.wait_for(30ms) == std::future_status::timeout);
+  auto b = batcher.submit(row(3, 0));  // full: nobody waits any longer
+  CHECK(a.wait_for(5s) == std::future_status::ready);
+  CHECK(right(b.get(), 3, 0));
+  Batcher hasty(load(), {.max_requests = 2, .max_wait = 1ms});
+  CHECK(hasty.submit(row(3, 0)).wait_for(5s) == std::future_status::ready);
+}
+
+TEST_CASE_FIXTURE(Fixture, "what cannot be is refused") {
+  CHECK_THROWS_WITH_AS(Batcher(load(), {.workers = 0}), doctest::Contains("workers"), InvalidInput);
+  CHECK_THROWS_WITH_AS(Batcher(load(), {.max_padding = 1}), doctest::Contains("max_padding"),
+                       InvalidInput);
+  CHECK_THROWS_WITH_AS(Batcher(load(), {.padding = {{"z", 1}}}), doctest::Contains("\"z\""),
+                       InvalidInput);
+  CHECK_THROWS_WITH_AS(Batcher(load(), {.method = "nope"}), doctest::Contains("nope"),
+                       InvalidInput);
+  manifest["stateful"] = true;
+  write_manifest(root, manifest);
+  CHECK_THROWS_WITH_AS(Batcher(load()), doctest::Contains("state"), InvalidInput);
+}
+
+TEST_CASE_FIXTURE(Fixture, "many callers and many workers: every answer is its own") {
+  Batcher batcher(load(), {.workers = 3, .max_padding = 0.3, .max_queue = 16});
+  std::atomic<int> wrong = 0;
+  std::vector<std::jthread> callers;
+  for (int t = 0; t < 6; ++t)
+    callers.emplace_back([&, t] {
+      std::mt19937 random(static_cast<unsigned>(t));
+      std::vector<std::tuple<std::future<Outputs>, std::int64_t, float>> answers;
+      for (int i = 0; i < 200; ++i) {
+        const std::int64_t length = 1 + static_cast<std::int64_t>(random() % 64);
+        const auto first = static_cast<float>(random() % 1000);
+        answers.emplace_back(batcher.submit(row(length, first)), length, first);
+      }
+      for (auto& [answer, length, first] : answers)
+        if (!right(answer.get(), length, first)) ++wrong;
+    });
+  callers.clear();
+  batcher.close();
+  CHECK(wrong == 0);
+  CHECK(batcher.stats().requests == 1200);
+  CHECK(batcher.stats().calls < 1200);
+}
