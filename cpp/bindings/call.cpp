@@ -150,25 +150,34 @@ const CallPlan& BoundModel::plan(std::string_view method) const {
   throw InvalidInput("no such method");
 }
 
-py::object BoundModel::call(const py::object& self, std::string_view method, const py::tuple& args,
-                            const py::dict& kwargs, Session* session) const {
-  const CallPlan& plan = this->plan(method);
-  Family family;
-  std::vector<Tensor> inputs;
-  py::dict flat;  // keeps the arrays alive during the call
-  if (plan.flat_arguments) {
-    inputs = bind_flat(plan, args, kwargs, family);
+BoundModel::Arguments BoundModel::bind(const py::object& self, std::string_view method,
+                                       const py::tuple& args, const py::dict& kwargs) const {
+  Arguments bound;
+  bound.plan = &plan(method);
+  if (bound.plan->flat_arguments) {
+    bound.inputs = bind_flat(*bound.plan, args, kwargs, bound.family);
   } else {
-    flat = self.attr("_flatten")(plan.signature->method, args, kwargs);
-    inputs = bind_named(plan, flat, family);
+    bound.kept = self.attr("_flatten")(bound.plan->signature->method, args, kwargs);
+    bound.inputs = bind_named(*bound.plan, bound.kept, bound.family);
   }
-  const std::vector<Tensor> outputs = run(model_, session, plan, inputs);
+  return bound;
+}
+
+py::object BoundModel::result(const py::object& self, const CallPlan& plan,
+                              const std::vector<Tensor>& outputs, const Family& family) {
   if (plan.flat_result) return build_result(plan, outputs, family);
   py::dict values;
   const auto& specs = plan.signature->outputs;
   for (std::size_t i = 0; i < specs.size(); ++i)
     values[py::str(specs[i].name)] = to_python(outputs[i], specs[i].kind, family);
   return self.attr("_rebuild")(plan.signature->method, values);
+}
+
+py::object BoundModel::call(const py::object& self, std::string_view method, const py::tuple& args,
+                            const py::dict& kwargs, Session* session) const {
+  Arguments bound = bind(self, method, args, kwargs);
+  const std::vector<Tensor> outputs = run(model_, session, *bound.plan, bound.inputs);
+  return result(self, *bound.plan, outputs, bound.family);
 }
 
 }  // namespace isthmus::bindings

@@ -33,6 +33,21 @@ class BoundModel {
                         const pybind11::tuple& args, const pybind11::dict& kwargs,
                         Session* session = nullptr) const;
 
+  /// Python's arguments as the inputs of a call.
+  struct Arguments {
+    const CallPlan* plan = nullptr;
+    std::vector<Tensor> inputs;  ///< in the signature's order
+    pybind11::dict kept;         ///< keeps the arrays alive during the call
+    Family family;
+  };
+  [[nodiscard]] Arguments bind(const pybind11::object& self, std::string_view method,
+                               const pybind11::tuple& args, const pybind11::dict& kwargs) const;
+
+  /// The outputs in the structure of the original call; `self` is only asked for nested ones.
+  [[nodiscard]] static pybind11::object result(const pybind11::object& self, const CallPlan& plan,
+                                               const std::vector<Tensor>& outputs,
+                                               const Family& family);
+
   [[nodiscard]] const Model& model() const noexcept { return model_; }
 
  private:

@@ -11,5 +11,6 @@ PYBIND11_MODULE(_core, module) {
   isthmus::bindings::bind_tensor(module);
   isthmus::bindings::bind_bundle(module);
   isthmus::bindings::bind_model(module);
+  isthmus::bindings::bind_batcher(module);
   isthmus::bindings::bind_reports(module);
 }

@@ -29,9 +29,11 @@ Tensor copy(const Tensor& tensor) {
   return result;
 }
 
-std::exception_ptr cancelled() {
-  return std::make_exception_ptr(
-      ExecutionError("the request was cancelled before it began; submit it again if it is wanted"));
+Batcher::Answer cancelled() {
+  return {.outputs = {},
+          .error = std::make_exception_ptr(ExecutionError(
+              "the request was cancelled before it began; submit it again if it is wanted")),
+          .cancelled = true};
 }
 
 void check(const BatcherOptions& options, const Manifest& manifest) {
@@ -80,7 +82,7 @@ struct Batcher::Impl {
   Queue queue;                      // oldest first
   bool closed = false;
   BatcherStats stats;
-  std::vector<std::jthread> workers;
+  std::vector<std::thread> workers;
 
   Impl(Model given, BatcherOptions limits)
       : model(std::move(given)),
@@ -96,15 +98,43 @@ struct Batcher::Impl {
       prove_padding();
     if (plan.batches() && !plan.pads())
       notes.push_back("only requests of equal length run together: " + plan.no_padding());
+  }
+
+  /// Each worker keeps this alive: the last one to let go of the Batcher may be a worker itself,
+  /// when it lets go of what a request held.
+  static void start(const std::shared_ptr<Impl>& self) {
     try {
-      for (int i = 0; i < options.workers; ++i) workers.emplace_back([this] { work(); });
+      for (int i = 0; i < self->options.workers; ++i)
+        self->workers.emplace_back([self] { self->work(); });
     } catch (...) {  // no more threads: those that began are not to wait for ever
-      {
-        const std::lock_guard lock(mutex);
-        closed = true;
-      }
-      arrived.notify_all();
+      self->end(Pending::kRun);
       throw;
+    }
+  }
+
+  void end(Pending pending) {
+    Queue dropped;
+    std::vector<std::thread> ending;
+    {
+      const std::lock_guard lock(mutex);
+      closed = true;
+      if (pending == Pending::kCancel) dropped.swap(queue);
+      ending.swap(workers);
+    }
+    arrived.notify_all();
+    left.notify_all();
+    for (Waiting& one : dropped) {
+      State expected = State::kWaiting;
+      if (!one.state->compare_exchange_strong(expected, State::kCancelled)) continue;
+      one.done(cancelled());
+      const std::lock_guard lock(mutex);
+      ++stats.cancelled;
+    }
+    for (std::thread& one : ending) {
+      if (one.get_id() == std::this_thread::get_id())
+        one.detach();  // it ends by itself
+      else
+        one.join();
     }
   }
 
@@ -187,6 +217,7 @@ struct Batcher::Impl {
       left.notify_all();
       lock.unlock();
       answer(group);
+      group.clear();  // what the requests hold may want other locks
       lock.lock();
     }
   }
@@ -240,11 +271,14 @@ struct Batcher::Impl {
         ++taken_back;
       }
     }
+    {
+      // Before anyone is answered: who has an answer finds it counted.
+      const std::lock_guard lock(mutex);
+      stats.requests += static_cast<std::int64_t>(begun.size());
+      stats.cancelled += taken_back;
+      stats.longest_wait_ms = std::max(stats.longest_wait_ms, longest_wait);
+    }
     if (!begun.empty()) run_together(begun);
-    const std::lock_guard lock(mutex);
-    stats.requests += static_cast<std::int64_t>(begun.size());
-    stats.cancelled += taken_back;
-    stats.longest_wait_ms = std::max(stats.longest_wait_ms, longest_wait);
   }
 
   void run_together(const std::vector<Waiting*>& group) {
@@ -293,7 +327,9 @@ bool Batcher::Ticket::cancel() const {
 }
 
 Batcher::Batcher(Model model, BatcherOptions options)
-    : impl_(std::make_unique<Impl>(std::move(model), std::move(options))) {}
+    : impl_(std::make_shared<Impl>(std::move(model), std::move(options))) {
+  Impl::start(impl_);
+}
 
 Batcher::~Batcher() {
   close(Pending::kRun);
@@ -337,33 +373,20 @@ Batcher::Ticket Batcher::submit(const Inputs& inputs, Done done) {
   }
   impl.arrived.notify_one();
   Ticket ticket;
-  ticket.cancel_ = [state, shared_done] {
+  // Weak: what waits for the answer may own the ticket.
+  ticket.cancel_ = [state, weak = std::weak_ptr<Done>(shared_done)] {
+    const std::shared_ptr<Done> waiting = weak.lock();
     Impl::State expected = Impl::State::kWaiting;
-    if (!state->compare_exchange_strong(expected, Impl::State::kCancelled)) return false;
-    (*shared_done)({.outputs = {}, .error = cancelled()});
+    if (!waiting || !state->compare_exchange_strong(expected, Impl::State::kCancelled))
+      return false;
+    (*waiting)(cancelled());
     return true;
   };
   return ticket;
 }
 
 void Batcher::close(Pending pending) {
-  Impl& impl = *impl_;
-  Impl::Queue dropped;
-  {
-    const std::lock_guard lock(impl.mutex);
-    impl.closed = true;
-    if (pending == Pending::kCancel) dropped.swap(impl.queue);
-  }
-  impl.arrived.notify_all();
-  impl.left.notify_all();
-  for (Impl::Waiting& one : dropped) {
-    Impl::State expected = Impl::State::kWaiting;
-    if (!one.state->compare_exchange_strong(expected, Impl::State::kCancelled)) continue;
-    one.done({.outputs = {}, .error = cancelled()});
-    const std::lock_guard lock(impl.mutex);
-    ++impl.stats.cancelled;
-  }
-  impl.workers.clear();
+  impl_->end(pending);
 }
 
 BatcherStats Batcher::stats() const {

@@ -248,6 +248,22 @@ TEST_CASE_FIXTURE(Fixture, "closing answers what was submitted, or cancels it, a
   }
 }
 
+TEST_CASE_FIXTURE(Fixture, "the last to let go of a batcher may be its own worker") {
+  auto batcher = std::make_shared<Batcher>(load(), BatcherOptions{});
+  std::weak_ptr<Batcher> gone = batcher;
+  std::promise<void> submitted;
+  std::promise<void> done;
+  batcher->submit(row(2, 1), [batcher, &submitted, &done](const Batcher::Answer&) mutable {
+    submitted.get_future().wait();
+    batcher.reset();
+    done.set_value();
+  });
+  batcher.reset();
+  submitted.set_value();
+  done.get_future().wait();
+  CHECK(gone.expired());
+}
+
 TEST_CASE_FIXTURE(Fixture, "requests wait for company as long as they may") {
   Batcher batcher(load(), {.max_requests = 2, .max_wait = 10s});
   auto a = batcher.submit(row(3, 0));

@@ -24,6 +24,7 @@ from isthmus.errors import (
 
 if TYPE_CHECKING:
     from isthmus.adopt import adopt
+    from isthmus.batcher import Batcher
     from isthmus.bench import bench
     from isthmus.bundle import Bundle, open_bundle
     from isthmus.convert import convert
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from isthmus.verify import verify
 
 __all__ = [
+    "Batcher",
     "Bundle",
     "BundleError",
     "DeviceUnavailable",
@@ -66,6 +68,7 @@ except PackageNotFoundError:  # a source tree on the path
 
 _HOMES = {
     "adopt": "adopt",
+    "Batcher": "batcher",
     "bench": "bench",
     "Bundle": "bundle",
     "open_bundle": "bundle",

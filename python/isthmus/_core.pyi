@@ -13,6 +13,8 @@ import typing_extensions
 
 __all__: list[str] = [
     "ArchiveScan",
+    "Batcher",
+    "BatcherStats",
     "EngineInfo",
     "Finding",
     "LoadReport",
@@ -23,6 +25,7 @@ __all__: list[str] = [
     "Session",
     "Sniffed",
     "Tensor",
+    "Ticket",
     "WarmupReport",
     "build_info",
     "compare",
@@ -204,6 +207,58 @@ class Model:
     def methods(self) -> list[str]: ...
     @property
     def stateful(self) -> bool: ...
+
+class BatcherStats:
+    """
+    What a Batcher has done.
+    """
+    @property
+    def calls(self) -> int: ...
+    @property
+    def cancelled(self) -> int: ...
+    @property
+    def elements(self) -> int: ...
+    @property
+    def longest_wait_ms(self) -> float: ...
+    @property
+    def most_waiting(self) -> int: ...
+    @property
+    def padding(self) -> int: ...
+    @property
+    def requests(self) -> int: ...
+
+class Ticket:
+    """
+    A request that waits.
+    """
+    def cancel(self) -> bool: ...
+
+class Batcher:
+    """
+    A queue; see isthmus.batcher.Batcher.
+    """
+    def __init__(
+        self,
+        model: typing.Any,
+        *,
+        method: str,
+        workers: typing.SupportsInt | typing.SupportsIndex,
+        max_requests: typing.SupportsInt | typing.SupportsIndex,
+        max_elements: typing.SupportsInt | typing.SupportsIndex,
+        max_padding: typing.SupportsFloat | typing.SupportsIndex,
+        max_wait: typing.SupportsFloat | typing.SupportsIndex,
+        max_queue: typing.SupportsInt | typing.SupportsIndex,
+        when_full: str,
+        padding: collections.abc.Mapping[str, typing.SupportsFloat | typing.SupportsIndex],
+    ) -> None: ...
+    def close(self, cancel: bool) -> None: ...
+    def submit(
+        self, done: typing.Any, args: tuple[typing.Any, ...], kwargs: dict[str, typing.Any]
+    ) -> Ticket: ...
+    @property
+    def notes(self) -> list[str]: ...
+    @property
+    def stats(self) -> BatcherStats: ...
 
 class OutputParity:
     """

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from isthmus.errors import InvalidInput
 from isthmus.manifest import MANIFEST_NAME, Manifest, Method, Tree
@@ -18,6 +19,9 @@ except ImportError as error:
         f"isthmus._core, the native part of isthmus, cannot be imported ({error}): build it with "
         "`pip install .`, or `pip install -e . --no-build-isolation` to work on it"
     ) from error
+
+if TYPE_CHECKING:
+    from isthmus.batcher import Batcher, Request
 
 __all__ = ["Model", "Session", "load"]
 
@@ -101,6 +105,39 @@ class Model(_core.Model):
     def session(self) -> Session:
         """A caller with a state of its own; the weights are shared."""
         return Session(self)
+
+    def batcher(self, **limits: Any) -> Batcher:
+        """A queue that puts requests of similar length into one call; see `isthmus.Batcher`."""
+        from isthmus.batcher import Batcher
+
+        return Batcher(self, **limits)
+
+    def submit(self, *args: Any, **kwargs: Any) -> Request:
+        """Queues a call with the default limits; gives a future. See `isthmus.Batcher.submit`."""
+        return self._queue.submit(*args, **kwargs)
+
+    def map(
+        self,
+        inputs: Iterable[Mapping[str, Any] | tuple[Any, ...]],
+        *,
+        progress: Callable[[int], object] | None = None,
+        **limits: Any,
+    ) -> Iterator[Any]:
+        """Calls the model on each element of a data set; answers come in the order of the inputs.
+
+        Args:
+            inputs: Keyword arguments (a mapping) or positional ones (a tuple) of each call.
+            progress: Called with the number of answers so far.
+            **limits: As `isthmus.Batcher` takes them.
+        """
+        with self.batcher(**limits) as batcher:
+            yield from batcher.map(inputs, progress=progress)
+
+    @cached_property
+    def _queue(self) -> Batcher:
+        queue = self.batcher()
+        queue._model = None  # which owns it: neither would ever be freed
+        return queue
 
     def signature(self, method: str = "forward") -> Method:
         """Inputs, outputs and nesting of a method.

@@ -42,7 +42,7 @@ struct BatcherOptions {
 
 /// What a Batcher has done.
 struct BatcherStats {
-  std::int64_t requests = 0;   ///< answered, with an answer or an error
+  std::int64_t requests = 0;   ///< that began
   std::int64_t cancelled = 0;  ///< before they began
   std::int64_t calls = 0;      ///< of the model
   std::int64_t elements = 0;   ///< rows x longest length, over all calls
@@ -73,7 +73,6 @@ class ISTHMUS_API Batcher {
 
    private:
     friend class Batcher;
-    std::shared_ptr<void> state_;
     std::function<bool()> cancel_;
   };
 
@@ -81,6 +80,7 @@ class ISTHMUS_API Batcher {
   struct Answer {
     Outputs outputs;
     std::exception_ptr error;
+    bool cancelled = false;  ///< it never began; `error` says so too
   };
   using Done = std::function<void(Answer)>;  ///< called once, on a worker's thread; must not throw
 
@@ -100,7 +100,8 @@ class ISTHMUS_API Batcher {
   /// The same with a function in place of the future.
   Ticket submit(const Inputs& inputs, Done done);
 
-  /// No more requests; returns when the last one is answered.
+  /// No more requests; returns when the last one is answered. Called from `Done`, it does not wait
+  /// for the call that it is in.
   void close(Pending pending = Pending::kRun);
 
   [[nodiscard]] BatcherStats stats() const;
@@ -109,7 +110,7 @@ class ISTHMUS_API Batcher {
 
  private:
   struct Impl;
-  std::unique_ptr<Impl> impl_;
+  std::shared_ptr<Impl> impl_;
 };
 
 }  // namespace isthmus

@@ -1,0 +1,188 @@
+"""Futures and data sets through the batcher: the answers of single calls, and who pays for what."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+import weakref
+from concurrent.futures import CancelledError
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import isthmus
+from isthmus.bundle import Bundle
+from isthmus.errors import ExecutionError, InvalidInput
+from models import Streaming, case
+
+Arrays = dict[str, np.ndarray]
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    bert = case("bert")
+    args, kwargs = bert.inputs()
+    return isthmus.export(
+        bert.module(),
+        args,
+        kwargs,
+        path=tmp_path_factory.mktemp("batcher") / "bert",
+        formats=("torchscript", "onnx"),
+        **bert.options(),
+    )
+
+
+def sentences(model: isthmus.Model, count: int) -> list[Arrays]:
+    """Calls of one row, of uneven length."""
+    generator = np.random.default_rng(0)
+    dims = model.manifest.dims
+    calls = []
+    for _ in range(count):
+        length = int(generator.integers(dims["sequence"].min, dims["sequence"].max + 1))
+        ids = generator.integers(1, 50, (1, length))
+        calls.append(
+            {
+                spec.name: ids if "ids" in spec.name else np.ones_like(ids)
+                for spec in model.signature().inputs
+            }
+        )
+    return calls
+
+
+def values(result: object) -> list[np.ndarray]:
+    """The arrays of a result, whatever its structure."""
+    if isinstance(result, (np.ndarray, Tensor)):
+        return [np.asarray(result)]
+    parts = result.values() if isinstance(result, dict) else result
+    return [array for one in parts for array in values(one)]  # type: ignore[attr-defined]
+
+
+def close(a: object, b: object) -> bool:
+    """Equal to rounding: a batch is summed in another order."""
+    return all(
+        x.shape == y.shape and np.allclose(x, y, atol=2e-5, rtol=1e-4)
+        for x, y in zip(values(a), values(b), strict=True)
+    )
+
+
+@pytest.mark.parametrize("engine", ["torchscript", "onnxruntime", "openvino"])
+def test_a_data_set_gives_the_answers_of_single_calls(bundle: Bundle, engine: str) -> None:
+    model = isthmus.load(bundle.path, engine=engine, threads=1)
+    calls = sentences(model, 60)
+    alone = [model(**one) for one in calls]
+    seen: list[int] = []
+    with model.batcher(workers=2, max_padding=0.3) as batcher:
+        assert batcher.notes == []
+        together = list(batcher.map(calls, progress=seen.append))
+        stats = batcher.stats
+    assert all(close(a, b) for a, b in zip(together, alone, strict=True))
+    assert seen == list(range(1, 61))
+    assert stats.requests == 60 and stats.calls < 40
+    assert 0 < stats.padding <= 0.3 * stats.elements
+
+
+def test_answers_have_the_family_and_structure_of_the_call(bundle: Bundle) -> None:
+    model = isthmus.load(bundle.path, engine="torchscript")
+    call = sentences(model, 1)[0]
+    tensors = {name: torch.from_numpy(value) for name, value in call.items()}
+    plain = model(**tensors)
+    found = model.submit(**tensors).result(timeout=30)
+    assert type(found) is type(plain)
+    assert close(found, plain)
+    assert isinstance(values_of_first(found), Tensor)
+    assert list(model.map([tensors, tensors], max_padding=0.0))
+
+
+def values_of_first(result: object) -> object:
+    """The first value, as it is."""
+    if isinstance(result, dict):
+        return next(iter(result.values()))
+    return result[0] if isinstance(result, (tuple, list)) else result
+
+
+def test_a_request_can_be_cancelled_while_it_waits(bundle: Bundle) -> None:
+    model = isthmus.load(bundle.path, engine="torchscript")
+    call = sentences(model, 1)[0]
+    with model.batcher(max_wait=60.0) as batcher:
+        request = batcher.submit(**call)
+        assert request.cancel() and request.cancelled()
+        with pytest.raises(CancelledError):
+            request.result(timeout=5)
+        waiting = batcher.submit(**call)
+        batcher.close(cancel=True)
+        with pytest.raises(CancelledError):
+            waiting.result(timeout=5)
+        with pytest.raises(ExecutionError, match="closed"):
+            batcher.submit(**call)
+    finished = model.submit(**call)
+    finished.result(timeout=30)
+    assert not finished.cancel()
+
+
+def test_a_full_queue_refuses(bundle: Bundle) -> None:
+    model = isthmus.load(bundle.path, engine="torchscript")
+    call = sentences(model, 1)[0]
+    with model.batcher(max_wait=60.0, max_queue=2, when_full="refuse") as batcher:
+        requests = [batcher.submit(**call), batcher.submit(**call)]
+        with pytest.raises(ExecutionError, match="queue is full"):
+            batcher.submit(**call)
+        batcher.close(cancel=True)
+        assert all(one.cancelled() for one in requests)
+
+
+def test_bad_requests_and_limits_are_named(bundle: Bundle, tmp_path: Path) -> None:
+    model = isthmus.load(bundle.path, engine="torchscript")
+    with model.batcher() as batcher, pytest.raises(InvalidInput, match="nonesuch"):
+        batcher.submit(nonesuch=np.zeros((1, 3)))
+    for limits, word in (
+        ({"workers": 0}, "workers"),
+        ({"max_padding": 1.0}, "max_padding"),
+        ({"when_full": "explode"}, "when_full"),
+        ({"padding": {"nonesuch": 1.0}}, "nonesuch"),
+        ({"method": "nonesuch"}, "nonesuch"),
+    ):
+        with pytest.raises(InvalidInput, match=word):
+            model.batcher(**limits)
+    torch.manual_seed(0)
+    stateful = isthmus.export(Streaming(), (torch.randn(2, 4),), path=tmp_path / "stream")
+    with pytest.raises(InvalidInput, match="session"):
+        isthmus.load(stateful.path).batcher()
+
+
+def test_callers_on_many_threads_get_their_own_answers(bundle: Bundle) -> None:
+    model = isthmus.load(bundle.path, engine="onnxruntime", threads=1)
+    calls = sentences(model, 24)
+    alone = [model(**one) for one in calls]
+    wrong: list[int] = []
+    with model.batcher(workers=2, max_padding=0.2, max_queue=8) as batcher:
+
+        def work(first: int) -> None:
+            for at in range(first, len(calls), 4):
+                if not close(batcher.submit(**calls[at]).result(timeout=60), alone[at]):
+                    wrong.append(at)
+
+        threads = [threading.Thread(target=work, args=(at,)) for at in range(4)]
+        for one in threads:
+            one.start()
+        for one in threads:
+            one.join()
+    assert wrong == []
+
+
+def test_neither_model_nor_queue_outlives_its_user(bundle: Bundle) -> None:
+    model = isthmus.load(bundle.path, engine="torchscript")
+    call = sentences(model, 1)[0]
+    model.submit(**call).result(timeout=30)
+    gone = weakref.ref(model)
+    queue = weakref.ref(model._queue)
+    del model
+    gc.collect()
+    for _ in range(50):  # the worker lets go of the last request's model a moment later
+        if gone() is None and queue() is None:
+            return
+        time.sleep(0.1)
+    pytest.fail("the model or its queue is still alive")
