@@ -66,6 +66,32 @@ class WrongUnderExport(Block):
         return super().forward(x)
 
 
+class Scaled(nn.Module):
+    """Takes a mask that it may be given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(16, 16)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        y = self.linear(x)
+        return y if mask is None else y * mask
+
+
+class MaskUnderExport(nn.Module):
+    """Gives its submodule a mask only while it is exported, as masks of transformers do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.inner = Scaled()
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mask = torch.ones_like(x[..., :1]) if torch.compiler.is_exporting() else None
+        return self.head(self.inner(x, mask))
+
+
 def make() -> Model:
     return Model().eval()
 
@@ -216,6 +242,32 @@ def test_a_compiled_package_is_judged_by_a_copy_and_by_its_weights(tmp_path: Pat
     model.blocks[4] = wrong_block
     found = explain(right, model.eval(), engine="aoti", trust="native")
     assert named(found) == "blocks.4"
+
+
+@pytest.mark.parametrize(
+    ("change", "path"),
+    [(change_own_code, "blocks.2"), (change_epsilon, "blocks.4.norm")],
+    ids=["own code", "epsilon"],
+)
+def test_masking_finds_what_no_copy_and_no_weight_shows(
+    change: Callable[[Model], None], path: str, tmp_path: Path
+) -> None:
+    right = export(make(), tmp_path / "right", "aoti")
+    found = explain(faulty(change, right), make(), engine="aoti", trust="native")
+    assert named(found) == path, found.sentence
+    assert "set to zero" in found.sentence
+    assert not explain(right, make(), engine="aoti", trust="native")
+
+
+def test_what_only_export_gives_a_submodule_is_not_taken_for_another_value(
+    tmp_path: Path,
+) -> None:
+    model = MaskUnderExport().eval()
+    found = explain(
+        export(model, tmp_path / "masked", "aoti"), model, engine="aoti", trust="native"
+    )
+    assert not found, found.sentence
+    assert all(layer.seen for layer in found.layers)
 
 
 def test_verify_explains_a_failure_when_the_model_is_at_hand(right: Bundle, tmp_path: Path) -> None:

@@ -322,7 +322,7 @@ def test_parity_error_names_each_failure_and_stays_short() -> None:
 def test_formats_hold_the_facts() -> None:
     report = report_of(PASSED, ABSENT, FAILED)
     data = json.loads(to_json(report))
-    assert (data["schema"], data["schema_version"], data["passed"]) == ("isthmus-verify", 1, False)
+    assert (data["schema"], data["schema_version"], data["passed"]) == ("isthmus-verify", 2, False)
     statuses = [(row["runner"], row["status"], row["passed"]) for row in data["rows"]]
     assert statuses == [
         ("torch.jit", "passed", True),

@@ -1,4 +1,5 @@
 // An engine from outside, as a user would write one: y = 2 * x, and a counter of calls as state.
+#include <atomic>
 #include <chrono>
 #include <thread>
 
@@ -12,7 +13,7 @@ using namespace isthmus;
 class Doubler final : public Executable {
  public:
   std::vector<Tensor> run(std::size_t method, std::span<const Tensor> inputs) override {
-    if (method == 1) return {Tensor::scalar<std::int64_t>(calls_)};
+    if (method == 1) return {Tensor::scalar<std::int64_t>(calls_.load())};
     const auto* x = inputs[0].data_as<float>();
     // A first value below zero asks for a fault, or for time.
     if (x[0] == -1) throw ExecutionError("the engine was asked to fail");
@@ -31,7 +32,7 @@ class Doubler final : public Executable {
   }
 
  private:
-  std::int64_t calls_ = 0;
+  std::atomic<std::int64_t> calls_ = 0;
 };
 
 class FakeEngine final : public Engine {

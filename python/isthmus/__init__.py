@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from isthmus.bundle import Bundle, open_bundle
     from isthmus.convert import convert
     from isthmus.deploy import deploy
+    from isthmus.diff import diff
     from isthmus.export import export
     from isthmus.graph import inspect
     from isthmus.replay import replay
@@ -52,6 +53,7 @@ __all__ = [
     "bench",
     "convert",
     "deploy",
+    "diff",
     "export",
     "inspect",
     "load",
@@ -74,6 +76,7 @@ _HOMES = {
     "open_bundle": "bundle",
     "convert": "convert",
     "deploy": "deploy",
+    "diff": "diff",
     "export": "export",
     "inspect": "graph",
     "replay": "replay",

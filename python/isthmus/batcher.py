@@ -135,9 +135,7 @@ class Batcher:
         waiting: deque[Request] = deque()
         done = 0
         for one in inputs:
-            waiting.append(
-                self.submit(**one) if isinstance(one, Mapping) else self.submit(*one)
-            )
+            waiting.append(self.submit(**one) if isinstance(one, Mapping) else self.submit(*one))
             while len(waiting) > self._window or (waiting and waiting[0].done()):
                 yield waiting.popleft().result()
                 done += 1
@@ -169,9 +167,7 @@ class Batcher:
 def _answering(request: Request) -> Callable[..., None]:
     """What the native worker calls, once."""
 
-    def done(
-        result: Any, raises: Callable[[], None] | None, *, cancelled: bool = False
-    ) -> None:
+    def done(result: Any, raises: Callable[[], None] | None, *, cancelled: bool = False) -> None:
         if cancelled:
             Future.cancel(request)
             request.set_running_or_notify_cancel()

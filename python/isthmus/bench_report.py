@@ -118,7 +118,7 @@ def compare_rows(
     reasons = {reason.partition(": ")[2] for reason in missing}
     one_reason = len(missing) == 2 and len(reasons) == 1
     reason = reasons.pop() if one_reason else "; ".join(missing)
-    rounds, wanted = len(cpp.round_medians_ms), _rounds_for(confidence)
+    rounds, wanted = len(cpp.round_medians_ms), rounds_for(confidence)
     if not reason and rounds < wanted:
         reason = f"{rounds} rounds are too few for a {confidence:.0%} interval; take {wanted}"
     return Comparison(
@@ -136,7 +136,7 @@ def compare_rows(
     )
 
 
-def _rounds_for(confidence: float) -> int:
+def rounds_for(confidence: float) -> int:
     """Below this, even the smallest and the largest ratio do not enclose the median that surely.
 
     All of n rounds lie on one side of the median with probability 2 ** (1 - n): the sign test.

@@ -30,6 +30,10 @@ class Table:
     """For each row: True good, False bad, None neither; empty when no row is judged."""
     numeric: frozenset[str] = frozenset()
     """Columns that are aligned to the right."""
+    folded: bool = False
+    """Long: Markdown shows its title, and the rest when that is clicked."""
+    prose: bool = False
+    """Cells are words that wrap: a narrow terminal narrows them and keeps the rows."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,8 @@ class Document:
     notes: tuple[str, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
     """Further members of the JSON document."""
+    lead: str = ""
+    """What Markdown says below its title already, in place of its last line."""
 
 
 class Reportable(Protocol):
@@ -104,18 +110,23 @@ def to_json(report: Reportable, *, indent: int | None = 2) -> str:
 def to_markdown(report: Reportable) -> str:
     """Headings and tables in GitHub's dialect, for a pull request or a job summary."""
     document = report.document()
-    lines = [f"## {document.title}", ""]
-    lines += [f"- {name}: {value}" for name, value in document.context.items()]
+    lines = [f"## {_markdown(document.title)}", ""]
+    lines += [f"**{_markdown(document.lead)}**", ""] if document.lead else []
+    lines += [f"- {name}: {_markdown(value)}" for name, value in document.context.items()]
     for table in document.tables:
-        lines += ["", f"### {table.title}", ""]
+        if table.folded:
+            lines += ["", f"<details><summary>{_markdown(table.title)}</summary>", ""]
+        else:
+            lines += ["", f"### {table.title}", ""]
         lines.append(_markdown_row(table.columns))
         lines.append(
             _markdown_row(["-:" if name in table.numeric else "-" for name in table.columns])
         )
         lines += [_markdown_row(row) for row in table.rows]
+        lines += ["", "</details>"] if table.folded else []
     if document.notes:
-        lines += ["", *[f"- {note}" for note in document.notes]]
-    lines += ["", f"**{document.verdict}**", ""]
+        lines += ["", *[f"- {_markdown(note)}" for note in document.notes]]
+    lines += [""] if document.lead else ["", f"**{_markdown(document.verdict)}**", ""]
     return "\n".join(lines)
 
 
@@ -177,7 +188,8 @@ def print_report(report: Reportable, console: Console | None = None) -> None:
         # A terminal that is too narrow gets a column for each row, not words broken in pieces.
         unbounded = console.options.update_width(10_000)
         needed = console.measure(grid, options=unbounded).maximum
-        if needed > console.width and len(table.rows) < len(table.columns):
+        stand = not table.prose and len(table.rows) < len(table.columns)
+        if needed > console.width and stand:
             grid = _grid(table, upright=True)
         console.print(grid)
     for note in document.notes:
@@ -220,8 +232,13 @@ def _grid(table: Table, *, upright: bool = False) -> RichTable:
 
 
 def _markdown_row(cells: tuple[str, ...] | list[str]) -> str:
-    escaped = [cell.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ") for cell in cells]
+    escaped = [_markdown(cell.replace("\\", "\\\\").replace("|", "\\|")) for cell in cells]
     return f"| {' | '.join(escaped)} |"
+
+
+def _markdown(text: str) -> str:
+    """One line in which nothing is taken for HTML."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace("\n", " ")
 
 
 def _xml(text: str) -> str:

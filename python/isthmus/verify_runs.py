@@ -205,10 +205,10 @@ def judge(
         actual = run.outputs[index]
         if actual is None:
             continue
-        expected = _golden_outputs(golden) if reference is None else reference.outputs[index]
+        expected = golden_outputs(golden) if reference is None else reference.outputs[index]
         assert expected is not None
         known = reference is None or reference.is_the_goldens
-        errors = _own_errors(golden, expected) if known else {}
+        errors = own_errors(golden, expected) if known else {}
         for key in {**expected, **actual}:
             name = key.split("/", 2)[2]
             tolerance = tolerances.get(name, Tolerance(0.0, 0.0))
@@ -245,7 +245,8 @@ def _decide(row: VerifyRow, errors: Mapping[str, str], *, expected: int, passed:
     return replace(row, status=status, reason=reasons[0] + more)
 
 
-def _golden_outputs(golden: Golden) -> Outputs:
+def golden_outputs(golden: Golden) -> Outputs:
+    """What eager gave, by STEP/out/NAME."""
     return {
         f"{index}/out/{name}": value
         for index, step in enumerate(golden.steps)
@@ -253,7 +254,7 @@ def _golden_outputs(golden: Golden) -> Outputs:
     }
 
 
-def _own_errors(golden: Golden, reference: Outputs) -> Outputs:
+def own_errors(golden: Golden, reference: Outputs) -> Outputs:
     """How far the reference is from float64, by STEP/out/NAME.
 
     A model's own answers may differ from the golden's by rounding: the truth is the golden's.

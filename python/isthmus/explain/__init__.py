@@ -2,7 +2,8 @@
 
 Every submodule's output in the artifact is compared with eager and with float64, in chunks that
 bound memory. TorchScript and ONNX artifacts are tapped themselves; an AOTInductor package shows
-nothing inside, so an instrumented copy of the model is compiled and its weights are compared.
+nothing inside, so an instrumented copy of the model is compiled, its weights are compared, and then
+set to zero, a submodule at a time, to see where the fault hides.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from isthmus.errors import InvalidInput
 from isthmus.explain.explanation import Explanation, LayerError
 from isthmus.explain.judge import blame, judge_layer
 from isthmus.explain.layers import Layer, Values, in_chunks, layers_of, record, source_of
+from isthmus.explain.masking import find_by_masking
 from isthmus.explain.repro import write_repro
 from isthmus.explain.taps import Tapped, read
 from isthmus.explain.weights import differing_weights, weights_of
@@ -96,6 +98,10 @@ def explain(
     weights = differing_weights(module, weights_of(bundle, chosen.name, native=trust == "native"))
     if culprit is None:
         culprit = _by_weights(layers, weights)
+    masked = None
+    if culprit is None and engine == "aoti" and trust == "native":
+        masked = find_by_masking(bundle, chosen, module, job.method, job.step, layers, say)
+        culprit = masked.culprit if masked is not None else None
     found = Explanation(
         bundle=bundle.manifest.name,
         engine=engine,
@@ -111,8 +117,9 @@ def explain(
         },
     )
     hints = _hints(culprit, weights, looking.tapped)
-    found = replace(found, sentence=_sentence(found, looking), hints=hints)
-    if repro is not None and culprit is not None and culprit.seen:
+    sentence = masked.sentence if masked is not None else _sentence(found, looking)
+    found = replace(found, sentence=sentence, hints=hints)
+    if repro is not None and culprit is not None and culprit.seen and masked is None:
         say("Writing the repro")
         found = replace(found, repro=str(looking.write(Path(repro), culprit, found.sentence)))
     return found

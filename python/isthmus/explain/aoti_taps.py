@@ -1,15 +1,14 @@
 """Taps for AOTInductor, whose packages show nothing inside: an instrumented copy is compiled.
 
 The copy is exported from the model at hand; so this finds what the compiler does wrong, and not
-what is wrong in the package alone. For that its weights are compared with the model's.
+what is wrong in the package alone. For that its weights are compared with the model's, and set to
+zero (`isthmus.explain.masking`).
 """
 
 from __future__ import annotations
 
-import io
 import tempfile
 import warnings
-import zipfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,13 +33,27 @@ __all__ = ["tap_aoti", "weights_of_package"]
 class _Instrumented(nn.Module):
     """Gives the model's outputs, and what some submodules take and give."""
 
-    def __init__(self, model: nn.Module, method: Method, paths: Collection[str]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        method: Method,
+        paths: Collection[str],
+        count: Callable[[dict[tuple[str, str], int]], None],
+    ) -> None:
+        """Puts the taps in.
+
+        Args:
+            model: The module.
+            method: The one that is called.
+            paths: Submodules.
+            count: Is told, at each call, how many tensors follow by path and side, "in" or "out".
+        """
         super().__init__()
         self.holder = flat_holder(model, [method])
         self._method = method.name
         self._kept: dict[tuple[str, str], list[Tensor]] = {}
-        self.counts: dict[tuple[str, str], int] = {}
-        """Tensors by path and side, "in" or "out"."""
+        # A function, since export gives attributes that hold values back as they were.
+        self._count = count
         for path, one in model.named_modules():
             if path in paths:
                 one.register_forward_pre_hook(self._before(path), with_kwargs=True)
@@ -66,8 +79,7 @@ class _Instrumented(nn.Module):
         """The flat outputs, then what the submodules took and gave."""
         self._kept.clear()
         outputs = getattr(self.holder, self._method)(*flat)
-        self.counts.clear()
-        self.counts.update({place: len(several) for place, several in self._kept.items()})
+        self._count({place: len(several) for place, several in self._kept.items()})
         return (*outputs, *(one for several in self._kept.values() for one in several))
 
 
@@ -96,11 +108,16 @@ def tap_aoti(
     """
 
     def work(say: Callable[[str], None]) -> tuple[list[Tensor], dict[tuple[str, str], int]]:
-        copy = _Instrumented(deep_copy(model).eval(), method, paths).eval()
+        # As it was exported: a model may give its submodules another mask then.
+        counts: dict[tuple[str, str], int] = {}
+
+        def count(found: dict[tuple[str, str], int]) -> None:
+            counts.clear()
+            counts.update(found)
+
+        copy = _Instrumented(deep_copy(model).eval(), method, paths, count).eval()
         args = as_tensors(method, step.inputs, "cpu")
         with tempfile.TemporaryDirectory(prefix="isthmus-explain-") as folder, torch.no_grad():
-            copy(*as_tensors(method, step.inputs, "cpu"))
-            counts = dict(copy.counts)  # export gives the attributes back as they were
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 say(f"Exporting a copy with {len(paths)} taps")
@@ -131,19 +148,7 @@ def weights_of_package(bundle: Bundle, name: str) -> Mapping[str, Tensor]:
 
     Empty where this torch cannot give them.
     """
-    content = bundle.read(bundle.artifact(name).files[0])
-    with tempfile.TemporaryDirectory(prefix="isthmus-explain-") as folder:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            # By its own name, not by the archive's: nothing is written outside of the folder.
-            member = next((one for one in archive.namelist() if one.endswith(".so")), None)
-            if member is None:
-                return {}
-            library = Path(folder, "package.so")
-            library.write_bytes(archive.read(member))
-        try:
-            kind: Any = torch._C._aoti.AOTIModelContainerRunnerCpu
-            runner = kind(str(library), 1)  # owns the memory of what it gives
-            found = runner.extract_constants_map(False)
-        except (AttributeError, RuntimeError):
-            return {}
-        return {one.removeprefix("holder.module."): value.clone() for one, value in found.items()}
+    from isthmus.explain.masking import open_package
+
+    with open_package(bundle, name) as package:
+        return {} if package is None else package.weights

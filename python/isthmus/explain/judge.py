@@ -16,7 +16,7 @@ from isthmus.tolerance import FALLBACK_ULPS, MULTIPLES, is_float, largest_value,
 
 __all__ = ["blame", "judge_layer"]
 
-_SLACK = 2.0
+SLACK = 2.0
 """Layers are many and small: they may be this many times further off than a model's output."""
 
 
@@ -102,8 +102,7 @@ def _judge(actual: Tensor, expected: Tensor, truth: Tensor | None) -> OutputPari
     largest = largest_value([expected]) if is_float(expected) else 0.0
     unit = ulp(largest, real_dtype(expected.dtype)) if is_float(expected) else 0.0
     multiples = {
-        name: value * (_SLACK**2 if name == "cosine" else _SLACK)
-        for name, value in MULTIPLES.items()
+        name: value * (SLACK**2 if name == "cosine" else SLACK) for name, value in MULTIPLES.items()
     }
     # A few elements tell little of their own noise: a few units of the largest stand for it.
     own = dict.fromkeys(MULTIPLES, 2 * unit) | {"cosine": 0.0}

@@ -1,0 +1,12 @@
+"""The command line's root, and how every command works: progress, errors, exit codes."""
+
+from __future__ import annotations
+
+import typer
+
+app = typer.Typer(
+    help="Takes a PyTorch or Hugging Face model into C++, with proof.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)

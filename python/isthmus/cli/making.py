@@ -1,0 +1,196 @@
+"""Commands that make bundles: export, adopt, convert."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from isthmus.cli.app import app
+from isthmus.cli.options import (
+    AllowNative,
+    BundlePath,
+    Dim,
+    Dynamic,
+    Isa,
+    Json,
+    OpLibrary,
+    Opset,
+    Output,
+    Overwrite,
+    TimeLimit,
+    Trust,
+)
+from isthmus.cli.output import print_bundle, print_report, words, work
+
+
+@app.command()
+def export(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="A Hugging Face id or folder, or package.module:factory."
+        ),
+    ],
+    output: Output,
+    task: Annotated[str, typer.Option(help="Of a Hugging Face model.")] = "",
+    attention: Annotated[str, typer.Option(help="sdpa or eager; the model's own.")] = "",
+    strategy: Annotated[str, typer.Option(help="auto, trace, script or mixed.")] = "auto",
+    script: Annotated[
+        list[str] | None,
+        typer.Option(help="Submodule or package.module:function to script; the rest is traced."),
+    ] = None,
+    trace: Annotated[
+        list[str] | None, typer.Option(help="Submodule to trace; the rest is scripted.")
+    ] = None,
+    dynamic: Dynamic = None,
+    dim: Dim = None,
+    constant: Annotated[
+        list[str] | None, typer.Option(help="Parameter whose number becomes part of the model.")
+    ] = None,
+    formats: Annotated[
+        str,
+        typer.Option(help="torchscript, onnx, aoti, with commas; the first is preferred."),
+    ] = "torchscript",
+    precision: Annotated[str, typer.Option(help="fp32, fp16 or bf16.")] = "fp32",
+    device: Annotated[str, typer.Option(help="Where to make the artifact.")] = "cpu",
+    opset: Opset = None,
+    isa: Isa = "portable",
+    time_limit: TimeLimit = 1800.0,
+    op_library: OpLibrary = None,
+    name: Annotated[str, typer.Option(help="Of the model, in the manifest.")] = "",
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Exports a model, proves the artifact against it, and writes a bundle."""
+    with work() as say:
+        from isthmus.bundle import check_destination
+        from isthmus.export import export as run
+        from isthmus.model_source import load_model, parse_axes, parse_dims
+
+        check_destination(output, overwrite=overwrite)
+        axes, ranges = parse_axes(dynamic or ()), parse_dims(dim or ())
+        say("Importing torch and loading the model")
+        loaded = load_model(model, task, attention)
+        say(f"Loaded {type(loaded.module).__name__}")
+        chosen = axes or loaded.dynamic
+        names = {one for entry in chosen.values() for one in entry.values()}
+        known = {key: value for key, value in loaded.dims.items() if key in names}
+        bundle = run(
+            loaded.module,
+            loaded.args,
+            loaded.kwargs,
+            path=output,
+            strategy=strategy,  # type: ignore[arg-type]
+            dynamic=chosen or None,
+            dims={**known, **ranges} or None,
+            methods=loaded.methods or None,
+            constants=(*loaded.constants, *(constant or ())),
+            script=script or (),
+            trace=trace or (),
+            precision=precision,
+            device=device,
+            formats=words(formats),
+            opset=opset,
+            isa=isa,
+            time_limit=time_limit,
+            op_libraries=op_library or (),
+            name=name or loaded.name,
+            source=loaded.source,
+            extra_files=loaded.extra_files,
+            overwrite=overwrite,
+            progress=say,
+        )
+    print_bundle(bundle, as_json)
+    raise typer.Exit(0 if all(one.ok for one in bundle.results) else 5)
+
+
+@app.command()
+def adopt(
+    file: Annotated[Path, typer.Argument(metavar="FILE.pt", help="A TorchScript file.")],
+    output: Output,
+    inputs: Annotated[Path, typer.Option(help="Example inputs by name: .npz or .safetensors.")],
+    method: Annotated[
+        list[str] | None,
+        typer.Option(help="A further method, with its example inputs if any: NAME or NAME=FILE."),
+    ] = None,
+    dynamic: Dynamic = None,
+    dim: Dim = None,
+    trust: Trust = "graph",
+    op_library: OpLibrary = None,
+    name: Annotated[str, typer.Option(help="Of the model, in the manifest.")] = "",
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Makes a bundle of a TorchScript file that somebody else made, which is its own truth."""
+    with work() as say:
+        from isthmus.adopt import adopt as run
+        from isthmus.model_source import parse_axes, parse_dims
+
+        named = (one.partition("=") for one in method or ())
+        methods: dict[str, Mapping[str, Any] | str] = {key: at or {} for key, _, at in named}
+        bundle = run(
+            file,
+            inputs,
+            output=output,
+            methods=methods,
+            dynamic=parse_axes(dynamic or ()) or None,
+            dims=parse_dims(dim or ()) or None,
+            trust=trust,
+            op_libraries=op_library or (),
+            name=name,
+            overwrite=overwrite,
+            progress=say,
+        )
+    print_bundle(bundle, as_json)
+
+
+@app.command()
+def convert(
+    path: BundlePath,
+    to: Annotated[str, typer.Option(help="onnx, aoti: a list with commas.")],
+    artifact: Annotated[str, typer.Option(help="The TorchScript one; the first by default.")] = "",
+    opset: Opset = None,
+    isa: Isa = "portable",
+    trust: Trust = "graph",
+    allow_native: AllowNative = False,
+    time_limit: TimeLimit = 1800.0,
+    op_library: OpLibrary = None,
+    prove: Annotated[
+        bool, typer.Option("--prove/--no-prove", help="Verify and time all formats afterwards.")
+    ] = True,
+    as_json: Json = False,
+) -> None:
+    """Turns a bundle's TorchScript into other formats, without the Python source, with proof."""
+    with work() as say:
+        from isthmus.convert import convert as run
+
+        bundle = run(
+            path,
+            words(to),
+            artifact=artifact,
+            opset=opset,
+            isa=isa,
+            trust="native" if allow_native else trust,
+            op_libraries=op_library or (),
+            time_limit=time_limit,
+            progress=say,
+        )
+    print_bundle(bundle, as_json)
+    good = all(one.ok for one in bundle.results)
+    if prove and not as_json:
+        with work() as say:
+            from isthmus.bench import bench as measure
+            from isthmus.verify import verify as prove_all
+
+            # Native code that was compiled here, a moment ago, from a graph that was scanned.
+            parity = prove_all(bundle, trust="native", op_libraries=op_library or (), progress=say)
+            speed = measure(
+                bundle, trust="native", op_libraries=op_library or (), rounds=10, progress=say
+            )
+        print_report(parity, False, None, None)
+        print_report(speed, False, None, None)
+        good = good and bool(parity)
+    raise typer.Exit(0 if good else 5)

@@ -1,0 +1,236 @@
+"""The page of `isthmus report`: its pictures, what it holds, and how a browser shows it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chromium import Browser, browser
+from isthmus.bundle import Bundle
+from isthmus.bundle_report import BundleReport, report
+from isthmus.errors import InvalidInput
+from isthmus.report_charts import Axis, axis_for, latency_strip, ruler_place, tag
+from isthmus.report_html import headline
+from isthmus.report_layers import POINTS, multiples_chart, shown_layers
+from isthmus.whole_file import write_whole
+from made_up_reports import CPP, absent, bad, good, layers, made_up, odd, passing
+
+# --- pictures -------------------------------------------------------------------------------------
+
+
+def test_the_ruler_is_monotonous_and_never_leaves_its_box() -> None:
+    shares = [0.0, 0.3, 1.0, 1.001, 2.0, 1e3, 1e9, math.inf]
+    places = [ruler_place(one) for one in shares]
+    assert places == sorted(places)
+    assert places[3] - places[2] > 0.02, "just beyond the limit is seen to be beyond it"
+    assert (places[0], places[-1] <= 1) == (0.0, True)
+    assert ruler_place(math.nan) > places[2]
+
+
+def test_what_stands_in_an_attribute_stays_in_it() -> None:
+    assert tag("line", x1='"><b>', stroke_width=2) == (
+        '<line x1="&quot;&gt;&lt;b&gt;" stroke-width="2"></line>'
+    )
+
+
+def test_axes() -> None:
+    assert Axis(10.0).ticks() == [0, 2, 4, 6, 8, 10]
+    assert axis_for([1.0, 2.0], "x", least=1.0, log_from=0.5).start == 0
+    wide = axis_for([1.0, 1900.0], "x", least=1.0, log_from=0.5)
+    assert wide.ticks() == [1, 10, 100, 1000]
+    assert 0 < wide.at(1.0) < wide.at(1900.0) < 1
+    assert axis_for([], "ms").edge == axis_for([0.0, math.nan], "ms").edge == 1.0
+
+
+def test_a_distribution_is_drawn_with_few_dots() -> None:
+    samples = [1 + 0.001 * at for at in range(5000)]
+    picture = latency_strip(samples, Axis(10.0, "ms"), CPP)
+    assert 100 < picture.count("<circle") <= 160
+    assert "median 3.5 ms" in picture
+
+
+def test_many_layers_are_thinned_out_and_keep_the_culprit() -> None:
+    many = layers(5000, 2345)
+    shown = shown_layers(many)
+    assert len(shown) <= POINTS
+    assert many.culprit in shown
+    assert "first to diverge" in multiples_chart(many, 6.0)
+
+
+# --- the file -------------------------------------------------------------------------------------
+
+
+class Elements(HTMLParser):
+    """All tags with their attributes."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+
+@pytest.mark.parametrize("make", [good, bad, odd, lambda: made_up(), lambda: made_up(absent())])
+def test_the_page_needs_nothing_and_runs_nothing(make: Any) -> None:
+    text = make().html()
+    elements = Elements(text).found
+    tags = [tag for tag, _ in elements]
+    assert not {"script", "img", "iframe", "object", "embed", "base", "form"} & set(tags)
+    assert tags.count("h1") == 1
+    assert tags.index("h1") < tags.index("h2")
+    for element, attributes in elements:
+        assert not [name for name in attributes if name.startswith("on")], (element, attributes)
+        for name in ("href", "src", "srcset", "action", "xlink:href"):
+            assert attributes.get(name, "data:,") == "data:,", (element, attributes)
+    style = text.partition("<style>")[2].partition("</style>")[0]
+    assert "url(" not in style
+    assert "@import" not in style
+
+
+def test_the_page_has_every_section() -> None:
+    text = bad().html()
+    for words in (
+        "What was proven", "Goldens", "Distance to float64", "Error by layer", "Latency", "Sizes",
+        "Hazards", "Signature", "Versions", "Repeat it",
+        "killed by SIGSEGV", "no CUDA device here", "C++ faster: 0.51 x", "2.5 MB", "[batch, ?]",
+        "a Python int", "any rank", "batch 1 to 64", "a value became a bool", "remedy: script it",
+        "torch/nn/l.py:3", "first to diverge", "keeps state between calls",
+    ):  # fmt: skip
+        assert words in text, words
+    assert "/opt/lib" not in text
+    assert "Not timed." in made_up(passing()).html()
+    assert "Not looked into" in made_up(passing()).html()
+
+
+def test_a_file_is_whole_or_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "report.html"
+    good().write_html(target)
+    before = target.read_text("utf-8")
+    assert before.startswith("<!doctype html>")
+
+    def fail(*_: object) -> None:
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(InvalidInput, match="the disk is full"):
+        bad().write_html(target)
+    assert target.read_text("utf-8") == before
+    assert list(tmp_path.iterdir()) == [target], "nothing is left beside it"
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match=r"missing.*cannot be written"):
+        write_whole(tmp_path / "missing" / "report.html", "")
+
+
+def test_without_jinja2_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "jinja2", None)
+    with pytest.raises(InvalidInput, match=r"pip install 'isthmus\[report\]'"):
+        good().html()
+
+
+# --- in a browser ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def real(linear_bundle: Bundle, chromium: Browser) -> BundleReport:
+    return report(linear_bundle, devices=["cpu"], rounds=2)
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with browser(tmp_path_factory.mktemp("chromium")) as one:
+        yield one
+
+
+UNFOLD = "for (const one of document.querySelectorAll('details')) one.open = true"
+SIZES = {"phone": (360, 800), "desk": (1280, 900)}
+CONTRAST = """(() => {
+  const parse = text => {
+    const found = text.match(/^rgba?\\(([\\d.]+), ([\\d.]+), ([\\d.]+)(?:, ([\\d.]+))?\\)$/);
+    if (!found) throw new Error(`a colour that is not read here: ${text}`);
+    return [+found[1], +found[2], +found[3], found[4] === undefined ? 1 : +found[4]];
+  };
+  const light = ([r, g, b]) => {
+    const [x, y, z] = [r, g, b].map(one => one / 255)
+      .map(one => one <= 0.04045 ? one / 12.92 : ((one + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * x + 0.7152 * y + 0.0722 * z;
+  };
+  const over = (top, below) =>
+    [0, 1, 2].map(at => top[at] * top[3] + below[at] * (1 - top[3])).concat(1);
+  const behind = element => {
+    if (!element) return parse(getComputedStyle(document.body).backgroundColor);
+    const own = parse(getComputedStyle(element).backgroundColor);
+    return own[3] === 1 ? own : over(own, behind(element.parentElement));
+  };
+  const band = document.querySelector('.band');
+  const found = [];
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  let count = 0;
+  while (walker.nextNode()) {
+    const text = walker.currentNode.data.trim();
+    const element = walker.currentNode.parentElement;
+    if (!text || element.closest('title') || !element.checkVisibility()) continue;
+    const drawn = element instanceof SVGElement;
+    const style = getComputedStyle(element);
+    const grounds = [behind(element)];
+    if (drawn && band) grounds.push(parse(getComputedStyle(band).fill));
+    const ink = parse(drawn ? style.fill : style.color);
+    for (const ground of grounds) {
+      const [high, low] = [light(over(ink, ground)), light(ground)].sort((a, b) => b - a);
+      const ratio = (high + 0.05) / (low + 0.05);
+      count += 1;
+      if (ratio < 4.5) found.push(`${ratio.toFixed(2)}: ${text.slice(0, 40)}`);
+    }
+  }
+  return {count, found};
+})()"""
+OVERFLOWING = """[...document.querySelectorAll('body *')]
+  .filter(one => one.getBoundingClientRect().right > document.documentElement.clientWidth + 1
+    && !one.closest('.scroll'))
+  .map(one => `${one.tagName} ${one.getAttribute('class')} ${one.textContent.slice(0, 40)}`)"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("which", ["real", "bad", "odd"])
+def test_a_browser_shows_it(
+    which: str, size: str, scheme: str, chromium: Browser, tmp_path: Path, real: BundleReport
+) -> None:  # fmt: skip
+    one = {"bad": bad, "odd": odd}[which]() if which != "real" else real
+    file = tmp_path / f"{which}.html"
+    one.write_html(file)
+    width, height = SIZES[size]
+    page = chromium.open(file, width=width, height=height, scheme=scheme)
+    try:
+        box = page.run("document.getElementById('verdict').getBoundingClientRect().toJSON()")
+        assert box["top"] >= 0
+        if which != "odd":  # whose name alone fills more than a screen
+            assert box["bottom"] <= height, "the verdict is in the first screen"
+        text = page.run("document.getElementById('verdict').textContent")
+        assert text == "".join(headline(one))
+        stamp = page.run("document.querySelector('.stamp').textContent")
+        assert stamp == ("Passed" if one else "Failed")
+        page.run(UNFOLD)
+        assert page.run("document.documentElement.scrollWidth") <= width, page.run(OVERFLOWING)
+        assert page.run(OVERFLOWING) == []
+        contrast = page.run(CONTRAST)
+        assert contrast["count"] > 100
+        assert contrast["found"] == []
+        assert page.run("document.scripts.length + document.images.length") == 0
+        dark = page.run("getComputedStyle(document.body).backgroundColor")
+        assert (max(int(part) for part in dark[4:-1].split(",")) < 64) == (scheme == "dark")
+        assert page.seen("Log.entryAdded") == page.seen("Runtime.consoleAPICalled") == []
+        assert page.seen("Runtime.exceptionThrown") == []
+        asked = [one["request"]["url"] for one in page.seen("Network.requestWillBeSent")]
+        assert [url for url in asked if not url.startswith("data:")] == [file.resolve().as_uri()]
+    finally:
+        page.close()
