@@ -468,6 +468,30 @@ def test_predict_json(run: Runner, tmp_path: Path, inputs: Path) -> None:
     assert row["max"] == 2
 
 
+def test_predict_batch_runs_requests_together(run: Runner, good: Path, tmp_path: Path) -> None:
+    file, output = tmp_path / "many.safetensors", tmp_path / "out.safetensors"
+    save_file({f"{at}/in/x": ramp(1) + at for at in range(20)}, file)
+    options = ["--batch", "--workers", "2", "--max-requests", "4"]
+    context = run.json("predict", good, "-i", file, "-o", output, *options)["context"]
+    assert context["requests"] == "20"
+    assert 5 <= int(context["calls"]) <= 20
+    answers = load_file(output)
+    assert len(answers) == 20
+    for at in range(20):
+        np.testing.assert_array_equal(answers[f"{at}/out/y"], 2 * (ramp(1) + at))
+
+
+def test_predict_batch_names_the_request_that_does_not_fit(
+    run: Runner, good: Path, inputs: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "many.safetensors"
+    save_file({"0/in/x": ramp(1), "1/in/x": ramp(1).astype(np.float64)}, file)
+    message = run.json("predict", good, "-i", file, "--batch", code=2)["error"]["message"]
+    assert "request 1" in message and "float64" in message
+    message = run.json("predict", good, "-i", inputs, "--batch", code=2)["error"]["message"]
+    assert "leave --batch out" in message
+
+
 def test_predict_says_what_is_wrong_with_the_inputs(
     run: Runner, good: Path, tmp_path: Path
 ) -> None:

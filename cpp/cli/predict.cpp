@@ -2,6 +2,7 @@
 #include <cstring>
 #include <optional>
 
+#include "cli/batched.h"
 #include "cli/calls.h"
 #include "cli/commands.h"
 #include "cli/format.h"
@@ -26,6 +27,7 @@ struct PredictOptions {
   std::vector<std::string> methods;
   int repeat = 1;
   bool timing = false;
+  BatchedOptions batched;
 };
 
 struct Answer {
@@ -74,7 +76,25 @@ Facts timing_facts(const Model& model, double inputs_ms, const std::vector<doubl
   return facts;
 }
 
+// All requests of a file at once; only their number is summarised, the answers go to -o.
+int run_batch(const PredictOptions& options) {
+  const InputFile file = read_calls(options.inputs, options.methods);
+  const LoadOptions load = options.common.load_options();
+  const Model model = Model::load(options.common.bundle, load);
+  const Batched done = run_batched(model, file, options.batched);
+  if (!options.output.empty()) write_safetensors(options.output, done.outputs);
+  const auto reporter = make_reporter(options.common, "predict", "isthmus-run predict");
+  Facts facts = context_of(model, load);
+  add_notes(facts, model.load_report().notes);
+  for (auto& fact : done.facts()) facts.push_back(std::move(fact));
+  if (!options.output.empty()) facts.emplace_back("written to", options.output);
+  reporter->context(facts);
+  reporter->finish(true, "");
+  return kExitGood;
+}
+
 int run(const PredictOptions& options) {
+  if (options.batched.batch) return run_batch(options);
   const Clock::time_point start = Clock::now();
   if (options.repeat < 1)
     throw InvalidInput("--repeat: expected 1 or more, got " + std::to_string(options.repeat));
@@ -130,6 +150,7 @@ void add_predict(CLI::App& app, Action& action) {
                       "Run so many times, each from a fresh session, and compare the bytes");
   command->add_option("--record", options->common.load.record,
                       "Write each call's inputs and outputs to this folder, for isthmus replay");
+  add_batched_options(*command, options->batched);
   command->add_flag("--timing", options->timing, "Say where the time went");
   add_load_options(*command, options->common);
   add_json(*command, options->common);
