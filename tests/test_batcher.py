@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import os
+import signal
 import threading
 import time
 import weakref
@@ -171,6 +173,32 @@ def test_callers_on_many_threads_get_their_own_answers(bundle: Bundle) -> None:
         for one in threads:
             one.join()
     assert wrong == []
+
+
+def test_a_forked_process_lets_go_of_a_batcher_whose_workers_it_has_not(bundle: Bundle) -> None:
+    model = isthmus.load(bundle.path, engine="torchscript")
+    call = sentences(model, 1)[0]
+    model.submit(**call).result(timeout=30)
+    time.sleep(0.5)  # the worker lets go of the last request a moment later
+    child = os.fork()
+    if child == 0:
+        # New threads get the stacks, and so the handles, of those that were not forked.
+        for _ in range(4):
+            threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+        del model
+        gc.collect()
+        os._exit(7)
+    for _ in range(200):
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            assert os.waitstatus_to_exitcode(status) == 7
+            break
+        time.sleep(0.1)
+    else:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        pytest.fail("the child waits for threads that it has not")
+    model.submit(**call).result(timeout=30)  # the parent's go on
 
 
 def test_neither_model_nor_queue_outlives_its_user(bundle: Bundle) -> None:

@@ -1,5 +1,7 @@
 #include "isthmus/batcher.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>
@@ -81,6 +83,7 @@ struct Batcher::Impl {
   std::condition_variable left;     // there is room
   Queue queue;                      // oldest first
   bool closed = false;
+  const pid_t process = ::getpid();
   BatcherStats stats;
   std::vector<std::thread> workers;
 
@@ -113,6 +116,12 @@ struct Batcher::Impl {
   }
 
   void end(Pending pending) {
+    if (::getpid() != process) {
+      // A forked copy: the workers stayed in the parent. Their handles may by now be those of other
+      // threads, and the mutex may be held for ever: both are left alone.
+      std::make_unique<std::vector<std::thread>>(std::move(workers)).release();
+      return;
+    }
     Queue dropped;
     std::vector<std::thread> ending;
     {
