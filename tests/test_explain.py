@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -225,7 +226,9 @@ def test_the_repro_shows_the_fault(right: Bundle, tmp_path: Path) -> None:
     )
     assert "onnxruntime against eager" in done.stdout
     assert "Linear(in_features=16, out_features=32" in done.stdout
-    assert "against the recorded output: max 0, rms 0" in done.stdout
+    # To rounding: this process may have run it on another number of threads.
+    again = re.search(r"against the recorded output: max ([^,]+),", done.stdout)
+    assert again is not None and float(again[1]) < 1e-6
 
 
 def test_a_compiled_package_is_judged_by_a_copy_and_by_its_weights(tmp_path: Path) -> None:
