@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -123,6 +124,29 @@ def test_a_lock_that_stays_held_is_an_error(monkeypatch: pytest.MonkeyPatch) -> 
     lock.acquire()
     with pytest.raises(isthmus.ExportError, match="holds a lock"):
         isolated(lambda _: lock.acquire(), seconds=600, progress=nothing)
+
+
+def test_a_child_leaves_the_garbage_of_its_parent_alone() -> None:
+    parent = os.getpid()
+    seen: list[str] = []
+
+    class Cycle:
+        def __init__(self) -> None:
+            self.itself = self
+
+        def __del__(self) -> None:
+            if os.getpid() != parent:
+                seen.append("collected in the child")
+
+    def work(_: Any) -> list[str]:
+        held.clear()
+        gc.collect()
+        return seen
+
+    held = [Cycle()]
+    assert isolated(work, seconds=60, progress=nothing) == []
+    assert gc.get_freeze_count() == 0
+
 
 
 def test_an_error_keeps_its_kind_and_what_it_carries() -> None:

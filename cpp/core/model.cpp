@@ -1,5 +1,7 @@
 #include "isthmus/model.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -114,6 +116,18 @@ struct Model::Impl {
   std::unique_ptr<Executable> shared_state;
   mutable std::mutex state_mutex;
   std::unique_ptr<const Recorder> recorder;  ///< null unless calls are recorded
+  const pid_t process = ::getpid();
+
+  Impl() = default;
+  Impl(const Impl&) = delete;
+  Impl& operator=(const Impl&) = delete;
+  ~Impl() {
+    if (::getpid() == process) return;
+    // A forked copy: the runtime's threads stayed in the parent, and to end them is to wait for
+    // ever.
+    (void)executable.release();
+    (void)shared_state.release();
+  }
 
   [[nodiscard]] const Manifest& manifest() const noexcept { return bundle.manifest(); }
 

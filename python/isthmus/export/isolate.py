@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import pickle
@@ -87,7 +88,14 @@ def _attempt(
         with warnings.catch_warnings():
             # Threads of runtimes do not live on in the child, which makes its own (see _child).
             warnings.filterwarnings("ignore", category=DeprecationWarning)
-            process.start()
+            # Garbage of ours is not the child's to collect: what owns threads would wait for them,
+            # and the child has none.
+            gc.collect()
+            gc.freeze()
+            try:
+                process.start()
+            finally:
+                gc.unfreeze()
         theirs.close()
         assert process.pid is not None
         try:
