@@ -148,7 +148,6 @@ def test_a_child_leaves_the_garbage_of_its_parent_alone() -> None:
     assert gc.get_freeze_count() == 0
 
 
-
 def test_an_error_keeps_its_kind_and_what_it_carries() -> None:
     def work(_: Any) -> None:
         error = isthmus.ExportError("the reason")
