@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from isthmus.errors import BundleError, ExportError, InvalidInput
 from isthmus.manifest import Artifact, Manifest, Method
@@ -23,6 +23,7 @@ def convert(
     path: str | Path | Bundle,
     to: Sequence[str],
     *,
+    precision: str = "",
     artifact: str = "",
     opset: int | None = None,
     isa: str = "portable",
@@ -36,10 +37,13 @@ def convert(
     Control flow that was scripted is kept. The C++ program that loads the bundle does not change.
     A format that fails has its row in `Bundle.results` and leaves the bundle as it was.
 
+    With `precision="int8"`, the bundle's ONNX artifact in fp32 is quantised instead.
+
     Args:
         path: A bundle with a TorchScript artifact, such as `isthmus.adopt` makes.
         to: Formats to add: "onnx", "aoti". An artifact of the same name is replaced.
-        artifact: Name of the TorchScript artifact; the first when empty.
+        precision: That of the TorchScript artifact when empty; "int8" for "onnx".
+        artifact: Name of the TorchScript artifact, for int8 of the ONNX one; the first when empty.
         opset: ONNX operator set version; None for the default.
         isa: For which processors AOTInductor compiles; see `isthmus.export`.
         trust: "graph", or "native" for a TorchScript artifact with operators that are not on the
@@ -49,13 +53,14 @@ def convert(
         progress: Called with a sentence at each stage.
 
     Raises:
-        BundleError: The bundle has no TorchScript artifact, or it is not trusted that far.
+        BundleError: The bundle has no artifact to start from, or it is not trusted that far.
         InvalidInput: An unknown format or option.
         ExportError: No format was made.
     """
     from isthmus.bundle import Bundle, add_artifact, open_bundle
     from isthmus.export import open_libraries
     from isthmus.export.formats import FORMATS, ISAS, make_formats, makers_of
+    from isthmus.export.int8_source import int8_subject
     from isthmus.export.quiet import quiet_torch
 
     say = progress or (lambda _: None)
@@ -69,51 +74,96 @@ def convert(
     if isa not in ISAS:
         raise InvalidInput(f"isa: expected {', '.join(ISAS)}, got {isa!r}")
     bundle = path if isinstance(path, Bundle) else open_bundle(path)
-    source = _torchscript(bundle, artifact)
+    _check_precision(precision, wanted)
+    _check_trust(trust)
     open_libraries(op_libraries)
-    say(f"Scanning {source.name}")
-    archive = bundle.read(source.files[0])
-    _require_trusted(bundle, source, archive, trust)
-    subject = _subject(bundle, source, archive, tuple(str(one) for one in op_libraries))
     made: list[Any] = []
     with quiet_torch(), tempfile.TemporaryDirectory(prefix="isthmus-convert-") as folder:
+        if precision == "int8":
+            source = _source(bundle, artifact, "onnx")
+            say(f"Scanning {source.name}")
+            subject = int8_subject(bundle, source, Path(folder, "fp32"))
+        else:
+            source = _source(bundle, artifact, "torchscript")
+            say(f"Scanning {source.name}")
+            archive = bundle.read(source.files[0])
+            _require_trusted(bundle, source, archive, trust)
+            subject = _subject(bundle, source, archive, tuple(str(one) for one in op_libraries))
+            _require_precision(precision, source)
         makers = makers_of(subject, Path(folder), opset=opset, isa=isa)
         results = make_formats(
-            {name: makers[name] for name in wanted}, made, time_limit=time_limit, progress=say
+            {(name, subject.precision): makers[name] for name in wanted},
+            made,
+            time_limit=time_limit,
+            progress=say,
         )
         for one in made:
             say(f"Adding {one.artifact.name}")
             bundle = add_artifact(bundle, one.artifact, {file.name: file for file in one.files})
     if not made:
-        lines = [f"  {one.format}: {one.explanation}" for one in results]
+        lines = [f"  {one.label}: {one.explanation}" for one in results]
         error = ExportError("\n".join(["nothing was converted, the bundle is as it was:", *lines]))
         error.decisions = tuple(decision for one in results for decision in one.decisions)
         raise error
     return replace(bundle, results=results)
 
 
-def _torchscript(bundle: Bundle, name: str) -> Artifact:
+def _check_precision(precision: str, wanted: Sequence[str]) -> None:
+    if precision not in ("", "fp32", "int8"):
+        raise InvalidInput(
+            f'precision: expected "fp32" or "int8", got {precision!r}; what was exported cannot be '
+            "cast any more: export the module again with that precision"
+        )
+    if precision == "int8" and list(wanted) != ["onnx"]:
+        raise InvalidInput(f'precision="int8" is for to="onnx", got {", ".join(wanted)}')
+
+
+def _check_trust(trust: str) -> None:
+    if trust not in ("graph", "native"):
+        raise InvalidInput(f'trust: expected "graph" or "native", got "{trust}"')
+
+
+def _require_precision(precision: str, source: Artifact) -> None:
+    if precision not in ("", source.precision):
+        raise InvalidInput(
+            f'precision="{precision}": artifact "{source.name}" is {source.precision}, and it is '
+            "converted as it is; name another one with artifact= (--artifact)"
+        )
+
+
+def _source(bundle: Bundle, name: str, kind: Literal["torchscript", "onnx"]) -> Artifact:
+    """The artifact to start from: TorchScript, or ONNX in fp32."""
+    title, remedy = {
+        "torchscript": (
+            "a TorchScript",
+            "export the module with --formats, or `isthmus adopt` a TorchScript file",
+        ),
+        "onnx": (
+            "an fp32 ONNX",
+            "make one with `isthmus convert --to onnx`, or export with --formats onnx",
+        ),
+    }[kind]
+
+    def fits(one: Artifact) -> bool:
+        return one.format == kind and (kind != "onnx" or one.precision == "fp32")
+
     if name:
         chosen = bundle.artifact(name)
-        if chosen.format != "torchscript":
+        if not fits(chosen):
             raise InvalidInput(
-                f'artifact "{name}" is {chosen.format}; expected a TorchScript one to convert'
+                f'artifact "{name}" is {chosen.format} in {chosen.precision}; expected {title} '
+                "one to convert"
             )
         return chosen
-    found = [one for one in bundle.manifest.artifacts if one.format == "torchscript"]
+    found = [one for one in bundle.manifest.artifacts if fits(one)]
     if not found:
-        raise BundleError(
-            f"{bundle.path} has no TorchScript artifact to convert; export the module with "
-            "--formats, or `isthmus adopt` a TorchScript file"
-        )
+        raise BundleError(f"{bundle.path} lacks {title} artifact to convert; {remedy}")
     return found[0]
 
 
 def _require_trusted(bundle: Bundle, source: Artifact, archive: bytes, trust: str) -> None:
     from isthmus import _core
 
-    if trust not in ("graph", "native"):
-        raise InvalidInput(f'trust: expected "graph" or "native", got "{trust}"')
     scan = _core.scan_torchscript(archive, {one.namespace for one in source.op_libraries})
     if trust == "graph" and scan.refused:
         raise BundleError(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -66,6 +66,8 @@ class Inspection:
     """What keeps the archive from being loaded with trust "graph"."""
     code: Mapping[str, str] = field(default_factory=dict)
     graph: str = ""
+    precision: str = ""
+    """As the bundle says; empty for a file outside of one."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -77,7 +79,9 @@ class Inspection:
         from rich.table import Table
 
         versions = "".join(f", {name} {value}" for name, value in self.versions.items())
-        console.print(f"{self.path}: {_TITLES.get(self.format, self.format)}{versions}")
+        precision = f", in {self.precision}" if self.precision else ""
+        title = _TITLES.get(self.format, self.format)
+        console.print(f"{self.path}: {title}{versions}{precision}")
         for method, inputs in self.inputs.items():
             table = Table("", "name", "type", title=f"{method}")
             for one in inputs:
@@ -146,11 +150,18 @@ def inspect(
         archive = read_archive(root, "a bundle, a TorchScript archive or an ONNX file")
         return _inspect_torchscript(archive, str(root), None, submodule, graph=graph)
     bundle, chosen = _of_bundle(root, artifact, torchscript=inside)
-    label = str(root / chosen.files[0].path)
+    found = _inspect_artifact(bundle, chosen, submodule, graph=graph)
+    return replace(found, precision=chosen.precision)
+
+
+def _inspect_artifact(
+    bundle: Bundle, chosen: Artifact, submodule: str, *, graph: bool
+) -> Inspection:
+    label = str(bundle.path / chosen.files[0].path)
     if chosen.format == "torchscript":
         content = bundle.read(chosen.files[0])
         return _inspect_torchscript(content, label, bundle.manifest, submodule, graph=graph)
-    if inside:
+    if submodule or graph:
         raise InvalidInput(
             f'artifact "{chosen.name}" is {chosen.format}; submodules and graphs can be printed of '
             "a TorchScript one"

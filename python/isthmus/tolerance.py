@@ -38,6 +38,9 @@ REDUCED_ULPS = 32
 """That error where it was not measured: this many eps of the largest golden value."""
 INT8_COSINE = 0.99
 """An output of an int8 artifact has at least this cosine similarity to float64."""
+SAMPLE_COSINES: Mapping[str, float] = {"bf16": 0.999, "int8": INT8_COSINE}
+"""By precision: the least cosine similarity of any sample to what eager gave, or the artifact is
+not made. The bundle's tolerances judge an output as a whole, in which a bad sample hides."""
 
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 

@@ -46,6 +46,13 @@ class Candidate:
     """Median duration of a call by golden."""
     reason: str = ""
     """Why it does not stand for choice."""
+    precision: str = "fp32"
+    """Of the artifact."""
+
+    @property
+    def rank(self) -> tuple[bool, float]:
+        """What candidates are ordered by: a load must not lose precision because it is faster."""
+        return self.precision != "fp32", self.score
 
     @property
     def score(self) -> float:
@@ -81,9 +88,9 @@ class TuneReport:
 
     @property
     def best(self) -> Candidate | None:
-        """The fastest that verified."""
+        """The fastest that verified; in fp32, where one in fp32 did."""
         usable = [one for one in self.candidates if math.isfinite(one.score)]
-        return min(usable, key=lambda one: one.score, default=None)
+        return min(usable, key=lambda one: one.rank, default=None)
 
     def document(self) -> Document:
         """What to print."""
@@ -99,6 +106,12 @@ class TuneReport:
         verdict = (
             f"{best.label} is the fastest of those that verified" if best else "nothing verified"
         )
+        faster = [one for one in self.candidates if best and one.score < best.score]
+        if best and faster:
+            verdict = (
+                f"{best.label} is the fastest in fp32; {faster[0].label} takes "
+                f"{faster[0].score / best.score:.2f} of its time, for who asks for that artifact"
+            )
         if self.file is not None:
             verdict += f"; {self.file} says so to every load on this machine"
         return Document(
@@ -207,7 +220,10 @@ def tune(
         found: list[Candidate] = []
         for artifact, engine in ways:
             reason = _refusal(plan, artifact, engine, device, say)
-            found += [Candidate(artifact.name, engine, count, reason=reason) for count in counts]
+            found += [
+                Candidate(artifact.name, engine, count, reason=reason, precision=artifact.precision)
+                for count in counts
+            ]
         for name in names:
             found = _time(
                 replace(plan, golden=name), found, device, rounds, turn_seconds, seed, say
@@ -332,9 +348,9 @@ def _time(
 
 
 def _ranking(report: TuneReport) -> list[Candidate]:
-    """Each artifact on each engine once, with its best number of threads, the fastest first."""
+    """Each artifact on each engine once, with its best number of threads, as `load` tries them."""
     ranking: dict[tuple[str, str], Candidate] = {}
-    for one in sorted(report.candidates, key=lambda one: one.score):
+    for one in sorted(report.candidates, key=lambda one: one.rank):
         if math.isfinite(one.score):
             ranking.setdefault((one.artifact, one.engine), one)
     return list(ranking.values())

@@ -54,7 +54,10 @@ def export(
         str,
         typer.Option(help="torchscript, onnx, aoti, with commas; the first is preferred."),
     ] = "torchscript",
-    precision: Annotated[str, typer.Option(help="fp32, fp16 or bf16.")] = "fp32",
+    precision: Annotated[
+        str,
+        typer.Option(help="fp32, fp16, bf16, int8, with commas; int8 is for onnx."),
+    ] = "fp32",
     device: Annotated[str, typer.Option(help="Where to make the artifact.")] = "cpu",
     opset: Opset = None,
     isa: Isa = "portable",
@@ -90,7 +93,7 @@ def export(
             constants=(*loaded.constants, *(constant or ())),
             script=script or (),
             trace=trace or (),
-            precision=precision,
+            precision=words(precision),
             device=device,
             formats=words(formats),
             opset=opset,
@@ -151,7 +154,12 @@ def adopt(
 def convert(
     path: BundlePath,
     to: Annotated[str, typer.Option(help="onnx, aoti: a list with commas.")],
-    artifact: Annotated[str, typer.Option(help="The TorchScript one; the first by default.")] = "",
+    precision: Annotated[
+        str, typer.Option(help="int8 quantises the bundle's fp32 ONNX; as it is by default.")
+    ] = "",
+    artifact: Annotated[
+        str, typer.Option(help="The one to start from; the first that fits by default.")
+    ] = "",
     opset: Opset = None,
     isa: Isa = "portable",
     trust: Trust = "graph",
@@ -170,6 +178,7 @@ def convert(
         bundle = run(
             path,
             words(to),
+            precision=precision,
             artifact=artifact,
             opset=opset,
             isa=isa,

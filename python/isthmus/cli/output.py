@@ -75,7 +75,7 @@ def print_formats(bundle: Bundle, console: Console) -> None:
     for one in bundle.results:
         where = f"\n({one.where})" if one.where else ""
         table.add_row(
-            one.format,
+            one.label,
             "[green]proven[/green]" if one.ok else "[red]failed[/red]",
             f"{one.seconds:.1f} s",
             f"{one.size / 1e6:.1f} MB" if one.ok else "-",
@@ -95,6 +95,7 @@ def print_bundle(bundle: Bundle, as_json: bool) -> None:
         document["formats"] = [
             {
                 "format": one.format,
+                "precision": one.precision,
                 "ok": one.ok,
                 "seconds": one.seconds,
                 "size": one.size,

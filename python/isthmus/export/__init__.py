@@ -20,14 +20,15 @@ from isthmus.bundle_files import Source
 from isthmus.capture import Captured, capture
 from isthmus.dynamic import DimsSpec, DynamicSpec
 from isthmus.errors import DeviceUnavailable, ExportError, InvalidInput
-from isthmus.export.formats import FORMATS, ISAS, Progress, make_formats, makers_of
+from isthmus.export.formats import FORMATS, ISAS, Progress, make_formats
+from isthmus.export.makers import Making
 from isthmus.export.quiet import quiet_torch
-from isthmus.export.remedies import with_remedies
 from isthmus.export.script import Target
-from isthmus.export.subject import PRECISIONS, FormatResult, Made, Scripted, Subject
-from isthmus.export.torchscript import STRATEGIES, Exported, export_torchscript
-from isthmus.goldens import Golden, make_goldens, reduced_errors, tolerances
-from isthmus.manifest import Artifact, Hazard, Manifest, NoiseFloor
+from isthmus.export.subject import PRECISIONS, FormatResult
+from isthmus.export.torchscript import STRATEGIES
+from isthmus.goldens import Golden, make_goldens
+from isthmus.manifest import Manifest, NoiseFloor
+from isthmus.sentences import encode, kept_as_goldens, sentence_goldens
 
 __all__ = ["export"]
 
@@ -47,7 +48,7 @@ def export(
     constants: Collection[str] = (),
     script: Sequence[Target] = (),
     trace: Sequence[str] = (),
-    precision: str = "fp32",
+    precision: str | Sequence[str] = "fp32",
     device: str = "cpu",
     formats: Sequence[str] = ("torchscript",),
     opset: int | None = None,
@@ -85,7 +86,8 @@ def export(
             that are scripted inside the traced whole.
         trace: For "mixed": submodules by dotted path that are traced inside the scripted whole.
         precision: "fp32" keeps the module's own types; "fp16" and "bf16" make a copy that computes
-            in that type and takes and gives the signature's types.
+            in that type and takes and gives the signature's types; "int8" quantises the ONNX
+            format. Of several, each format is made in each. `load` prefers "fp32".
         device: Where to make the artifact: "cpu", "cuda", "cuda:N".
         formats: Which artifacts to make, in the order in which `load` will prefer them:
             "torchscript", "onnx", "aoti". Each is made in a process of its own (a single
@@ -99,7 +101,8 @@ def export(
         op_libraries: Libraries of custom operators to open first.
         name: Of the model; the module's class when empty.
         source: Where the model came from, for the manifest.
-        extra_files: By path in the bundle: a path or bytes.
+        extra_files: By path in the bundle: a path or bytes. A "tokenizer/tokenizer.json" turns real
+            sentences into inputs, on which reduced precision is judged.
         overwrite: Replace a bundle that is there.
         seed: Of the perturbed values in the goldens.
         progress: Called with a sentence at each stage.
@@ -112,7 +115,9 @@ def export(
     """
     say = progress or (lambda _: None)
     wanted = _formats(formats)
-    _check_options(strategy, precision, script, trace, isa)
+    precisions = _precisions(precision)
+    reduced = any(one != "fp32" for one in precisions)
+    _check_options(strategy, precisions, script, trace, isa)
     where = _device(device)
     check_destination(path, overwrite=overwrite)
     open_libraries(op_libraries)
@@ -129,64 +134,29 @@ def export(
         )
         say("Making goldens over the grid of shapes and values")
         goldens, noise, captured = make_goldens(captured, seed=seed, probes=probes)
-        reduced = None if precision == "fp32" else reduced_errors(captured, goldens, precision)
-        allowed = tolerances(noise, goldens, precision, reduced=reduced)
-
-        def make_torchscript(progress: Progress) -> Exported:
-            return export_torchscript(
-                captured,
-                goldens,
-                allowed,
+        texts: list[Golden] = []
+        if reduced and not captured.stateful:
+            calls = encode(extra_files or {}, captured.methods[0], captured.dims)
+            texts = sentence_goldens(captured, calls)
+            goldens = [*goldens, *kept_as_goldens(goldens, texts)]
+        with tempfile.TemporaryDirectory(prefix="isthmus-export-") as folder:
+            making = Making(
+                captured=captured,
+                goldens=goldens,
+                texts=texts,
+                noise=noise,
                 strategy=strategy,
                 script=script,
-                trace_parts=trace,
-                precision=precision,
+                trace=trace,
                 device=where,
                 op_libraries=op_libraries,
-                progress=progress,
+                opset=opset,
+                isa=isa,
+                folder=Path(folder),
             )
-
-        made: list[Made] = []
-
-        def start() -> Scripted:
-            for one in made:
-                if one.artifact.format == "torchscript":
-                    artifact = one.artifact
-                    archive = one.files[0].read_bytes()
-                    return Scripted(archive, artifact.convention, artifact.strategy)
-            return make_torchscript(lambda _: None).scripted
-
-        subject = Subject(
-            methods=captured.methods,
-            examples=captured.examples,
-            axes=captured.dynamic,
-            dims=captured.dims,
-            goldens=goldens,
-            tolerances=allowed,
-            # A scripted module is its own TorchScript: there is no Python source to export.
-            module=None if isinstance(captured.module, torch.jit.ScriptModule) else captured.module,
-            make_script=start,
-            precision=precision,
-            device=where,
-            stateful=captured.stateful,
-            op_libraries=tuple(str(library) for library in op_libraries),
-        )
-        with tempfile.TemporaryDirectory(prefix="isthmus-export-") as folder:
-
-            def torchscript(progress: Progress) -> Made:
-                exported = make_torchscript(progress)
-                artifact = _artifact(captured, exported, precision, where, allowed)
-                file = Path(folder, f"{artifact.name}.pt")
-                file.write_bytes(exported.archive)
-                return Made(artifact, (file,))
-
-            makers = {
-                "torchscript": torchscript,
-                **makers_of(subject, Path(folder), opset=opset, isa=isa),
-            }
-            results = make_formats(
-                {one: makers[one] for one in wanted}, made, time_limit=time_limit, progress=say
-            )
+            made = making.made
+            makers = making.makers(wanted, precisions)
+            results = make_formats(makers, made, time_limit=time_limit, progress=say)
             _report_losses(results)
             manifest = _manifest(
                 name or type(captured.module).__name__, captured, noise, goldens, source
@@ -212,13 +182,13 @@ def _report_losses(results: Sequence[FormatResult]) -> None:
         if len(lost) == 1 and lost[0].error is not None:
             raise lost[0].error
         lines = ["no format verifies, and nothing was written:"]
-        lines += [f"  {one.format}: {one.explanation}" for one in lost]
+        lines += [f"  {one.label}: {one.explanation}" for one in lost]
         error = ExportError("\n".join(lines))
         error.decisions = tuple(decision for one in lost for decision in one.decisions)
         raise error
     for one in lost:
         warnings.warn(
-            f"{one.format} is not in the bundle: {one.explanation}", RuntimeWarning, stacklevel=3
+            f"{one.label} is not in the bundle: {one.explanation}", RuntimeWarning, stacklevel=3
         )
 
 
@@ -231,11 +201,23 @@ def _formats(formats: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
+def _precisions(precision: str | Sequence[str]) -> tuple[str, ...]:
+    names = [precision] if isinstance(precision, str) else list(precision)
+    for one in names:
+        _one_of("precision", one, PRECISIONS)
+    if not names:
+        raise InvalidInput(f"precision: expected some of {', '.join(PRECISIONS)}, got none")
+    return tuple(dict.fromkeys(names))
+
+
 def _check_options(
-    strategy: str, precision: str, script: Sequence[Target], trace: Sequence[str], isa: str
+    strategy: str,
+    precisions: Sequence[str],
+    script: Sequence[Target],
+    trace: Sequence[str],
+    isa: str,
 ) -> None:
     _one_of("strategy", strategy, STRATEGIES)
-    _one_of("precision", precision, PRECISIONS)
     _one_of("isa", isa, ISAS)
     for label, value in (("script", script), ("trace", trace)):
         if isinstance(value, str):
@@ -250,9 +232,10 @@ def _check_options(
             "script and trace: expected one of them; script names the parts to script inside a "
             "traced whole, trace those to trace inside a scripted whole"
         )
-    if precision != "fp32" and (strategy == "script" or trace):
+    cast = [one for one in precisions if one in ("fp16", "bf16")]
+    if cast and (strategy == "script" or trace):
         raise InvalidInput(
-            f'precision="{precision}" needs a traced whole, for scripted code keeps the types of '
+            f'precision="{cast[0]}" needs a traced whole, for scripted code keeps the types of '
             'its source; use strategy="trace", or "mixed" with script'
         )
 
@@ -294,35 +277,6 @@ def open_libraries(libraries: Sequence[str | Path]) -> None:
                 f"op_libraries: {library} cannot be opened ({error}); expected a shared library "
                 f"built for torch {torch.__version__}"
             ) from error
-
-
-def _artifact(
-    captured: Captured, exported: Exported, precision: str, device: str, allowed: Mapping[str, Any]
-) -> Artifact:
-    kind = device.partition(":")[0]
-    return Artifact(
-        name=f"torchscript-{kind}-{precision}",
-        format="torchscript",
-        device=kind,
-        devices=exported.devices,
-        precision=precision,
-        trust=exported.trust,
-        convention=exported.convention,
-        strategy=exported.strategy,
-        files=(),
-        requires={"torch": torch.__version__},
-        op_libraries=exported.op_libraries,
-        operators=exported.operators,
-        tolerances=dict(allowed),
-        state=captured.state,
-        decisions=exported.decisions,
-        hazards=_distinct((*captured.notes, *exported.hazards)),
-    )
-
-
-def _distinct(hazards: Sequence[Hazard]) -> tuple[Hazard, ...]:
-    order = {"error": 0, "warning": 1, "info": 2}
-    return with_remedies(sorted(dict.fromkeys(hazards), key=lambda one: order[one.severity]))
 
 
 def _manifest(

@@ -88,6 +88,7 @@ def export_aoti(
             subject.tolerances,
             device=subject.device,
             calls_each=2,
+            least_cosine=subject.least_cosine,
         )
 
     ways = [

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from isthmus.compare import compare
 from isthmus.export.calling import call_flat, call_structured
+from isthmus.export.sample_cosine import Cosines
 from isthmus.export.sources import summarize
 from isthmus.goldens import Golden
 from isthmus.manifest import Method, Tolerance
@@ -53,6 +54,8 @@ class Verdict:
     failures: tuple[Failure, ...] = ()
     mutated: tuple[str, ...] = field(default=())
     """Inputs that the module changed in place."""
+    cosines: Cosines = field(default_factory=Cosines)
+    """Of the samples, where they were asked for."""
 
     def __bool__(self) -> bool:
         return not self.failures
@@ -76,6 +79,7 @@ def check(
     *,
     device: str = "cpu",
     stateful: bool = False,
+    least_cosine: float = 0.0,
 ) -> Verdict:
     """Runs every golden `CALLS` times against a TorchScript archive's bytes, loaded again."""
     run = call_flat if convention == "flat" else call_structured
@@ -84,7 +88,15 @@ def check(
         module = load_bytes(archive, device)
         return lambda method, inputs: run(module, method, inputs)
 
-    return check_calls(load, methods, goldens, tolerances, device=device, stateful=stateful)
+    return check_calls(
+        load,
+        methods,
+        goldens,
+        tolerances,
+        device=device,
+        stateful=stateful,
+        least_cosine=least_cosine,
+    )
 
 
 def check_calls(
@@ -96,27 +108,39 @@ def check_calls(
     device: str = "cpu",
     stateful: bool = False,
     calls_each: int = CALLS,
+    least_cosine: float = 0.0,
 ) -> Verdict:
     """Runs every golden `calls_each` times against what `load` gives.
 
     A stateful artifact is loaded afresh for each sequence. A golden stops at its first failure, and
     the next one goes on.
+
+    Args:
+        load: Gives a call.
+        methods: Of the signature.
+        goldens: With the answers.
+        tolerances: By output name.
+        device: Where it runs.
+        stateful: Calls change it.
+        calls_each: Of each golden.
+        least_cosine: Of each sample of each output to the golden's; 0 asks nothing.
     """
     by_name = {method.name: method for method in methods}
     run = load()
     failures: list[Failure] = []
     mutated: set[str] = set()
+    cosines = Cosines(least_cosine)
     calls = 0
     for golden in goldens:
         for call in range(1, calls_each + 1):
             if stateful and calls:
                 run = load()
             calls += 1
-            failure = _run(run, by_name, golden, tolerances, device, call, mutated)
+            failure = _run(run, by_name, golden, tolerances, device, call, mutated, cosines)
             if failure is not None:
                 failures.append(failure)
                 break
-    return Verdict(len(goldens), calls, tuple(failures), tuple(sorted(mutated)))
+    return Verdict(len(goldens), calls, tuple(failures), tuple(sorted(mutated)), cosines)
 
 
 def _run(
@@ -127,6 +151,7 @@ def _run(
     device: str,
     call: int,
     mutated: set[str],
+    cosines: Cosines,
 ) -> Failure | None:
     for step in golden.steps:
         given = {name: value.clone().to(device) for name, value in step.inputs.items()}
@@ -140,10 +165,15 @@ def _run(
         mutated.update(name for name in given if not _same(before[name], given[name]))
         for spec in methods[step.method].outputs:
             tolerance = tolerances.get(spec.name, Tolerance(0.0, 0.0))
+            expected, got = step.outputs.get(spec.name), actual.get(spec.name)
+            # First, for its reason says more: the cosine of one sample, in plain numbers.
+            reason = cosines.add(golden.name, spec, expected, got) if call == 1 else ""
+            if reason:
+                return Failure(golden.name, spec.name, reason, call)
             found = compare(
                 spec.name,
-                step.outputs.get(spec.name),
-                actual.get(spec.name),
+                expected,
+                got,
                 tolerance,
                 own_error=step.errors.get(spec.name),
             )

@@ -8,18 +8,22 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
+from isthmus.errors import ExportError
 from isthmus.export.aoti import ISAS, export_aoti
+from isthmus.export.int8 import WHY_NOT, export_int8
 from isthmus.export.isolate import can_isolate, isolated
 from isthmus.export.onnx import export_onnx
 from isthmus.export.sources import summarize
 from isthmus.export.subject import FormatResult, Made, Subject
 
-__all__ = ["FORMATS", "ISAS", "Maker", "Progress", "make_formats", "makers_of"]
+__all__ = ["FORMATS", "ISAS", "Form", "Maker", "Progress", "make_formats", "makers_of"]
 
 FORMATS = ("torchscript", "onnx", "aoti")
 
 Progress = Callable[[str], None]
 Maker = Callable[[Progress], Made]
+Form = tuple[str, str]
+"""Format and precision."""
 
 _ADVICE = (
     (
@@ -43,6 +47,10 @@ _ADVICE = (
     ),
     (r"time_limit", "allow more time, or export a smaller model first"),
     (r"pip install", ""),
+    (
+        r"quantize_dynamic.*least allowed",
+        "the model does not bear int8 as it is: serve fp32, or bf16 of torchscript or aoti",
+    ),
     (r"goldens fail", "the exporter changed the model's meaning; use another format or strategy"),
 )
 
@@ -52,12 +60,21 @@ def makers_of(
 ) -> dict[str, Maker]:
     """What makes each format but TorchScript of a subject, by the format's name.
 
+    In int8, the formats that do not have it are there too: to say why.
+
     Args:
         subject: The model.
         folder: Where files are written; the caller's own.
         opset: ONNX operator set version; None for the default.
         isa: For which processors AOTInductor compiles.
     """
+
+    if subject.precision == "int8":
+
+        def int8(progress: Progress) -> Made:
+            return export_int8(subject, folder, progress=progress)
+
+        return {"onnx": int8, **{name: _refusing(reason) for name, reason in WHY_NOT.items()}}
 
     def onnx(progress: Progress) -> Made:
         return export_onnx(subject, folder, opset=opset, progress=progress)
@@ -68,27 +85,35 @@ def makers_of(
     return {"onnx": onnx, "aoti": aoti}
 
 
+def _refusing(reason: str) -> Maker:
+    def refuse(_: Progress) -> Made:
+        raise ExportError(reason)
+
+    return refuse
+
+
 def make_formats(
-    makers: Mapping[str, Maker], made: list[Made], *, time_limit: float, progress: Progress
+    makers: Mapping[Form, Maker], made: list[Made], *, time_limit: float, progress: Progress
 ) -> tuple[FormatResult, ...]:
     """Makes each format; a failure, a crash or a time-out loses one row and nothing else.
 
     Args:
-        makers: By format, in order.
+        makers: By format and precision, in order.
         made: Takes what was made, at once: later makers may start from it.
         time_limit: Seconds that each may take.
         progress: Called with a sentence at each stage.
     """
     results: list[FormatResult] = []
     # A lone TorchScript export has nothing to lose, and stays where a debugger can follow it.
-    here = list(makers) == ["torchscript"] or not can_isolate()
-    for name, maker in makers.items():
-        say = progress if len(makers) == 1 else partial(_say, name, progress)
+    here = [name for name, _ in makers] == ["torchscript"] or not can_isolate()
+    for (name, precision), maker in makers.items():
+        label = name if precision == "fp32" else f"{name} {precision}"
+        say = progress if len(makers) == 1 else partial(_say, label, progress)
         start = time.perf_counter()
         try:
             one = maker(say) if here else isolated(maker, seconds=time_limit, progress=say)
         except Exception as error:  # becomes the row's reason
-            results.append(_failure(name, error, time.perf_counter() - start))
+            results.append(_failure(name, precision, error, time.perf_counter() - start))
             continue
         made.append(one)
         results.append(
@@ -96,6 +121,7 @@ def make_formats(
                 name,
                 True,
                 time.perf_counter() - start,
+                precision,
                 sum(file.stat().st_size for file in one.files),
                 one.artifact.strategy,
                 decisions=one.artifact.decisions,
@@ -108,7 +134,7 @@ def _say(name: str, progress: Progress, line: str) -> None:
     progress(f"{name}: {line}")
 
 
-def _failure(name: str, error: Exception, seconds: float) -> FormatResult:
+def _failure(name: str, precision: str, error: Exception, seconds: float) -> FormatResult:
     decisions = tuple(getattr(error, "decisions", ()))
     refused = [one for one in decisions if not one.accepted]
     if refused:
@@ -121,6 +147,7 @@ def _failure(name: str, error: Exception, seconds: float) -> FormatResult:
         name,
         False,
         seconds,
+        precision,
         reason=reason,
         where=where,
         advice=advice_on(" ".join([str(error), *(one.reason for one in refused)])),

@@ -16,30 +16,24 @@ import torch
 
 from isthmus.errors import ExportError
 from isthmus.export.check import Verdict, check_calls
+from isthmus.export.onnx_files import artifact_of, save_model, stems, with_data
 from isthmus.export.program import export_module, export_scripted, flat_script
 from isthmus.export.sources import in_stack_text
 from isthmus.export.subject import Made, Subject
 from isthmus.export.trace import as_tensors
 from isthmus.export.ways import Way, first_that_verifies
-from isthmus.manifest import Artifact, Decision, Hazard, Method
+from isthmus.manifest import Method
 from isthmus.runtime_calls import OnnxRuntimeCall
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["EXTERNAL_BYTES", "OPSET", "export_onnx"]
+__all__ = ["OPSET", "export_onnx", "require_packages"]
 
 OPSET = 20
 """The newest that ONNX Runtime 1.21 and OpenVINO run in full."""
 TORCHSCRIPT_OPSET = 18
 """The newest of which the TorchScript exporter knows every operator."""
-EXTERNAL_BYTES = 16 << 20
-"""Weights beyond this go to a file of their own, which runtimes map instead of copying."""
-_SMALLEST = 1024
-"""Bytes from which an initializer is worth moving."""
-_ALIGNMENT = 64
-_LARGEST = (2 << 30) - 1
-"""A protocol buffer, hence an .onnx file, is no larger."""
 
 
 def export_onnx(
@@ -65,16 +59,23 @@ def export_onnx(
         ExportError: No way verified; its `decisions` say why.
         ImportError: onnx, onnxscript or onnxruntime is not installed.
     """
-    _require_packages()
+    require_packages()
     if subject.stateful:
         raise ExportError(
             "the model has state, which an ONNX graph does not keep; take the state as inputs and "
             "give it back as outputs, or stay with TorchScript"
         )
+    if subject.precision == "bf16":
+        raise ExportError(
+            "ONNX Runtime has no bf16 operators on the CPU (not even Add), so nothing could be "
+            "proven; take fp16 or int8, or bf16 of torchscript or aoti"
+        )
     name = f"onnx-cpu-{subject.precision}"
 
     def save(each: Callable[[Subject, Method], onnx.ModelProto], given: Subject) -> list[Path]:
-        return [_save(each(given, method), folder, stem) for method, stem in _stems(subject, name)]
+        return [
+            save_model(each(given, method), folder, stem) for method, stem in stems(subject, name)
+        ]
 
     def of_module(given: Subject, method: Method) -> onnx.ModelProto:
         return _from_program(export_module(given, method, "cpu"), method, opset)
@@ -103,13 +104,17 @@ def export_onnx(
             subject.goldens,
             subject.tolerances,
             calls_each=2,
+            least_cosine=subject.least_cosine,
         )
 
     made, decisions = first_that_verifies(ways, subject, prove, progress)
-    return Made(_artifact(subject, name, made, decisions), _with_data(made))
+    return Made(artifact_of(subject, name, made, decisions), with_data(made))
 
 
-def _require_packages() -> None:
+def require_packages() -> None:
+    """Raises:
+    ImportError: What the onnx format is made with is not installed.
+    """
     import importlib.util
 
     missing = [
@@ -121,12 +126,6 @@ def _require_packages() -> None:
         raise ImportError(
             f"exporting to ONNX needs {', '.join(missing)}: pip install 'isthmus[onnx]'"
         )
-
-
-def _stems(subject: Subject, name: str) -> Iterator[tuple[Method, str]]:
-    """Each method with the name of its file; the first has the artifact's own."""
-    for index, method in enumerate(subject.methods):
-        yield method, name if index == 0 else f"{name}.{method.name}"
 
 
 # --- the exporters --------------------------------------------------------------------------------
@@ -232,111 +231,3 @@ def _quiet_exporter() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
-
-
-# --- the files ------------------------------------------------------------------------------------
-
-
-def _save(model: onnx.ModelProto, folder: Path, stem: str) -> Path:
-    """Checks the model and writes it, large weights beside it.
-
-    Raises:
-        onnx.checker.ValidationError: It is no valid ONNX.
-    """
-    import onnx
-
-    path = folder / f"{stem}.onnx"
-    for old in folder.glob(f"{stem}.onnx*"):
-        old.unlink()
-    if _weight_bytes(model) > EXTERNAL_BYTES:
-        _move_weights(model, path.with_name(f"{path.name}.data"))
-    onnx.save_model(model, path)
-    onnx.checker.check_model(path)
-    if path.stat().st_size < _LARGEST:
-        onnx.shape_inference.infer_shapes(
-            onnx.load(path, load_external_data=False), check_type=True, data_prop=False
-        )
-    return path
-
-
-def _move_weights(model: onnx.ModelProto, data: Path) -> None:
-    """Moves the large initializers to a file beside the model, aligned so that they can be mapped.
-
-    Not by `onnx.save_model`, which minds a file of that name in the working directory.
-    """
-    from onnx.external_data_helper import set_external_data
-
-    with data.open("wb") as file:
-        for tensor in model.graph.initializer:
-            size = len(tensor.raw_data)
-            if size < _SMALLEST:
-                continue
-            file.write(b"\0" * (-file.tell() % _ALIGNMENT))
-            set_external_data(tensor, data.name, file.tell(), size)
-            file.write(tensor.raw_data)
-            tensor.ClearField("raw_data")
-
-
-def _weight_bytes(model: onnx.ModelProto) -> int:
-    return sum(len(one.raw_data) for one in model.graph.initializer)
-
-
-def _with_data(files: Sequence[Path]) -> tuple[Path, ...]:
-    data = [file.with_name(f"{file.name}.data") for file in files]
-    return (*files, *(one for one in data if one.exists()))
-
-
-def _artifact(
-    subject: Subject, name: str, files: Sequence[Path], decisions: Sequence[Decision]
-) -> Artifact:
-    import onnx
-
-    models = [onnx.load(file, load_external_data=False) for file in files]
-    first = models[0]
-    opsets = {one.domain or "ai.onnx": one.version for one in first.opset_import}
-    operators: dict[str, int] = {}
-    for model in models:
-        for label in _operators(model):
-            operators[label] = operators.get(label, 0) + 1
-    used = next(one for one in decisions if one.accepted)
-    refused = [one for one in decisions if not one.accepted]
-    hazards = tuple(
-        Hazard(
-            "fallback",
-            "info",
-            f"ONNX was made by way of {used.strategy}, for {one.strategy} gave none: {one.reason}",
-            one.where,
-        )
-        for one in refused
-    )
-    return Artifact(
-        name=name,
-        format="onnx",
-        device="cpu",
-        devices=("cpu", "cuda"),
-        precision=subject.precision,
-        trust="graph",
-        convention="flat",
-        strategy=used.strategy,
-        files=(),
-        requires={
-            "torch": str(torch.__version__),
-            "onnx_opset": str(opsets.get("ai.onnx", 0)),
-            "onnx_ir": str(first.ir_version),
-        },
-        operators=operators,
-        tolerances=dict(subject.tolerances),
-        decisions=tuple(decisions),
-        hazards=hazards,
-    )
-
-
-def _operators(model: onnx.ModelProto) -> Iterator[str]:
-    graphs = [model.graph]
-    while graphs:
-        graph = graphs.pop()
-        for node in graph.node:
-            yield f"{node.domain}::{node.op_type}" if node.domain else node.op_type
-            for attribute in node.attribute:
-                graphs += [attribute.g] if attribute.HasField("g") else []
-                graphs += attribute.graphs

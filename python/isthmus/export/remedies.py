@@ -27,6 +27,7 @@ REMEDIES = {
     "fallback": "mend the line that is named, to get the first way",
     "ill_conditioned": "give probes nearer to real inputs: probes=[...]",
     "large_goldens": "pass a smaller example",
+    "batch_dependent": "call it with one sample, or take the fp32 artifact, where that matters",
     "train_mode": "call super().train(mode) in train(), or set .training = False before exporting",
 }
 """By the hazard's kind."""

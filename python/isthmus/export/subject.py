@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from isthmus.export.check import Convention
 from isthmus.manifest import Artifact, Decision, DimRange, Method, Tolerance
+from isthmus.tolerance import SAMPLE_COSINES
 
 if TYPE_CHECKING:
     import torch
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PRECISIONS", "FormatResult", "Made", "Scripted", "Subject"]
 
-PRECISIONS = ("fp32", "fp16", "bf16")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,8 @@ class Subject:
     scripted: Scripted | None = None
     make_script: Callable[[], Scripted] | None = None
     """Makes TorchScript that verifies, where there is none yet and a way needs it."""
+    make_full: Callable[[], Made] | None = None
+    """For int8: gives the ONNX artifact in fp32 that is to be quantised."""
     precision: str = "fp32"
     device: str = "cpu"
     stateful: bool = False
@@ -59,6 +62,11 @@ class Subject:
         import torch
 
         return {"fp16": torch.float16, "bf16": torch.bfloat16}.get(self.precision)
+
+    @property
+    def least_cosine(self) -> float:
+        """That each sample of each output has to the golden's; 0 where the precision asks none."""
+        return SAMPLE_COSINES.get(self.precision, 0.0)
 
     @property
     def kind(self) -> str:
@@ -82,6 +90,7 @@ class FormatResult:
     format: str
     ok: bool
     seconds: float
+    precision: str = "fp32"
     size: int = 0
     """Bytes of the artifact's files."""
     strategy: str = ""
@@ -96,6 +105,11 @@ class FormatResult:
     """Every way that was tried."""
     error: Exception | None = None
     """What was raised, for a caller that wants just this format."""
+
+    @property
+    def label(self) -> str:
+        """ "onnx", "onnx int8"."""
+        return self.format if self.precision == "fp32" else f"{self.format} {self.precision}"
 
     @property
     def explanation(self) -> str:

@@ -45,6 +45,7 @@ from isthmus.export.trace_diff import (
 )
 from isthmus.goldens import Golden
 from isthmus.manifest import Decision, Hazard, OpLibrary, Tolerance
+from isthmus.tolerance import SAMPLE_COSINES
 from isthmus.twin import cast_copy, deep_copy
 
 STRATEGIES = ("auto", "trace", "script", "mixed")
@@ -347,6 +348,7 @@ class _Maker:
                 self._tolerances,
                 device=self.device,
                 stateful=self.captured.stateful,
+                least_cosine=SAMPLE_COSINES.get(self.precision, 0.0),
             )
         except _Refused as refused:
             self._decide(strategy, refused)
@@ -361,7 +363,7 @@ class _Maker:
                 strategy,
                 True,
                 f"{what}; loaded again from its bytes, it equals eager on all {verdict.goldens} "
-                f"goldens, {verdict.calls} calls",
+                f"goldens, {verdict.calls} calls{verdict.cosines.note}",
             )
         )
         findings = self._compared(module, targets, sites) if traced else ()

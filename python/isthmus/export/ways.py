@@ -58,7 +58,7 @@ def first_that_verifies(
         if verdict:
             reason = (
                 f"{way.what}; loaded again from its files, it equals eager on all "
-                f"{verdict.goldens} goldens, {verdict.calls} calls"
+                f"{verdict.goldens} goldens, {verdict.calls} calls{verdict.cosines.note}"
             )
             decisions.append(Decision(way.name, True, reason))
             return files, decisions
