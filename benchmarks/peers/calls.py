@@ -1,0 +1,237 @@
+"""How each contender is called from Python, as its own documentation has it.
+
+A process of its own uses one of them, so each imports nothing but what it runs: the start of a
+process and its memory are the contender's. All take NumPy arrays and give one.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .kinds import INPUTS, OUTPUT, Request, Values
+
+Call = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A contender that is ready."""
+
+    runtime: str
+    """What runs it, with its version."""
+    bind: Callable[[Values], Call]
+    """A call without arguments, everything that is not the model's own work done before."""
+    array: Callable[[Any], np.ndarray]
+    """float32[batch, sequence, hidden] of what a call gave."""
+
+
+def load(request: Request) -> Loaded:
+    """The contender that the request names."""
+    return CALLS[request.contender.kind](request)
+
+
+def _torch(request: Request) -> Any:
+    """PyTorch with as many threads as everybody: what every runner of isthmus sets."""
+    import torch
+
+    torch.set_num_threads(request.threads)
+    torch.set_num_interop_threads(1)
+    return torch
+
+
+def _tensors(values: Values) -> dict[str, Any]:
+    import torch
+
+    return {name: torch.from_numpy(value) for name, value in values.items()}
+
+
+def _hidden(result: Any) -> np.ndarray:
+    """Of what a torch module gave: a tensor, a tuple that begins with it, or a model's output."""
+    if hasattr(result, "last_hidden_state"):
+        result = result.last_hidden_state
+    elif isinstance(result, dict):
+        result = result[OUTPUT]
+    elif isinstance(result, (tuple, list)):
+        result = result[0]
+    return result.numpy()
+
+
+def _module(request: Request) -> Any:
+    home, _, name = request.factory.partition(":")
+    return getattr(importlib.import_module(home), name)()
+
+
+def _eager(request: Request) -> Loaded:
+    torch = _torch(request)
+    module = _module(request)
+
+    def bind(values: Values) -> Call:
+        inputs = _tensors(values)
+
+        def call() -> object:
+            with torch.inference_mode():
+                return module(**inputs)
+
+        return call
+
+    return Loaded(f"PyTorch {torch.__version__}", bind, _hidden)
+
+
+def _compile(request: Request) -> Loaded:
+    torch = _torch(request)
+    if request.contender.option == "frozen":
+        import torch._inductor.config as inductor
+
+        inductor.freezing = True
+    module = torch.compile(_module(request))
+
+    def bind(values: Values) -> Call:
+        inputs = _tensors(values)
+
+        def call() -> object:
+            with torch.no_grad():  # freezing wants this one, and either is as fast
+                return module(**inputs)
+
+        return call
+
+    return Loaded(f"torch.compile of PyTorch {torch.__version__}", bind, _hidden)
+
+
+def _jit(request: Request) -> Loaded:
+    torch = _torch(request)
+    module = torch.jit.load(request.file).eval()
+    if request.contender.option:
+        module = torch.jit.freeze(module)
+    if request.contender.option == "inference":
+        module = torch.jit.optimize_for_inference(module)
+
+    def bind(values: Values) -> Call:
+        tensors = _tensors(values)
+        inputs = [tensors[name] for name in INPUTS]  # the order of forward's own parameters
+
+        def call() -> object:
+            with torch.inference_mode():
+                return module(*inputs)
+
+        return call
+
+    return Loaded(f"torch.jit of PyTorch {torch.__version__}", bind, _hidden)
+
+
+def _aoti(request: Request) -> Loaded:
+    torch = _torch(request)
+    package = torch._inductor.aoti_load_package(request.file)
+
+    def bind(values: Values) -> Call:
+        inputs = _tensors(values)
+
+        def call() -> object:
+            with torch.inference_mode():
+                return package(**inputs)
+
+        return call
+
+    return Loaded(f"AOTInductor of PyTorch {torch.__version__}", bind, _hidden)
+
+
+def _onnxruntime(request: Request) -> Loaded:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = request.threads
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(
+        request.file, options, providers=["CPUExecutionProvider"]
+    )
+    names = [one.name for one in session.get_inputs()]
+
+    def bind(values: Values) -> Call:
+        feed = {name: values[name] for name in names}
+        return lambda: session.run([OUTPUT], feed)
+
+    return Loaded(f"onnxruntime {onnxruntime.__version__}", bind, lambda result: result[0])
+
+
+def _openvino(request: Request) -> Loaded:
+    import openvino
+
+    settings = {
+        # Its own default is bfloat16 where the processor has it: that would be another precision.
+        "INFERENCE_PRECISION_HINT": "f32",
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": request.threads,
+    }
+    model = openvino.Core().compile_model(request.file, "CPU", settings)
+    runner = model.create_infer_request()
+    names = [name for port in model.inputs if (name := port.any_name)]
+
+    def bind(values: Values) -> Call:
+        feed = {name: values[name] for name in names}
+        return lambda: runner.infer(feed, share_inputs=True, share_outputs=True)
+
+    version = openvino.__version__.partition("-")[0]
+    return Loaded(f"openvino {version}", bind, lambda result: np.array(result[0]))
+
+
+def _ctranslate2(request: Request) -> Loaded:
+    import ctranslate2
+
+    encoder = ctranslate2.Encoder(
+        request.file,
+        device="cpu",
+        compute_type=request.contender.option,
+        intra_threads=request.threads,
+        inter_threads=1,
+    )
+
+    def bind(values: Values) -> Call:
+        view = ctranslate2.StorageView.from_array
+        ids = view(np.ascontiguousarray(values["input_ids"], np.int32))
+        lengths = view(values["attention_mask"].sum(axis=1).astype(np.int32))
+        types = values["token_type_ids"].tolist()  # it takes no array here
+        return lambda: encoder.forward_batch(ids, lengths, token_type_ids=types)
+
+    return Loaded(
+        f"ctranslate2 {ctranslate2.__version__}",
+        bind,
+        lambda result: np.array(result.last_hidden_state),
+    )
+
+
+def _isthmus(request: Request) -> Loaded:
+    import isthmus
+
+    model = isthmus.load(
+        request.bundle,
+        engine=request.contender.engine,
+        threads=request.threads,
+        warmup=request.warmup,
+        trust="native",
+    )
+    return Loaded(
+        f"{model.load_report.artifact} on {model.load_report.runtime}",
+        lambda values: lambda: model(**values),
+        _hidden_array,
+    )
+
+
+def _hidden_array(result: Any) -> np.ndarray:
+    """NumPy in, NumPy out, in the structure that the module gave."""
+    return np.asarray(result[OUTPUT] if isinstance(result, dict) else result.last_hidden_state)
+
+
+CALLS: dict[str, Callable[[Request], Loaded]] = {
+    "eager": _eager,
+    "compile": _compile,
+    "jit": _jit,
+    "aoti": _aoti,
+    "onnxruntime": _onnxruntime,
+    "openvino": _openvino,
+    "ctranslate2": _ctranslate2,
+    "isthmus": _isthmus,
+}

@@ -1,0 +1,235 @@
+"""The tables, the JSON and the verdict of the comparison."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+from isthmus.report import Document, Table, number
+from isthmus.statistics import RatioInterval
+
+from .judge import Claim
+from .limit import Limit
+from .rows import STREAM, Row, Start, auto_of, rank
+
+
+@dataclass(frozen=True)
+class PeersResult:
+    """All that was measured; truthy when all that was wanted was reached."""
+
+    rows: tuple[Row, ...]
+    starts: tuple[Start, ...]
+    claims: tuple[Claim, ...]
+    limit: Limit
+    facts: Mapping[str, str]
+    notes: tuple[str, ...] = ()
+    unjudged: str = ""
+    """Why the numbers are no verdict."""
+
+    def __bool__(self) -> bool:
+        return self.passed
+
+    @property
+    def passed(self) -> bool:
+        """Whether every claim was reached, and there is one."""
+        return not self.unjudged and bool(self.claims) and all(self.claims)
+
+    @property
+    def verdict(self) -> str:
+        """One sentence."""
+        reached = sum(map(bool, self.claims))
+        if self.unjudged:
+            return f"NOT JUDGED: {self.unjudged}; {reached} of {len(self.claims)} figures fit"
+        word = "REACHED" if self.passed else "MISSED"
+        return f"{word}: {reached} of {len(self.claims)} figures are as wanted"
+
+    @property
+    def cases(self) -> list[tuple[str, str]]:
+        """Model and shape, or stream, in the order in which they were measured."""
+        return list(dict.fromkeys((row.model, row.case) for row in self.rows))
+
+    def of(self, model: str, case: str) -> list[Row]:
+        """The rows of one case, each contender once."""
+        mine = [row for row in self.rows if (row.model, row.case) == (model, case)]
+        return [row for row in mine if not (row.contender.auto and row.heat)]
+
+    def ranked(self, model: str, case: str) -> list[Row]:
+        """Those with numbers, the fastest first."""
+        found = [row for row in self.of(model, case) if row]
+        return sorted(found, key=lambda row: rank(row, self.rows))
+
+    def _over_auto(self, row: Row, *, speed: bool = False) -> str:
+        """The row's time (or speed) over that of `auto` in C++, which was in the same heat."""
+        auto = auto_of(row, self.rows)
+        if auto is None:
+            return "-"
+        if auto is row:
+            return "1"
+        return interval_text(auto.over(row) if speed else row.over(auto))
+
+    def document(self) -> Document:
+        """See `isthmus.report`."""
+        tables = [
+            self._stream(model) if case == STREAM else self._shape(model, case)
+            for model, case in self.cases
+        ]
+        return Document(
+            title="peers: isthmus and what one would pick instead",
+            schema="isthmus-benchmark-peers",
+            schema_version=1,
+            context=self.facts,
+            tables=(*tables, *self._starts(), *self._absent(), self._claims()),
+            passed=self.passed,
+            verdict=self.verdict,
+            rows=tuple(row.to_json() for row in self.rows),
+            notes=(*self.notes, *self._doubts()),
+            extra={
+                "limit": asdict(self.limit),
+                "starts": [one.to_json() for one in self.starts],
+                "claims": [one.to_json() for one in self.claims],
+            },
+        )
+
+    def _doubts(self) -> list[str]:
+        """What the numbers themselves say of how they were measured."""
+        over = [
+            row.label
+            for row in self.rows
+            if row and row.contender.precision == "fp32" and self._share(row) > 1.05
+        ]
+        if not over:
+            return []
+        return [f"the limit was measured too low: above it are {', '.join(dict.fromkeys(over))}"]
+
+    def _share(self, row: Row) -> float:
+        """Of the matrix product's rate."""
+        return row.flops / row.summary.median_ms / self.limit.gflops / 1e6
+
+    def _shape(self, model: str, case: str) -> Table:
+        rows = self.ranked(model, case)
+        lines = []
+        for row in rows:
+            found = row.summary
+            seconds = found.median_ms / 1e3
+            lines.append(
+                (
+                    row.label,
+                    number(found.median_ms, 4),
+                    number(found.p90_ms, 4),
+                    number(found.p99_ms, 4),
+                    self._over_auto(row),
+                    number(row.per_second, 4),
+                    f"{self._share(row):.0%}",
+                    f"{row.weight_bytes / seconds / self.limit.gbytes / 1e9:.0%}",
+                    number(row.load_ms, 3),
+                    number(row.peak_rss_bytes / 1e6, 3),
+                    row.accuracy,
+                )
+            )
+        columns = (
+            f"{model}, {case}", "median ms", "p90", "p99", "over auto (C++)", "sentences/s",
+            "of product", "of copy", "load ms", "peak MB", "error",
+        )  # fmt: skip
+        return Table(
+            f"{model}, {case} tokens: milliseconds a call",
+            columns,
+            tuple(lines),
+            marks=tuple(True if row.contender.ours else None for row in rows),
+            numeric=frozenset(columns[1:]),
+        )
+
+    def _stream(self, model: str) -> Table:
+        rows = self.ranked(model, STREAM)
+        columns = (
+            f"{model}, stream", "sentences/s", "seconds", "times auto (C++)",
+            "tokens computed", "padding", "of product", "load ms", "peak MB", "error",
+        )  # fmt: skip
+        lines = [
+            (
+                row.label,
+                number(row.per_second, 4),
+                number(row.summary.median_ms / 1e3, 4),
+                self._over_auto(row, speed=True),
+                str(row.elements),
+                f"{1 - row.tokens / row.elements:.1%}" if row.elements else "-",
+                f"{self._share(row):.0%}",
+                number(row.load_ms, 3),
+                number(row.peak_rss_bytes / 1e6, 3),
+                row.accuracy,
+            )
+            for row in rows
+        ]
+        return Table(
+            f"{model}: a stream of {rows[0].sentences if rows else 0} sentences",
+            columns,
+            tuple(lines),
+            marks=tuple(True if row.contender.ours else None for row in rows),
+            numeric=frozenset(columns[1:]),
+        )
+
+    def _starts(self) -> list[Table]:
+        tables = []
+        for model in dict.fromkeys(one.model for one in self.starts):
+            found = [one for one in self.starts if one.model == model and one.seconds]
+            found.sort(key=lambda one: statistics.median(one.seconds))
+            columns = (f"{model}, process start to first answer", "median s", "min s", "peak MB")
+            lines = tuple(
+                (
+                    one.contender.label,
+                    number(statistics.median(one.seconds)),
+                    number(min(one.seconds)),
+                    number(one.peak_rss_bytes / 1e6),
+                )
+                for one in found
+            )
+            tables.append(
+                Table(
+                    f"{model}: process start to first answer",
+                    columns,
+                    lines,
+                    marks=tuple(True if one.contender.ours else None for one in found),
+                    numeric=frozenset(columns[1:]),
+                )
+            )
+        return tables
+
+    def _absent(self) -> list[Table]:
+        lines = dict.fromkeys(
+            (row.model, row.case, row.label, row.reason) for row in self.rows if not row
+        )
+        lines |= dict.fromkeys(
+            (one.model, "start", one.contender.label, one.reason)
+            for one in self.starts
+            if one.reason
+        )
+        if not lines:
+            return []
+        columns = ("model", "case", "contender", "why there is no number")
+        return [Table("Without a number", columns, tuple(lines), prose=True)]
+
+    def _claims(self) -> Table:
+        lines = tuple(
+            (
+                one.model,
+                one.case,
+                one.what,
+                one.bound,
+                interval_text(one.interval) if one.interval else "-",
+                "reached" if one else f"short by {one.short}" if one.short else one.reason,
+            )
+            for one in self.claims
+        )
+        return Table(
+            "What was wanted",
+            ("model", "case", "figure", "wanted", "found", ""),
+            lines,
+            marks=tuple(map(bool, self.claims)),
+        )
+
+
+def interval_text(interval: RatioInterval | None) -> str:
+    """ "1.02 (0.98 to 1.07)"."""
+    if interval is None:
+        return "-"
+    return f"{interval.ratio:.3g} ({interval.low:.3g} to {interval.high:.3g})"
