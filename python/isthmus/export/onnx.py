@@ -16,6 +16,7 @@ import torch
 
 from isthmus.errors import ExportError
 from isthmus.export.check import Verdict, check_calls
+from isthmus.export.onnx_attention import translations
 from isthmus.export.onnx_files import artifact_of, save_model, stems, with_data
 from isthmus.export.program import export_module, export_scripted, flat_script
 from isthmus.export.sources import in_stack_text
@@ -143,6 +144,7 @@ def _from_program(
             opset_version=opset or OPSET,
             input_names=inputs,
             output_names=outputs,
+            custom_translation_table=translations(),
             verbose=False,
         )
     assert made is not None
