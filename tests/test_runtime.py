@@ -339,6 +339,28 @@ def test_the_load_is_reported(linear_bundle: Bundle) -> None:
     assert list(cold.warmup) == [] and cold.warmup_ms == 0
 
 
+def test_a_warm_up_in_the_background_is_asked_after(linear_bundle: Bundle) -> None:
+    assert isthmus.load(linear_bundle.path).ready()
+    model = isthmus.load(linear_bundle.path, warmup="background")
+    model.wait_until_ready()
+    assert model.ready()
+    assert model.load_report.warmup[0].calls >= 2
+    with pytest.raises(InvalidInput, match="expected True, False or"):
+        isthmus.load(linear_bundle.path, warmup="later")  # type: ignore[arg-type]
+
+
+def test_a_process_may_let_go_of_a_model_that_is_not_warm_yet(linear_bundle: Bundle) -> None:
+    run_python(
+        "import isthmus, os, sys\n"
+        "model = isthmus.load(sys.argv[1], warmup='background')\n"
+        "child = os.fork()\n"
+        "del model\n"
+        "if child == 0: os._exit(0)\n"
+        "assert os.waitpid(child, 0)[1] == 0",
+        linear_bundle.path,
+    )
+
+
 def test_rewriting_at_load_keeps_the_answers(linear_bundle: Bundle) -> None:
     x = torch.randn(7, 4)
     plain = isthmus.load(linear_bundle.path, optimize="none")(x)

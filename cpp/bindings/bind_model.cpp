@@ -29,7 +29,7 @@ Optimize parse_optimize(const std::string& text) {
 
 std::unique_ptr<BoundModel> load(const std::filesystem::path& path, std::string engine,
                                  std::string device, int threads, bool warmup,
-                                 const std::string& trust,
+                                 bool warmup_in_background, const std::string& trust,
                                  std::vector<std::filesystem::path> op_libraries,
                                  const std::string& optimize, std::string artifact,
                                  std::map<std::string, std::string> engine_options,
@@ -39,6 +39,8 @@ std::unique_ptr<BoundModel> load(const std::filesystem::path& path, std::string 
                       .device = std::move(device),
                       .threads = threads,
                       .warmup = warmup,
+                      .warmup_in_background = warmup_in_background,
+                      .few_calls = false,
                       .trust = parse_trust(trust),
                       .optimize = parse_optimize(optimize),
                       .op_libraries = std::move(op_libraries),
@@ -82,9 +84,10 @@ void bind_model(py::module_& module) {
                        const py::dict& kwargs) { return self.call(model, method, args, kwargs); });
   py::class_<BoundModel>(module, "Model", "A loaded model; see isthmus.runtime.Model.")
       .def(py::init(&load), py::arg("path"), py::kw_only(), py::arg("engine"), py::arg("device"),
-           py::arg("threads"), py::arg("warmup"), py::arg("trust"), py::arg("op_libraries"),
-           py::arg("optimize"), py::arg("artifact"), py::arg("engine_options"),
-           py::arg("record") = std::filesystem::path{}, py::arg("record_limit") = 1000)
+           py::arg("threads"), py::arg("warmup"), py::arg("warmup_in_background"), py::arg("trust"),
+           py::arg("op_libraries"), py::arg("optimize"), py::arg("artifact"),
+           py::arg("engine_options"), py::arg("record") = std::filesystem::path{},
+           py::arg("record_limit") = 1000)
       .def("__call__",
            [](const py::object& self, const py::args& args, const py::kwargs& kwargs) {
              return self.cast<BoundModel&>().call(self, "forward", args, kwargs);
@@ -94,6 +97,13 @@ void bind_model(py::module_& module) {
               const py::dict& kwargs) {
              return self.cast<BoundModel&>().call(self, method, args, kwargs);
            })
+      .def(
+          "ready", [](const BoundModel& self) { return self.model().ready(); },
+          "Whether the warm-up is over; raises ExecutionError when it failed.")
+      .def(
+          "wait_until_ready", [](const BoundModel& self) { self.model().wait_until_ready(); },
+          py::call_guard<py::gil_scoped_release>(),
+          "Returns when the warm-up is over; raises ExecutionError when it failed.")
       .def_property_readonly("load_report",
                              [](const BoundModel& self) { return self.model().load_report(); })
       .def_property_readonly("methods",

@@ -100,7 +100,8 @@ int run(const PredictOptions& options) {
     throw InvalidInput("--repeat: expected 1 or more, got " + std::to_string(options.repeat));
   const InputFile file = read_calls(options.inputs, options.methods);
   const double inputs_ms = ms_since(start);
-  const LoadOptions load = options.common.load_options();
+  LoadOptions load = options.common.load_options();
+  load.few_calls = options.repeat == 1 && !load.warmup;
   const Model model = Model::load(options.common.bundle, load);
 
   Answer first = answer(model, file);

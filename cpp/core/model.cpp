@@ -9,6 +9,7 @@
 #include <future>
 #include <mutex>
 
+#include "core/background_warmup.h"
 #include "core/choice.h"
 #include "core/recorder.h"
 #include "core/warmup.h"
@@ -110,12 +111,17 @@ struct Model::Impl {
   const Artifact* artifact = nullptr;
   Device device;
   LoadReport report;
+  /// With the warm-up in it, once `warmed` is true; null unless it ran in the background.
+  std::unique_ptr<LoadReport> warm_report;
+  std::atomic<bool> warmed{false};
   /// As loaded. A stateful one is only forked, so that forks are fresh.
   std::unique_ptr<Executable> executable;
   /// What the model's own calls run: `executable`, or a fork of it when there is state.
   std::unique_ptr<Executable> shared_state;
   mutable std::mutex state_mutex;
   std::unique_ptr<const Recorder> recorder;  ///< null unless calls are recorded
+  /// Last, for it uses the others: it ends before they do.
+  std::unique_ptr<BackgroundWarmup> background;
   const pid_t process = ::getpid();
 
   Impl() = default;
@@ -125,11 +131,22 @@ struct Model::Impl {
     if (::getpid() == process) return;
     // A forked copy: the runtime's threads stayed in the parent, and to end them is to wait for
     // ever.
+    (void)background.release();
     (void)executable.release();
     (void)shared_state.release();
   }
 
   [[nodiscard]] const Manifest& manifest() const noexcept { return bundle.manifest(); }
+
+  void warm_up_in_background() {
+    warm_report = std::make_unique<LoadReport>(report);
+    background = std::make_unique<BackgroundWarmup>([this](const std::atomic<bool>& stop) {
+      const auto start = Clock::now();
+      warm_report->warmup = warm_up(bundle, *executable, device, stop);
+      warm_report->warmup_ms = ms_since(start);
+      warmed = true;
+    });
+  }
 
   mutable std::atomic<std::int64_t> sessions{0};  ///< handed out; the model's own state is 0
 
@@ -219,9 +236,10 @@ Model Model::load(const std::filesystem::path& bundle, const LoadOptions& option
     report.notes.push_back("the artifact was made and verified on " + choice.artifact->device +
                            "; prove it on " + to_string(device) +
                            " with `isthmus-run verify --device " + to_string(device) + "`");
-  if (options.warmup) {
+  if (options.warmup && !options.warmup_in_background) {
     phase = Clock::now();
-    report.warmup = warm_up(impl->bundle, *impl->executable, device);
+    const std::atomic<bool> never = false;
+    report.warmup = warm_up(impl->bundle, *impl->executable, device, never);
     report.warmup_ms = ms_since(phase);
   }
   // After the warm-up, which is nobody's call.
@@ -229,7 +247,16 @@ Model Model::load(const std::filesystem::path& bundle, const LoadOptions& option
     impl->recorder = std::make_unique<Recorder>(options.record, options.record_limit, impl->bundle,
                                                 impl->report);
   report.total_ms = ms_since(start);
+  if (options.warmup && options.warmup_in_background) impl->warm_up_in_background();
   return Model(std::move(impl));
+}
+
+bool Model::ready() const {
+  return !impl_->background || impl_->background->over();
+}
+
+void Model::wait_until_ready() const {
+  if (impl_->background) impl_->background->wait();
 }
 
 std::string Model::choice(const Bundle& bundle, const LoadOptions& options) {
@@ -317,7 +344,7 @@ const Artifact& Model::artifact() const noexcept {
   return *impl_->artifact;
 }
 const LoadReport& Model::load_report() const noexcept {
-  return impl_->report;
+  return impl_->warmed ? *impl_->warm_report : impl_->report;
 }
 
 Session::Session(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}

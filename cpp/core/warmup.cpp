@@ -45,14 +45,14 @@ std::vector<PreparedCall> prepare(const Bundle& bundle, const Golden& golden,
 }
 
 WarmupReport warm_up_one(const Bundle& bundle, const Golden& golden, Executable& executable,
-                         Device device) {
+                         Device device, const std::atomic<bool>& stop) {
   const std::vector<PreparedCall> calls = prepare(bundle, golden, executable, device);
   WarmupReport report;
   report.golden = golden.name;
   double fastest = std::numeric_limits<double>::max();
   double before = fastest;
   const auto start = Clock::now();
-  while (report.calls < kMaxCalls && ms_since(start) < kMaxMs) {
+  while (!stop && report.calls < kMaxCalls && ms_since(start) < kMaxMs) {
     const auto call_start = Clock::now();
     for (const PreparedCall& call : calls) (void)executable.run(call.method, call.inputs);
     executable.synchronize();
@@ -71,15 +71,17 @@ WarmupReport warm_up_one(const Bundle& bundle, const Golden& golden, Executable&
 
 }  // namespace
 
-std::vector<WarmupReport> warm_up(const Bundle& bundle, Executable& executable, Device device) {
+std::vector<WarmupReport> warm_up(const Bundle& bundle, Executable& executable, Device device,
+                                  const std::atomic<bool>& stop) {
   std::vector<WarmupReport> reports;
   const Manifest& manifest = bundle.manifest();
   for (const std::string& name : manifest.warmup) {
+    if (stop) break;
     const auto golden = std::find_if(manifest.goldens.begin(), manifest.goldens.end(),
                                      [&](const Golden& g) { return g.name == name; });
     try {
       const auto fork = executable.fork();
-      reports.push_back(warm_up_one(bundle, *golden, *fork, device));
+      reports.push_back(warm_up_one(bundle, *golden, *fork, device, stop));
     } catch (const Error&) {
       throw;
     } catch (const std::exception& error) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <span>
 #include <vector>
 
@@ -12,8 +13,9 @@ namespace isthmus {
 
 /// Repeats each golden that the manifest lists for warm-up, on a fork of its own, until calls are
 /// steady: at least three, the last two within 1.3 times the fastest; at most 25 calls or 3 s a
-/// shape.
+/// shape. Ends early, between two calls, when `stop` becomes true.
 /// @throws ExecutionError when the model fails on its own golden.
-std::vector<WarmupReport> warm_up(const Bundle& bundle, Executable& executable, Device device);
+std::vector<WarmupReport> warm_up(const Bundle& bundle, Executable& executable, Device device,
+                                  const std::atomic<bool>& stop);
 
 }  // namespace isthmus

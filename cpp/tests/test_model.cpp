@@ -107,6 +107,19 @@ TEST_CASE_FIXTURE(Fixture, "the load is reported, warm-up included") {
   CHECK(Model::load(root, cold).load_report().warmup.empty());
 }
 
+TEST_CASE_FIXTURE(Fixture, "a warm-up in the background ends in the same report") {
+  CHECK(model.ready());
+  LoadOptions early = options();
+  early.warmup_in_background = true;
+  const Model loaded = Model::load(root, early);
+  CHECK(loaded.run(pair(1, 2))["y"].data_as<float>()[0] == 2);
+  loaded.wait_until_ready();
+  CHECK(loaded.ready());
+  REQUIRE(loaded.load_report().warmup.size() == 1);
+  CHECK(loaded.load_report().warmup[0].calls >= 2);
+  CHECK(loaded.load_report().total_ms > 0);
+}
+
 TEST_CASE_FIXTURE(Fixture, "a bad call never reaches the engine, and a good one follows") {
   const auto before = model.call("count", {})["n"].item<std::int64_t>();
   CHECK_THROWS_AS(model.run({{"x", Tensor::copy_of({1.0f}, {1, 1})}}), InvalidInput);

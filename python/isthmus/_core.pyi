@@ -187,6 +187,7 @@ class Model:
         device: str,
         threads: typing.SupportsInt | typing.SupportsIndex,
         warmup: bool,
+        warmup_in_background: bool,
         trust: str,
         op_libraries: collections.abc.Sequence[os.PathLike[str] | str | bytes],
         optimize: str,
@@ -199,6 +200,14 @@ class Model:
         self, arg0: str, arg1: tuple[typing.Any, ...], arg2: dict[str, typing.Any]
     ) -> typing.Any: ...
     def _session(self) -> Session: ...
+    def ready(self) -> bool:
+        """
+        Whether the warm-up is over; raises ExecutionError when it failed.
+        """
+    def wait_until_ready(self) -> None:
+        """
+        Returns when the warm-up is over; raises ExecutionError when it failed.
+        """
     @property
     def device(self) -> str: ...
     @property

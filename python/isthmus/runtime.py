@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from isthmus.errors import InvalidInput
 from isthmus.manifest import MANIFEST_NAME, Manifest, Method, Tree
@@ -32,7 +32,7 @@ def load(
     engine: str = "auto",
     device: str = "cpu",
     threads: int | None = None,
-    warmup: bool = True,
+    warmup: bool | Literal["background"] = True,
     trust: str = "graph",
     op_libraries: Sequence[str | Path] = (),
     optimize: str = "auto",
@@ -48,7 +48,8 @@ def load(
         engine: "auto", or an engine's name such as "torchscript".
         device: "cpu", "cuda" or "cuda:N". A contract: never a quiet fall-back.
         threads: Threads of one operator, for the whole process; None leaves them as they are.
-        warmup: Call the model on the bundle's goldens until calls are steady.
+        warmup: Call the model on the bundle's goldens until calls are steady; with "background" the
+            load does not wait for it, and `ready()` says when it is over.
         trust: "data", "graph" (pure operators only) or "native" (anything: as running a program).
         op_libraries: Libraries of custom operators to open first.
         optimize: "auto", "none", "freeze" or "inference": rewrites in memory at load.
@@ -63,12 +64,15 @@ def load(
         DeviceUnavailable: The device is absent, or the artifact is not valid on it.
         InvalidInput: An option is wrong.
     """
+    if warmup not in (True, False, "background"):
+        raise InvalidInput(f'warmup {warmup!r}: expected True, False or "background"')
     return Model(
         Path(path),
         engine=engine,
         device=device,
         threads=0 if threads is None else threads,
-        warmup=warmup,
+        warmup=bool(warmup),
+        warmup_in_background=warmup == "background",
         trust=trust,
         op_libraries=[Path(library) for library in op_libraries],
         optimize=optimize,

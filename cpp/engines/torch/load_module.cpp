@@ -59,6 +59,11 @@ void scan(const ArtifactSource& source, const LoadOptions& options) {
 
 /// Process-wide settings of LibTorch's executor, changed only when asked for.
 void apply_engine_options(const LoadOptions& options) {
+  if (options.few_calls && !options.engine_options.contains("executor")) {
+    // Profiling and compiling cost more than the calls that they would speed up.
+    torch::jit::getExecutorMode() = true;
+    torch::jit::getProfilingMode() = false;
+  }
   for (const auto& [key, value] : options.engine_options) {
     if (key == "executor") {
       if (value == "profiling" || value == "simple") {

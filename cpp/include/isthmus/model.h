@@ -32,11 +32,11 @@ struct LoadReport {
   std::string runtime;
   std::string artifact;
   std::string device;
-  std::string chosen;  ///< why this artifact and this engine
-  int threads = 0;     ///< intra-operator threads that were set; 0: left as they were
-  double read_ms = 0;  ///< reading and hashing files
-  double load_ms = 0;  ///< the engine's own load
-  double warmup_ms = 0;
+  std::string chosen;    ///< why this artifact and this engine
+  int threads = 0;       ///< intra-operator threads that were set; 0: left as they were
+  double read_ms = 0;    ///< reading and hashing files
+  double load_ms = 0;    ///< the engine's own load
+  double warmup_ms = 0;  ///< in the background: 0 until the model is ready
   double total_ms = 0;
   std::vector<WarmupReport> warmup;
   std::vector<std::string> notes;  ///< what else the caller should know, e.g. an unproven device
@@ -73,6 +73,14 @@ class ISTHMUS_API Model {
   /// @throws BundleError, EngineUnavailable, DeviceUnavailable, InvalidInput (bad options).
   static Model load(const std::filesystem::path& bundle, const LoadOptions& options = {});
 
+  /// Whether the warm-up is over; true at once unless it runs in the background. A call before that
+  /// is right, and may be slow.
+  /// @throws ExecutionError when the model failed on a golden of its own, at each call.
+  [[nodiscard]] bool ready() const;
+
+  /// Returns when the warm-up is over. @throws as `ready`.
+  void wait_until_ready() const;
+
   /// What `load` would take with these options, and why, in one sentence; loads nothing.
   /// @throws as `load`, when nothing here can run the bundle.
   static std::string choice(const Bundle& bundle, const LoadOptions& options = {});
@@ -105,6 +113,7 @@ class ISTHMUS_API Model {
   [[nodiscard]] Device device() const noexcept;
   [[nodiscard]] const Bundle& bundle() const noexcept;
   [[nodiscard]] const Artifact& artifact() const noexcept;
+  /// With the warm-up in the background, that part is filled in when the model is ready.
   [[nodiscard]] const LoadReport& load_report() const noexcept;
 
  private:

@@ -31,6 +31,11 @@ struct LoadOptions {
   std::string device = "cpu";   ///< "cpu", "cuda", "cuda:1"; a contract, never a hint
   int threads = 0;              ///< intra-operator threads of the process; 0: leave as it is
   bool warmup = true;           ///< call the model at load until calls are steady
+  /// `load` returns before the warm-up, which goes on beside the program: see `Model::ready`.
+  bool warmup_in_background = false;
+  /// Only a few calls are to come: an engine may leave out what pays off later only. Process-wide
+  /// where the engine's runtime has it so, hence for programs that load one model and end.
+  bool few_calls = false;
   Trust trust = Trust::kGraph;  ///< what the bundle may do
   Optimize optimize = Optimize::kAuto;
   std::vector<std::filesystem::path> op_libraries{};    ///< custom operator libraries to open first
