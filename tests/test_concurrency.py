@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import isthmus
+from isthmus import _core
 from isthmus.bundle import Bundle
 from models import case
 
@@ -80,3 +81,19 @@ def test_eight_threads_get_the_bits_of_one(bundle: Bundle, engine: str, threads:
         worker.join()
     assert wrong == []
     assert torch.is_grad_enabled(), "the callers' own state is left alone"
+
+
+def test_openvino_has_a_stream_for_each_call_that_fits_the_cores(bundle: Bundle) -> None:
+    cores = _core.this_machine().cores
+
+    def streams(threads: int | None, **options: str) -> str:
+        model = isthmus.load(
+            bundle.path, engine="openvino", threads=threads, engine_options=options
+        )
+        return str(model.load_report.notes[0])
+
+    assert streams(1) == ("1 stream" if cores == 1 else f"{cores} streams")
+    assert streams(cores) == "1 stream"
+    assert streams(None) == "1 stream"
+    assert streams(1, max_concurrency="1") == "1 stream"
+    assert streams(1, streams="2") == "2 streams"
