@@ -82,7 +82,8 @@ ReportRow row_of(const BenchSubject& subject, const CallersResult& result, bool 
   if (batch)
     json.update({{"model_calls", result.batcher.calls},
                  {"requests", result.batcher.requests},
-                 {"longest_wait_ms", result.batcher.longest_wait_ms}});
+                 {"longest_wait_ms", result.batcher.longest_wait_ms},
+                 {"longest_call_ms", result.batcher.longest_call_ms}});
   return {.cells = {{"inputs", subject.inputs_name()},
                     {"callers", std::to_string(callers) + (batch ? ", batched" : "")},
                     {"calls/s", number(result.calls_per_second(), 4)},

@@ -65,3 +65,13 @@ TEST_CASE("a property that is named by OpenVINO's name wins") {
             1, 8, {{"config.NUM_STREAMS", "1"}, {"config.INFERENCE_NUM_THREADS", "5"}})) ==
         "1 x 5");
 }
+
+TEST_CASE("what is kept for each shape is bounded over all streams") {
+  const auto kept = [](const Texts& of) { return of.at("CPU_RUNTIME_CACHE_CAPACITY"); };
+  CHECK(kept(properties(0, 64)) == "1024");
+  CHECK(kept(properties(2, 2)) == "1024");
+  CHECK(kept(properties(1, 2)) == "512");
+  CHECK(kept(properties(1, 64)) == "128");
+  CHECK(kept(properties(0, 64, {{"hint", "throughput"}})) == "128");
+  CHECK(kept(properties(1, 2, {{"config.CPU_RUNTIME_CACHE_CAPACITY", "7"}})) == "7");
+}

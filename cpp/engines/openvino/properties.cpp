@@ -10,6 +10,11 @@ namespace isthmus::openvino_engine {
 
 namespace {
 
+/// OpenVINO keeps what it compiled for a shape, in each stream 5000 of each kind: a megabyte or two
+/// for every shape, gigabytes where shapes vary. These are for all streams together.
+constexpr int kCompiledShapes = 1024;
+constexpr int kLeastCompiledShapes = 128;  ///< in one stream
+
 /// Streams for the calls that run at once; 0: as OpenVINO has it.
 int streams_of(const LoadOptions& options, int cores) {
   const auto given = options.engine_options.find("streams");
@@ -51,6 +56,10 @@ std::vector<std::pair<std::string, std::string>> properties_of(const LoadOptions
     }
   }
   const int streams = streams_of(options, cores);
+  const bool throughput = properties["PERFORMANCE_HINT"] == "THROUGHPUT";
+  const int likely = streams > 0 ? streams : throughput ? cores : 1;
+  properties["CPU_RUNTIME_CACHE_CAPACITY"] =
+      std::to_string(std::max(kLeastCompiledShapes, kCompiledShapes / std::max(1, likely)));
   if (streams > 0) properties["NUM_STREAMS"] = std::to_string(streams);
   if (options.threads > 0) {
     const int all = options.threads * std::max(1, streams);
