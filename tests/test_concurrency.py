@@ -1,20 +1,36 @@
-"""Many callers at once: eight threads with mixed shapes get, bit for bit, what one caller gets."""
+"""Many callers at once: eight threads with mixed shapes get, bit for bit, what one caller gets.
+
+And thousands of calls, from threads that come and go, leave memory as it is: a short form of
+`benchmarks/soak.py`, in its process.
+"""
 
 from __future__ import annotations
 
+import importlib.util
+import json
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 import isthmus
+from isthmus import _core
 from isthmus.bundle import Bundle
 from models import case
 
 ENGINES = ("torchscript", "onnxruntime", "openvino", "aoti")
 THREADS, CALLS = 8, 200
 SHAPES = ((1, 1), (1, 14), (2, 9), (3, 5), (5, 3), (7, 12))
+
+SOAK = Path(__file__).parent.parent / "benchmarks" / "soak_worker.py"
+SOAKED = ("--calls=3000", "--batch=4", "--sequence=64", "--step=8")  # 32 shapes: all come in time
+NOISE = 3e6
+"""Bytes from the second quarter of the calls to the last, 1,500 calls. The allocator's own
+movements are one or two million; the outputs of these calls are 17."""
 
 Arrays = dict[str, np.ndarray]
 
@@ -80,3 +96,45 @@ def test_eight_threads_get_the_bits_of_one(bundle: Bundle, engine: str, threads:
         worker.join()
     assert wrong == []
     assert torch.is_grad_enabled(), "the callers' own state is left alone"
+
+
+def test_openvino_has_a_stream_for_each_call_that_fits_the_cores(bundle: Bundle) -> None:
+    cores = _core.this_machine().cores
+
+    def streams(threads: int | None, **options: str) -> str:
+        model = isthmus.load(
+            bundle.path, engine="openvino", threads=threads, engine_options=options
+        )
+        return str(model.load_report.notes[0])
+
+    assert streams(1) == ("1 stream" if cores == 1 else f"{cores} streams")
+    assert streams(cores) == "1 stream"
+    assert streams(None) == "1 stream"
+    assert streams(1, max_concurrency="1") == "1 stream"
+    assert streams(1, streams="2") == "2 streams"
+
+
+def memory_grown(bundle: Bundle, engine: str, *more: str) -> float:
+    """Bytes of resident memory from the second quarter of the calls to the last."""
+    spec = importlib.util.spec_from_file_location("soak_worker", SOAK)
+    assert spec is not None
+    assert spec.loader is not None
+    worker = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(worker)
+    done = subprocess.run(
+        [sys.executable, SOAK, bundle.path, engine, *SOAKED, *more],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return float(worker.growth(json.loads(done.stdout)["resident_bytes"])[2])
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_memory_does_not_grow_with_calls(bundle: Bundle, engine: str) -> None:
+    assert memory_grown(bundle, engine) <= NOISE
+
+
+def test_a_leak_would_be_noticed(bundle: Bundle) -> None:
+    assert memory_grown(bundle, "onnxruntime", "--leak") > 3 * NOISE

@@ -163,6 +163,8 @@ def test_an_unknown_engine_option_is_refused(probe: Bundle, engine: str) -> None
         ("openvino", "precision", "f8"),
         ("openvino", "hint", "hurry"),
         ("openvino", "streams", "-1"),
+        ("openvino", "max_concurrency", "-1"),
+        ("onnxruntime", "max_concurrency", "few"),
         ("aoti", "num_runners", "0"),
     ],
 )
@@ -183,6 +185,7 @@ def test_a_bad_engine_option_names_what_was_expected(
                 "execution_mode": "parallel",
                 "inter_op_threads": "2",
                 "memory_arena": "off",
+                "max_concurrency": "3",
                 "config.session.intra_op.allow_spinning": "0",
             },
         ),
@@ -190,6 +193,7 @@ def test_a_bad_engine_option_names_what_was_expected(
             "openvino",
             {"hint": "throughput", "streams": "1", "config.CPU_RUNTIME_CACHE_CAPACITY": "0"},
         ),
+        ("openvino", {"max_concurrency": "3"}),
         ("aoti", {"num_runners": "3", "max_concurrency": "2"}),
     ],
 )

@@ -291,6 +291,10 @@ def test_version(run: Runner) -> None:
         (["bench", "BUNDLE", "--golden", "nonesuch"], "nonesuch"),
         (["bench", "BUNDLE", "--golden", "batch1", "--inputs", "INPUTS"], "--golden"),
         (["bench", "BUNDLE", "--iterations", "0"], "iterations"),
+        (["bench", "BUNDLE", "--callers", "0"], "--callers"),
+        (["bench", "BUNDLE", "--callers", "2", "--iterations", "0"], "iterations"),
+        (["bench", "BUNDLE", "--callers", "2", "--worker"], "--worker"),
+        (["bench", "BUNDLE", "--batch"], "--callers"),
         (["doctor", "BUNDLE", "--artifact", "nonesuch"], "nonesuch"),
         (["doctor", "--device", "tpu"], "tpu"),
     ],
@@ -777,6 +781,35 @@ def test_bench_refuses_a_sequence(run: Runner, good: Path) -> None:
     save_file({"0/in/x": ramp(1), "1/in/x": ramp(1)}, two)
     assert "2 calls" in run("bench", good, "--inputs", two, code=2).stderr
     two.unlink()
+
+
+def test_bench_with_many_callers(run: Runner, good: Path) -> None:
+    options = ["--callers", "4", "--iterations", "700", "--min-seconds", "0.1"]
+    text = run("bench", good, *options).stdout
+    assert_lines(
+        text,
+        r"  inputs +callers +calls/s +median ms +p90 ms +p99 ms +max ms +peak memory +threads .*",
+        rf"  batch1 +4( +{NUMBER}){{5}} +\d+\.\d MB +\d+ +\d+",
+    )
+    for batch in (False, True):
+        more = ["--batch", "--workers", "2", "--max-wait-ms", "0.5"] if batch else []
+        (row,) = run.json("bench", good, *options, *more)["rows"]
+        assert row["callers"] == 4
+        assert row["batch"] is batch
+        assert row["samples"] == sum(row["calls_by_caller"]) == len(row["samples_ms"]) >= 700
+        assert min(row["calls_by_caller"]) > 0
+        assert row["median_ms"] <= row["p90_ms"] <= row["p99_ms"] <= row["max_ms"]
+        assert row["calls_per_second"] == pytest.approx(row["samples"] / row["seconds"])
+        assert row["seconds"] >= 0.1
+        assert row["process_threads"] >= (5 + 2 if batch else 5)
+        if batch:
+            assert row["requests"] == row["samples"] + 4 * 10 >= row["model_calls"]
+
+
+def test_bench_with_many_callers_ends_at_the_first_error(run: Runner, tmp_path: Path) -> None:
+    failing = make_bundle(tmp_path / "bundle", "gain 2\nfail_on_call 40")
+    result = run("bench", failing, "--callers", "4", "--no-warmup", code=5)
+    assert "the script says so" in result.stderr
 
 
 def test_bench_worker(run: Runner, good: Path) -> None:

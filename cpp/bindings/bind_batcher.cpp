@@ -134,7 +134,8 @@ void bind_batcher(py::module_& module) {
       .def_readonly("elements", &BatcherStats::elements)
       .def_readonly("padding", &BatcherStats::padding)
       .def_readonly("most_waiting", &BatcherStats::most_waiting)
-      .def_readonly("longest_wait_ms", &BatcherStats::longest_wait_ms);
+      .def_readonly("longest_wait_ms", &BatcherStats::longest_wait_ms)
+      .def_readonly("longest_call_ms", &BatcherStats::longest_call_ms);
   py::class_<Batcher::Ticket>(module, "Ticket", "A request that waits.")
       .def("cancel", &Batcher::Ticket::cancel);
   py::class_<BoundBatcher>(module, "Batcher", "A queue; see isthmus.batcher.Batcher.")

@@ -38,16 +38,26 @@ class Progress {
 }  // namespace
 
 void add_batched_options(CLI::App& app, BatchedOptions& options) {
-  BatcherOptions& limits = options.limits;
   app.add_flag("--batch", options.batch,
                "The calls of the file are requests of their own: run those of similar length "
                "together");
+  add_batch_limits(app, options.limits);
+}
+
+void add_batch_limits(CLI::App& app, BatcherOptions& limits) {
   app.add_option("--workers", limits.workers, "With --batch: calls at once (with --threads each)");
   app.add_option("--max-requests", limits.max_requests, "With --batch: requests in one call");
   app.add_option("--max-elements", limits.max_elements,
                  "With --batch: rows times longest length of one call; 0: no limit");
   app.add_option("--max-padding", limits.max_padding,
                  "With --batch: share of a call that may be padding");
+  app.add_option_function<double>(
+         "--max-wait-ms",
+         [&limits](double value) {
+           limits.max_wait = std::chrono::microseconds(static_cast<std::int64_t>(1e3 * value));
+         },
+         "With --batch: how long a request may wait for company while a worker is idle")
+      ->check(CLI::Range(0.0, 60e3));
 }
 
 Batched run_batched(const Model& model, const InputFile& file, const BatchedOptions& options) {

@@ -15,6 +15,8 @@ struct BatchedOptions {
   BatcherOptions limits{.max_queue = 1 << 20};  ///< a file is in memory anyway
 };
 void add_batched_options(CLI::App& app, BatchedOptions& options);
+/// The limits alone, for a command with a --batch of its own.
+void add_batch_limits(CLI::App& app, BatcherOptions& limits);
 
 /// Runs the calls of a file as requests that have nothing to do with each other; progress goes to
 /// standard error when that is a terminal.

@@ -1,3 +1,5 @@
+#include "cli/batched.h"
+#include "cli/bench_callers.h"
 #include "cli/bench_subject.h"
 #include "cli/commands.h"
 #include "cli/format.h"
@@ -15,6 +17,7 @@ struct BenchOptions {
   int iterations = 100;
   double min_seconds = 1;
   bool worker = false;
+  CallersOptions callers;
 };
 
 Json percentile_json(double value) {
@@ -57,8 +60,45 @@ ReportRow row_of(const BenchSubject& subject, const TimingResult& timing) {
           .json = dump(json)};
 }
 
+ReportRow row_of(const BenchSubject& subject, const CallersResult& result, bool batch) {
+  const TimingResult& timing = result.timing;
+  const double longest = percentile(timing.samples_ms, 1);
+  const std::int64_t peak = peak_memory_bytes();
+  const std::size_t callers = result.calls_by_caller.size();
+  Json json{{"inputs", subject.inputs_name()},
+            {"callers", callers},
+            {"batch", batch},
+            {"samples", timing.samples_ms.size()},
+            {"seconds", result.seconds},
+            {"calls_per_second", result.calls_per_second()},
+            {"median_ms", timing.median_ms},
+            {"p90_ms", percentile_json(timing.p90_ms)},
+            {"p99_ms", percentile_json(timing.p99_ms)},
+            {"max_ms", longest},
+            {"calls_by_caller", result.calls_by_caller},
+            {"process_threads", result.threads},
+            {"peak_rss_bytes", peak},
+            {"samples_ms", timing.samples_ms}};
+  if (batch)
+    json.update({{"model_calls", result.batcher.calls},
+                 {"requests", result.batcher.requests},
+                 {"longest_wait_ms", result.batcher.longest_wait_ms},
+                 {"longest_call_ms", result.batcher.longest_call_ms}});
+  return {.cells = {{"inputs", subject.inputs_name()},
+                    {"callers", std::to_string(callers) + (batch ? ", batched" : "")},
+                    {"calls/s", number(result.calls_per_second(), 4)},
+                    {"median ms", number(timing.median_ms, 4)},
+                    {"p90 ms", percentile_text(timing.p90_ms)},
+                    {"p99 ms", percentile_text(timing.p99_ms)},
+                    {"max ms", number(longest, 4)},
+                    {"peak memory", bytes(static_cast<std::uint64_t>(peak))},
+                    {"threads", std::to_string(result.threads)},
+                    {"samples", std::to_string(timing.samples_ms.size())}},
+          .json = dump(json)};
+}
+
 int report(const BenchOptions& options, const BenchSubject& subject, const LoadOptions& load,
-           const TimingResult& timing) {
+           const TimingResult& timing, const ReportRow& row) {
   const auto reporter = make_reporter(options.common, "bench", "isthmus-run bench");
   Facts facts = context_of(subject.model(), load);
   add_notes(facts, subject.model().load_report().notes);
@@ -69,13 +109,24 @@ int report(const BenchOptions& options, const BenchSubject& subject, const LoadO
                            (warmup.steady ? "" : ", not steady"));
   add_notes(facts, timing_warnings(this_machine()), "warning");
   reporter->context(facts);
-  reporter->row(row_of(subject, timing));
+  reporter->row(row);
   std::string verdict;
   if (timing.p99_ms < 0)
     verdict = "p90 is told from " + std::to_string(kMinSamplesP90) + " samples on, p99 from " +
               std::to_string(kMinSamplesP99) + "; see --iterations and --min-seconds";
   reporter->finish(true, verdict);
   return kExitGood;
+}
+
+int run_many(const BenchOptions& options) {
+  CallersOptions callers = options.callers;
+  callers.warmup_calls = options.warmup_calls;
+  callers.iterations = options.iterations;
+  callers.min_seconds = options.min_seconds;
+  const LoadOptions load = options.common.load_options();
+  const BenchSubject subject(options.common.bundle, load, options.inputs);
+  const CallersResult result = run_callers(subject, callers);
+  return report(options, subject, load, result.timing, row_of(subject, result, callers.batch));
 }
 
 int run(const BenchOptions& options) {
@@ -86,10 +137,11 @@ int run(const BenchOptions& options) {
                                            .iterations = options.iterations,
                                            .min_seconds = options.min_seconds,
                                            .between = [&] { subject.between(); }});
-  return report(options, subject, load, timing);
+  return report(options, subject, load, timing, row_of(subject, timing));
 }
 
 int dispatch(const BenchOptions& options) {
+  if (options.callers.callers > 0) return run_many(options);
   if (!options.worker) return run(options);
   return serve_bench(options.common.bundle, options.common.load_options(), options.inputs);
 }
@@ -109,8 +161,19 @@ void add_bench(CLI::App& app, Action& action) {
   command->add_option("--warmup-calls", options->warmup_calls, "Calls thrown away first");
   command->add_option("--iterations", options->iterations, "Calls counted, at least");
   command->add_option("--min-seconds", options->min_seconds, "Seconds counted, at least");
-  command->add_flag("--worker", options->worker,
-                    "Serve `run N` and `quit` lines from standard input, a JSON line for each");
+  auto* worker =
+      command->add_flag("--worker", options->worker,
+                        "Serve `run N` and `quit` lines from standard input, a JSON line for each");
+  auto* callers = command
+                      ->add_option("--callers", options->callers.callers,
+                                   "Threads that call the one model at once, back to back")
+                      ->check(CLI::Range(1, 1024))
+                      ->excludes(worker);
+  command
+      ->add_flag("--batch", options->callers.batch,
+                 "With --callers: their requests meet in a Batcher")
+      ->needs(callers);
+  add_batch_limits(*command, options->callers.limits);
   command->add_option("--slow-down-us", options->inputs.slow_down_us)->group("");
   add_load_options(*command, options->common);
   add_json(*command, options->common);

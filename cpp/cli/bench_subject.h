@@ -31,6 +31,8 @@ class BenchSubject {
   void between();
 
   [[nodiscard]] const Model& model() const noexcept { return model_; }
+  [[nodiscard]] const std::string& method() const noexcept { return method_; }
+  [[nodiscard]] const Inputs& inputs() const noexcept { return inputs_; }
   [[nodiscard]] const std::string& inputs_name() const noexcept { return name_; }
   [[nodiscard]] double first_call_ms() const noexcept { return first_call_ms_; }
 

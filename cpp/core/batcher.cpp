@@ -224,6 +224,8 @@ struct Batcher::Impl {
       Queue group;
       for (const auto& one : chosen) group.splice(group.end(), queue, one);
       left.notify_all();
+      // Another worker may have what this one leaves: its own wake-up may have come here.
+      if (!queue.empty()) arrived.notify_one();
       lock.unlock();
       answer(group);
       group.clear();  // what the requests hold may want other locks
@@ -308,9 +310,12 @@ struct Batcher::Impl {
       stats.padding += rows * length - content;
     }
     std::vector<Outputs> answers;
+    const Clock::time_point start = Clock::now();
     try {
       const std::vector<Tensor> outputs = run(plan.join(requests, length));
       answers = plan.batches() ? plan.split(outputs, requests) : alone(outputs);
+      const std::lock_guard lock(mutex);
+      stats.longest_call_ms = std::max(stats.longest_call_ms, ms_between(start, Clock::now()));
     } catch (...) {
       if (group.size() == 1)
         return group.front()->done({.outputs = {}, .error = std::current_exception()});

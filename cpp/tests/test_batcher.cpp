@@ -1,6 +1,7 @@
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <future>
@@ -273,6 +274,47 @@ TEST_CASE_FIXTURE(Fixture, "requests wait for company as long as they may") {
   CHECK(right(b.get(), 3, 0));
   Batcher hasty(load(), {.max_requests = 2, .max_wait = 1ms});
   CHECK(hasty.submit(row(3, 0)).wait_for(5s) == std::future_status::ready);
+}
+
+TEST_CASE_FIXTURE(Fixture,
+                  "a request waits for no more calls than there are requests ahead of it") {
+  // Lengths that meet and lengths that do not, and newcomers for as long as the first ones wait.
+  Batcher batcher(load(), {.max_requests = 4, .max_padding = 0.05});
+  Held held(batcher);
+  constexpr int kFirst = 24;
+  std::mt19937 random(7);
+  std::atomic<int> waiting = kFirst;
+  std::array<std::int64_t, kFirst> answered_by{};  // the number of the call, the held one being 1
+  std::array<std::promise<void>, kFirst> answered;
+  for (int i = 0; i < kFirst; ++i) {
+    const std::int64_t length =
+        random() % 4 == 0 ? 60 : 1 + static_cast<std::int64_t>(random() % 9);
+    batcher.submit(row(length, 0), [&, i](const Batcher::Answer&) {
+      answered_by[i] = batcher.stats().calls;
+      if (--waiting > 0)  // two of a length that many have
+        for (int more = 0; more < 2; ++more) batcher.submit(row(5, 0), [](const auto&) {});
+      answered[i].set_value();
+    });
+  }
+  held.let_go();
+  for (int i = 0; i < kFirst; ++i) {
+    answered[i].get_future().wait();
+    CAPTURE(i);
+    CHECK(answered_by[i] <= 1 + i + 1);
+  }
+  batcher.close();
+  CHECK(batcher.stats().longest_call_ms > 0);
+  CHECK(batcher.stats().longest_wait_ms > 0);
+}
+
+TEST_CASE_FIXTURE(Fixture, "what waits for company holds nobody up beyond its own time") {
+  // Four kinds, none of which may meet, and nobody fills a call: each begins when its time is up.
+  Batcher batcher(load(), {.workers = 2, .max_requests = 8, .max_padding = 0, .max_wait = 20ms});
+  std::vector<std::future<Outputs>> answers;
+  for (const std::int64_t length : {3, 5, 7, 9}) answers.push_back(batcher.submit(row(length, 0)));
+  for (auto& one : answers) CHECK(one.wait_for(5s) == std::future_status::ready);
+  CHECK(batcher.stats().calls == 4);
+  CHECK(batcher.stats().longest_wait_ms >= 20);
 }
 
 TEST_CASE_FIXTURE(Fixture, "what cannot be is refused") {

@@ -47,7 +47,8 @@ def load(
         path: The bundle's folder.
         engine: "auto", or an engine's name such as "torchscript".
         device: "cpu", "cuda" or "cuda:N". A contract: never a quiet fall-back.
-        threads: Threads of one operator, for the whole process; None leaves them as they are.
+        threads: Threads of one operator, in each call (LibTorch has one number for the whole
+            process); None leaves them as they are. Processors / threads calls run at once.
         warmup: Call the model on the bundle's goldens until calls are steady; with "background" the
             load does not wait for it, and `ready()` says when it is over.
         trust: "data", "graph" (pure operators only) or "native" (anything: as running a program).

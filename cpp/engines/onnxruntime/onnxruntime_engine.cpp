@@ -3,6 +3,7 @@
 #include <cstring>
 #include <filesystem>
 
+#include "engines/call_gate.h"
 #include "engines/lent_memory.h"
 #include "engines/library_search.h"
 #include "engines/onnx_signature.h"
@@ -12,6 +13,7 @@
 #include "engines/onnxruntime/tensor_convert.h"
 #include "isthmus/engine.h"
 #include "isthmus/error.h"
+#include "isthmus/machine.h"
 
 namespace isthmus::onnxruntime_engine {
 namespace {
@@ -34,6 +36,7 @@ struct Shared {
   Device device;
   Ort::MemoryInfo host = memory_info({});
   Ort::MemoryInfo memory;
+  std::unique_ptr<CallGate> gate;
 };
 
 Tensor host_copy(const Tensor& tensor) {
@@ -48,6 +51,7 @@ class OnnxRuntimeExecutable final : public Executable {
 
   std::vector<Tensor> run(std::size_t index, std::span<const Tensor> inputs) override {
     Method& method = shared_->methods[index];
+    const CallGate::Pass pass(*shared_->gate);
     try {
       std::vector<Ort::Value> values;
       values.reserve(method.inputs.size());
@@ -212,6 +216,8 @@ class OnnxRuntimeEngine final : public Engine {
     const Library& library = open_library(options);
     const Device device = parse_device(options.device);
     require_stateless(source);
+    const int cores = this_machine().cores;
+    const int limit = call_limit(options, device, options.threads > 0 ? options.threads : cores);
     SessionSetup setup = session_setup(options, device, library);
     for (const auto& file : options.op_libraries)
       setup.options.RegisterCustomOpsLibrary(std::filesystem::absolute(file).c_str());
@@ -225,7 +231,8 @@ class OnnxRuntimeEngine final : public Engine {
                                                   {},
                                                   device,
                                                   memory_info({}),
-                                                  memory_info(device)});
+                                                  memory_info(device),
+                                                  std::make_unique<CallGate>(limit)});
     for (std::size_t i = 0; i < methods; ++i) {
       shared->methods.push_back(load_method(source, i, setup.options, library));
       shared->method_names.push_back(source.manifest.methods[i].method);

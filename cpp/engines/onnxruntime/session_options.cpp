@@ -72,11 +72,12 @@ void apply(Ort::SessionOptions& session, const std::string& key, const std::stri
     if (value == "off") session.DisableCpuMemArena();
   } else if (key.starts_with("config.")) {
     session.AddConfigEntry(key.substr(7).c_str(), value.c_str());
-  } else if (key != "library" && key != "provider" && !key.starts_with("provider.")) {
+  } else if (key != "library" && key != "provider" && key != "max_concurrency" &&
+             !key.starts_with("provider.")) {
     throw InvalidInput("engine option \"" + key +
                        "\" is unknown to the onnxruntime engine; expected library, provider, "
                        "provider.KEY, graph_optimization, inter_op_threads, execution_mode, "
-                       "memory_arena or config.KEY");
+                       "memory_arena, max_concurrency or config.KEY");
   }
 }
 

@@ -20,7 +20,8 @@ struct SessionSetup {
 /// Engine options: `library`; `provider` (cpu, cuda, tensorrt, openvino; the device's own when left
 /// out) and `provider.KEY=VALUE` for its own options; `graph_optimization` (none, basic, extended,
 /// all); `inter_op_threads`; `execution_mode` (sequential, parallel); `memory_arena` (on, off);
-/// `config.KEY=VALUE` for any session config entry of ONNX Runtime.
+/// `config.KEY=VALUE` for any session config entry of ONNX Runtime. (`max_concurrency` is the
+/// engine's, not the session's.)
 /// @throws InvalidInput (options), DeviceUnavailable (a provider that is not there or cannot run).
 SessionSetup session_setup(const LoadOptions& options, Device device, const Library& library);
 

@@ -26,12 +26,15 @@ struct Api {
   each(ov_core_compile_model);                       \
   each(ov_model_free);                               \
   each(ov_compiled_model_free);                      \
+  each(ov_compiled_model_get_property);              \
   each(ov_compiled_model_create_infer_request);      \
   each(ov_infer_request_free);                       \
   each(ov_compiled_model_input_by_name);             \
   each(ov_output_const_port_free);                   \
   each(ov_infer_request_set_tensor_by_const_port);   \
   each(ov_infer_request_infer);                      \
+  each(ov_infer_request_start_async);                \
+  each(ov_infer_request_wait);                       \
   each(ov_infer_request_get_output_tensor_by_index); \
   each(ov_tensor_create_from_host_ptr);              \
   each(ov_tensor_free);                              \

@@ -3,14 +3,35 @@
 #include <algorithm>
 #include <map>
 
+#include "engines/call_gate.h"
 #include "isthmus/error.h"
 
 namespace isthmus::openvino_engine {
 
-std::vector<std::pair<std::string, std::string>> properties_of(const LoadOptions& options) {
+namespace {
+
+/// OpenVINO keeps what it compiled for a shape, in each stream 5000 of each kind: a megabyte or two
+/// for every shape, gigabytes where shapes vary. These are for all streams together.
+constexpr int kCompiledShapes = 1024;
+constexpr int kLeastCompiledShapes = 128;  ///< in one stream
+
+/// Streams for the calls that run at once; 0: as OpenVINO has it.
+int streams_of(const LoadOptions& options, int cores) {
+  const auto given = options.engine_options.find("streams");
+  if (given != options.engine_options.end()) return std::stoi(given->second);
+  const int wanted = given_concurrency(options).value_or(0);
+  if (wanted > 0) return wanted;
+  const int fitting = options.threads > 0 ? std::max(1, cores / options.threads) : 1;
+  return fitting > 1 ? fitting : 0;
+}
+
+}  // namespace
+
+std::vector<std::pair<std::string, std::string>> properties_of(const LoadOptions& options,
+                                                               int cores) {
   std::map<std::string, std::string> properties{{"INFERENCE_PRECISION_HINT", "f32"},
                                                 {"PERFORMANCE_HINT", "LATENCY"}};
-  if (options.threads > 0) properties["INFERENCE_NUM_THREADS"] = std::to_string(options.threads);
+  std::map<std::string, std::string> given;
   for (const auto& [key, value] : options.engine_options) {
     const auto refuse = [&key = key, &value = value](const std::string& expected) {
       throw InvalidInput("engine option " + key + "=" + value + ": expected " + expected);
@@ -26,15 +47,27 @@ std::vector<std::pair<std::string, std::string>> properties_of(const LoadOptions
           !value.empty() && value.size() < 6 && value != "0" &&
           std::all_of(value.begin(), value.end(), [](char c) { return c >= '0' && c <= '9'; });
       if (!digits) refuse("a positive number");
-      properties["NUM_STREAMS"] = value;
     } else if (key.starts_with("config.")) {
-      properties[key.substr(7)] = value;
-    } else if (key != "library") {
+      given[key.substr(7)] = value;
+    } else if (key != "library" && key != "max_concurrency") {
       throw InvalidInput("engine option \"" + key +
                          "\" is unknown to the openvino engine; expected library, precision, hint, "
-                         "streams or config.KEY");
+                         "streams, max_concurrency or config.KEY");
     }
   }
+  const int streams = streams_of(options, cores);
+  const bool throughput = properties["PERFORMANCE_HINT"] == "THROUGHPUT";
+  const int likely = streams > 0 ? streams : throughput ? cores : 1;
+  properties["CPU_RUNTIME_CACHE_CAPACITY"] =
+      std::to_string(std::max(kLeastCompiledShapes, kCompiledShapes / std::max(1, likely)));
+  if (streams > 0) properties["NUM_STREAMS"] = std::to_string(streams);
+  if (options.threads > 0) {
+    const int all = options.threads * std::max(1, streams);
+    // More than the cores would take turns on them.
+    properties["INFERENCE_NUM_THREADS"] =
+        std::to_string(std::min(all, std::max(options.threads, cores)));
+  }
+  for (const auto& [key, value] : given) properties[key] = value;
   return {properties.begin(), properties.end()};
 }
 

@@ -8,11 +8,14 @@
 
 namespace isthmus::openvino_engine {
 
-/// OpenVINO's properties for these options, by its own names. Threads become
-/// INFERENCE_NUM_THREADS. Engine options: `library`; `precision` (f32, the default, bf16, f16):
-/// what inference computes in, reduced only when asked for; `hint` (latency, the default,
-/// throughput); `streams` (a positive number); `config.KEY=VALUE` for any property of OpenVINO.
+/// OpenVINO's properties for these options, by its own names. `threads` is for each call, and
+/// INFERENCE_NUM_THREADS for all streams: where more than one call fits `cores`, there is a stream
+/// for each. What is compiled for each shape is kept within bounds. Engine options: `library`;
+/// `precision` (f32, the default, bf16, f16): what inference computes in, reduced only when asked
+/// for; `hint` (latency, the default, throughput); `streams` (a positive number) and
+/// `max_concurrency`: calls at once; `config.KEY=VALUE` for any property of OpenVINO.
 /// @throws InvalidInput.
-std::vector<std::pair<std::string, std::string>> properties_of(const LoadOptions& options);
+std::vector<std::pair<std::string, std::string>> properties_of(const LoadOptions& options,
+                                                               int cores);
 
 }  // namespace isthmus::openvino_engine

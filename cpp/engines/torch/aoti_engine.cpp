@@ -12,6 +12,7 @@
 #include <charconv>
 #include <mutex>
 
+#include "engines/call_gate.h"
 #include "engines/lent_memory.h"
 #include "engines/torch/load_module.h"
 #include "engines/torch/operator_check.h"

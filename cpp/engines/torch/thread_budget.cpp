@@ -3,10 +3,7 @@
 #include <ATen/Parallel.h>
 #include <c10/util/Exception.h>
 
-#include <algorithm>
 #include <atomic>
-
-#include "isthmus/machine.h"
 
 namespace isthmus::torch_engine {
 namespace {
@@ -16,8 +13,6 @@ std::atomic<int>& generation() {
   static std::atomic<int> value{1};
   return value;
 }
-
-thread_local bool inside_gate = false;
 
 }  // namespace
 
@@ -41,28 +36,6 @@ void join_thread_budget() {
   if (joined == current) return;
   at::init_num_threads();
   joined = current;
-}
-
-CallGate::Pass::Pass(CallGate& gate) : gate_(gate.limit_ == 0 || inside_gate ? nullptr : &gate) {
-  if (gate_ == nullptr) return;
-  std::unique_lock lock(gate_->mutex_);
-  gate_->free_.wait(lock, [this] { return gate_->running_ < gate_->limit_; });
-  ++gate_->running_;
-  inside_gate = true;
-}
-
-CallGate::Pass::~Pass() {
-  if (gate_ == nullptr) return;
-  inside_gate = false;
-  {
-    const std::lock_guard lock(gate_->mutex_);
-    --gate_->running_;
-  }
-  gate_->free_.notify_one();
-}
-
-int concurrent_calls(int threads) {
-  return std::max(1, this_machine().cores / std::max(1, threads));
 }
 
 }  // namespace isthmus::torch_engine

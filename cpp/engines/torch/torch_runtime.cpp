@@ -4,8 +4,7 @@
 #include <torch/cuda.h>
 #include <torch/version.h>
 
-#include <charconv>
-
+#include "engines/call_gate.h"
 #include "engines/torch/load_module.h"
 #include "engines/torch/runtime.h"
 #include "engines/torch/thread_budget.h"
@@ -23,21 +22,6 @@ std::string model_error(const std::exception& error) {
 }
 
 namespace {
-
-int concurrency_limit(const LoadOptions& options, Device device) {
-  const auto given = options.engine_options.find("max_concurrency");
-  if (given != options.engine_options.end()) {
-    int limit = -1;
-    const std::string& text = given->second;
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), limit);
-    if (error != std::errc() || end != text.data() + text.size() || limit < 0)
-      throw InvalidInput("engine option max_concurrency=" + text +
-                         ": expected 0 (no bound) or a positive number");
-    return limit;
-  }
-  // Work on a GPU waits for the GPU, not for cores.
-  return device.is_cuda() ? 0 : concurrent_calls(at::get_num_threads());
-}
 
 class LibtorchRuntime final : public Runtime {
  public:
@@ -64,7 +48,7 @@ class LibtorchRuntime final : public Runtime {
     set_thread_budget(options.threads);
     join_thread_budget();
     require_device(device, context_);
-    const int concurrency = concurrency_limit(options, device);
+    const int concurrency = call_limit(options, device, at::get_num_threads());
     return source.artifact.format == "aoti" ? load_aoti(source, options, concurrency)
                                             : load_torchscript(source, options, concurrency);
   }

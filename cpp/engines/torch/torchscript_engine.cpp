@@ -7,6 +7,7 @@
 
 #include <algorithm>
 
+#include "engines/call_gate.h"
 #include "engines/lent_memory.h"
 #include "engines/torch/ivalue_tree.h"
 #include "engines/torch/load_module.h"

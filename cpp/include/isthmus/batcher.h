@@ -49,6 +49,7 @@ struct BatcherStats {
   std::int64_t padding = 0;    ///< of these, padding
   std::size_t most_waiting = 0;
   double longest_wait_ms = 0;  ///< from submit to the start of its call
+  double longest_call_ms = 0;  ///< of the model, putting together and taking apart included
 };
 
 /// Puts requests of similar length into one call: an in-process queue before a Model.
@@ -58,6 +59,11 @@ struct BatcherStats {
 /// the longest of the call. Padding is used only where the model was seen not to mind it: a golden
 /// is run alone and padded when the Batcher is made, and has to give the same answer within the
 /// bundle's tolerance. What cannot be put together runs alone; `notes` says why.
+///
+/// The oldest request is in the next call, so that no request waits for others without end: the
+/// call of one with `ahead` requests before it in the queue begins after at most
+///     max_wait + (ahead / workers + 1) x the longest call
+/// (ahead / workers rounded down), where the model lets `workers` calls run at once.
 ///
 /// An answer is the single call's within the noise floor. A request that fails, fails alone: the
 /// others of its call are run again without it.

@@ -29,7 +29,7 @@ struct LoadOptions {
   std::string engine = "auto";  ///< "auto", or an engine's name such as "torchscript"
   std::string artifact{};       ///< name of one artifact; empty: the best that fits
   std::string device = "cpu";   ///< "cpu", "cuda", "cuda:1"; a contract, never a hint
-  int threads = 0;              ///< intra-operator threads of the process; 0: leave as it is
+  int threads = 0;              ///< intra-operator threads of each call; 0: leave as it is
   bool warmup = true;           ///< call the model at load until calls are steady
   /// `load` returns before the warm-up, which goes on beside the program: see `Model::ready`.
   bool warmup_in_background = false;

@@ -1,0 +1,117 @@
+#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "engines/call_gate.h"
+#include "isthmus/error.h"
+#include "isthmus/machine.h"
+
+using namespace isthmus;
+using namespace std::chrono_literals;
+
+namespace {
+
+/// Runs `work` in many threads and waits for all.
+template <typename Work>
+void in_threads(int count, const Work& work) {
+  std::vector<std::jthread> threads;
+  for (int i = 0; i < count; ++i) threads.emplace_back(work);
+}
+
+}  // namespace
+
+TEST_CASE("no more calls run than the limit, and all of them come to their end") {
+  for (const int limit : {1, 2, 5}) {
+    CallGate gate(limit);
+    std::atomic<int> running = 0, most = 0, calls = 0;
+    in_threads(16, [&] {
+      for (int i = 0; i < 500; ++i) {
+        const CallGate::Pass pass(gate);
+        const int now = ++running;
+        for (int seen = most; now > seen && !most.compare_exchange_weak(seen, now);) {
+        }
+        if (i % 100 == 0) std::this_thread::sleep_for(2ms);  // some wait for long, most do not
+        ++calls;
+        --running;
+      }
+    });
+    CHECK(calls == 16 * 500);
+    CHECK(most <= limit);
+  }
+}
+
+TEST_CASE("a caller that waits is not overtaken without end") {
+  CallGate gate(1);
+  std::atomic<bool> stop = false;
+  std::atomic<int> calls = 0, overtaken = 0;
+  // Comes back at once, long before anyone who was woken can be there.
+  const auto greedy = [&] {
+    while (!stop) {
+      const CallGate::Pass pass(gate);
+      ++calls;
+      std::this_thread::sleep_for(2ms);
+    }
+  };
+  std::jthread others(greedy);
+  while (calls == 0) std::this_thread::yield();
+  for (int i = 0; i < 10; ++i) {
+    const int before = calls;
+    const CallGate::Pass pass(gate);
+    overtaken = std::max<int>(overtaken, calls - before);
+  }
+  stop = true;
+  CHECK(overtaken <= 2);  // the one that ran, and one that came while this thread was on its way
+}
+
+TEST_CASE("a call within a call passes, even where there is no room") {
+  CallGate gate(1);
+  CallGate inner(1);
+  const CallGate::Pass outside(gate);
+  const CallGate::Pass again(gate);
+  const CallGate::Pass other(inner);
+}
+
+TEST_CASE("only a call without company is alone") {
+  CallGate gate(2);
+  const CallGate::Pass first(gate);
+  CHECK(first.alone());
+  in_threads(1, [&] { CHECK_FALSE(CallGate::Pass(gate).alone()); });
+}
+
+TEST_CASE("no bound: everybody passes") {
+  CallGate gate(0);
+  std::atomic<int> inside = 0;
+  in_threads(4, [&] {
+    const CallGate::Pass pass(gate);
+    ++inside;
+    while (inside < 4) std::this_thread::yield();  // for ever, if anyone had to wait
+  });
+  CHECK(inside == 4);
+}
+
+TEST_CASE("the limit is what fits the cores, the option, or none on a GPU") {
+  const int cores = this_machine().cores;
+  CHECK(concurrent_calls(1) == cores);
+  CHECK(concurrent_calls(cores) == 1);
+  CHECK(concurrent_calls(cores + 1) == 1);
+  const auto with = [](const std::string& value) {
+    LoadOptions options;
+    options.engine_options["max_concurrency"] = value;
+    return options;
+  };
+  CHECK(call_limit({}, Device{}, 1) == cores);
+  CHECK(call_limit({}, parse_device("cuda"), 1) == 0);
+  CHECK(call_limit(with("3"), Device{}, 1) == 3);
+  CHECK(call_limit(with("3"), parse_device("cuda"), 1) == 3);
+  CHECK(call_limit(with("0"), Device{}, 1) == 0);
+  for (const char* bad : {"", "-1", "two", "1.5", "3x"})
+    CHECK_THROWS_WITH_AS(given_concurrency(with(bad)),
+                         doctest::Contains("expected 0 (no bound) or a positive number"),
+                         InvalidInput);
+}

@@ -1,0 +1,77 @@
+#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
+#include <doctest/doctest.h>
+
+#include <map>
+#include <string>
+
+#include "engines/openvino/properties.h"
+
+using namespace isthmus;
+
+namespace {
+
+using Texts = std::map<std::string, std::string>;
+
+Texts properties(int threads, int cores, Texts engine_options = {}) {
+  LoadOptions options;
+  options.threads = threads;
+  options.engine_options = std::move(engine_options);
+  const auto list = openvino_engine::properties_of(options, cores);
+  return {list.begin(), list.end()};
+}
+
+/// "streams x threads of all of them"; "-" where OpenVINO decides.
+std::string parallel(const Texts& of) {
+  const auto value = [&](const char* key) {
+    const auto found = of.find(key);
+    return found == of.end() ? std::string("-") : found->second;
+  };
+  return value("NUM_STREAMS") + " x " + value("INFERENCE_NUM_THREADS");
+}
+
+}  // namespace
+
+TEST_CASE("threads are for each call: as many streams as calls fit the cores") {
+  CHECK(parallel(properties(1, 2)) == "2 x 2");
+  CHECK(parallel(properties(2, 8)) == "4 x 8");
+  CHECK(parallel(properties(3, 8)) == "2 x 6");
+}
+
+TEST_CASE("a call that has all cores leaves the streams to OpenVINO") {
+  CHECK(parallel(properties(2, 2)) == "- x 2");
+  CHECK(parallel(properties(3, 4)) == "- x 3");
+  CHECK(parallel(properties(4, 2)) == "- x 4");
+  CHECK(parallel(properties(1, 1)) == "- x 1");
+  CHECK(parallel(properties(0, 8)) == "- x -");
+}
+
+TEST_CASE("calls at once can be named, by either option; streams wins") {
+  CHECK(parallel(properties(1, 8, {{"max_concurrency", "2"}})) == "2 x 2");
+  CHECK(parallel(properties(1, 8, {{"max_concurrency", "1"}})) == "1 x 1");
+  CHECK(parallel(properties(1, 8, {{"max_concurrency", "0"}})) == "8 x 8");
+  CHECK(parallel(properties(1, 8, {{"streams", "3"}})) == "3 x 3");
+  CHECK(parallel(properties(1, 8, {{"streams", "3"}, {"max_concurrency", "5"}})) == "3 x 3");
+  CHECK(parallel(properties(0, 8, {{"streams", "3"}})) == "3 x -");
+  CHECK(parallel(properties(0, 8, {{"max_concurrency", "3"}})) == "3 x -");
+}
+
+TEST_CASE("no more threads than cores, unless one call asks for them") {
+  CHECK(parallel(properties(2, 2, {{"streams", "2"}})) == "2 x 2");
+  CHECK(parallel(properties(4, 2, {{"streams", "2"}})) == "2 x 4");
+}
+
+TEST_CASE("a property that is named by OpenVINO's name wins") {
+  CHECK(parallel(properties(
+            1, 8, {{"config.NUM_STREAMS", "1"}, {"config.INFERENCE_NUM_THREADS", "5"}})) ==
+        "1 x 5");
+}
+
+TEST_CASE("what is kept for each shape is bounded over all streams") {
+  const auto kept = [](const Texts& of) { return of.at("CPU_RUNTIME_CACHE_CAPACITY"); };
+  CHECK(kept(properties(0, 64)) == "1024");
+  CHECK(kept(properties(2, 2)) == "1024");
+  CHECK(kept(properties(1, 2)) == "512");
+  CHECK(kept(properties(1, 64)) == "128");
+  CHECK(kept(properties(0, 64, {{"hint", "throughput"}})) == "128");
+  CHECK(kept(properties(1, 2, {{"config.CPU_RUNTIME_CACHE_CAPACITY", "7"}})) == "7");
+}
