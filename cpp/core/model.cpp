@@ -214,16 +214,16 @@ Model Model::load(const std::filesystem::path& bundle, const LoadOptions& option
   report.device = to_string(device);
   report.chosen = choice.reason;
   report.threads = settled.threads;
-  report.notes = impl->executable->notes();
-  if (choice.artifact->device != name(device.type))
-    report.notes.push_back("the artifact was made and verified on " + choice.artifact->device +
-                           "; prove it on " + to_string(device) +
-                           " with `isthmus-run verify --device " + to_string(device) + "`");
   if (options.warmup) {
     phase = Clock::now();
     report.warmup = warm_up(impl->bundle, *impl->executable, device);
     report.warmup_ms = ms_since(phase);
   }
+  report.notes = impl->executable->notes();
+  if (choice.artifact->device != name(device.type))
+    report.notes.push_back("the artifact was made and verified on " + choice.artifact->device +
+                           "; prove it on " + to_string(device) +
+                           " with `isthmus-run verify --device " + to_string(device) + "`");
   // After the warm-up, which is nobody's call.
   if (!options.record.empty())
     impl->recorder = std::make_unique<Recorder>(options.record, options.record_limit, impl->bundle,
