@@ -2,7 +2,6 @@
 #include <dlfcn.h>
 #include <sys/mman.h>
 #include <torch/csrc/inductor/aoti_package/model_package_loader.h>
-#include <torch/cuda.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -64,9 +63,7 @@ class AotiExecutable final : public Executable {
     return transfer_to(tensor, device);
   }
 
-  void synchronize() override {
-    if (shared_->device.is_cuda()) torch::cuda::synchronize(shared_->device.index);
-  }
+  void synchronize() override { wait_for_device(shared_->device); }
 
   [[nodiscard]] std::vector<std::string> notes() const override {
     std::vector<std::string> notes = shared_->notes;

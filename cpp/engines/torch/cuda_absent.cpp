@@ -1,4 +1,6 @@
 // A build without the headers of CUDA's runtime, or for a LibTorch without CUDA.
+#include <torch/cuda.h>
+
 #include "engines/torch/cuda_device.h"
 #include "isthmus/error.h"
 
@@ -11,6 +13,10 @@ std::string no_cuda_device() {
 std::unique_ptr<CudaDevice> make_cuda_device(Device device, const CudaOptions&) {
   throw EngineUnavailable("CUDA graphs and streams per caller on " + to_string(device) +
                           " are not in this build of isthmus: " + no_cuda_device());
+}
+
+void wait_for_device(Device device) {
+  if (device.is_cuda()) torch::cuda::synchronize(device.index);
 }
 
 }  // namespace isthmus::torch_engine

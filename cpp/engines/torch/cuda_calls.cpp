@@ -60,12 +60,17 @@ bool CudaCalls::prepare(std::size_t method, const Signature& signature,
   const std::string what = "no CUDA graph of " + describe(signature, inputs) + ": " + reason;
   if (options_.graphs == GraphUse::kOn)
     throw ExecutionError(what + "; load with the engine option cuda_graphs=auto to run it without");
+  const std::lock_guard lock(mutex_);
   notes_.push_back(what + "; such calls run uncaptured");
   return false;
 }
 
 std::vector<std::string> CudaCalls::notes() const {
-  std::vector<std::string> notes = notes_;
+  std::vector<std::string> notes;
+  {
+    const std::lock_guard lock(mutex_);
+    notes = notes_;
+  }
   if (records_)
     notes.push_back(std::to_string(cuda_->recorded()) +
                     " CUDA graphs, of the shapes of the goldens; other shapes run uncaptured");

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <mutex>
 #include <span>
 #include <string>
 #include <vector>
@@ -28,7 +29,7 @@ class CudaCalls {
                           const RunCall& run_uncaptured);
 
   /// Records calls with such inputs, when asked for; true when they are replayed from now on.
-  /// While the model is loaded, by one thread.
+  /// Other threads may call meanwhile.
   /// @throws ExecutionError when that fails and cuda_graphs=on demands it.
   bool prepare(std::size_t method, const Signature& signature, std::span<const Tensor> inputs,
                const RunCall& run_uncaptured);
@@ -43,6 +44,7 @@ class CudaCalls {
   CudaOptions options_;
   bool records_ = false;
   std::unique_ptr<CudaDevice> cuda_;  ///< null: calls are just run
+  mutable std::mutex mutex_;          ///< of the notes
   std::vector<std::string> notes_;
 };
 

@@ -1,10 +1,14 @@
 #include "engines/torch/cuda_device.h"
 
+#include <torch/cuda.h>
+
 #include <optional>
+#include <shared_mutex>
 #include <utility>
 
 #include "engines/torch/caller_stream.h"
 #include "engines/torch/cuda_graphs.h"
+#include "engines/torch/cuda_recording.h"
 
 namespace isthmus::torch_engine {
 namespace {
@@ -30,7 +34,7 @@ class Built final : public CudaDevice {
     return graphs_.record(method, inputs, run_uncaptured);
   }
 
-  [[nodiscard]] std::size_t recorded() const noexcept override { return graphs_.size(); }
+  [[nodiscard]] std::size_t recorded() const override { return graphs_.size(); }
 
  private:
   std::vector<Tensor> call(std::size_t method, std::span<const Tensor> inputs,
@@ -52,6 +56,12 @@ std::string no_cuda_device() {
 
 std::unique_ptr<CudaDevice> make_cuda_device(Device device, const CudaOptions& options) {
   return std::make_unique<Built>(device, options);
+}
+
+void wait_for_device(Device device) {
+  if (!device.is_cuda()) return;
+  const std::shared_lock no_recording(recording_mutex());
+  torch::cuda::synchronize(device.index);
 }
 
 }  // namespace isthmus::torch_engine

@@ -30,7 +30,7 @@ class CudaDevice {
                                            const RunCall& run_uncaptured) = 0;
 
   /// Graphs that there are.
-  [[nodiscard]] virtual std::size_t recorded() const noexcept = 0;
+  [[nodiscard]] virtual std::size_t recorded() const = 0;
 };
 
 /// Why this build has no CudaDevice; empty when it has.
@@ -39,5 +39,8 @@ class CudaDevice {
 /// @throws EngineUnavailable when this build has none.
 [[nodiscard]] std::unique_ptr<CudaDevice> make_cuda_device(Device device,
                                                            const CudaOptions& options);
+
+/// Waits until all work on the device is done, and for recordings to end before that.
+void wait_for_device(Device device);
 
 }  // namespace isthmus::torch_engine

@@ -112,13 +112,13 @@ CudaGraphs::~CudaGraphs() = default;
 
 std::string CudaGraphs::record(std::size_t method, std::span<const Tensor> inputs,
                                const RunCall& run) {
-  const std::string bucket = shape_bucket(method, inputs);
-  if (graphs_.contains(bucket)) return {};
-  if (graphs_.size() >= limit_)
-    return "there are " + std::to_string(limit_) + " already (engine option cuda_graph_limit)";
   // Allocator and compilers of kernels know one recording at a time best.
   static std::mutex& one_at_a_time = *new std::mutex;  // NOLINT(cppcoreguidelines-owning-memory)
-  const std::lock_guard lock(one_at_a_time);
+  const std::lock_guard turn(one_at_a_time);
+  const std::string bucket = shape_bucket(method, inputs);
+  if (find(bucket) != nullptr) return {};
+  if (size() >= limit_)
+    return "there are " + std::to_string(limit_) + " already (engine option cuda_graph_limit)";
   const auto index = static_cast<c10::DeviceIndex>(device_.index);
   try {
     const std::vector<Tensor> expected = run(inputs);
@@ -131,6 +131,7 @@ std::string CudaGraphs::record(std::size_t method, std::span<const Tensor> input
     for (int i = 0; i < 2; ++i)
       if (!same_bits(expected, graph->replay(inputs, stream)))
         return "its replay differs in bits from the call itself";
+    const std::unique_lock lock(mutex_);
     graphs_.emplace(bucket, std::move(graph));
     return {};
   } catch (const std::exception& error) {
@@ -140,14 +141,25 @@ std::string CudaGraphs::record(std::size_t method, std::span<const Tensor> input
 
 std::optional<std::vector<Tensor>> CudaGraphs::replay(std::size_t method,
                                                       std::span<const Tensor> inputs) const {
-  if (graphs_.empty()) return std::nullopt;
-  const auto found = graphs_.find(shape_bucket(method, inputs));
-  if (found == graphs_.end()) return std::nullopt;
+  if (size() == 0) return std::nullopt;
+  Graph* const graph = find(shape_bucket(method, inputs));
+  if (graph == nullptr) return std::nullopt;
   const auto stream = c10::cuda::getCurrentCUDAStream(static_cast<c10::DeviceIndex>(device_.index));
   cudaStreamCaptureStatus status{};
   C10_CUDA_CHECK(cudaStreamIsCapturing(stream.stream(), &status));
   if (status != cudaStreamCaptureStatusNone) return std::nullopt;
-  return found->second->replay(inputs, stream);
+  return graph->replay(inputs, stream);
+}
+
+std::size_t CudaGraphs::size() const {
+  const std::shared_lock lock(mutex_);
+  return graphs_.size();
+}
+
+CudaGraphs::Graph* CudaGraphs::find(const std::string& bucket) const {
+  const std::shared_lock lock(mutex_);
+  const auto found = graphs_.find(bucket);
+  return found == graphs_.end() ? nullptr : found->second.get();
 }
 
 }  // namespace isthmus::torch_engine

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <memory>
 #include <optional>
+#include <shared_mutex>
 #include <span>
 #include <string>
 #include <unordered_map>
@@ -18,8 +19,8 @@ namespace isthmus::torch_engine {
 /// inputs and outputs at fixed places. A replay copies the inputs in, launches the graph, and
 /// copies the outputs out, all on the thread's current stream; nothing waits on the host.
 ///
-/// Thread safety: `record` while the model is loaded, by one thread; `replay` from many. Replays of
-/// one graph take turns on the device.
+/// Thread safety: all may be called from many threads at once; recordings take turns, and so do
+/// replays of one graph, on the device.
 class CudaGraphs {
  public:
   CudaGraphs(Device device, std::size_t limit);
@@ -35,12 +36,16 @@ class CudaGraphs {
   [[nodiscard]] std::optional<std::vector<Tensor>> replay(std::size_t method,
                                                           std::span<const Tensor> inputs) const;
 
-  [[nodiscard]] std::size_t size() const noexcept { return graphs_.size(); }
+  [[nodiscard]] std::size_t size() const;
 
  private:
   class Graph;
+  /// Null: none. A graph stays as long as this does.
+  [[nodiscard]] Graph* find(const std::string& bucket) const;
+
   Device device_;
   std::size_t limit_;
+  mutable std::shared_mutex mutex_;                                 ///< of the map
   std::unordered_map<std::string, std::unique_ptr<Graph>> graphs_;  ///< by shape_bucket()
 };
 

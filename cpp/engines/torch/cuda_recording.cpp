@@ -90,8 +90,13 @@ void RecordedGraph::launch(c10::cuda::CUDAStream stream) const {
   C10_CUDA_CHECK(cudaGraphLaunch(exec_.get(), stream.stream()));
 }
 
+std::shared_mutex& recording_mutex() {
+  static auto& instance = *new std::shared_mutex;  // NOLINT(cppcoreguidelines-owning-memory)
+  return instance;
+}
+
 CudaRecording::CudaRecording(c10::cuda::CUDAStream stream)
-    : stream_(stream), pool_(std::make_unique<PrivatePool>(stream)) {
+    : alone_(recording_mutex()), stream_(stream), pool_(std::make_unique<PrivatePool>(stream)) {
   // Other threads may go on with what they do on streams of theirs.
   C10_CUDA_CHECK(cudaStreamBeginCapture(stream_.stream(), cudaStreamCaptureModeThreadLocal));
   recording_ = true;

@@ -4,6 +4,8 @@
 #include <c10/cuda/CUDAStream.h>
 
 #include <memory>
+#include <mutex>
+#include <shared_mutex>
 #include <type_traits>
 #include <utility>
 
@@ -45,6 +47,10 @@ class RecordedGraph {
   Exec exec_;
 };
 
+/// Held alone while anything is recorded: CUDA lets nobody wait for the device meanwhile, and who
+/// tries spoils the recording. Those of ours who wait for it share this.
+std::shared_mutex& recording_mutex();
+
 /// Records what a stream is given instead of running it, from construction to `finish`. Ends in the
 /// destructor too: whatever goes wrong in between, stream and allocator are left as they were.
 ///
@@ -64,6 +70,7 @@ class CudaRecording {
   [[nodiscard]] std::unique_ptr<RecordedGraph> finish();
 
  private:
+  std::unique_lock<std::shared_mutex> alone_;
   c10::cuda::CUDAStream stream_;
   std::unique_ptr<PrivatePool> pool_;  ///< closes, in the destructor, after the recording has ended
   bool recording_ = false;

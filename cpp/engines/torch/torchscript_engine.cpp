@@ -2,7 +2,6 @@
 #include <c10/core/InferenceMode.h>
 #include <torch/csrc/jit/api/function_impl.h>
 #include <torch/csrc/jit/api/module.h>
-#include <torch/cuda.h>
 
 #include <algorithm>
 
@@ -86,9 +85,7 @@ class TorchScriptExecutable final : public Executable {
     return transfer_to(tensor, device);
   }
 
-  void synchronize() override {
-    if (shared_->device.is_cuda()) torch::cuda::synchronize(shared_->device.index);
-  }
+  void synchronize() override { wait_for_device(shared_->device); }
 
   [[nodiscard]] std::vector<std::string> notes() const override {
     std::vector<std::string> notes = shared_->notes;

@@ -49,9 +49,9 @@ class ISTHMUS_API Executable {
   /// Whether warm-up is to show it a call of every shape in the goldens, with `prepare`.
   [[nodiscard]] virtual bool prepares() const { return false; }
 
-  /// Called at load, by one thread, once the calls with such inputs are steady: the moment to make
-  /// what makes later calls of these shapes cheap, such as a CUDA graph. Gives true when such calls
-  /// run otherwise from now on.
+  /// Called by the warm-up, one thread, once the calls with such inputs are steady: the moment to
+  /// make what makes later calls of these shapes cheap, such as a CUDA graph. Gives true when such
+  /// calls run otherwise from now on.
   /// @throws ExecutionError when the caller demanded it and it cannot be done.
   virtual bool prepare(std::size_t /*method*/, std::span<const Tensor> /*inputs*/) { return false; }
 
