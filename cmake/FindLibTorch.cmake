@@ -4,8 +4,9 @@
 # Sought in: LibTorch_ROOT (variable or environment), ISTHMUS_LIBTORCH (environment), the torch
 # package of the Python interpreter (Python_EXECUTABLE, else the one on the path).
 #
-# Sets LibTorch_FOUND, LibTorch_VERSION, LibTorch_DIRECTORY, LibTorch_CUDA, and defines
-# LibTorch::LibTorch with include directories, libraries, ABI flag and C++ standard.
+# Sets LibTorch_FOUND, LibTorch_VERSION, LibTorch_DIRECTORY, LibTorch_CUDA (ON or OFF),
+# LibTorch_CUDA_VERSION (where the package tells it), and defines LibTorch::LibTorch with include
+# directories, libraries, ABI flag and C++ standard.
 
 set(_LibTorch_hints ${LibTorch_ROOT} $ENV{LibTorch_ROOT} $ENV{ISTHMUS_LIBTORCH})
 if(NOT _LibTorch_hints)
@@ -34,6 +35,11 @@ if(LibTorch_DIRECTORY)
     file(STRINGS ${LibTorch_DIRECTORY}/build-version LibTorch_VERSION_FULL LIMIT_COUNT 1)
   endif()
   string(REGEX MATCH "^[0-9]+\\.[0-9]+\\.[0-9]+" LibTorch_VERSION "${LibTorch_VERSION_FULL}")
+  unset(LibTorch_CUDA_VERSION)
+  if(EXISTS ${LibTorch_DIRECTORY}/version.py)
+    file(STRINGS ${LibTorch_DIRECTORY}/version.py _LibTorch_line REGEX "^cuda: .*= '[0-9.]+'")
+    string(REGEX MATCH "[0-9]+\\.[0-9]+" LibTorch_CUDA_VERSION "${_LibTorch_line}")
+  endif()
 endif()
 
 foreach(_lib c10 torch_cpu torch)

@@ -39,6 +39,22 @@ if(NOT ISTHMUS_TORCH STREQUAL "OFF")
   endif()
 endif()
 
+# CUDA's headers, for graphs and streams; without them calls go to the current stream one by one.
+if(ISTHMUS_CUDA_GRAPHS STREQUAL "OFF")
+  set(CudaHeaders_MISSING "ISTHMUS_CUDA_GRAPHS is OFF")
+elseif(LibTorch_FOUND)
+  find_package(CudaHeaders QUIET)
+  if(CudaHeaders_FOUND)
+    message(STATUS "CUDA graphs: with the headers of CUDA ${CudaHeaders_VERSION} in ${CudaHeaders_DIRECTORIES}")
+  elseif(ISTHMUS_CUDA_GRAPHS STREQUAL "ON")
+    message(FATAL_ERROR "ISTHMUS_CUDA_GRAPHS=ON, but ${CudaHeaders_MISSING}. Install a CUDA build of torch and "
+            "its CUDA headers (nvidia-cuda-runtime and nvidia-cuda-crt, or a CUDA toolkit), set CudaHeaders_ROOT to "
+            "their folder, or set ISTHMUS_CUDA_GRAPHS=OFF.")
+  else()
+    message(STATUS "CUDA graphs: not built, ${CudaHeaders_MISSING}")
+  endif()
+endif()
+
 # The headers of ONNX Runtime; AUTO takes what is installed, ON also downloads them.
 if(NOT ISTHMUS_ONNXRUNTIME STREQUAL "OFF")
   find_package(OnnxRuntime QUIET)

@@ -40,6 +40,7 @@ Json ready(const BenchSubject& subject, const LoadOptions& options) {
           {"warmup_ms", report.warmup_ms},
           {"warmup", std::move(warmup)},
           {"first_call_ms", subject.first_call_ms()},
+          {"notes", report.notes},
           {"warnings", timing_warnings(this_machine())}};
 }
 

@@ -144,6 +144,9 @@ struct Model::Impl {
       const auto start = Clock::now();
       warm_report->warmup = warm_up(bundle, *executable, device, stop);
       warm_report->warmup_ms = ms_since(start);
+      for (std::string& note : executable->notes())
+        if (std::find(report.notes.begin(), report.notes.end(), note) == report.notes.end())
+          warm_report->notes.push_back(std::move(note));
       warmed = true;
     });
   }
@@ -231,17 +234,17 @@ Model Model::load(const std::filesystem::path& bundle, const LoadOptions& option
   report.device = to_string(device);
   report.chosen = choice.reason;
   report.threads = settled.threads;
-  report.notes = impl->executable->notes();
-  if (choice.artifact->device != name(device.type))
-    report.notes.push_back("the artifact was made and verified on " + choice.artifact->device +
-                           "; prove it on " + to_string(device) +
-                           " with `isthmus-run verify --device " + to_string(device) + "`");
   if (options.warmup && !options.warmup_in_background) {
     phase = Clock::now();
     const std::atomic<bool> never = false;
     report.warmup = warm_up(impl->bundle, *impl->executable, device, never);
     report.warmup_ms = ms_since(phase);
   }
+  report.notes = impl->executable->notes();
+  if (choice.artifact->device != name(device.type))
+    report.notes.push_back("the artifact was made and verified on " + choice.artifact->device +
+                           "; prove it on " + to_string(device) +
+                           " with `isthmus-run verify --device " + to_string(device) + "`");
   // After the warm-up, which is nobody's call.
   if (!options.record.empty())
     impl->recorder = std::make_unique<Recorder>(options.record, options.record_limit, impl->bundle,

@@ -44,6 +44,14 @@ std::vector<PreparedCall> prepare(const Bundle& bundle, const Golden& golden,
   return calls;
 }
 
+/// Time of the golden's calls, one after the other, milliseconds.
+double run_once(const std::vector<PreparedCall>& calls, Executable& executable) {
+  const auto start = Clock::now();
+  for (const PreparedCall& call : calls) (void)executable.run(call.method, call.inputs);
+  executable.synchronize();
+  return ms_since(start);
+}
+
 WarmupReport warm_up_one(const Bundle& bundle, const Golden& golden, Executable& executable,
                          Device device, const std::atomic<bool>& stop) {
   const std::vector<PreparedCall> calls = prepare(bundle, golden, executable, device);
@@ -53,10 +61,7 @@ WarmupReport warm_up_one(const Bundle& bundle, const Golden& golden, Executable&
   double before = fastest;
   const auto start = Clock::now();
   while (!stop && report.calls < kMaxCalls && ms_since(start) < kMaxMs) {
-    const auto call_start = Clock::now();
-    for (const PreparedCall& call : calls) (void)executable.run(call.method, call.inputs);
-    executable.synchronize();
-    const double ms = ms_since(call_start);
+    const double ms = run_once(calls, executable);
     if (report.calls++ == 0) report.first_ms = ms;
     fastest = std::min(fastest, ms);
     report.steady_ms = ms;
@@ -66,7 +71,34 @@ WarmupReport warm_up_one(const Bundle& bundle, const Golden& golden, Executable&
     }
     before = ms;
   }
+  if (stop || !executable.prepares()) return report;
+  bool otherwise = false;
+  for (const PreparedCall& call : calls)
+    if (executable.prepare(call.method, call.inputs)) otherwise = true;
+  if (otherwise) {
+    report.steady_ms = run_once(calls, executable);
+    ++report.calls;
+  }
   return report;
+}
+
+/// The goldens that the manifest lists, and with `every_shape` one for each further shape.
+std::vector<const Golden*> chosen(const Manifest& manifest, bool every_shape) {
+  std::vector<const Golden*> goldens;
+  for (const std::string& name : manifest.warmup)
+    goldens.push_back(&*std::find_if(manifest.goldens.begin(), manifest.goldens.end(),
+                                     [&](const Golden& one) { return one.name == name; }));
+  if (!every_shape) return goldens;
+  const auto same_shape = [](const Golden& a, const Golden& b) {
+    return a.dims == b.dims &&
+           std::equal(a.steps.begin(), a.steps.end(), b.steps.begin(), b.steps.end(),
+                      [](const auto& x, const auto& y) { return x.method == y.method; });
+  };
+  for (const Golden& golden : manifest.goldens)
+    if (std::none_of(goldens.begin(), goldens.end(),
+                     [&](const Golden* one) { return same_shape(*one, golden); }))
+      goldens.push_back(&golden);
+  return goldens;
 }
 
 }  // namespace
@@ -74,18 +106,15 @@ WarmupReport warm_up_one(const Bundle& bundle, const Golden& golden, Executable&
 std::vector<WarmupReport> warm_up(const Bundle& bundle, Executable& executable, Device device,
                                   const std::atomic<bool>& stop) {
   std::vector<WarmupReport> reports;
-  const Manifest& manifest = bundle.manifest();
-  for (const std::string& name : manifest.warmup) {
+  for (const Golden* golden : chosen(bundle.manifest(), executable.prepares())) {
     if (stop) break;
-    const auto golden = std::find_if(manifest.goldens.begin(), manifest.goldens.end(),
-                                     [&](const Golden& g) { return g.name == name; });
     try {
       const auto fork = executable.fork();
       reports.push_back(warm_up_one(bundle, *golden, *fork, device, stop));
     } catch (const Error&) {
       throw;
     } catch (const std::exception& error) {
-      throw ExecutionError("warm-up on golden \"" + name + "\" failed: " + error.what() +
+      throw ExecutionError("warm-up on golden \"" + golden->name + "\" failed: " + error.what() +
                            "; the model cannot run its own golden here: run `isthmus-run verify`");
     }
   }

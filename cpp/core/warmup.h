@@ -13,7 +13,9 @@ namespace isthmus {
 
 /// Repeats each golden that the manifest lists for warm-up, on a fork of its own, until calls are
 /// steady: at least three, the last two within 1.3 times the fastest; at most 25 calls or 3 s a
-/// shape. Ends early, between two calls, when `stop` becomes true.
+/// shape. An executable that prepares for shapes is shown one golden of every shape that there is,
+/// and prepares once its calls are steady. Ends early, between two calls, when `stop` becomes
+/// true.
 /// @throws ExecutionError when the model fails on its own golden.
 std::vector<WarmupReport> warm_up(const Bundle& bundle, Executable& executable, Device device,
                                   const std::atomic<bool>& stop);

@@ -1,6 +1,8 @@
 // An engine from outside, as a user would write one: y = 2 * x, and a counter of calls as state.
 #include <atomic>
 #include <chrono>
+#include <memory>
+#include <string>
 #include <thread>
 
 #include "isthmus/engine.h"
@@ -12,6 +14,8 @@ using namespace isthmus;
 
 class Doubler final : public Executable {
  public:
+  explicit Doubler(std::shared_ptr<std::atomic<int>> prepared) : prepared_(std::move(prepared)) {}
+
   std::vector<Tensor> run(std::size_t method, std::span<const Tensor> inputs) override {
     if (method == 1) return {Tensor::scalar<std::int64_t>(calls_.load())};
     const auto* x = inputs[0].data_as<float>();
@@ -27,11 +31,24 @@ class Doubler final : public Executable {
     return {y};
   }
 
+  [[nodiscard]] bool prepares() const override { return true; }
+
+  bool prepare(std::size_t, std::span<const Tensor>) override {
+    ++*prepared_;
+    return true;
+  }
+
+  [[nodiscard]] std::vector<std::string> notes() const override {
+    if (*prepared_ == 0) return {};
+    return {"prepared for " + std::to_string(*prepared_) + " calls"};
+  }
+
   [[nodiscard]] std::unique_ptr<Executable> fork() const override {
-    return std::make_unique<Doubler>();
+    return std::make_unique<Doubler>(prepared_);
   }
 
  private:
+  std::shared_ptr<std::atomic<int>> prepared_;  // shared by the forks
   std::atomic<std::int64_t> calls_ = 0;
 };
 
@@ -58,7 +75,7 @@ class FakeEngine final : public Engine {
   [[nodiscard]] std::unique_ptr<Executable> load(const ArtifactSource& source,
                                                  const LoadOptions&) override {
     if (source.files.front().size != 4) throw BundleError("expected four bytes");
-    return std::make_unique<Doubler>();
+    return std::make_unique<Doubler>(std::make_shared<std::atomic<int>>(0));
   }
 };
 

@@ -105,6 +105,13 @@ TEST_CASE_FIXTURE(Fixture, "the load is reported, warm-up included") {
   LoadOptions cold = options();
   cold.warmup = false;
   CHECK(Model::load(root, cold).load_report().warmup.empty());
+
+  // What the engine made of the warm-up stands in its notes.
+  const auto prepared = [](const LoadReport& one) {
+    return std::count(one.notes.begin(), one.notes.end(), "prepared for 1 calls");
+  };
+  CHECK(prepared(report) == 1);
+  CHECK(prepared(Model::load(root, cold).load_report()) == 0);
 }
 
 TEST_CASE_FIXTURE(Fixture, "a warm-up in the background ends in the same report") {

@@ -1,10 +1,7 @@
 // The aoti format: AOTInductor packages, which are native code, on LibTorch's own loader.
-#include <c10/core/DeviceGuard.h>
-#include <c10/core/InferenceMode.h>
 #include <dlfcn.h>
 #include <sys/mman.h>
 #include <torch/csrc/inductor/aoti_package/model_package_loader.h>
-#include <torch/cuda.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -14,11 +11,14 @@
 
 #include "engines/call_gate.h"
 #include "engines/lent_memory.h"
+#include "engines/torch/cuda_calls.h"
+#include "engines/torch/in_call.h"
 #include "engines/torch/load_module.h"
 #include "engines/torch/operator_check.h"
 #include "engines/torch/tensor_convert.h"
 #include "engines/torch/thread_budget.h"
 #include "engines/torch/torch_formats.h"
+#include "engines/torch/transfer.h"
 #include "isthmus/error.h"
 #include "isthmus/torch.h"
 
@@ -30,10 +30,13 @@ using Loader = torch::inductor::AOTIModelPackageLoader;
 /// What all forks share: a package has no state, and runners of its own for callers at once.
 struct Shared {
   std::vector<std::unique_ptr<Loader>> methods;
-  std::vector<std::string> method_names;
+  std::vector<Signature> signatures;
   std::vector<std::string> notes;
   Device device;
   std::unique_ptr<CallGate> gate;
+  std::unique_ptr<CudaCalls> cuda;
+  /// Null where the packages have runners for callers at once.
+  std::unique_ptr<std::mutex> one_at_a_time;
 };
 
 class AotiExecutable final : public Executable {
@@ -41,12 +44,38 @@ class AotiExecutable final : public Executable {
   explicit AotiExecutable(std::shared_ptr<Shared> shared) : shared_(std::move(shared)) {}
 
   std::vector<Tensor> run(std::size_t method, std::span<const Tensor> inputs) override {
-    const CallGate::Pass pass(*shared_->gate);
-    join_thread_budget();
-    const c10::InferenceMode no_gradients;
-    const c10::OptionalDeviceGuard on_device(
-        shared_->device.is_cuda() ? std::optional(to_torch(shared_->device)) : std::nullopt);
-    const std::string& name = shared_->method_names[method];
+    const InCall in_call(*shared_->gate, shared_->device);
+    return shared_->cuda->run(method, inputs, [&](auto given) { return launch(method, given); });
+  }
+
+  [[nodiscard]] bool prepares() const override { return shared_->cuda->records(); }
+
+  bool prepare(std::size_t method, std::span<const Tensor> inputs) override {
+    const InCall in_call(*shared_->gate, shared_->device);
+    return shared_->cuda->prepare(method, shared_->signatures[method], inputs,
+                                  [&](auto given) { return launch(method, given); });
+  }
+
+  [[nodiscard]] std::unique_ptr<Executable> fork() const override {
+    return std::make_unique<AotiExecutable>(shared_);
+  }
+
+  Tensor transfer(const Tensor& tensor, Device device) override {
+    return transfer_to(tensor, device);
+  }
+
+  void synchronize() override { wait_for_device(shared_->device); }
+
+  [[nodiscard]] std::vector<std::string> notes() const override {
+    std::vector<std::string> notes = shared_->notes;
+    for (std::string& note : shared_->cuda->notes()) notes.push_back(std::move(note));
+    return notes;
+  }
+
+ private:
+  /// Runs the method kernel by kernel.
+  std::vector<Tensor> launch(std::size_t method, std::span<const Tensor> inputs) const {
+    const std::string& name = shared_->signatures[method].method;
     std::vector<at::Tensor> given;
     given.reserve(inputs.size());
     for (const Tensor& input : inputs) {
@@ -58,7 +87,7 @@ class AotiExecutable final : public Executable {
     }
     try {
       std::vector<Tensor> outputs;
-      for (at::Tensor& output : shared_->methods[method]->boxed_run(std::move(given)))
+      for (at::Tensor& output : run_package(method, std::move(given)))
         outputs.push_back(from_model(std::move(output)));
       disown_inputs(outputs, inputs, copy_of);
       return outputs;
@@ -69,23 +98,13 @@ class AotiExecutable final : public Executable {
     }
   }
 
-  [[nodiscard]] std::unique_ptr<Executable> fork() const override {
-    return std::make_unique<AotiExecutable>(shared_);
+  std::vector<at::Tensor> run_package(std::size_t method, std::vector<at::Tensor> inputs) const {
+    Loader& package = *shared_->methods[method];
+    if (!shared_->one_at_a_time) return package.boxed_run(std::move(inputs));
+    const std::lock_guard lock(*shared_->one_at_a_time);
+    return package.boxed_run(std::move(inputs));
   }
 
-  Tensor transfer(const Tensor& tensor, Device device) override {
-    if (tensor.device() == device) return tensor;
-    const c10::InferenceMode no_gradients;
-    return from_model(to_torch(tensor).to(to_torch(device)));
-  }
-
-  void synchronize() override {
-    if (shared_->device.is_cuda()) torch::cuda::synchronize(shared_->device.index);
-  }
-
-  [[nodiscard]] std::vector<std::string> notes() const override { return shared_->notes; }
-
- private:
   std::shared_ptr<Shared> shared_;
 };
 
@@ -161,31 +180,39 @@ void require_capability(const Artifact& artifact, Device device) {
                             "use another artifact of the bundle");
 }
 
-std::size_t runners_of(const LoadOptions& options, int concurrency) {
+std::size_t runners_of(const LoadOptions& options, int concurrency, bool records) {
   for (const auto& [key, value] : options.engine_options)
-    if (key != "num_runners" && key != "max_concurrency")
+    if (key != "num_runners" && key != "max_concurrency" && !is_cuda_option(key))
       throw InvalidInput("engine option \"" + key +
-                         "\" is unknown to the aoti engine; expected num_runners or "
-                         "max_concurrency");
+                         "\" is unknown to the aoti engine; expected num_runners, "
+                         "max_concurrency, " +
+                         std::string(kCudaOptionNames));
   const auto given = options.engine_options.find("num_runners");
   if (given == options.engine_options.end())
-    return static_cast<std::size_t>(std::max(concurrency, 1));
+    return records ? 1 : static_cast<std::size_t>(std::max(concurrency, 1));
   std::size_t runners = 0;
   const std::string& text = given->second;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), runners);
   if (error != std::errc() || end != text.data() + text.size() || runners < 1 || runners > 1024)
     throw InvalidInput("engine option num_runners=" + text + ": expected a number from 1 to 1024");
+  if (records && runners != 1)
+    throw InvalidInput("engine option num_runners=" + text +
+                       ": a package whose calls are recorded has one runner; leave it out, or set "
+                       "cuda_graphs=off");
   return runners;
 }
 
-std::unique_ptr<Loader> open_package(const FileBytes& file, std::size_t runners, Device device) {
+/// `alone`: the package makes no events to keep its runners apart, which cannot be recorded; calls
+/// must take turns.
+std::unique_ptr<Loader> open_package(const FileBytes& file, std::size_t runners, bool alone,
+                                     Device device) {
   // The loader unpacks and opens libraries through state of the whole process.
   static std::mutex& construction = *new std::mutex;  // NOLINT(cppcoreguidelines-owning-memory)
   const AnonymousFile package(file);
   const std::lock_guard lock(construction);
   try {
     return std::make_unique<Loader>(
-        package.path(), "model", /*run_single_threaded=*/false, runners,
+        package.path(), "model", /*run_single_threaded=*/alone, runners,
         device.is_cuda() ? static_cast<c10::DeviceIndex>(device.index) : c10::DeviceIndex(-1));
   } catch (const std::exception& error) {
     throw BundleError("LibTorch " ISTHMUS_TORCH_VERSION " cannot open the package \"" + file.path +
@@ -208,15 +235,17 @@ std::unique_ptr<Executable> load_aoti(const ArtifactSource& source, const LoadOp
                       "the bundle again");
   require_version(source.artifact);
   require_capability(source.artifact, device);
-  const std::size_t runners = runners_of(options, concurrency);
-  open_op_libraries(options.op_libraries);
   auto shared = std::make_shared<Shared>();
+  shared->cuda = std::make_unique<CudaCalls>(source.manifest, options, device);
+  const bool records = shared->cuda->records();
+  const std::size_t runners = runners_of(options, concurrency, records);
+  open_op_libraries(options.op_libraries);
+  if (records) shared->one_at_a_time = std::make_unique<std::mutex>();
   shared->device = device;
   shared->gate = std::make_unique<CallGate>(concurrency);
-  for (std::size_t i = 0; i < source.files.size(); ++i) {
-    shared->methods.push_back(open_package(source.files[i], runners, device));
-    shared->method_names.push_back(source.manifest.methods[i].method);
-  }
+  shared->signatures = source.manifest.methods;
+  for (const FileBytes& file : source.files)
+    shared->methods.push_back(open_package(file, runners, records, device));
   shared->notes = {"native code, run because the caller allowed it: " + source.artifact.name,
                    std::to_string(runners) + " runners"};
   return std::make_unique<AotiExecutable>(std::move(shared));

@@ -9,6 +9,7 @@
 
 #include <cstring>
 
+#include "engines/torch/cuda_options.h"
 #include "engines/torch/device_constants.h"
 #include "engines/torch/operator_check.h"
 #include "isthmus/error.h"
@@ -83,10 +84,11 @@ void apply_engine_options(const LoadOptions& options) {
         strategy = {{torch::jit::FusionBehavior::STATIC, 2},
                     {torch::jit::FusionBehavior::DYNAMIC, 10}};
       torch::jit::setFusionStrategy(strategy);
-    } else if (key != "max_concurrency") {
+    } else if (key != "max_concurrency" && !is_cuda_option(key)) {
       throw InvalidInput("engine option \"" + key +
-                         "\" is unknown to the torchscript engine; expected executor, fusion or "
-                         "max_concurrency");
+                         "\" is unknown to the torchscript engine; expected executor, fusion, "
+                         "max_concurrency, " +
+                         std::string(kCudaOptionNames));
     }
   }
 }

@@ -4,7 +4,10 @@
 #include <torch/cuda.h>
 #include <torch/version.h>
 
+#include <charconv>
+
 #include "engines/call_gate.h"
+#include "engines/torch/cuda_device.h"
 #include "engines/torch/load_module.h"
 #include "engines/torch/runtime.h"
 #include "engines/torch/thread_budget.h"
@@ -39,7 +42,9 @@ class LibtorchRuntime final : public Runtime {
   }
 
   [[nodiscard]] std::vector<std::string> details() const override {
-    return {"intra-operator threads: " + std::to_string(at::get_num_threads())};
+    const std::string missing = no_cuda_device();
+    return {"intra-operator threads: " + std::to_string(at::get_num_threads()),
+            "CUDA graphs: " + (missing.empty() ? "built in" : "not built in, " + missing)};
   }
 
   [[nodiscard]] std::unique_ptr<Executable> load(const ArtifactSource& source,

@@ -1,14 +1,14 @@
 // The torchscript format on torch::jit.
-#include <c10/core/DeviceGuard.h>
 #include <c10/core/InferenceMode.h>
 #include <torch/csrc/jit/api/function_impl.h>
 #include <torch/csrc/jit/api/module.h>
-#include <torch/cuda.h>
 
 #include <algorithm>
 
 #include "engines/call_gate.h"
 #include "engines/lent_memory.h"
+#include "engines/torch/cuda_calls.h"
+#include "engines/torch/in_call.h"
 #include "engines/torch/ivalue_tree.h"
 #include "engines/torch/load_module.h"
 #include "engines/torch/module_state.h"
@@ -16,6 +16,7 @@
 #include "engines/torch/tensor_convert.h"
 #include "engines/torch/thread_budget.h"
 #include "engines/torch/torch_formats.h"
+#include "engines/torch/transfer.h"
 #include "isthmus/error.h"
 #include "isthmus/torch.h"
 
@@ -31,6 +32,7 @@ struct Shared {
   bool stateful = false;
   Device device;
   std::unique_ptr<CallGate> gate;
+  std::unique_ptr<CudaCalls> cuda;
 };
 
 /// A method of the module, looked up once.
@@ -62,11 +64,39 @@ class TorchScriptExecutable final : public Executable {
   }
 
   std::vector<Tensor> run(std::size_t method, std::span<const Tensor> inputs) override {
-    const CallGate::Pass pass(*shared_->gate);
-    join_thread_budget();
+    const InCall in_call(*shared_->gate, shared_->device);
+    return shared_->cuda->run(method, inputs, [&](auto given) { return launch(method, given); });
+  }
+
+  [[nodiscard]] bool prepares() const override { return shared_->cuda->records(); }
+
+  bool prepare(std::size_t method, std::span<const Tensor> inputs) override {
+    const InCall in_call(*shared_->gate, shared_->device);
+    return shared_->cuda->prepare(method, shared_->signatures[method], inputs,
+                                  [&](auto given) { return launch(method, given); });
+  }
+
+  [[nodiscard]] std::unique_ptr<Executable> fork() const override {
     const c10::InferenceMode no_gradients;
-    const c10::OptionalDeviceGuard on_device(
-        shared_->device.is_cuda() ? std::optional(to_torch(shared_->device)) : std::nullopt);
+    return std::make_unique<TorchScriptExecutable>(
+        shared_->stateful ? fork_module(module_, shared_->state) : module_, shared_);
+  }
+
+  Tensor transfer(const Tensor& tensor, Device device) override {
+    return transfer_to(tensor, device);
+  }
+
+  void synchronize() override { wait_for_device(shared_->device); }
+
+  [[nodiscard]] std::vector<std::string> notes() const override {
+    std::vector<std::string> notes = shared_->notes;
+    for (std::string& note : shared_->cuda->notes()) notes.push_back(std::move(note));
+    return notes;
+  }
+
+ private:
+  /// Runs the method operator by operator.
+  std::vector<Tensor> launch(std::size_t method, std::span<const Tensor> inputs) const {
     const BoundMethod& bound = methods_[method];
     const Signature& signature = *bound.signature;
     try {
@@ -105,25 +135,6 @@ class TorchScriptExecutable final : public Executable {
     }
   }
 
-  [[nodiscard]] std::unique_ptr<Executable> fork() const override {
-    const c10::InferenceMode no_gradients;
-    return std::make_unique<TorchScriptExecutable>(
-        shared_->stateful ? fork_module(module_, shared_->state) : module_, shared_);
-  }
-
-  Tensor transfer(const Tensor& tensor, Device device) override {
-    if (tensor.device() == device) return tensor;
-    const c10::InferenceMode no_gradients;
-    return from_model(to_torch(tensor).to(to_torch(device)));
-  }
-
-  void synchronize() override {
-    if (shared_->device.is_cuda()) torch::cuda::synchronize(shared_->device.index);
-  }
-
-  [[nodiscard]] std::vector<std::string> notes() const override { return shared_->notes; }
-
- private:
   /// State may keep an input; memory that the caller only lent must not be kept, so it is copied.
   static std::vector<Tensor> owned(std::span<const Tensor> inputs) {
     std::vector<Tensor> result(inputs.begin(), inputs.end());
@@ -141,11 +152,13 @@ class TorchScriptExecutable final : public Executable {
 
 std::unique_ptr<Executable> load_torchscript(const ArtifactSource& source,
                                              const LoadOptions& options, int concurrency) {
+  const Device device = parse_device(options.device);
+  auto cuda = std::make_unique<CudaCalls>(source.manifest, options, device);
   LoadedModule loaded = load_module(source, options);
   auto shared = std::make_shared<Shared>(
       Shared{source.manifest.methods, source.artifact.state, std::move(loaded.notes),
-             source.artifact.convention == "structured", source.manifest.stateful,
-             parse_device(options.device), std::make_unique<CallGate>(concurrency)});
+             source.artifact.convention == "structured", source.manifest.stateful, device,
+             std::make_unique<CallGate>(concurrency), std::move(cuda)});
   return std::make_unique<TorchScriptExecutable>(std::move(loaded.module), std::move(shared));
 }
 

@@ -17,7 +17,7 @@
 namespace isthmus {
 
 /// Version of the interface below; an engine library built for another one is refused.
-inline constexpr int kEngineAbi = 2;
+inline constexpr int kEngineAbi = 3;
 
 /// What an engine says of itself.
 struct EngineInfo {
@@ -41,9 +41,19 @@ class ISTHMUS_API Executable {
   /// @throws ExecutionError.
   virtual std::vector<Tensor> run(std::size_t method, std::span<const Tensor> inputs) = 0;
 
-  /// Copies a tensor to a device; the default serves engines that only know the CPU.
+  /// Copies a tensor to a device, see Model::transfer; the default serves engines that only know
+  /// the CPU.
   /// @throws DeviceUnavailable.
   [[nodiscard]] virtual Tensor transfer(const Tensor& tensor, Device device);
+
+  /// Whether warm-up is to show it a call of every shape in the goldens, with `prepare`.
+  [[nodiscard]] virtual bool prepares() const { return false; }
+
+  /// Called by the warm-up, one thread, once the calls with such inputs are steady: the moment to
+  /// make what makes later calls of these shapes cheap, such as a CUDA graph. Gives true when such
+  /// calls run otherwise from now on.
+  /// @throws ExecutionError when the caller demanded it and it cannot be done.
+  virtual bool prepare(std::size_t /*method*/, std::span<const Tensor> /*inputs*/) { return false; }
 
   /// Waits until the work of earlier calls on the device is done.
   virtual void synchronize() {}

@@ -97,7 +97,9 @@ class ISTHMUS_API Model {
   std::vector<Tensor> run_ordered(std::span<Tensor> inputs, std::size_t method = 0,
                                   const RunOptions& options = {}) const;
 
-  /// Copies a tensor to a device (blocking), e.g. a golden to the GPU or an output back.
+  /// Copies a tensor to a device, e.g. a golden to the GPU or an output back. To the CPU it waits
+  /// for the data. To a GPU the copy may only be queued, before the thread's later calls; the
+  /// tensor given may be changed at once.
   /// @throws DeviceUnavailable.
   [[nodiscard]] Tensor transfer(const Tensor& tensor, Device device) const;
 

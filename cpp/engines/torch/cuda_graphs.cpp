@@ -1,0 +1,165 @@
+#include "engines/torch/cuda_graphs.h"
+
+#include <c10/core/StreamGuard.h>
+#include <c10/cuda/CUDAException.h>
+
+#include <algorithm>
+#include <cstring>
+#include <exception>
+#include <mutex>
+
+#include "engines/torch/cuda_lane.h"
+#include "engines/torch/cuda_recording.h"
+#include "engines/torch/shape_bucket.h"
+#include "engines/torch/tensor_convert.h"
+#include "isthmus/error.h"
+#include "isthmus/torch.h"
+
+namespace isthmus::torch_engine {
+namespace {
+
+/// Calls on the recording's own stream before it: workspaces and kernels are loaded lazily.
+constexpr int kCallsBefore = 3;
+
+bool same_bits(const Tensor& a, const Tensor& b) {
+  if (a.defined() != b.defined()) return false;
+  if (!a.defined()) return true;
+  if (a.dtype() != b.dtype() || a.shape() != b.shape()) return false;
+  const at::Tensor x = to_torch(a).cpu().contiguous();
+  const at::Tensor y = to_torch(b).cpu().contiguous();
+  return a.nbytes() == 0 || std::memcmp(x.const_data_ptr(), y.const_data_ptr(), a.nbytes()) == 0;
+}
+
+bool same_bits(const std::vector<Tensor>& a, const std::vector<Tensor>& b) {
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(),
+                    [](const Tensor& x, const Tensor& y) { return same_bits(x, y); });
+}
+
+/// The line of an error that says what happened; the others are advice for whoever debugs kernels.
+std::string essence(const std::exception& error) {
+  const std::string text = error.what();
+  const auto line_at = [&text](std::size_t at) {
+    return text.substr(at, text.find('\n', at) - at);
+  };
+  for (const char* word : {"CUDA error", "RuntimeError"})
+    if (const auto at = text.find(word); at != std::string::npos) return line_at(at);
+  return line_at(0);
+}
+
+}  // namespace
+
+class CudaGraphs::Graph {
+ public:
+  explicit Graph(c10::DeviceIndex device) : lane_(LaneUse::kGraph, device) {}
+  Graph(const Graph&) = delete;
+  Graph& operator=(const Graph&) = delete;
+
+  ~Graph() {
+    try {
+      // Who gets this lane, and with it the memory of the inputs, comes after the last replay.
+      done_.block(lane_->stream);
+    } catch (const std::exception&) {
+      // The process ends, and CUDA has ended before.
+    }
+  }
+
+  void record(std::span<const Tensor> inputs, const RunCall& run) {
+    lane_->ready.record(c10::cuda::getCurrentCUDAStream(lane_->stream.device_index()));
+    lane_->ready.block(lane_->stream);
+    {
+      const c10::StreamGuard on_lane(lane_->stream.unwrap());
+      for (const Tensor& input : inputs)
+        inputs_.push_back(input.defined() ? copy_of(input) : Tensor());
+      for (int i = 0; i < kCallsBefore; ++i) (void)run(inputs_);
+      CudaRecording recording(lane_->stream);
+      outputs_ = run(inputs_);
+      graph_ = recording.finish();
+    }
+    lane_->stream.synchronize();
+  }
+
+  std::vector<Tensor> replay(std::span<const Tensor> inputs, c10::cuda::CUDAStream stream) {
+    const std::lock_guard lock(mutex_);
+    if (last_ && *last_ != stream) done_.block(stream);
+    for (std::size_t i = 0; i < inputs.size(); ++i)
+      // Those on the CPU are constants of the graph.
+      if (inputs[i].defined() && !inputs[i].device().is_cpu() && inputs[i].nbytes() != 0)
+        C10_CUDA_CHECK(cudaMemcpyAsync(inputs_[i].data(), inputs[i].data(), inputs[i].nbytes(),
+                                       cudaMemcpyDeviceToDevice, stream.stream()));
+    graph_->launch(stream);
+    std::vector<Tensor> outputs;
+    outputs.reserve(outputs_.size());
+    for (const Tensor& output : outputs_)
+      outputs.push_back(output.defined() ? copy_of(output) : Tensor());
+    done_.record(stream);
+    last_ = stream;
+    return outputs;
+  }
+
+ private:
+  LaneLease lane_;              ///< the stream of the recording; nobody else's while this lives
+  std::vector<Tensor> inputs_;  ///< where the graph reads
+  std::unique_ptr<RecordedGraph> graph_;
+  std::vector<Tensor> outputs_;  ///< where the graph writes, in its own memory
+
+  std::mutex mutex_;  ///< one replay after the other, also on the device:
+  CudaEvent done_;    ///< the last replay has left inputs and outputs alone
+  std::optional<c10::cuda::CUDAStream> last_;
+};
+
+CudaGraphs::CudaGraphs(Device device, std::size_t limit) : device_(device), limit_(limit) {}
+CudaGraphs::~CudaGraphs() = default;
+
+std::string CudaGraphs::record(std::size_t method, std::span<const Tensor> inputs,
+                               const RunCall& run) {
+  // Allocator and compilers of kernels know one recording at a time best.
+  static std::mutex& one_at_a_time = *new std::mutex;  // NOLINT(cppcoreguidelines-owning-memory)
+  const std::lock_guard turn(one_at_a_time);
+  const std::string bucket = shape_bucket(method, inputs);
+  if (find(bucket) != nullptr) return {};
+  if (size() >= limit_)
+    return "there are " + std::to_string(limit_) + " already (engine option cuda_graph_limit)";
+  const auto index = static_cast<c10::DeviceIndex>(device_.index);
+  try {
+    const std::vector<Tensor> expected = run(inputs);
+    if (!same_bits(expected, run(inputs)))
+      return "two of its own calls differ in bits (random numbers, or sums in no fixed order), so "
+             "that a replay cannot be proved equal";
+    auto graph = std::make_unique<Graph>(index);
+    graph->record(inputs, run);
+    const auto stream = c10::cuda::getCurrentCUDAStream(index);
+    for (int i = 0; i < 2; ++i)
+      if (!same_bits(expected, graph->replay(inputs, stream)))
+        return "its replay differs in bits from the call itself";
+    const std::unique_lock lock(mutex_);
+    graphs_.emplace(bucket, std::move(graph));
+    return {};
+  } catch (const std::exception& error) {
+    return essence(error);
+  }
+}
+
+std::optional<std::vector<Tensor>> CudaGraphs::replay(std::size_t method,
+                                                      std::span<const Tensor> inputs) const {
+  if (size() == 0) return std::nullopt;
+  Graph* const graph = find(shape_bucket(method, inputs));
+  if (graph == nullptr) return std::nullopt;
+  const auto stream = c10::cuda::getCurrentCUDAStream(static_cast<c10::DeviceIndex>(device_.index));
+  cudaStreamCaptureStatus status{};
+  C10_CUDA_CHECK(cudaStreamIsCapturing(stream.stream(), &status));
+  if (status != cudaStreamCaptureStatusNone) return std::nullopt;
+  return graph->replay(inputs, stream);
+}
+
+std::size_t CudaGraphs::size() const {
+  const std::shared_lock lock(mutex_);
+  return graphs_.size();
+}
+
+CudaGraphs::Graph* CudaGraphs::find(const std::string& bucket) const {
+  const std::shared_lock lock(mutex_);
+  const auto found = graphs_.find(bucket);
+  return found == graphs_.end() ? nullptr : found->second.get();
+}
+
+}  // namespace isthmus::torch_engine

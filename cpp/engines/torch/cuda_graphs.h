@@ -1,0 +1,52 @@
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <optional>
+#include <shared_mutex>
+#include <span>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "engines/torch/cuda_device.h"
+#include "isthmus/device.h"
+#include "isthmus/tensor.h"
+
+namespace isthmus::torch_engine {
+
+/// The recorded calls of one model on one device: a CUDA graph for each bucket of shapes, with
+/// inputs and outputs at fixed places. A replay copies the inputs in, launches the graph, and
+/// copies the outputs out, all on the thread's current stream; nothing waits on the host.
+///
+/// Thread safety: all may be called from many threads at once; recordings take turns, and so do
+/// replays of one graph, on the device.
+class CudaGraphs {
+ public:
+  CudaGraphs(Device device, std::size_t limit);
+  ~CudaGraphs();
+
+  /// Records the call and compares two replays with the call itself, bit by bit. Waits for the
+  /// device. Gives the reason why there is no graph for these inputs; empty when there is one.
+  [[nodiscard]] std::string record(std::size_t method, std::span<const Tensor> inputs,
+                                   const RunCall& run);
+
+  /// What the call gives; nullopt when it must run: no graph for these inputs, or the caller is
+  /// itself recording. Outputs own their memory.
+  [[nodiscard]] std::optional<std::vector<Tensor>> replay(std::size_t method,
+                                                          std::span<const Tensor> inputs) const;
+
+  [[nodiscard]] std::size_t size() const;
+
+ private:
+  class Graph;
+  /// Null: none. A graph stays as long as this does.
+  [[nodiscard]] Graph* find(const std::string& bucket) const;
+
+  Device device_;
+  std::size_t limit_;
+  mutable std::shared_mutex mutex_;                                 ///< of the map
+  std::unordered_map<std::string, std::unique_ptr<Graph>> graphs_;  ///< by shape_bucket()
+};
+
+}  // namespace isthmus::torch_engine
