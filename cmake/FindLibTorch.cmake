@@ -5,7 +5,7 @@
 # package of the Python interpreter (Python_EXECUTABLE, else the one on the path).
 #
 # Sets LibTorch_FOUND, LibTorch_VERSION, LibTorch_DIRECTORY, LibTorch_CUDA (ON or OFF),
-# LibTorch_CUDA_VERSION (where the package tells it), and defines LibTorch::LibTorch with include
+# LibTorch_CUDA_VERSION (where its files tell it), and defines LibTorch::LibTorch with include
 # directories, libraries, ABI flag and C++ standard.
 
 set(_LibTorch_hints ${LibTorch_ROOT} $ENV{LibTorch_ROOT} $ENV{ISTHMUS_LIBTORCH})
@@ -39,6 +39,8 @@ if(LibTorch_DIRECTORY)
   if(EXISTS ${LibTorch_DIRECTORY}/version.py)
     file(STRINGS ${LibTorch_DIRECTORY}/version.py _LibTorch_line REGEX "^cuda: .*= '[0-9.]+'")
     string(REGEX MATCH "[0-9]+\\.[0-9]+" LibTorch_CUDA_VERSION "${_LibTorch_line}")
+  elseif(LibTorch_VERSION_FULL MATCHES "\\+cu([0-9]+)([0-9])$")
+    set(LibTorch_CUDA_VERSION ${CMAKE_MATCH_1}.${CMAKE_MATCH_2})
   endif()
 endif()
 

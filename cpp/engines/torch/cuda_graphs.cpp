@@ -81,6 +81,19 @@ class CudaGraphs::Graph {
   std::vector<Tensor> replay(std::span<const Tensor> inputs, c10::cuda::CUDAStream stream) {
     const std::lock_guard lock(mutex_);
     if (last_ && *last_ != stream) done_.block(stream);
+    last_ = stream;
+    try {
+      std::vector<Tensor> outputs = queue(inputs, stream);
+      done_.record(stream);
+      return outputs;
+    } catch (...) {  // no memory for the outputs: the graph may have been launched all the same
+      done_.record(stream);
+      throw;
+    }
+  }
+
+ private:
+  std::vector<Tensor> queue(std::span<const Tensor> inputs, c10::cuda::CUDAStream stream) const {
     for (std::size_t i = 0; i < inputs.size(); ++i)
       // Those on the CPU are constants of the graph.
       if (inputs[i].defined() && !inputs[i].device().is_cpu() && inputs[i].nbytes() != 0)
@@ -91,12 +104,9 @@ class CudaGraphs::Graph {
     outputs.reserve(outputs_.size());
     for (const Tensor& output : outputs_)
       outputs.push_back(output.defined() ? copy_of(output) : Tensor());
-    done_.record(stream);
-    last_ = stream;
     return outputs;
   }
 
- private:
   LaneLease lane_;              ///< the stream of the recording; nobody else's while this lives
   std::vector<Tensor> inputs_;  ///< where the graph reads
   std::unique_ptr<RecordedGraph> graph_;
