@@ -1,4 +1,5 @@
 // The openvino engine: the onnx format on OpenVINO's C API.
+#include <algorithm>
 #include <charconv>
 #include <mutex>
 
@@ -250,7 +251,11 @@ class OpenVinoEngine final : public Engine {
         shared->method_names.push_back(source.manifest.methods[i].method);
       }
       const int streams = shared->methods.front()->streams;
-      shared->gate = std::make_unique<CallGate>(given_concurrency(options).value_or(streams));
+      const auto given = given_concurrency(options);
+      // One more for each stream waits inside, so that no stream waits for a caller to wake up.
+      const int inside = streams == 1 ? 1 : 2 * streams;
+      shared->gate =
+          std::make_unique<CallGate>(given == 0 ? 0 : std::max(given.value_or(0), inside));
       shared->notes = {std::to_string(streams) + (streams == 1 ? " stream" : " streams")};
     } catch (const Error&) {
       throw;
