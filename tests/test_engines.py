@@ -70,7 +70,8 @@ def test_the_registry_says_which_engines_run_a_format() -> None:
 
 def test_an_engine_of_ones_own_takes_few_lines() -> None:
     source = Path(__file__).parent.parent / "cpp" / "tests" / "fake_engine.cpp"
-    assert len(source.read_text().splitlines()) < 80
+    # With the optional `prepare` and `notes`, of which a plain engine has none.
+    assert len(source.read_text().splitlines()) < 90
 
 
 @pytest.mark.parametrize("engine", ENGINES)
