@@ -1,4 +1,4 @@
-"""The first call after a load, as a multiple of the median call.
+"""The first calls after a load, as multiples of the median call, on every engine.
 
 MiniLM, batch 1 x 14 tokens. isthmus warms up while it loads; bare torch.jit pays in the first
 calls. A fresh process for every sample, in random order.
@@ -11,6 +11,7 @@ import json
 import statistics
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from shared import Result, minilm_bundle, run, turns
@@ -20,12 +21,16 @@ from isthmus.bundle import Bundle
 from isthmus.processes import LineWorker, available_cores, python_worker
 from isthmus.runners import RunnerSpec
 
-CLAIM = 1.5
+CLAIM = 1.2
+CLAIM_NEXT = 1.1
+"""Of the mean of the second to the tenth call."""
 CALLS = 60
+ENGINES = {"torchscript": "torchscript", "onnxruntime": "onnx", "openvino": "onnx", "aoti": "aoti"}
+"""With the format that each runs."""
 
 
-def one_process(command: list[str], threads: int) -> tuple[float, float, float]:
-    """Load, first call and median of the calls after the warm-up, milliseconds."""
+def one_process(command: list[str], threads: int) -> tuple[float, float, float, float]:
+    """Load, first call, mean of the next nine, and median of warm ones, milliseconds."""
     worker = LineWorker(command, threads=threads)
     try:
         ready = worker.receive(120)
@@ -37,7 +42,8 @@ def one_process(command: list[str], threads: int) -> tuple[float, float, float]:
         worker.close()
     # The last half: bare torch.jit is not warm before.
     median = statistics.median(samples[CALLS // 2 :])
-    return float(ready["load_ms"]), float(ready["first_call_ms"]), median
+    following = statistics.mean(samples[:9])
+    return float(ready["load_ms"]), float(ready["first_call_ms"]), following, median
 
 
 def golden_of(bundle: Bundle, tokens: int = 14) -> str:
@@ -50,7 +56,7 @@ def golden_of(bundle: Bundle, tokens: int = 14) -> str:
 def measure(options: argparse.Namespace) -> Result:
     """Starts every contender once a round."""
     bundle = minilm_bundle(options.folder)
-    artifact = bundle.manifest.artifacts[0].name
+    artifacts = {one.format: one.name for one in bundle.manifest.artifacts}
     threads, golden = available_cores(), golden_of(bundle)
     with tempfile.TemporaryDirectory() as folder:
         commands = {}
@@ -59,41 +65,60 @@ def measure(options: argparse.Namespace) -> Result:
             ("isthmus in Python", "isthmus", "auto"),
         ):
             spec = RunnerSpec(
-                kind=kind, bundle=str(bundle.path.resolve()), artifact=artifact,
+                kind=kind, bundle=str(bundle.path.resolve()), artifact=artifacts["torchscript"],
                 threads=threads, optimize=optimize,
             )  # fmt: skip
             request = Path(folder) / f"{kind}.json"
             request.write_text(json.dumps({"spec": spec.to_json(), "golden": golden}))
             commands[name] = python_worker("isthmus.bench_worker", str(request))
-        commands["isthmus in C++"] = [
-            str(native.binary()), "bench", str(bundle.path), "--worker",
-            "--golden", golden, "--artifact", artifact, "--threads", str(threads),
-        ]  # fmt: skip
-        samples: dict[str, list[tuple[float, float, float]]] = {name: [] for name in commands}
+        for engine, format in ENGINES.items():
+            commands[f"isthmus in C++, {engine}"] = [
+                str(native.binary()), "bench", str(bundle.path), "--worker", "--golden", golden,
+                "--artifact", artifacts[format], "--engine", engine, "--threads", str(threads),
+                "--allow-native",
+            ]  # fmt: skip
+        samples: dict[str, list[tuple[float, float, float, float]]] = {
+            name: [] for name in commands
+        }
         for _, name in turns(commands, options.rounds):
             samples[name].append(one_process(commands[name], threads))
     rows = []
     for name, found in samples.items():
-        loads, firsts, medians = zip(*found, strict=True)
+        loads, firsts, nexts, medians = zip(*found, strict=True)
         rows.append(
             {
                 "loaded by": name,
                 "load ms": statistics.median(loads),
                 "first call ms": statistics.median(firsts),
                 "median call ms": statistics.median(medians),
-                "first / median": statistics.median(first / median for _, first, median in found),
+                "first / median": _median_ratio(firsts, medians),
+                "2nd to 10th / median": _median_ratio(nexts, medians),
                 "samples_ms": found,
             }
         )
-    reached = float(rows[-1]["first / median"])
+    ours = [row for row in rows if "C++" in str(row["loaded by"])]
+    first = max(float(row["first / median"]) for row in ours)  # type: ignore[arg-type]
+    following = max(float(row["2nd to 10th / median"]) for row in ours)  # type: ignore[arg-type]
     return Result(
         name="first_call",
-        columns=("loaded by", "load ms", "first call ms", "median call ms", "first / median"),
+        columns=(
+            "loaded by",
+            "load ms",
+            "first call ms",
+            "median call ms",
+            "first / median",
+            "2nd to 10th / median",
+        ),
         rows=tuple(rows),
-        claim=f"the first call takes {reached:.2f} times the median, wanted at most {CLAIM:g}",
-        passed=reached <= CLAIM,
+        claim=f"on the slowest engine the first call takes {first:.2f} times the median (wanted at"
+        f" most {CLAIM:g}), the next nine {following:.2f} (wanted at most {CLAIM_NEXT:g})",
+        passed=first <= CLAIM and following <= CLAIM_NEXT,
         facts={"model": f"all-MiniLM-L6-v2, golden {golden}", "threads": str(threads)},
     )
+
+
+def _median_ratio(above: Sequence[float], below: Sequence[float]) -> float:
+    return statistics.median(a / b for a, b in zip(above, below, strict=True))
 
 
 if __name__ == "__main__":
