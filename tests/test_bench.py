@@ -141,6 +141,11 @@ def test_the_first_calls_of_a_turn_do_not_count(fake_bench: Bench) -> None:
         assert len({len(turn) for turn in row.rounds_ms}) == 1
 
 
+def test_a_slow_call_is_not_repeated_for_long(fake_bench: Bench) -> None:
+    report = fake_bench(python="--median-ms|900", cpp="--median-ms|900", rounds=2)
+    assert [len(turn) for turn in report.rows[0].rounds_ms] == [2, 2]
+
+
 def test_rows_hold_what_the_worker_said(fake_bench: Bench) -> None:
     report = fake_bench(rounds=2)
     row = report.row("TorchScript", "C++")

@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 _FORMATS = {"torchscript": "TorchScript", "onnx": "ONNX", "aoti": "AOTInductor"}
 DISCARDED = 2
 """Calls thrown away at the start of each turn: the caches belonged to another process."""
+LEAST_CALLS = 5
+"""Of a turn."""
+SLOW_MS = 200
+"""A call that takes as long says as much in fewer, and keeps nobody waiting for a minute."""
+LEAST_SLOW_CALLS = 2
 NO_EAGER_CPP = "an eager Python module has no form in C++; its TorchScript has"
 EAGER = "Torch"
 OPTIMISED = " optimised"
@@ -234,16 +239,18 @@ def warm_up(
             continue
         say(f"warming up {runner.row.label}")
         previous = float("inf")
+        least = LEAST_CALLS
         for _ in range(10):
-            samples = _run(runner, 5, timeout)
+            samples = _run(runner, least, timeout)
             if not samples:
                 break
             median = summarize(samples).median_ms
+            least = LEAST_CALLS if median < SLOW_MS else LEAST_SLOW_CALLS
             steady = median > 0.9 * previous
             previous = median
             if steady:
                 break
-        runner.calls = max(5, min(1000, int(turn_seconds * 1e3 / max(previous, 1e-3))))
+        runner.calls = max(least, min(1000, int(turn_seconds * 1e3 / max(previous, 1e-3))))
     for runner in runners:
         alike = [one for one in runners if one.worker is not None and _pair(one) == _pair(runner)]
         runner.calls = min((one.calls for one in alike), default=0)
