@@ -1,6 +1,7 @@
-"""LibTorch's executors, fusion and rewrites at load, without warm-up: first call and median call.
+"""What LibTorch can be told, on and off, without warm-up: load, first call and median call.
 
-MiniLM, batch 1 x 14 tokens, isthmus-run, a fresh process for every sample, in random order.
+Executors, fusion, rewrites at load, threads, huge pages, allocator, how threads wait. MiniLM, batch
+1 x 14 tokens, isthmus-run, a fresh process for every sample, in random order.
 """
 
 from __future__ import annotations
@@ -26,7 +27,17 @@ SETTINGS = {
     "fusion=off": ["--engine-option", "fusion=off"],
     "optimize=freeze": ["--optimize", "freeze"],
     "optimize=inference": ["--optimize", "inference"],
+    "threads=1": ["--threads", "1"],
 }
+"""Options of isthmus-run."""
+VARIABLES = {
+    "huge pages, tensors": "THP_MEM_ALLOC_ENABLE=1",
+    "huge pages, malloc": "GLIBC_TUNABLES=glibc.malloc.hugetlb=1",
+    "malloc keeps memory": "GLIBC_TUNABLES=glibc.malloc.trim_threshold=1073741824"
+    ":glibc.malloc.mmap_threshold=1073741824",
+    "threads wait asleep": "OMP_WAIT_POLICY=passive",
+}
+"""Environment variables that LibTorch, glibc and OpenMP read when the process starts."""
 
 
 def measure(options: argparse.Namespace) -> Result:
@@ -35,15 +46,20 @@ def measure(options: argparse.Namespace) -> Result:
     threads, golden = available_cores(), golden_of(bundle)
     base = [
         str(native.binary()), "bench", str(bundle.path), "--worker", "--no-warmup",
-        "--golden", golden, "--threads", str(threads),
+        "--golden", golden, "--engine", "torchscript",
     ]  # fmt: skip
-    samples: dict[str, list[tuple[float, float, float]]] = {name: [] for name in SETTINGS}
-    for _, name in turns(SETTINGS, options.rounds):
-        samples[name].append(one_process([*base, *SETTINGS[name]], threads))
+    given = ["--threads", str(threads)]
+    commands = {
+        name: [*base, *([] if "--threads" in extra else given), *extra]
+        for name, extra in SETTINGS.items()
+    } | {name: ["env", variable, *base, *given] for name, variable in VARIABLES.items()}
+    samples: dict[str, list[tuple[float, float, float, float]]] = {name: [] for name in commands}
+    for _, name in turns(commands, options.rounds):
+        samples[name].append(one_process(commands[name], threads))
     rows = []
-    usual = [median for _, _, median in samples[DEFAULT]]
+    usual = [median for *_, median in samples[DEFAULT]]
     for name, found in samples.items():
-        loads, firsts, medians = zip(*found, strict=True)
+        loads, firsts, _, medians = zip(*found, strict=True)
         rows.append(
             {
                 "setting": name,

@@ -125,7 +125,8 @@ def _bundle(name: str, path: Path, shapes: Sequence[Shape]) -> Bundle:
         bundle = _export(name, path, shapes, isa)
         if len(bundle.manifest.artifacts) == len(FORMATS):
             break
-    return bundle
+    print("quantising it to int8", file=sys.stderr)
+    return isthmus.convert(bundle, ["onnx"], precision="int8")
 
 
 def _export(name: str, path: Path, shapes: Sequence[Shape], isa: str) -> Bundle:

@@ -209,6 +209,7 @@ def _isthmus(request: Request) -> Loaded:
     model = isthmus.load(
         request.bundle,
         engine=request.contender.engine,
+        artifact=request.contender.option,
         threads=request.threads,
         warmup=request.warmup,
         trust="native",

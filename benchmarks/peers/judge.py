@@ -19,6 +19,8 @@ ARRIVAL = 2.0
 """Throughput over the peer with the same engine that pads batches as they come, at least."""
 SORTED = 1.3
 """Throughput over the best peer that sorts by length, at least."""
+INT8 = 1.7
+"""Throughput of int8 over `auto` in float32, at least."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,10 @@ def fastest(rows: Sequence[Row], everybody: Sequence[Row]) -> Row | None:
     return min(peers, key=lambda row: rank(row, everybody), default=None)
 
 
+def _what(row: Row) -> tuple[str, str]:
+    return row.contender.engine, row.contender.precision
+
+
 def _full(contender: Contender) -> bool:
     return contender.precision == "fp32"
 
@@ -98,7 +104,7 @@ def _shape(model: str, case: str, rows: Sequence[Row]) -> Iterator[Claim]:
     ours = [row for row in rows if row.contender.ours and not (row.contender.auto and row.heat)]
     for cpp in ours:
         for python in ours:
-            same = cpp.contender.engine == python.contender.engine
+            same = _what(cpp) == _what(python)
             if same and (cpp.contender.language, python.contender.language) == ("C++", "Python"):
                 what = f"{cpp.contender.name}: C++ over Python"
                 # An engine that the bundle does not have is no shortfall of a language.
@@ -116,6 +122,14 @@ def _stream(model: str, rows: Sequence[Row], engine: str) -> Iterator[Claim]:
         for row in _auto(rows, peer):
             what = f"sentences/s of {row.label} over {peer.label if peer else name}"
             yield _claim(model, STREAM, what, wanted, peer, row, at_least=True)
+    for row in rows:
+        if not row.contender.ours or row.contender.precision != "int8":
+            continue
+        for auto in rows:
+            language = row.contender.language
+            if auto.contender.auto and (auto.contender.language, auto.heat) == (language, row.heat):
+                what = f"sentences/s of {row.label} over {auto.label}"
+                yield _claim(model, STREAM, what, INT8, auto, row, at_least=True)
 
 
 def _auto(rows: Sequence[Row], peer: Row | None) -> list[Row]:

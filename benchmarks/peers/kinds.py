@@ -47,7 +47,7 @@ class Contender:
     engine: str = ""
     """Ours: "auto" or an engine. A peer's: the engine of ours that runs the same runtime."""
     option: str = ""
-    """What the kind knows beyond its name: "frozen", "int8", ..."""
+    """What the kind knows beyond its name: "frozen", "int8", ... Ours: the artifact; empty: any."""
     file: str = ""
     """Which of the subject's files it opens; empty: none."""
 
@@ -87,12 +87,23 @@ PEERS = (
 """What a user would pick instead. Files that the tool makes itself are its own."""
 
 
+INT8_ARTIFACT = "onnx-cpu-int8"
+
+
 def ours(engines: tuple[str, ...]) -> tuple[Contender, ...]:
-    """`auto` and every engine, from Python and from C++."""
-    return tuple(
-        Contender(f"isthmus {engine}", "isthmus", language, engine=engine)
-        for engine in ("auto", *engines)
-        for language in ("Python", "C++")
+    """`auto` and every engine, from Python and from C++; int8, which is never taken unasked."""
+    return (
+        *(
+            Contender(f"isthmus {engine}", "isthmus", language, engine=engine)
+            for engine in ("auto", *engines)
+            for language in ("Python", "C++")
+        ),
+        *(
+            Contender(
+                "isthmus int8", "isthmus", language, "int8", "onnxruntime", option=INT8_ARTIFACT
+            )
+            for language in ("Python", "C++")
+        ),
     )
 
 

@@ -88,6 +88,7 @@ def native_command(command: str, request: Request) -> list[str]:
     return [
         str(native.binary()), command, request.bundle,
         "--engine", request.contender.engine,
+        *(["--artifact", request.contender.option] if request.contender.option else []),
         "--inputs", request.inputs,
         "--threads", str(request.threads),
         "--trust", "native",

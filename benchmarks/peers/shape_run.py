@@ -56,6 +56,9 @@ def why_absent(subject: Subject, contender: Contender) -> str:
     """Why the contender has nothing to run; empty when it has."""
     if contender.ours and contender.engine != "auto" and contender.engine not in subject.engines:
         return f"the bundle has no artifact for the engine {contender.engine}"
+    names = [one.name for one in subject.bundle.manifest.artifacts]
+    if contender.ours and contender.option and contender.option not in names:
+        return subject.absent.get(contender.option, f"the bundle has no {contender.option}")
     if contender.file and contender.file not in subject.files:
         return subject.absent.get(contender.file, "the export has no such file")
     return ""

@@ -94,15 +94,16 @@ void serve(Stream& stream, std::size_t sample) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 9) {
+  if (argc != 10) {
     std::cerr << "started by benchmarks/peers.py\n";
     return 2;
   }
   try {
     const Clock::time_point start = Clock::now();
-    const isthmus::Model model = isthmus::Model::load(
-        argv[1],
-        {.engine = argv[3], .threads = std::stoi(argv[4]), .trust = isthmus::Trust::kNative});
+    const isthmus::Model model = isthmus::Model::load(argv[1], {.engine = argv[3],
+                                                                .artifact = argv[9],
+                                                                .threads = std::stoi(argv[4]),
+                                                                .trust = isthmus::Trust::kNative});
     Stream stream(model, argv[2],
                   {.workers = std::stoi(argv[5]),
                    .max_requests = std::stoi(argv[6]),

@@ -96,6 +96,7 @@ class _Batcher:
         model = isthmus.load(
             request.bundle,
             engine=request.contender.engine,
+            artifact=request.contender.option,
             threads=threads_of(request),
             trust="native",
         )

@@ -187,4 +187,5 @@ def _native(program: Path | str, request: Request) -> list[str]:
         str(program), request.bundle, request.inputs, request.contender.engine,
         str(threads_of(request)),
         str(request.workers), str(request.batch), str(request.padding), str(SAMPLE),
+        request.contender.option,
     ]  # fmt: skip
