@@ -72,6 +72,8 @@ def measure(options: argparse.Namespace) -> Result:
             request.write_text(json.dumps({"spec": spec.to_json(), "golden": golden}))
             commands[name] = python_worker("isthmus.bench_worker", str(request))
         for engine, format in ENGINES.items():
+            if format not in artifacts:
+                continue
             commands[f"isthmus in C++, {engine}"] = [
                 str(native.binary()), "bench", str(bundle.path), "--worker", "--golden", golden,
                 "--artifact", artifacts[format], "--engine", engine, "--threads", str(threads),

@@ -98,6 +98,12 @@ void Bundle::verify(const FileEntry& entry) const {
   require_digest(root_, entry, digest.hex());
 }
 
+void Bundle::verify(const FileEntry& entry, const FileBytes& mapped) const {
+  detail::Sha256 digest;
+  detail::take_mapped(mapped.bytes(), [&](auto piece) { digest.update(piece); });
+  require_digest(root_, entry, digest.hex());
+}
+
 std::vector<GoldenCall> Bundle::golden(const Golden& golden) const {
   const FileBytes file = read(golden.file);
   const std::string label = "bundle " + root_.string() + ": " + golden.file.path;

@@ -111,11 +111,15 @@ Descriptor open_file(const std::filesystem::path& path) {
 
 Buffer read_all(const Descriptor& file, const SizeRule& rule) {
   const std::uint64_t size = judged_size(file, rule);
-  constexpr std::align_val_t kAlignment{64};
+  constexpr std::size_t kHugePage = 2 << 20;
+  const bool large = size >= 4 * kHugePage;
+  const std::align_val_t alignment{large ? kHugePage : 64};
   // One byte at least: an empty file too has a buffer with an address.
   std::shared_ptr<std::byte[]> data(
-      static_cast<std::byte*>(::operator new[](std::max<std::uint64_t>(size, 1), kAlignment)),
-      [](std::byte* pointer) { ::operator delete[](pointer, kAlignment); });
+      static_cast<std::byte*>(::operator new[](std::max<std::uint64_t>(size, 1), alignment)),
+      [alignment](std::byte* pointer) { ::operator delete[](pointer, alignment); });
+  // A wish: without huge pages each 4 KiB cost a page fault of their own.
+  if (large) ::madvise(data.get(), size, MADV_HUGEPAGE);
   std::size_t done = 0;
   while (done < size) {
     const ssize_t count = ::read(file.get(), data.get() + done, size - done);
@@ -136,6 +140,16 @@ Buffer map_all(const Descriptor& file, const SizeRule& rule) {
               static_cast<const std::byte*>(mapped),
               [size](const std::byte* at) { ::munmap(const_cast<std::byte*>(at), size); }),
           size};
+}
+
+void take_mapped(std::span<const std::byte> mapped,
+                 const std::function<void(std::span<const std::byte>)>& take) {
+  constexpr std::size_t kPiece = 4 << 20;  // whole pages
+  for (std::size_t at = 0; at < mapped.size(); at += kPiece) {
+    const auto piece = mapped.subspan(at, std::min(kPiece, mapped.size() - at));
+    take(piece);
+    ::madvise(const_cast<std::byte*>(piece.data()), piece.size(), MADV_DONTNEED);
+  }
 }
 
 void read_pieces(const Descriptor& file,

@@ -36,16 +36,16 @@ FilesRead read_files(const Bundle& bundle, const Artifact* artifact) {
   const auto start = Clock::now();
   const std::size_t methods = bundle.manifest().methods.size();
   FilesRead read;
-  std::vector<FileEntry> data;
+  std::vector<std::pair<FileEntry, FileBytes>> data;
   for (std::size_t i = 0; i < artifact->files.size(); ++i) {
     const FileEntry& file = artifact->files[i];
     const bool mapped = i >= methods;
     read.files.push_back(mapped ? bundle.map(file) : bundle.read(file));
-    if (mapped) data.push_back(file);
+    if (mapped) data.emplace_back(file, read.files.back());
   }
   if (!data.empty())
     read.verified = std::async(std::launch::async, [bundle, data] {
-      for (const FileEntry& file : data) bundle.verify(file);
+      for (const auto& [file, bytes] : data) bundle.verify(file, bytes);
     });
   read.ms = ms_since(start);
   return read;

@@ -139,6 +139,9 @@ class ISTHMUS_API Bundle {
   /// Compares a listed file's size and SHA-256, in pieces. @throws BundleError.
   void verify(const FileEntry& entry) const;
 
+  /// Compares what `map` gave with the listed SHA-256. @throws BundleError.
+  void verify(const FileEntry& entry, const FileBytes& mapped) const;
+
   /// Reads, verifies and parses one golden. @throws BundleError.
   [[nodiscard]] std::vector<GoldenCall> golden(const Golden& golden) const;
 
