@@ -56,8 +56,8 @@ Buffer read_all(const Descriptor& file, const SizeRule& rule);
 /// Maps an open regular file read-only, after its size has been judged. @throws IoError.
 Buffer map_all(const Descriptor& file, const SizeRule& rule);
 
-/// Hands what `map_all` gave to `take`, piece by piece, and lets go of each piece's pages: they stay
-/// in the system's cache and count as nobody's memory.
+/// Hands what `map_all` gave to `take`, piece by piece, and lets go of each piece's pages: they
+/// stay in the system's cache and count as nobody's memory.
 void take_mapped(std::span<const std::byte> mapped,
                  const std::function<void(std::span<const std::byte>)>& take);
 

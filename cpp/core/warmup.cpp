@@ -1,6 +1,7 @@
 #include "core/warmup.h"
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <limits>
 #include <string>
@@ -10,10 +11,12 @@
 namespace isthmus {
 namespace {
 
-constexpr int kMinCalls = 3;
+constexpr int kLastCalls = 3;  ///< that are looked at, and the least number of calls
 constexpr int kMaxCalls = 25;
 constexpr double kMaxMs = 3000;
 constexpr double kSteadyRatio = 1.3;
+constexpr double kSettledRatio = 1.1;
+constexpr double kSettleMs = 100;
 
 using Clock = std::chrono::steady_clock;
 
@@ -58,18 +61,24 @@ WarmupReport warm_up_one(const Bundle& bundle, const Golden& golden, Executable&
   WarmupReport report;
   report.golden = golden.name;
   double fastest = std::numeric_limits<double>::max();
-  double before = fastest;
+  std::array<double, kLastCalls> last{};
   const auto start = Clock::now();
+  auto steady_since = start;
   while (!stop && report.calls < kMaxCalls && ms_since(start) < kMaxMs) {
     const double ms = run_once(calls, executable);
+    last[static_cast<std::size_t>(report.calls) % kLastCalls] = ms;
     if (report.calls++ == 0) report.first_ms = ms;
     fastest = std::min(fastest, ms);
     report.steady_ms = ms;
-    if (report.calls >= kMinCalls && std::max(ms, before) <= kSteadyRatio * fastest) {
+    if (report.calls < kLastCalls) continue;
+    const double slowest = *std::max_element(last.begin(), last.end());
+    if (!report.steady && slowest <= kSteadyRatio * fastest) {
       report.steady = true;
-      break;
+      steady_since = Clock::now();
     }
-    before = ms;
+    // Caches and clocks take some calls more than the runtime does.
+    if (slowest <= kSettledRatio * fastest) break;
+    if (report.steady && ms_since(steady_since) > kSettleMs) break;
   }
   if (stop || !executable.prepares()) return report;
   bool otherwise = false;
