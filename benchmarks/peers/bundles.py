@@ -179,7 +179,7 @@ class _Files:
                 ("onnxruntime", "onnx"),
                 ("openvino", "onnx"),
             )
-            if artifact.format == format
+            if artifact.format == format and artifact.precision == "fp32"
         }
         self._make("aoti", folder / "aoti.pt2", self._aoti)
         self._make("aoti-frozen", folder / "aoti-frozen.pt2", self._aoti_frozen)
