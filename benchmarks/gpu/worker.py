@@ -6,16 +6,14 @@ call gives. The clock stops when the device is done.
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from peers.worker import peak_rss_bytes
+from serving import serve, serve_request
 
 from .contenders import DTYPES, GRAPHS, Request
 
@@ -86,11 +84,8 @@ CALLS: dict[str, Callable[[Request, Values], Call]] = {
 }
 
 
-def _say(event: str, **facts: Any) -> None:
-    print(json.dumps({"event": event, **facts}), flush=True)
-
-
-def _serve(request: Request) -> None:
+def _serve(data: dict[str, Any]) -> None:
+    request = Request.from_json(data)
     torch.set_num_threads(request.threads)
     start = time.perf_counter()
     with np.load(request.inputs) as file:
@@ -100,48 +95,19 @@ def _serve(request: Request) -> None:
     with torch.inference_mode():
         call = CALLS[request.contender.kind](request, values)
         wait()
-        loaded = time.perf_counter()
 
-        def timed(count: int) -> list[float]:
-            samples = []
-            for _ in range(count):
-                begun = time.perf_counter_ns()
-                result = call()
-                wait()
-                samples.append((time.perf_counter_ns() - begun) / 1e6)
-                del result  # outside the clock, as in the C++ workers
-            return samples
+        def answer(path: str) -> dict[str, int]:
+            np.save(path, call().float().cpu().numpy())
+            return {}
 
-        first = timed(1)[0]
-        _say(
-            "ready",
-            load_ms=(loaded - start) * 1e3,
-            first_call_ms=first,
+        serve(
+            call,
+            answer,
+            load_ms=(time.perf_counter() - start) * 1e3,
             runtime=f"torch {torch.__version__}",
+            wait=wait,
         )
-        for line in sys.stdin:
-            word, _, rest = line.strip().partition(" ")
-            if word == "quit":
-                break
-            if word == "run" and rest.isdigit():
-                _say("samples", samples_ms=timed(int(rest)))
-            elif word == "answer":
-                np.save(rest, call().float().cpu().numpy())
-                _say("answered")
-            else:
-                _say("error", message=f"expected 'run N', 'answer FILE' or 'quit', got {line!r}")
-    _say("done", peak_rss_bytes=peak_rss_bytes())
-
-
-def main() -> int:
-    """Reads the request that the command line names, and serves until the input ends."""
-    try:
-        _serve(Request.from_json(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))))
-    except Exception as error:  # becomes the row's reason
-        _say("error", message=f"{type(error).__name__}: {error}")
-        return 1
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(serve_request(_serve))
