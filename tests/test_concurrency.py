@@ -107,11 +107,55 @@ def test_openvino_has_a_stream_for_each_call_that_fits_the_cores(bundle: Bundle)
         )
         return str(model.load_report.notes[0])
 
-    assert streams(1) == ("1 stream" if cores == 1 else f"{cores} streams")
+    small = "1 stream" if cores == 1 else f"1 stream, {cores} when long calls meet"
+    assert streams(1) == small
     assert streams(cores) == "1 stream"
     assert streams(None) == "1 stream"
     assert streams(1, max_concurrency="1") == "1 stream"
     assert streams(1, streams="2") == "2 streams"
+
+
+def own_threads() -> int:
+    return len(list(Path("/proc/self/task").iterdir()))
+
+
+@pytest.mark.parametrize(("rows", "grows"), [(1, False), (2000, True)])
+def test_streams_of_a_small_model_come_when_long_calls_meet(
+    tmp_path: Path, rows: int, grows: bool
+) -> None:
+    """Short calls would pay for a change of threads; long ones gain a core each."""
+    if _core.this_machine().cores == 1:
+        pytest.skip("one core: there is one stream in any case")
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(torch.nn.Linear(256, 512), torch.nn.Linear(512, 256)).eval()
+    small = isthmus.export(
+        module,
+        (torch.randn(2, 256),),
+        path=tmp_path / "net",
+        formats=("onnx",),
+        dynamic={"input": {0: "batch"}},
+        dims={"batch": (1, 4096)},
+    )
+    model = isthmus.load(small.path, engine="openvino", threads=1)
+    given = np.random.default_rng(0).normal(size=(rows, 256)).astype(np.float32)
+    alone = np.array(model(given))
+    for _ in range(3):  # the first call of a shape is longer than others
+        model(given)
+    before = own_threads()
+    wrong: list[int] = []
+
+    def work() -> None:
+        for call in range(50):
+            if not np.array_equal(np.array(model(given)), alone):
+                wrong.append(call)
+
+    callers = [threading.Thread(target=work) for _ in range(4)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert wrong == []
+    assert (own_threads() > before) is grows
 
 
 def memory_grown(bundle: Bundle, engine: str, *more: str) -> float:

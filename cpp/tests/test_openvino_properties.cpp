@@ -66,6 +66,26 @@ TEST_CASE("a property that is named by OpenVINO's name wins") {
         "1 x 5");
 }
 
+TEST_CASE("streams may wait, unless the caller said how many, or there is one anyway") {
+  const auto at_first = [](int threads, int cores, Texts engine_options = {}) {
+    LoadOptions options;
+    options.threads = threads;
+    options.engine_options = std::move(engine_options);
+    const auto one =
+        openvino_engine::with_one_stream(openvino_engine::properties_of(options, cores), options);
+    return one ? parallel({one->begin(), one->end()}) : std::string("as wanted");
+  };
+  CHECK(at_first(1, 2) == "1 x 1");
+  CHECK(at_first(2, 8) == "1 x 2");
+  CHECK(at_first(1, 8, {{"config.INFERENCE_NUM_THREADS", "5"}}) == "1 x 5");
+  CHECK(at_first(2, 2) == "as wanted");
+  CHECK(at_first(0, 8) == "as wanted");
+  CHECK(at_first(1, 8, {{"streams", "3"}}) == "as wanted");
+  CHECK(at_first(1, 8, {{"max_concurrency", "0"}}) == "as wanted");
+  CHECK(at_first(1, 8, {{"hint", "throughput"}}) == "as wanted");
+  CHECK(at_first(1, 8, {{"config.NUM_STREAMS", "4"}}) == "as wanted");
+}
+
 TEST_CASE("what is kept for each shape is bounded over all streams") {
   const auto kept = [](const Texts& of) { return of.at("CPU_RUNTIME_CACHE_CAPACITY"); };
   CHECK(kept(properties(0, 64)) == "1024");

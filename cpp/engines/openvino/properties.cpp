@@ -27,8 +27,7 @@ int streams_of(const LoadOptions& options, int cores) {
 
 }  // namespace
 
-std::vector<std::pair<std::string, std::string>> properties_of(const LoadOptions& options,
-                                                               int cores) {
+Properties properties_of(const LoadOptions& options, int cores) {
   std::map<std::string, std::string> properties{{"INFERENCE_PRECISION_HINT", "f32"},
                                                 {"PERFORMANCE_HINT", "LATENCY"}};
   std::map<std::string, std::string> given;
@@ -69,6 +68,23 @@ std::vector<std::pair<std::string, std::string>> properties_of(const LoadOptions
   }
   for (const auto& [key, value] : given) properties[key] = value;
   return {properties.begin(), properties.end()};
+}
+
+std::optional<Properties> with_one_stream(const Properties& wanted, const LoadOptions& options) {
+  for (const char* named : {"streams", "max_concurrency", "hint", "config.NUM_STREAMS"})
+    if (options.engine_options.contains(named)) return std::nullopt;
+  Properties one = wanted;
+  bool several = false;
+  for (auto& [key, value] : one) {
+    if (key == "NUM_STREAMS") {
+      several = value != "1";
+      value = "1";
+    } else if (key == "INFERENCE_NUM_THREADS" &&
+               !options.engine_options.contains("config." + key)) {
+      value = std::to_string(options.threads);
+    }
+  }
+  return several ? std::optional(std::move(one)) : std::nullopt;
 }
 
 }  // namespace isthmus::openvino_engine
