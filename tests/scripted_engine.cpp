@@ -5,12 +5,15 @@
 //   bias B
 //   nan 1            the first element of y is NaN
 //   fail_on_call N   the Nth call of an executable throws
+//   leak N           each call keeps N bytes for good
 //
 // "forward" takes x: float32, and adds 1 to the state of a stateful model; "reset" empties it.
 #include <atomic>
 #include <cstdlib>
+#include <deque>
 #include <limits>
 #include <map>
+#include <mutex>
 #include <sstream>
 #include <stdexcept>
 
@@ -39,6 +42,7 @@ class Scripted final : public Executable {
       state_ = 0;
       return {};
     }
+    if (const double bytes = value_of(script_, "leak", 0); bytes > 0) keep(bytes);
     const Tensor& x = inputs[0];
     Tensor y = Tensor::empty(DType::kFloat32, x.shape());
     const auto* from = x.data_as<float>();
@@ -58,6 +62,13 @@ class Scripted final : public Executable {
   }
 
  private:
+  static void keep(double bytes) {
+    static std::mutex mutex;
+    static std::deque<std::string> kept;
+    const std::lock_guard lock(mutex);
+    kept.emplace_back(static_cast<std::size_t>(bytes), 'x');
+  }
+
   Script script_;
   bool stateful_;
   std::atomic<int> calls_ = 0;

@@ -295,6 +295,8 @@ def test_version(run: Runner) -> None:
         (["bench", "BUNDLE", "--callers", "2", "--iterations", "0"], "iterations"),
         (["bench", "BUNDLE", "--callers", "2", "--worker"], "--worker"),
         (["bench", "BUNDLE", "--batch"], "--callers"),
+        (["bench", "BUNDLE", "--soak", "10"], "--soak"),
+        (["bench", "BUNDLE", "--soak", "1000", "--golden", "batch1"], "--golden"),
         (["doctor", "BUNDLE", "--artifact", "nonesuch"], "nonesuch"),
         (["doctor", "--device", "tpu"], "tpu"),
     ],
@@ -809,6 +811,31 @@ def test_bench_with_many_callers(run: Runner, good: Path) -> None:
 def test_bench_with_many_callers_ends_at_the_first_error(run: Runner, tmp_path: Path) -> None:
     failing = make_bundle(tmp_path / "bundle", "gain 2\nfail_on_call 40")
     result = run("bench", failing, "--callers", "4", "--no-warmup", code=5)
+    assert "the script says so" in result.stderr
+
+
+def test_bench_soak(run: Runner, good: Path, tmp_path: Path) -> None:
+    text = run("bench", good, "--soak", "4000").stdout
+    assert_lines(
+        text,
+        r"  calls +callers +goldens +calls/s +loaded +second quarter +last quarter +growth kB .*",
+        r"memory is steady: .*, at most 4\.0 MB of it is noise",
+    )
+    (row,) = run.json("bench", good, "--soak", "4000", "--callers", "3")["rows"]
+    assert row["callers"] == 3
+    assert row["calls"] >= 4000
+    assert row["goldens"] == 2
+    assert len(row["resident_bytes"]) == 41
+    assert row["growth_bytes"] == row["last_quarter_bytes"] - row["second_quarter_bytes"]
+
+    leaking = make_bundle(tmp_path / "leaking", "gain 2\nleak 20000")
+    result = run("bench", leaking, "--soak", "4000", code=1)
+    assert "memory grows" in result.stdout
+
+
+def test_soak_ends_at_the_first_error(run: Runner, tmp_path: Path) -> None:
+    failing = make_bundle(tmp_path / "bundle", "gain 2\nfail_on_call 40")
+    result = run("bench", failing, "--soak", "1000", "--no-warmup", code=5)
     assert "the script says so" in result.stderr
 
 

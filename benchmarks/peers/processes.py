@@ -135,6 +135,14 @@ def heats(contenders: Sequence[T], weights_mb: float, auto: Callable[[T], bool])
     return [[*anchors, *part] for part in parts or [[]]]
 
 
+def mixed(members: Sequence[T], seed: str) -> list[T]:
+    """In random order: what starts first gets other memory than what starts last (on BERT-base at
+    1 x 14 tokens, which is bound by memory, 7 % of the time)."""
+    order = list(members)
+    random.Random(seed).shuffle(order)
+    return order
+
+
 @contextmanager
 def ending(runners: Sequence[Runner]) -> Iterator[None]:
     """Whatever happens, no process outlives this."""

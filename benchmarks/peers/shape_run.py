@@ -19,6 +19,7 @@ from .processes import (
     command_of,
     ending,
     heats,
+    mixed,
     quit_all,
     start,
     take_turns,
@@ -94,7 +95,7 @@ def _heat(
     with tempfile.TemporaryDirectory(prefix="isthmus-peers-") as name, ending(runners):
         folder = Path(name)
         inputs = save_inputs(folder, subject, shape)
-        for runner in runners:
+        for runner in mixed(runners, f"{subject.name}, {shape}, {heat}"):
             runner.reason = why_absent(subject, runner.contender)
             if runner.reason:
                 continue

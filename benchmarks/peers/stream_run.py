@@ -22,7 +22,17 @@ from .answers import check_stream
 from .bundles import Subject
 from .kinds import OUTPUT, Contender, Request, Shape
 from .limit import flops
-from .processes import Runner, command_of, ending, heats, quit_all, run, start, take_turns
+from .processes import (
+    Runner,
+    command_of,
+    ending,
+    heats,
+    mixed,
+    quit_all,
+    run,
+    start,
+    take_turns,
+)
 from .rows import STREAM, Row, row_of
 from .shape_run import Effort, request_of, why_absent
 from .stream_calls import SAMPLE, threads_of
@@ -92,7 +102,8 @@ def _heat(
 ) -> list[Row]:
     runners = [Runner(contender, calls=1) for contender, _ in pairs]
     with ending(runners):
-        for runner, (_, order) in zip(runners, pairs, strict=True):
+        everybody = list(zip(runners, pairs, strict=True))
+        for runner, (_, order) in mixed(everybody, f"{sent.subject.name}, {heat}"):
             say(f"starting {runner.contender.label}, {order}")
             _start(sent, runner, order)
         take_turns(runners, sent.effort.rounds, 0, say)

@@ -1,13 +1,11 @@
 #include "cli/batched.h"
 
-#include <unistd.h>
-
 #include <chrono>
 #include <future>
-#include <iostream>
 #include <string>
 #include <vector>
 
+#include "cli/progress.h"
 #include "isthmus/error.h"
 
 namespace isthmus::cli {
@@ -16,24 +14,6 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr std::size_t kTold = 64;  // answers between two lines of progress
-
-class Progress {
- public:
-  explicit Progress(std::size_t total) : total_(total), shown_(::isatty(STDERR_FILENO) != 0) {}
-  Progress(const Progress&) = delete;
-  Progress& operator=(const Progress&) = delete;
-  ~Progress() {
-    if (shown_) std::cerr << "\r\033[K" << std::flush;
-  }
-  void tell(std::size_t done) const {
-    if (shown_ && done % kTold == 0)
-      std::cerr << '\r' << done << " of " << total_ << " requests" << std::flush;
-  }
-
- private:
-  std::size_t total_;
-  bool shown_;
-};
 
 }  // namespace
 
@@ -80,11 +60,11 @@ Batched run_batched(const Model& model, const InputFile& file, const BatchedOpti
       throw InvalidInput("request " + std::to_string(step) + ": " + error.what());
     }
   }
-  const Progress progress(answers.size());
+  const Progress progress(answers.size(), "requests");
   for (std::size_t step = 0; step < answers.size(); ++step) {
     for (const auto& [name, tensor] : answers[step].get())
       if (tensor.defined()) result.outputs.add(std::to_string(step) + "/out/" + name, tensor);
-    progress.tell(step + 1);
+    if ((step + 1) % kTold == 0) progress.tell(step + 1);
   }
   result.ms = std::chrono::duration<double, std::milli>(Clock::now() - start).count();
   result.stats = batcher.stats();

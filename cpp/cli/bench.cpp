@@ -1,5 +1,6 @@
 #include "cli/batched.h"
 #include "cli/bench_callers.h"
+#include "cli/bench_soak.h"
 #include "cli/bench_subject.h"
 #include "cli/commands.h"
 #include "cli/format.h"
@@ -18,6 +19,7 @@ struct BenchOptions {
   double min_seconds = 1;
   bool worker = false;
   CallersOptions callers;
+  SoakOptions soak;
 };
 
 Json percentile_json(double value) {
@@ -97,12 +99,42 @@ ReportRow row_of(const BenchSubject& subject, const CallersResult& result, bool 
           .json = dump(json)};
 }
 
-int report(const BenchOptions& options, const BenchSubject& subject, const LoadOptions& load,
-           const TimingResult& timing, const ReportRow& row) {
+ReportRow row_of(const SoakResult& result, int callers) {
+  const auto memory = [](double value) { return bytes(static_cast<std::uint64_t>(value)); };
+  const double growth = result.growth();
+  const double per_1000 = growth / static_cast<double>(result.calls) * 2e3;
+  const double per_second = static_cast<double>(result.calls) / result.seconds;
+  Json json{{"calls", result.calls},
+            {"callers", callers},
+            {"goldens", result.goldens},
+            {"seconds", result.seconds},
+            {"calls_per_second", per_second},
+            {"resident_bytes", result.resident_bytes},
+            {"second_quarter_bytes", result.early()},
+            {"last_quarter_bytes", result.late()},
+            {"growth_bytes", growth},
+            {"growth_bytes_per_1000_calls", per_1000},
+            {"allowed_bytes", result.allowed()},
+            {"peak_rss_bytes", peak_memory_bytes()}};
+  return {.cells = {{"calls", std::to_string(result.calls)},
+                    {"callers", std::to_string(callers)},
+                    {"goldens", std::to_string(result.goldens)},
+                    {"calls/s", number(per_second, 4)},
+                    {"loaded", memory(static_cast<double>(result.resident_bytes.front()))},
+                    {"second quarter", memory(result.early())},
+                    {"last quarter", memory(result.late())},
+                    {"growth kB", number(growth / 1e3, 4)},
+                    {"per 1000 calls kB", number(per_1000 / 1e3, 3)}},
+          .json = dump(json),
+          .passed = growth <= result.allowed()};
+}
+
+int report(const BenchOptions& options, const Model& model, const LoadOptions& load,
+           const ReportRow& row, const std::string& verdict) {
   const auto reporter = make_reporter(options.common, "bench", "isthmus-run bench");
-  Facts facts = context_of(subject.model(), load);
-  add_notes(facts, subject.model().load_report().notes);
-  for (const WarmupReport& warmup : subject.model().load_report().warmup)
+  Facts facts = context_of(model, load);
+  add_notes(facts, model.load_report().notes);
+  for (const WarmupReport& warmup : model.load_report().warmup)
     facts.emplace_back("warm-up " + warmup.golden,
                        count(static_cast<std::size_t>(warmup.calls), "call") + ", " +
                            milliseconds(warmup.first_ms) + " to " + milliseconds(warmup.steady_ms) +
@@ -110,12 +142,28 @@ int report(const BenchOptions& options, const BenchSubject& subject, const LoadO
   add_notes(facts, timing_warnings(this_machine()), "warning");
   reporter->context(facts);
   reporter->row(row);
-  std::string verdict;
-  if (timing.p99_ms < 0)
-    verdict = "p90 is told from " + std::to_string(kMinSamplesP90) + " samples on, p99 from " +
-              std::to_string(kMinSamplesP99) + "; see --iterations and --min-seconds";
-  reporter->finish(true, verdict);
-  return kExitGood;
+  reporter->finish(row.passed, verdict);
+  return row.passed ? kExitGood : kExitParity;
+}
+
+/// What is missing in a report of so few samples; empty when nothing is.
+std::string too_few(const TimingResult& timing) {
+  if (timing.p99_ms >= 0) return {};
+  return "p90 is told from " + std::to_string(kMinSamplesP90) + " samples on, p99 from " +
+         std::to_string(kMinSamplesP99) + "; see --iterations and --min-seconds";
+}
+
+int run_soaked(const BenchOptions& options) {
+  SoakOptions soak = options.soak;
+  if (options.callers.callers > 0) soak.callers = options.callers.callers;
+  const LoadOptions load = options.common.load_options();
+  const Model model = Model::load(options.common.bundle, load);
+  const SoakResult result = run_soak(model, soak);
+  const ReportRow row = row_of(result, soak.callers);
+  return report(options, model, load, row,
+                std::string(row.passed ? "memory is steady" : "memory grows") +
+                    ": growth is from the second quarter of the calls to the last, at most " +
+                    bytes(static_cast<std::uint64_t>(result.allowed())) + " of it is noise");
 }
 
 int run_many(const BenchOptions& options) {
@@ -126,7 +174,8 @@ int run_many(const BenchOptions& options) {
   const LoadOptions load = options.common.load_options();
   const BenchSubject subject(options.common.bundle, load, options.inputs);
   const CallersResult result = run_callers(subject, callers);
-  return report(options, subject, load, result.timing, row_of(subject, result, callers.batch));
+  return report(options, subject.model(), load, row_of(subject, result, callers.batch),
+                too_few(result.timing));
 }
 
 int run(const BenchOptions& options) {
@@ -137,10 +186,11 @@ int run(const BenchOptions& options) {
                                            .iterations = options.iterations,
                                            .min_seconds = options.min_seconds,
                                            .between = [&] { subject.between(); }});
-  return report(options, subject, load, timing, row_of(subject, timing));
+  return report(options, subject.model(), load, row_of(subject, timing), too_few(timing));
 }
 
 int dispatch(const BenchOptions& options) {
+  if (options.soak.calls > 0) return run_soaked(options);
   if (options.callers.callers > 0) return run_many(options);
   if (!options.worker) return run(options);
   return serve_bench(options.common.bundle, options.common.load_options(), options.inputs);
@@ -169,10 +219,19 @@ void add_bench(CLI::App& app, Action& action) {
                                    "Threads that call the one model at once, back to back")
                       ->check(CLI::Range(1, 1024))
                       ->excludes(worker);
+  auto* batch = command
+                    ->add_flag("--batch", options->callers.batch,
+                               "With --callers: their requests meet in a Batcher")
+                    ->needs(callers);
   command
-      ->add_flag("--batch", options->callers.batch,
-                 "With --callers: their requests meet in a Batcher")
-      ->needs(callers);
+      ->add_option("--soak", options->soak.calls,
+                   "So many calls with all goldens, by threads that come and go (--callers, 2 by "
+                   "default): does memory grow?")
+      ->check(CLI::Range(std::int64_t{1000}, std::int64_t{1'000'000'000}))
+      ->excludes(worker)
+      ->excludes(batch)
+      ->excludes(golden)
+      ->excludes("--inputs");
   add_batch_limits(*command, options->callers.limits);
   command->add_option("--slow-down-us", options->inputs.slow_down_us)->group("");
   add_load_options(*command, options->common);

@@ -119,6 +119,11 @@ std::int64_t peak_memory_bytes() {
   return machine_text::kilobytes(status, "VmHWM");
 }
 
+std::int64_t resident_memory_bytes() {
+  std::ifstream status("/proc/self/status");
+  return machine_text::kilobytes(status, "VmRSS");
+}
+
 std::string version() {
   return ISTHMUS_VERSION;
 }

@@ -34,6 +34,9 @@ ISTHMUS_API std::vector<std::string> timing_warnings(const Machine& machine);
 /// Largest resident memory of this process so far, bytes; 0 when the system does not tell.
 ISTHMUS_API std::int64_t peak_memory_bytes();
 
+/// Resident memory of this process now, bytes; 0 when the system does not tell.
+ISTHMUS_API std::int64_t resident_memory_bytes();
+
 /// Version of libisthmus, "0.1.0".
 ISTHMUS_API std::string version();
 
