@@ -25,7 +25,7 @@ struct SoakResult {
   [[nodiscard]] double early() const;
   [[nodiscard]] double late() const;
   [[nodiscard]] double growth() const { return late() - early(); }
-  /// Growth that is noise: 4 MB, and 160 bytes for each call between the two quarters.
+  /// Growth that is noise: 4 MB, or 160 bytes for each call between the two quarters, if more.
   [[nodiscard]] double allowed() const;
 };
 

@@ -20,8 +20,9 @@ using namespace isthmus::cli;
 using isthmus::ErrorKind;
 
 constexpr const char* kFooter =
-    "Exit codes: 0 good; 1 parity failed; 2 bad usage or input; 3 the bundle is damaged, foreign\n"
-    "or not trusted; 4 engine or device not available; 5 the engine failed while running.\n"
+    "Exit codes: 0 good; 1 parity failed, or memory grows (bench --soak); 2 bad usage or input;\n"
+    "3 the bundle is damaged, foreign or not trusted; 4 engine or device not available;\n"
+    "5 the engine failed while running.\n"
     "With --json, errors are JSON on standard output too: {\"error\": {\"kind\", \"message\"}}.";
 
 const char* class_name(ErrorKind kind) {

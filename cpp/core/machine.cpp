@@ -30,6 +30,11 @@ std::string field_of(const fs::path& path, std::string_view key) {
   return field(file, key);
 }
 
+std::int64_t bytes_of(const fs::path& path, std::string_view key) {
+  std::ifstream file(path);
+  return machine_text::kilobytes(file, key);
+}
+
 std::string system_name() {
   utsname name{};
   if (uname(&name) != 0) return "";
@@ -73,7 +78,6 @@ std::vector<std::string> gpus() {
 
 Machine this_machine() {
   std::ifstream maps("/proc/self/maps");
-  std::ifstream meminfo("/proc/meminfo");
   std::string flags = field_of("/proc/cpuinfo", "flags");
   if (flags.empty()) flags = field_of("/proc/cpuinfo", "Features");  // ARM
   return {.system = system_name(),
@@ -85,7 +89,7 @@ Machine this_machine() {
           .openmp = machine_text::openmp_of(maps),
           .governor =
               machine_text::trim(content("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")),
-          .memory_bytes = machine_text::kilobytes(meminfo, "MemTotal")};
+          .memory_bytes = bytes_of("/proc/meminfo", "MemTotal")};
 }
 
 std::string machine_key(const Machine& machine) {
@@ -115,13 +119,11 @@ std::vector<std::string> timing_warnings(const Machine& machine) {
 }
 
 std::int64_t peak_memory_bytes() {
-  std::ifstream status("/proc/self/status");
-  return machine_text::kilobytes(status, "VmHWM");
+  return bytes_of("/proc/self/status", "VmHWM");
 }
 
 std::int64_t resident_memory_bytes() {
-  std::ifstream status("/proc/self/status");
-  return machine_text::kilobytes(status, "VmRSS");
+  return bytes_of("/proc/self/status", "VmRSS");
 }
 
 std::string version() {

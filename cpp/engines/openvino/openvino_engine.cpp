@@ -219,9 +219,8 @@ class OpenVinoExecutable final : public Executable {
   [[nodiscard]] std::vector<std::string> notes() const override { return shared_->notes; }
 
  private:
-  /// The caller's own thread computes, which is the quickest, where it cannot get in the way:
-  /// OpenVINO gives it a stream without asking whether that one is busy. Handed over, a call gets a
-  /// free one.
+  /// Asked to infer at once, OpenVINO takes a stream without asking whether that one is busy, so
+  /// that is for calls that cannot get in each other's way. Started, a call gets a free stream.
   void infer(const Request& request, bool alone) const {
     const Api& api = *shared_->api;
     if (request.of->streams == 1 || alone)
