@@ -20,6 +20,7 @@ from isthmus.statistics import ratio_over_rounds
 DEFAULT = "default"
 SETTINGS = {
     DEFAULT: [],
+    "executor=none": ["--engine-option", "executor=none"],
     "executor=profiling": ["--engine-option", "executor=profiling"],
     "executor=simple": ["--engine-option", "executor=simple"],
     "executor=legacy": ["--engine-option", "executor=legacy"],
@@ -28,6 +29,7 @@ SETTINGS = {
     "optimize=freeze": ["--optimize", "freeze"],
     "optimize=inference": ["--optimize", "inference"],
     "threads=1": ["--threads", "1"],
+    "weights copied": ["--no-mmap"],
 }
 """Options of isthmus-run."""
 VARIABLES = {

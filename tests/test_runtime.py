@@ -389,7 +389,7 @@ def test_options_are_checked(linear_bundle: Bundle, options: Options, word: str)
         isthmus.load(linear_bundle.path, **options)
 
 
-@pytest.mark.parametrize("executor", ["profiling", "simple", "legacy"])
+@pytest.mark.parametrize("executor", ["none", "profiling", "simple", "legacy"])
 def test_executors_give_the_same_answers(executor: str, linear_bundle: Bundle) -> None:
     """In a process of its own: the setting is LibTorch's, for the whole process."""
     code = (

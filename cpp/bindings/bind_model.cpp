@@ -29,7 +29,7 @@ Optimize parse_optimize(const std::string& text) {
 
 std::unique_ptr<BoundModel> load(const std::filesystem::path& path, std::string engine,
                                  std::string device, int threads, bool warmup,
-                                 bool warmup_in_background, const std::string& trust,
+                                 bool warmup_in_background, bool mmap, const std::string& trust,
                                  std::vector<std::filesystem::path> op_libraries,
                                  const std::string& optimize, std::string artifact,
                                  std::map<std::string, std::string> engine_options,
@@ -41,6 +41,7 @@ std::unique_ptr<BoundModel> load(const std::filesystem::path& path, std::string 
                       .warmup = warmup,
                       .warmup_in_background = warmup_in_background,
                       .few_calls = false,
+                      .mmap = mmap,
                       .trust = parse_trust(trust),
                       .optimize = parse_optimize(optimize),
                       .op_libraries = std::move(op_libraries),
@@ -84,8 +85,8 @@ void bind_model(py::module_& module) {
                        const py::dict& kwargs) { return self.call(model, method, args, kwargs); });
   py::class_<BoundModel>(module, "Model", "A loaded model; see isthmus.runtime.Model.")
       .def(py::init(&load), py::arg("path"), py::kw_only(), py::arg("engine"), py::arg("device"),
-           py::arg("threads"), py::arg("warmup"), py::arg("warmup_in_background"), py::arg("trust"),
-           py::arg("op_libraries"), py::arg("optimize"), py::arg("artifact"),
+           py::arg("threads"), py::arg("warmup"), py::arg("warmup_in_background"), py::arg("mmap"),
+           py::arg("trust"), py::arg("op_libraries"), py::arg("optimize"), py::arg("artifact"),
            py::arg("engine_options"), py::arg("record") = std::filesystem::path{},
            py::arg("record_limit") = 1000)
       .def("__call__",

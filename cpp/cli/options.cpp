@@ -55,6 +55,9 @@ void add_load_options(CLI::App& app, CommonOptions& options) {
   app.add_flag("--warmup,!--no-warmup", load.warmup,
                std::string("Call the model at load until calls are steady (default here: ") +
                    (load.warmup ? "on)" : "off)"));
+  app.add_flag("--mmap,!--no-mmap", load.mmap,
+               "Use weights where they lie in the bundle's files, where the format allows it "
+               "(default: on)");
   app.add_option("--optimize", options.optimize, "auto, none, freeze or inference")
       ->check(CLI::IsMember({"auto", "none", "freeze", "inference"}));
   app.add_option("--trust", options.trust,

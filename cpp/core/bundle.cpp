@@ -1,11 +1,14 @@
 #include "isthmus/bundle.h"
 
+#include <algorithm>
 #include <utility>
+#include <vector>
 
 #include "core/file_io.h"
 #include "core/golden.h"
 #include "core/manifest.h"
 #include "core/sha256.h"
+#include "core/zip.h"
 #include "isthmus/error.h"
 #include "isthmus/tensor_file.h"
 
@@ -40,6 +43,24 @@ void require_digest(const std::filesystem::path& root, const FileEntry& entry,
   refuse(root, entry.path,
          "its content has changed: expected sha256 " + entry.sha256 + ", got " + digest +
              "; copy the bundle or export it again");
+}
+
+/// Where the tensors of a TorchScript archive lie, in order: records of the folders data and
+/// constants, stored as they are. nullopt when another reader could see another archive.
+std::optional<std::vector<detail::ByteRange>> tensor_ranges(std::span<const std::byte> archive) {
+  const detail::ZipIndex index = detail::read_zip_index(archive, {.allow_deflate = true});
+  if (!index.faults.empty()) return std::nullopt;
+  std::vector<detail::ByteRange> ranges;
+  for (const detail::ZipEntry& entry : index.entries) {
+    const std::string_view name(entry.name);
+    const std::size_t folder = name.find('/') + 1;  // 0 when there is none
+    const std::string_view rest = name.substr(folder);
+    if (entry.method == 0 && (rest.starts_with("data/") || rest.starts_with("constants/")))
+      ranges.push_back({entry.offset, entry.offset + entry.size});
+  }
+  std::sort(ranges.begin(), ranges.end(),
+            [](const auto& a, const auto& b) { return a.begin < b.begin; });
+  return ranges;
 }
 
 }  // namespace
@@ -79,13 +100,46 @@ FileBytes Bundle::read(const FileEntry& entry) const {
     return detail::read_all(file, rule);
   });
   require_digest(root_, entry, detail::sha256_hex(buffer.bytes()));
-  return {entry.path, buffer.data, buffer.size};
+  return {entry.path, buffer.data, buffer.size, buffer.data};
 }
 
 FileBytes Bundle::map(const FileEntry& entry) const {
   const detail::Buffer buffer = with_file(
       *this, entry, [](const auto& file, const auto& rule) { return detail::map_all(file, rule); });
-  return {entry.path, buffer.data, buffer.size};
+  return {entry.path, buffer.data, buffer.size, buffer.data};
+}
+
+FileBytes Bundle::map_archive(const FileEntry& entry) const {
+  // Mapped twice: the pages that are made this process's own below lie between the tensors, and
+  // would break up the large pages in which the system may have mapped them.
+  detail::Buffer archive;
+  detail::Buffer weights;
+  with_file(*this, entry, [&](const auto& file, const auto& rule) {
+    try {
+      archive = detail::map_private(file, rule);
+      weights = detail::map_private(file, rule);
+    } catch (const detail::IoError&) {
+      // Some file systems map nothing. What else may be wrong, `read` tells.
+    }
+    return 0;
+  });
+  if (!weights.data) return read(entry);
+  const auto tensors = tensor_ranges(archive.bytes());
+  if (!tensors) return read(entry);
+  detail::own_pages_outside(archive.bytes(), *tensors);
+  // Judged by the pages that nobody else can change now: a directory that was changed before may
+  // not have code taken for tensors.
+  if (tensor_ranges(archive.bytes()) != tensors) return read(entry);
+  detail::Sha256 digest;
+  std::size_t at = 0;
+  for (const detail::ByteRange& range : *tensors) {
+    digest.update(archive.bytes().subspan(at, range.begin - at));
+    digest.update(weights.bytes().subspan(range.begin, range.end - range.begin));
+    at = range.end;
+  }
+  digest.update(archive.bytes().subspan(at));
+  require_digest(root_, entry, digest.hex());
+  return {entry.path, archive.data, archive.size, weights.data};
 }
 
 void Bundle::verify(const FileEntry& entry) const {

@@ -131,15 +131,45 @@ Buffer read_all(const Descriptor& file, const SizeRule& rule) {
   return {std::move(data), static_cast<std::size_t>(size)};
 }
 
-Buffer map_all(const Descriptor& file, const SizeRule& rule) {
+namespace {
+
+Buffer map_whole(const Descriptor& file, const SizeRule& rule, int protection) {
   const std::size_t size = judged_size(file, rule);
   if (size == 0) return read_all(file, rule);  // nothing cannot be mapped
-  void* mapped = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file.get(), 0);
+  void* mapped = ::mmap(nullptr, size, protection, MAP_PRIVATE, file.get(), 0);
   if (mapped == MAP_FAILED) throw IoError("it cannot be mapped: " + reason(errno));
   return {std::shared_ptr<const std::byte[]>(
               static_cast<const std::byte*>(mapped),
               [size](const std::byte* at) { ::munmap(const_cast<std::byte*>(at), size); }),
           size};
+}
+
+}  // namespace
+
+Buffer map_all(const Descriptor& file, const SizeRule& rule) {
+  return map_whole(file, rule, PROT_READ);
+}
+
+Buffer map_private(const Descriptor& file, const SizeRule& rule) {
+  return map_whole(file, rule, PROT_READ | PROT_WRITE);
+}
+
+void own_pages_outside(std::span<const std::byte> mapped, std::span<const ByteRange> shared) {
+  const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+  // Volatile: to write what is there already would else be left out.
+  auto* bytes = const_cast<volatile std::byte*>(mapped.data());
+  std::size_t at = 0;
+  const auto own_until = [&](std::size_t end) {
+    for (; at < end; at += page) bytes[at] = bytes[at];
+  };
+  for (const ByteRange& range : shared) {
+    own_until(range.begin);
+    const std::size_t end = range.end / page * page;
+    if (end <= at) continue;
+    ::madvise(const_cast<std::byte*>(mapped.data()) + at, end - at, MADV_DONTNEED);
+    at = end;
+  }
+  own_until(mapped.size());
 }
 
 void take_mapped(std::span<const std::byte> mapped,

@@ -46,6 +46,13 @@ struct SizeRule {
   std::optional<std::uint64_t> exactly;
 };
 
+/// Bytes [begin, end) of a file.
+struct ByteRange {
+  std::size_t begin = 0;
+  std::size_t end = 0;
+  bool operator==(const ByteRange&) const = default;
+};
+
 /// Opens a regular file for reading. Symbolic links are followed: the caller named this path.
 /// @throws IoError.
 Descriptor open_file(const std::filesystem::path& path);
@@ -55,6 +62,15 @@ Buffer read_all(const Descriptor& file, const SizeRule& rule);
 
 /// Maps an open regular file read-only, after its size has been judged. @throws IoError.
 Buffer map_all(const Descriptor& file, const SizeRule& rule);
+
+/// Maps an open regular file so that pages may be written to: the file does not change, and a page
+/// that was written to is this process's own. @throws IoError.
+Buffer map_private(const Descriptor& file, const SizeRule& rule);
+
+/// Makes every page of what `map_private` gave this process's own, but for those that lie wholly in
+/// one of `shared` (sorted, apart): no later change of the file reaches them. The latter count as
+/// nobody's memory until they are touched again.
+void own_pages_outside(std::span<const std::byte> mapped, std::span<const ByteRange> shared);
 
 /// Hands what `map_all` gave to `take`, piece by piece, and lets go of each piece's pages: they
 /// stay in the system's cache and count as nobody's memory.

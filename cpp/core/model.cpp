@@ -24,24 +24,30 @@ double ms_since(Clock::time_point start) {
   return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
 }
 
-/// An artifact's files: what is run is read and verified, data files are mapped, and verified while
-/// the engine loads them.
+/// An artifact's files: what is run is verified, data files are mapped, and verified while the
+/// engine loads them.
 struct FilesRead {
   std::vector<FileBytes> files;
   std::future<void> verified;
   double ms = 0;
 };
 
-FilesRead read_files(const Bundle& bundle, const Artifact* artifact) {
+FilesRead read_files(const Bundle& bundle, const Artifact* artifact, bool mmap) {
   const auto start = Clock::now();
   const std::size_t methods = bundle.manifest().methods.size();
   FilesRead read;
   std::vector<std::pair<FileEntry, FileBytes>> data;
   for (std::size_t i = 0; i < artifact->files.size(); ++i) {
     const FileEntry& file = artifact->files[i];
-    const bool mapped = i >= methods;
-    read.files.push_back(mapped ? bundle.map(file) : bundle.read(file));
-    if (mapped) data.emplace_back(file, read.files.back());
+    if (!mmap) {
+      read.files.push_back(bundle.read(file));
+    } else if (i >= methods) {
+      read.files.push_back(bundle.map(file));
+      data.emplace_back(file, read.files.back());
+    } else {
+      read.files.push_back(artifact->format == "torchscript" ? bundle.map_archive(file)
+                                                             : bundle.read(file));
+    }
   }
   if (!data.empty())
     read.verified = std::async(std::launch::async, [bundle, data] {
@@ -203,14 +209,16 @@ Model Model::load(const std::filesystem::path& bundle, const LoadOptions& option
   const Artifact* likely = likely_artifact(manifest, options, device, tuning);
   std::future<FilesRead> reading;
   if (likely != nullptr)
-    reading = std::async(std::launch::async, read_files, std::cref(impl->bundle), likely);
+    reading =
+        std::async(std::launch::async, read_files, std::cref(impl->bundle), likely, options.mmap);
   const Choice choice = choose(manifest, options, device, tuning);
   LoadOptions settled = options;
   if (settled.threads == 0) settled.threads = choice.threads;
   impl->artifact = choice.artifact;
 
-  FilesRead read =
-      choice.artifact == likely ? reading.get() : read_files(impl->bundle, choice.artifact);
+  FilesRead read = choice.artifact == likely
+                       ? reading.get()
+                       : read_files(impl->bundle, choice.artifact, options.mmap);
   ArtifactSource source{manifest, *choice.artifact, std::move(read.files), impl->bundle.root()};
   LoadReport& report = impl->report;
   report.read_ms = read.ms;

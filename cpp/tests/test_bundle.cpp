@@ -127,3 +127,76 @@ TEST_CASE_FIXTURE(Fixture, "files are told from their content, with what to do")
                                        {.name = "m/version", .data = "3\n"}})) == "state_dict");
   CHECK(kind("c.pt", "") == "empty");
 }
+
+namespace {
+
+/// A bundle whose artifact is an archive of code and two tensors, one deflated.
+struct ArchiveFixture : Fixture {
+  std::filesystem::path file = root / "artifacts/fake.bin";
+  const std::string tensor = std::string(40'000, 't');
+  std::string content = ZipWriter::write(
+      {{.name = "m/code/m.py", .data = "def forward()"},
+       {.name = "m/data/0", .data = tensor},
+       {.name = "m/data/1", .data = deflated(tensor), .method = 8, .unpacked = tensor},
+       {.name = "m/data.pkl", .data = "pickle"}});
+  const std::size_t at = content.find(tensor);
+
+  FileEntry listed() {
+    write_text(file, content);
+    json changed = manifest;
+    changed["artifacts"][0]["files"][0] = entry(root, "artifacts/fake.bin");
+    write_manifest(root, changed);
+    return Bundle::open(root).manifest().artifacts.at(0).files.at(0);
+  }
+
+  /// Writes to the file in place.
+  void overwrite(std::size_t from, std::size_t count) const {
+    std::fstream(file, std::ios::binary | std::ios::in | std::ios::out)
+            .seekp(static_cast<std::streamoff>(from))
+        << std::string(count, '!');
+  }
+};
+
+std::string text(const std::shared_ptr<const std::byte[]>& bytes, std::size_t from,
+                 std::size_t count) {
+  return {reinterpret_cast<const char*>(bytes.get()) + from, count};
+}
+
+}  // namespace
+
+TEST_CASE_FIXTURE(ArchiveFixture, "of a mapped archive only the tensors are the file's") {
+  const FileEntry entry = listed();
+  const FileBytes mapped = Bundle::open(root).map_archive(entry);
+  CHECK(text(mapped.data, 0, mapped.size) == content);
+  CHECK(text(mapped.weights, 0, mapped.size) == content);
+  overwrite(0, content.size());
+  const std::size_t behind = at + tensor.size();
+  CHECK(text(mapped.data, 0, at) == content.substr(0, at));
+  CHECK(text(mapped.data, behind, mapped.size - behind) == content.substr(behind));
+  CHECK(text(mapped.weights, at, tensor.size()) == std::string(tensor.size(), '!'));
+}
+
+TEST_CASE_FIXTURE(ArchiveFixture, "what is written to mapped weights stays out of the file") {
+  const FileBytes mapped = Bundle::open(root).map_archive(listed());
+  const_cast<std::byte&>(mapped.weights[at]) = std::byte{'!'};
+  CHECK(read_text(file) == content);
+}
+
+TEST_CASE_FIXTURE(ArchiveFixture, "a changed archive is refused, wherever it changed") {
+  const FileEntry entry = listed();
+  for (const std::size_t place :
+       {std::size_t{35}, at, at + 9000, at + tensor.size() - 1, content.size() - 30}) {
+    CAPTURE(place);
+    write_text(file, content);
+    overwrite(place, 1);
+    CHECK_THROWS_WITH_AS((void)Bundle::open(root).map_archive(entry),
+                         doctest::Contains("content has changed"), BundleError);
+  }
+}
+
+TEST_CASE_FIXTURE(ArchiveFixture, "what is no archive is read") {
+  content = "no archive";
+  const FileBytes bytes = Bundle::open(root).map_archive(listed());
+  CHECK(bytes.weights == bytes.data);
+  CHECK(text(bytes.data, 0, bytes.size) == content);
+}

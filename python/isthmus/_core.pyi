@@ -188,6 +188,7 @@ class Model:
         threads: typing.SupportsInt | typing.SupportsIndex,
         warmup: bool,
         warmup_in_background: bool,
+        mmap: bool,
         trust: str,
         op_libraries: collections.abc.Sequence[os.PathLike[str] | str | bytes],
         optimize: str,

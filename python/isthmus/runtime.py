@@ -33,6 +33,7 @@ def load(
     device: str = "cpu",
     threads: int | None = None,
     warmup: bool | Literal["background"] = True,
+    mmap: bool = True,
     trust: str = "graph",
     op_libraries: Sequence[str | Path] = (),
     optimize: str = "auto",
@@ -51,6 +52,9 @@ def load(
             process); None leaves them as they are. Processors / threads calls run at once.
         warmup: Call the model on the bundle's goldens until calls are steady; with "background" the
             load does not wait for it, and `ready()` says when it is over.
+        mmap: Use weights where they lie in the bundle's files, where the format allows it: nothing
+            is copied, and processes share them. Then the files may be replaced (renamed over) while
+            the model is in use, and may not be written to in place. False: a copy of one's own.
         trust: "data", "graph" (pure operators only) or "native" (anything: as running a program).
         op_libraries: Libraries of custom operators to open first.
         optimize: "auto", "none", "freeze" or "inference": rewrites in memory at load.
@@ -74,6 +78,7 @@ def load(
         threads=0 if threads is None else threads,
         warmup=bool(warmup),
         warmup_in_background=warmup == "background",
+        mmap=mmap,
         trust=trust,
         op_libraries=[Path(library) for library in op_libraries],
         optimize=optimize,

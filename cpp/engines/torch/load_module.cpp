@@ -1,16 +1,19 @@
 #include "engines/torch/load_module.h"
 
-#include <caffe2/serialize/read_adapter_interface.h>
 #include <caffe2/serialize/versions.h>
 #include <torch/csrc/jit/runtime/graph_executor.h>
 #include <torch/csrc/jit/runtime/profiling_graph_executor_impl.h>
 #include <torch/csrc/jit/serialization/import.h>
 #include <torch/cuda.h>
 
-#include <cstring>
+#include <future>
+#include <optional>
+#include <string_view>
 
+#include "engines/torch/bytes_reader.h"
 #include "engines/torch/cuda_options.h"
 #include "engines/torch/device_constants.h"
+#include "engines/torch/lent_archive.h"
 #include "engines/torch/operator_check.h"
 #include "isthmus/error.h"
 #include "isthmus/scan.h"
@@ -19,24 +22,7 @@
 namespace isthmus::torch_engine {
 namespace {
 
-/// LibTorch reads the archive from the bytes that were verified, not from the file again.
-class BytesReader final : public caffe2::serialize::ReadAdapterInterface {
- public:
-  explicit BytesReader(FileBytes bytes) : bytes_(std::move(bytes)) {}
-
-  [[nodiscard]] std::size_t size() const override { return bytes_.size; }
-
-  std::size_t read(std::uint64_t position, void* to, std::size_t count,
-                   const char* /*what*/) const override {
-    if (position >= bytes_.size) return 0;
-    count = std::min<std::uint64_t>(count, bytes_.size - position);
-    std::memcpy(to, bytes_.data.get() + position, count);
-    return count;
-  }
-
- private:
-  FileBytes bytes_;
-};
+constexpr std::string_view kNoExecutor = "none";
 
 void scan(const ArtifactSource& source, const LoadOptions& options) {
   const FileBytes& file = source.files.front();
@@ -60,11 +46,6 @@ void scan(const ArtifactSource& source, const LoadOptions& options) {
 
 /// Process-wide settings of LibTorch's executor, changed only when asked for.
 void apply_engine_options(const LoadOptions& options) {
-  if (options.few_calls && !options.engine_options.contains("executor")) {
-    // Profiling and compiling cost more than the calls that they would speed up.
-    torch::jit::getExecutorMode() = true;
-    torch::jit::getProfilingMode() = false;
-  }
   for (const auto& [key, value] : options.engine_options) {
     if (key == "executor") {
       if (value == "profiling" || value == "simple") {
@@ -72,9 +53,9 @@ void apply_engine_options(const LoadOptions& options) {
         torch::jit::getProfilingMode() = value == "profiling";
       } else if (value == "legacy") {
         torch::jit::getExecutorMode() = false;
-      } else if (value != "default") {
+      } else if (value != "default" && value != kNoExecutor) {
         throw InvalidInput("engine option executor=" + value +
-                           ": expected default, profiling, simple or legacy");
+                           ": expected default, none, profiling, simple or legacy");
       }
     } else if (key == "fusion") {
       if (value != "on" && value != "off")
@@ -138,17 +119,32 @@ void require_device(Device device, const RuntimeContext& context) {
                             " CUDA device(s), counted from 0");
 }
 
+bool runs_as_it_is(const LoadOptions& options) {
+  const auto executor = options.engine_options.find("executor");
+  return executor == options.engine_options.end() ? options.few_calls
+                                                  : executor->second == kNoExecutor;
+}
+
 LoadedModule load_module(const ArtifactSource& source, const LoadOptions& options) {
   const Device device = parse_device(options.device);
   apply_engine_options(options);
   open_op_libraries(options.op_libraries);
+  // The two take about as long as each other.
+  std::future<std::optional<LentArchive>> opening =
+      std::async(std::launch::async, [&]() -> std::optional<LentArchive> {
+        scan(source, options);
+        return LentArchive::open(source.files.front());
+      });
   check_operators(source.artifact);
-  scan(source, options);
+  std::optional<LentArchive> lent = opening.get();
 
   LoadedModule loaded;
   try {
-    loaded.module = torch::jit::load(std::make_shared<BytesReader>(source.files.front()),
-                                     to_torch(device), /*load_debug_files=*/true);
+    std::optional<torch::jit::Module> module;
+    if (lent) module = std::move(*lent).load(to_torch(device));
+    loaded.module = module ? std::move(*module)
+                           : torch::jit::load(std::make_shared<BytesReader>(source.files.front()),
+                                              to_torch(device), /*load_debug_files=*/true);
     loaded.module.eval();
   } catch (const c10::Error& error) {
     throw BundleError("LibTorch " ISTHMUS_TORCH_VERSION " cannot load \"" +

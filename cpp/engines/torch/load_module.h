@@ -21,6 +21,10 @@ struct LoadedModule {
 /// @throws BundleError, EngineUnavailable, DeviceUnavailable, InvalidInput (options).
 LoadedModule load_module(const ArtifactSource& source, const LoadOptions& options);
 
+/// Whether graphs are to run as they are, without LibTorch's passes and profiling, which take
+/// longer than a few calls: executor=none, or `few_calls` without another executor.
+bool runs_as_it_is(const LoadOptions& options);
+
 /// Whether LibTorch can use the device here. @throws DeviceUnavailable with the reason and a
 /// remedy.
 void require_device(Device device, const RuntimeContext& context);

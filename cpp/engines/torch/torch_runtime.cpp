@@ -8,6 +8,7 @@
 
 #include "engines/call_gate.h"
 #include "engines/torch/cuda_device.h"
+#include "engines/torch/lent_archive.h"
 #include "engines/torch/load_module.h"
 #include "engines/torch/runtime.h"
 #include "engines/torch/thread_budget.h"
@@ -21,7 +22,7 @@ std::string model_error(const std::exception& error) {
   if (const auto* torch_error = dynamic_cast<const c10::Error*>(&error))
     text = torch_error->what_without_backtrace();
   const auto end = text.find_last_not_of(" \n");
-  return end == std::string::npos ? text : text.substr(0, end + 1);
+  return with_archive_names(end == std::string::npos ? text : text.substr(0, end + 1));
 }
 
 namespace {

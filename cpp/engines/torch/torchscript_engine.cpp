@@ -2,8 +2,10 @@
 #include <c10/core/InferenceMode.h>
 #include <torch/csrc/jit/api/function_impl.h>
 #include <torch/csrc/jit/api/module.h>
+#include <torch/csrc/jit/runtime/graph_executor.h>
 
 #include <algorithm>
+#include <optional>
 
 #include "engines/call_gate.h"
 #include "engines/lent_memory.h"
@@ -30,6 +32,7 @@ struct Shared {
   std::vector<std::string> notes;
   bool structured = false;
   bool stateful = false;
+  bool as_it_is = false;  ///< see `runs_as_it_is`
   Device device;
   std::unique_ptr<CallGate> gate;
   std::unique_ptr<CudaCalls> cuda;
@@ -116,6 +119,8 @@ class TorchScriptExecutable final : public Executable {
         for (std::size_t i = 0; i < inputs.size(); ++i)
           stack.push_back(to_ivalue(signature.inputs[i], inputs[i], arguments[i + 1].type()));
       }
+      std::optional<torch::jit::GraphOptimizerEnabledGuard> no_passes;
+      if (shared_->as_it_is) no_passes.emplace(false);
       bound.function->run(stack);
       std::vector<Tensor> outputs = shared_->structured
                                         ? flatten_result(signature, stack.back())
@@ -155,10 +160,10 @@ std::unique_ptr<Executable> load_torchscript(const ArtifactSource& source,
   const Device device = parse_device(options.device);
   auto cuda = std::make_unique<CudaCalls>(source.manifest, options, device);
   LoadedModule loaded = load_module(source, options);
-  auto shared = std::make_shared<Shared>(
-      Shared{source.manifest.methods, source.artifact.state, std::move(loaded.notes),
-             source.artifact.convention == "structured", source.manifest.stateful, device,
-             std::make_unique<CallGate>(concurrency), std::move(cuda)});
+  auto shared = std::make_shared<Shared>(Shared{
+      source.manifest.methods, source.artifact.state, std::move(loaded.notes),
+      source.artifact.convention == "structured", source.manifest.stateful, runs_as_it_is(options),
+      device, std::make_unique<CallGate>(concurrency), std::move(cuda)});
   return std::make_unique<TorchScriptExecutable>(std::move(loaded.module), std::move(shared));
 }
 

@@ -106,11 +106,14 @@ struct Manifest {
   std::vector<FileEntry> files;     ///< everything else, e.g. tokenizer files
 };
 
-/// Bytes of a file, read once and verified; everything downstream uses these bytes.
+/// Bytes of a file, read or mapped once; everything downstream uses these bytes.
 struct FileBytes {
   std::string path;  ///< relative to the bundle's root
   std::shared_ptr<const std::byte[]> data;
   std::size_t size = 0;
+  /// Where to use weights in place, at the offsets that they have in `data`: the same memory, or
+  /// a mapping for them alone (`Bundle::map_archive`).
+  std::shared_ptr<const std::byte[]> weights;
   [[nodiscard]] std::span<const std::byte> bytes() const noexcept { return {data.get(), size}; }
 };
 
@@ -135,6 +138,12 @@ class ISTHMUS_API Bundle {
   /// are large and passive. Pages are read when they are first touched. What is made of it may not
   /// be given out before `verify` has passed. @throws BundleError.
   [[nodiscard]] FileBytes map(const FileEntry& entry) const;
+
+  /// Maps and verifies one listed TorchScript archive. Its tensors (`FileBytes::weights`) stay in
+  /// the file's pages, which processes share and the system can drop and read again; all else, code
+  /// foremost, is copied, so that it stays what was verified. Weights may be written to, and the
+  /// file does not change. An archive of another layout is read. @throws BundleError.
+  [[nodiscard]] FileBytes map_archive(const FileEntry& entry) const;
 
   /// Compares a listed file's size and SHA-256, in pieces. @throws BundleError.
   void verify(const FileEntry& entry) const;

@@ -36,6 +36,10 @@ struct LoadOptions {
   /// Only a few calls are to come: an engine may leave out what pays off later only. Process-wide
   /// where the engine's runtime has it so, hence for programs that load one model and end.
   bool few_calls = false;
+  /// Use weights where they lie in the bundle's files, if the format allows it: nothing is copied,
+  /// and processes share them. Then these files may be replaced (renamed over) while the model is
+  /// in use, and may not be written to in place. false: a copy of one's own.
+  bool mmap = true;
   Trust trust = Trust::kGraph;  ///< what the bundle may do
   Optimize optimize = Optimize::kAuto;
   std::vector<std::filesystem::path> op_libraries{};    ///< custom operator libraries to open first

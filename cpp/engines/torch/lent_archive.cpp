@@ -1,0 +1,140 @@
+#include "engines/torch/lent_archive.h"
+
+#include <c10/util/Exception.h>
+#include <caffe2/serialize/inline_container.h>
+#include <torch/csrc/jit/api/compilation_unit.h>
+#include <torch/csrc/jit/serialization/import.h>
+#include <torch/csrc/jit/serialization/storage_context.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string_view>
+
+#include "engines/torch/bytes_reader.h"
+
+namespace isthmus::torch_engine {
+namespace {
+
+using caffe2::serialize::PyTorchStreamReader;
+using caffe2::serialize::PyTorchStreamWriter;
+using torch::jit::DeserializationStorageContext;
+
+constexpr std::string_view kPackage = ".data/ts_code/";
+constexpr const char* kModule = "0";
+constexpr std::size_t kAlignment = 64;  // what torch.jit.save gives, and kernels may count on
+
+/// Thrown and caught in this file.
+struct CannotLend {};
+
+/// The name in a package of a record that is no tensor; empty for one that a load does not read.
+std::string package_name(const std::string& name) {
+  if (name == "data.pkl" || name == "constants.pkl")
+    return std::string(kPackage) + kModule + "/" + name;
+  return name.starts_with("code/") ? std::string(kPackage) + name : std::string();
+}
+
+bool is_stored(const FileBytes& archive, std::size_t header) {
+  constexpr std::size_t kMethod = 8;  // in a zip archive's local header, two bytes
+  return header + kMethod + 2 <= archive.size && archive.data[header + kMethod] == std::byte{0} &&
+         archive.data[header + kMethod + 1] == std::byte{0};
+}
+
+c10::Storage lend(const FileBytes& archive, PyTorchStreamReader& reader, const std::string& name) {
+  if (!is_stored(archive, reader.getRecordHeaderOffset(name))) throw CannotLend();
+  const std::size_t size = reader.getRecordSize(name);
+  auto* at = const_cast<std::byte*>(archive.weights.get()) + reader.getRecordOffset(name);
+  if (reinterpret_cast<std::uintptr_t>(at) % kAlignment != 0) throw CannotLend();
+  using Owner = std::shared_ptr<const std::byte[]>;
+  auto owner = std::make_unique<Owner>(archive.weights);
+  c10::DataPtr data(
+      at, owner.release(), [](void* held) { std::unique_ptr<Owner>(static_cast<Owner*>(held)); },
+      c10::kCPU);
+  return {c10::Storage::use_byte_size_t(), size, std::move(data), /*allocator=*/nullptr,
+          /*resizable=*/false};
+}
+
+/// Reads a package, and tells when LibTorch comes to one of its records.
+class PackageReader final : public caffe2::serialize::ReadAdapterInterface {
+ public:
+  explicit PackageReader(std::string bytes) : bytes_(std::move(bytes)) {}
+
+  [[nodiscard]] std::size_t size() const override { return bytes_.size(); }
+
+  std::size_t read(std::uint64_t position, void* to, std::size_t count,
+                   const char* /*what*/) const override {
+    if (reached_ && position == awaited_) std::exchange(reached_, nullptr)();
+    const std::size_t from = std::min<std::uint64_t>(position, bytes_.size());
+    return bytes_.copy(static_cast<char*>(to), count, from);
+  }
+
+  void when_at(std::uint64_t position, std::function<void()> reached) {
+    awaited_ = position;
+    reached_ = std::move(reached);
+  }
+
+ private:
+  std::string bytes_;
+  std::uint64_t awaited_ = 0;
+  mutable std::function<void()> reached_;
+};
+
+}  // namespace
+
+std::optional<LentArchive> LentArchive::open(const FileBytes& archive) try {
+  PyTorchStreamReader reader(std::make_shared<BytesReader>(archive));
+  LentArchive lent;
+  PyTorchStreamWriter writer(
+      [&](const void* from, std::size_t count) {
+        lent.package_.append(static_cast<const char*>(from), count);
+        return count;
+      },
+      /*compute_crc32=*/false);
+  writer.setMinVersion(reader.version());
+  for (const std::string& name : reader.getAllRecords()) {
+    const std::string key = name.substr(name.find('/') + 1);
+    if (name.starts_with("constants/")) {
+      lent.constants_.emplace_back(key, lend(archive, reader, name));
+    } else if (name.starts_with("data/")) {
+      lent.data_.emplace_back(key, lend(archive, reader, name));
+    } else if (const std::string packaged = package_name(name); !packaged.empty()) {
+      const auto [bytes, size] = reader.getRecord(name);
+      writer.writeRecord(packaged, bytes.get(), size);
+    }
+  }
+  writer.writeEndOfFile();
+  return lent;
+} catch (const CannotLend&) {
+  return std::nullopt;
+} catch (const c10::Error&) {
+  return std::nullopt;
+}
+
+std::optional<torch::jit::Module> LentArchive::load(c10::Device device) && try {
+  const auto bytes = std::make_shared<PackageReader>(std::move(package_));
+  const auto reader = std::make_shared<PyTorchStreamReader>(bytes);
+  const auto context = std::make_shared<DeserializationStorageContext>();
+  for (const auto& [key, storage] : constants_) context->addStorage(key, storage);
+  // Both count their tensors from 0; constants are read before data, for the code needs them.
+  bytes->when_at(reader->getRecordHeaderOffset(package_name("data.pkl")), [&] {
+    std::destroy_at(context.get());
+    std::construct_at(context.get());
+    for (const auto& [key, storage] : constants_)
+      if (storage.use_count() == 1) throw CannotLend();  // nothing has taken it
+    for (const auto& [key, storage] : data_) context->addStorage(key, storage);
+  });
+  return torch::jit::import_ir_module(std::make_shared<torch::jit::CompilationUnit>(), reader,
+                                      context, device, kModule);
+} catch (const CannotLend&) {
+  return std::nullopt;
+}
+
+std::string with_archive_names(std::string text) {
+  const std::string packaged = std::string(kPackage) + "code/";
+  for (auto at = text.find(packaged); at != std::string::npos; at = text.find(packaged, at))
+    text.erase(at, kPackage.size());
+  return text;
+}
+
+}  // namespace isthmus::torch_engine

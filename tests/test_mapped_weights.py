@@ -1,0 +1,161 @@
+"""Weights are used where they lie in the bundle's files: nothing is copied, processes share them.
+
+And whatever happens to the files' pages, the answers stay `torch.jit`'s, bit by bit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from tests.models import StreamingInPlace
+from torch import Tensor, nn
+
+import isthmus
+from isthmus import native
+from isthmus.bundle import Bundle
+
+WIDTH = 512
+TABLE_BYTES = 24576 * WIDTH * 4
+
+
+class Tied(nn.Module):
+    """Two uses of one table of 50 MB, a layer, and a constant that the trace holds itself."""
+
+    def __init__(self, rows: int = TABLE_BYTES // (4 * WIDTH)) -> None:
+        super().__init__()
+        self.table = nn.Embedding(rows, WIDTH)
+        self.layer = nn.Linear(WIDTH, WIDTH)
+        self.head = nn.Linear(WIDTH, rows, bias=False)
+        self.head.weight = self.table.weight
+
+    def forward(self, ids: Tensor) -> Tensor:
+        hidden = self.layer(self.table(ids)) + torch.linspace(-1.0, 1.0, WIDTH)
+        return self.head(hidden)[:, :7]
+
+
+def exported(module: nn.Module, folder: Path) -> Bundle:
+    return isthmus.export(module, (torch.tensor([1, 2, 3]),), path=folder, formats=("torchscript",))
+
+
+@pytest.fixture(scope="module")
+def tied(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    torch.manual_seed(0)
+    return exported(Tied(), tmp_path_factory.mktemp("tied") / "tied")
+
+
+def archive_of(bundle: Bundle) -> Path:
+    return bundle.path / bundle.manifest.artifacts[0].files[0].path
+
+
+def mappings(file: Path) -> int:
+    """How many mappings of the file this process has."""
+    return Path("/proc/self/maps").read_text().count(str(file.resolve()))
+
+
+def expected(archive: Path, ids: Tensor) -> Tensor:
+    with torch.inference_mode():
+        answer: Tensor = torch.jit.load(str(archive))(ids)[0]
+    return answer
+
+
+def peak_bytes(bundle: Bundle, *options: str) -> int:
+    """Peak resident memory of a process that loads the bundle and calls it some times."""
+    done = subprocess.run(
+        [
+            str(native.binary()), "bench", str(bundle.path), "--engine", "torchscript",
+            "--threads", "1", "--iterations", "1", "--min-seconds", "0", "--json", *options,
+        ],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    peak: int = json.loads(done.stdout)["rows"][0]["peak_rss_bytes"]
+    return peak
+
+
+@pytest.mark.parametrize("mmap", [True, False])
+def test_answers_are_those_of_torch_jit(tied: Bundle, mmap: bool) -> None:
+    ids = torch.tensor([5, 0, 7])
+    model = isthmus.load(tied.path, engine="torchscript", mmap=mmap)
+    assert torch.equal(model(ids), expected(archive_of(tied), ids))
+    assert (mappings(archive_of(tied)) > 0) == mmap
+    del model
+    assert mappings(archive_of(tied)) == 0
+
+
+def test_a_load_needs_the_weights_once(tied: Bundle, tmp_path: Path) -> None:
+    small = peak_bytes(exported(Tied(rows=8), tmp_path / "small"))
+    for option in ("--mmap", "--no-mmap"):
+        # torch::jit::load would have them three times: the file's bytes, and each use of the table.
+        assert peak_bytes(tied, option) - small < 1.3 * TABLE_BYTES
+
+
+def test_a_bundle_may_be_replaced_while_it_is_in_use(tmp_path: Path) -> None:
+    bundle = exported(Tied(rows=4096), tmp_path / "bundle")
+    ids = torch.tensor([5, 0, 7])
+    model = isthmus.load(bundle.path, engine="torchscript")
+    before = model(ids)
+    file = archive_of(bundle)
+    (tmp_path / "new").write_bytes(bytes(file.stat().st_size))
+    (tmp_path / "new").rename(file)
+    assert torch.equal(model(ids), before)
+    with pytest.raises(isthmus.BundleError, match="content has changed"):
+        isthmus.load(bundle.path, engine="torchscript")
+
+
+def test_state_is_written_to_pages_of_the_process_alone(tmp_path: Path) -> None:
+    bundle = isthmus.export(
+        StreamingInPlace(), (torch.randn(2, 4),), path=tmp_path / "bundle", formats=("torchscript",)
+    )
+    content = archive_of(bundle).read_bytes()
+    model = isthmus.load(bundle.path, engine="torchscript")
+    step = torch.randn(2, 4)
+    first, second = model(step), model(step)
+    assert not torch.equal(first, second)
+    assert archive_of(bundle).read_bytes() == content
+    assert torch.equal(isthmus.load(bundle.path, engine="torchscript")(step), first)
+
+
+def repacked(bundle: Bundle) -> None:
+    """Writes the archive again as any zip tool would, which aligns nothing."""
+    file = archive_of(bundle)
+    with zipfile.ZipFile(file) as old, zipfile.ZipFile(file.with_suffix(".new"), "w") as new:
+        for name in old.namelist():
+            new.writestr(zipfile.ZipInfo(name), old.read(name))
+    file.with_suffix(".new").rename(file)
+    manifest = json.loads((bundle.path / "manifest.json").read_text())
+    entry = manifest["artifacts"][0]["files"][0]
+    entry["size"] = file.stat().st_size
+    entry["sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
+    (bundle.path / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_an_archive_of_another_layout_is_copied(tmp_path: Path) -> None:
+    bundle = exported(Tied(rows=4096), tmp_path / "bundle")
+    ids = torch.tensor([5, 0, 7])
+    before = expected(archive_of(bundle), ids)
+    repacked(bundle)
+    model = isthmus.load(bundle.path, engine="torchscript")
+    assert torch.equal(model(ids), before)
+    assert mappings(archive_of(bundle)) == 0
+
+
+class Picks(nn.Module):
+    def forward(self, rows: Tensor, at: Tensor) -> Tensor:
+        return rows[at]
+
+
+def test_errors_name_code_as_the_archive_does(tmp_path: Path) -> None:
+    bundle = isthmus.export(
+        Picks(), (torch.randn(4, 2), torch.tensor([1, 2])),
+        path=tmp_path / "bundle", formats=("torchscript",),
+    )  # fmt: skip
+    model = isthmus.load(bundle.path, engine="torchscript")
+    with pytest.raises(isthmus.ExecutionError) as caught:
+        model(torch.randn(4, 2), torch.tensor([1, 99]))
+    assert "code/__torch__/" in str(caught.value)
+    assert ".data/" not in str(caught.value)
