@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import stat
@@ -18,6 +19,7 @@ from isthmus.bundle import Bundle, add_artifact, check_destination, open_bundle,
 from isthmus.errors import BundleError, InvalidInput
 from isthmus.goldens import Golden, Step
 from isthmus.manifest import (
+    CHUNK_BYTES,
     Artifact,
     DimRange,
     Manifest,
@@ -423,3 +425,16 @@ def test_nothing_is_added_to_a_damaged_bundle(tmp_path: Path) -> None:
     (bundle.path / "goldens" / "batch1.safetensors").unlink()
     with pytest.raises(BundleError, match="batch1"):
         add_artifact(bundle, replace(ARTIFACT, name="other"), b"x")
+
+
+@pytest.mark.parametrize("from_file", [True, False])
+def test_large_files_are_hashed_in_chunks_too(tmp_path: Path, from_file: bool) -> None:
+    content = bytes(range(256)) * (CHUNK_BYTES // 256 * 2) + b"end"
+    (tmp_path / "source").write_bytes(content)
+    directory = bundle_files.Directory(tmp_path)
+    entry = directory.write("large", tmp_path / "source" if from_file else content)
+    pieces = (content[:CHUNK_BYTES], content[CHUNK_BYTES : 2 * CHUNK_BYTES], b"end")
+    assert (tmp_path / "large").read_bytes() == content
+    assert entry.sha256 == hashlib.sha256(content).hexdigest()
+    assert entry.chunks == tuple(hashlib.sha256(piece).hexdigest() for piece in pieces)
+    assert directory.write("small", content[:CHUNK_BYTES]).chunks == ()

@@ -240,6 +240,17 @@ def test_each_statistic_catches_what_the_others_let_pass() -> None:
     assert found["bias"].statistic == "bias"
 
 
+@pytest.mark.parametrize(("share", "passes"), [(0.8, True), (1.5, False)])
+def test_rows_have_some_of_their_rounding_in_common(share: float, passes: bool) -> None:
+    size, columns = 3e-7, 64
+    truth, golden, error = eager(rows=1024, columns=columns)
+    offsets = torch.randn(columns, generator=torch.Generator().manual_seed(7)).double()
+    offsets *= share * size / offsets.square().mean().sqrt()
+    found = compare("y", golden, noisy(truth + offsets, size, 1), JUDGED, own_error=error)
+    assert bool(found) == passes, found.reason
+    assert passes or found.statistic == "bias"
+
+
 def test_the_reason_names_the_multiple_that_would_pass() -> None:
     truth, golden, error = eager()
     found = compare("y", golden, noisy(truth, 3e-6, 1), JUDGED, own_error=error)

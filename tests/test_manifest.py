@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from isthmus import manifest as manifests
 from isthmus.errors import BundleError
 from isthmus.manifest import (
+    CHUNK_BYTES,
     MAX_MANIFEST_BYTES,
     Artifact,
     Decision,
@@ -109,7 +110,10 @@ def full() -> Manifest:
         ),
         noise_floor={"output.0": NoiseFloor(1e-6, 1e-7, "float64")},
         warmup=("g",),
-        files=(FileEntry("tokenizer/t.json", 1, "b" * 64),),
+        files=(
+            FileEntry("tokenizer/t.json", 1, "b" * 64),
+            FileEntry("large.bin", CHUNK_BYTES + 1, "c" * 64, ("d" * 64, "e" * 64)),
+        ),
     )
 
 
@@ -121,6 +125,14 @@ def test_a_manifest_survives_json() -> None:
 def test_the_schema_takes_what_is_written() -> None:
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
     VALIDATOR.validate(json.loads(dumps(full())))
+
+
+@pytest.mark.parametrize("chunks", [["d" * 64], ["d" * 64] * 3, ["d" * 64, "E" * 64]])
+def test_a_large_file_has_a_digest_for_each_chunk(chunks: list[str]) -> None:
+    value = to_json(full())
+    value["files"][1]["chunks"] = chunks
+    with pytest.raises(BundleError, match=r"chunks.*expected"):
+        from_json(value)
 
 
 def test_unknown_keys_are_ignored() -> None:

@@ -129,6 +129,7 @@ def repacked(bundle: Bundle) -> None:
     file.with_suffix(".new").rename(file)
     manifest = json.loads((bundle.path / "manifest.json").read_text())
     entry = manifest["artifacts"][0]["files"][0]
+    entry.pop("chunks")
     entry["size"] = file.stat().st_size
     entry["sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
     (bundle.path / "manifest.json").write_text(json.dumps(manifest))

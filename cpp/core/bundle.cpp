@@ -1,9 +1,12 @@
 #include "isthmus/bundle.h"
 
 #include <algorithm>
+#include <array>
+#include <functional>
 #include <utility>
 #include <vector>
 
+#include "core/content.h"
 #include "core/file_io.h"
 #include "core/golden.h"
 #include "core/manifest.h"
@@ -16,6 +19,7 @@ namespace isthmus {
 namespace {
 
 constexpr const char* kManifest = "manifest.json";
+constexpr const char* kCopyAgain = "; copy the bundle or export it again";
 
 [[noreturn]] void refuse(const std::filesystem::path& root, const std::string& file,
                          const std::string& what) {
@@ -37,12 +41,11 @@ auto with_file(const Bundle& bundle, const FileEntry& entry, Use use) {
   }
 }
 
-void require_digest(const std::filesystem::path& root, const FileEntry& entry,
-                    const std::string& digest) {
-  if (digest == entry.sha256) return;
-  refuse(root, entry.path,
-         "its content has changed: expected sha256 " + entry.sha256 + ", got " + digest +
-             "; copy the bundle or export it again");
+void require_content(const std::filesystem::path& root, const FileEntry& entry,
+                     std::span<const detail::Bytes> parts,
+                     const std::function<void(detail::Bytes)>& done = {}) {
+  const std::string fault = detail::content_fault(entry, parts, done);
+  if (!fault.empty()) refuse(root, entry.path, fault + kCopyAgain);
 }
 
 /// Where the tensors of a TorchScript archive lie, in order: records of the folders data and
@@ -99,7 +102,7 @@ FileBytes Bundle::read(const FileEntry& entry) const {
   const detail::Buffer buffer = with_file(*this, entry, [](const auto& file, const auto& rule) {
     return detail::read_all(file, rule);
   });
-  require_digest(root_, entry, detail::sha256_hex(buffer.bytes()));
+  require_content(root_, entry, std::array{buffer.bytes()});
   return {entry.path, buffer.data, buffer.size, buffer.data};
 }
 
@@ -130,15 +133,15 @@ FileBytes Bundle::map_archive(const FileEntry& entry) const {
   // Judged by the pages that nobody else can change now: a directory that was changed before may
   // not have code taken for tensors.
   if (tensor_ranges(archive.bytes()) != tensors) return read(entry);
-  detail::Sha256 digest;
+  std::vector<detail::Bytes> parts;
   std::size_t at = 0;
   for (const detail::ByteRange& range : *tensors) {
-    digest.update(archive.bytes().subspan(at, range.begin - at));
-    digest.update(weights.bytes().subspan(range.begin, range.end - range.begin));
+    parts.push_back(archive.bytes().subspan(at, range.begin - at));
+    parts.push_back(weights.bytes().subspan(range.begin, range.end - range.begin));
     at = range.end;
   }
-  digest.update(archive.bytes().subspan(at));
-  require_digest(root_, entry, digest.hex());
+  parts.push_back(archive.bytes().subspan(at));
+  require_content(root_, entry, parts);
   return {entry.path, archive.data, archive.size, weights.data};
 }
 
@@ -149,13 +152,13 @@ void Bundle::verify(const FileEntry& entry) const {
     detail::read_pieces(file, [&](auto piece) { digest.update(piece); });
     return 0;
   });
-  require_digest(root_, entry, digest.hex());
+  const std::string got = digest.hex();
+  if (got != entry.sha256)
+    refuse(root_, entry.path, detail::changed(entry.sha256, got) + kCopyAgain);
 }
 
 void Bundle::verify(const FileEntry& entry, const FileBytes& mapped) const {
-  detail::Sha256 digest;
-  detail::take_mapped(mapped.bytes(), [&](auto piece) { digest.update(piece); });
-  require_digest(root_, entry, digest.hex());
+  require_content(root_, entry, std::array{mapped.bytes()}, detail::let_go);
 }
 
 std::vector<GoldenCall> Bundle::golden(const Golden& golden) const {

@@ -129,11 +129,15 @@ double bias(const std::vector<Value>& error, const std::vector<std::int64_t>& co
   return rms_of(means);
 }
 
-// What the mean over the rows of independent noise is: no bias can be expected to be less.
+// What the mean over the rows of independent noise is: no bias can be expected to be less. Rows
+// share weights and kernels, so their noise is independent to some degree only: what torch.compile
+// makes of all-MiniLM-L6-v2 leaves 0.35 to 0.6 of eager's rms in the mean of 500 to 1,000 rows, and
+// 0.87 where all tokens are the same.
 double mean_of_noise(double rms, std::size_t elements, std::int64_t row_length) {
   if (row_length < kLeastColumns) return rms;
+  constexpr double kMostIndependent = 8;
   const double rows = static_cast<double>(elements) / static_cast<double>(row_length);
-  return rms / std::sqrt(std::max(1.0, rows));
+  return rms / std::sqrt(std::clamp(rows, 1.0, kMostIndependent));
 }
 
 template <typename Value>

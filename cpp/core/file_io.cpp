@@ -166,20 +166,18 @@ void own_pages_outside(std::span<const std::byte> mapped, std::span<const ByteRa
     own_until(range.begin);
     const std::size_t end = range.end / page * page;
     if (end <= at) continue;
-    ::madvise(const_cast<std::byte*>(mapped.data()) + at, end - at, MADV_DONTNEED);
+    let_go(mapped.subspan(at, end - at));
     at = end;
   }
   own_until(mapped.size());
 }
 
-void take_mapped(std::span<const std::byte> mapped,
-                 const std::function<void(std::span<const std::byte>)>& take) {
-  constexpr std::size_t kPiece = 4 << 20;  // whole pages
-  for (std::size_t at = 0; at < mapped.size(); at += kPiece) {
-    const auto piece = mapped.subspan(at, std::min(kPiece, mapped.size() - at));
-    take(piece);
-    ::madvise(const_cast<std::byte*>(piece.data()), piece.size(), MADV_DONTNEED);
-  }
+void let_go(std::span<const std::byte> mapped) {
+  const auto page = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
+  const auto begin = reinterpret_cast<std::uintptr_t>(mapped.data());
+  const std::uintptr_t first = (begin + page - 1) / page * page;
+  const std::uintptr_t last = (begin + mapped.size()) / page * page;
+  if (first < last) ::madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
 }
 
 void read_pieces(const Descriptor& file,

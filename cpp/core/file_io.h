@@ -72,10 +72,9 @@ Buffer map_private(const Descriptor& file, const SizeRule& rule);
 /// nobody's memory until they are touched again.
 void own_pages_outside(std::span<const std::byte> mapped, std::span<const ByteRange> shared);
 
-/// Hands what `map_all` gave to `take`, piece by piece, and lets go of each piece's pages: they
-/// stay in the system's cache and count as nobody's memory.
-void take_mapped(std::span<const std::byte> mapped,
-                 const std::function<void(std::span<const std::byte>)>& take);
+/// Lets go of pages that `map_all` gave, but for those at the ends: they stay in the system's cache
+/// and count as nobody's memory until they are touched again.
+void let_go(std::span<const std::byte> mapped);
 
 /// Hands the content of an open file to `take`, piece by piece from its start. @throws IoError.
 void read_pieces(const Descriptor& file,

@@ -47,20 +47,6 @@ std::string cpu_name() {
   return name;
 }
 
-int cores() {
-  int count = static_cast<int>(std::thread::hardware_concurrency());
-  cpu_set_t set;
-  if (sched_getaffinity(0, sizeof set, &set) == 0) count = CPU_COUNT(&set);
-  // In a container both files describe the container itself; v1 keeps quota and period apart.
-  const int quota = machine_text::cores_of_quota(content("/sys/fs/cgroup/cpu.max"));
-  const int quota_v1 =
-      machine_text::cores_of_quota(content("/sys/fs/cgroup/cpu/cpu.cfs_quota_us") + " " +
-                                   content("/sys/fs/cgroup/cpu/cpu.cfs_period_us"));
-  for (const int limit : {quota, quota_v1})
-    if (limit > 0) count = std::min(count, limit);
-  return count;
-}
-
 std::vector<std::string> gpus() {
   std::vector<std::string> names;
   std::vector<fs::path> folders;
@@ -76,13 +62,27 @@ std::vector<std::string> gpus() {
 
 }  // namespace
 
+int usable_cores() {
+  int count = static_cast<int>(std::thread::hardware_concurrency());
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) == 0) count = CPU_COUNT(&set);
+  // In a container both files describe the container itself; v1 keeps quota and period apart.
+  const int quota = machine_text::cores_of_quota(content("/sys/fs/cgroup/cpu.max"));
+  const int quota_v1 =
+      machine_text::cores_of_quota(content("/sys/fs/cgroup/cpu/cpu.cfs_quota_us") + " " +
+                                   content("/sys/fs/cgroup/cpu/cpu.cfs_period_us"));
+  for (const int limit : {quota, quota_v1})
+    if (limit > 0) count = std::min(count, limit);
+  return count;
+}
+
 Machine this_machine() {
   std::ifstream maps("/proc/self/maps");
   std::string flags = field_of("/proc/cpuinfo", "flags");
   if (flags.empty()) flags = field_of("/proc/cpuinfo", "Features");  // ARM
   return {.system = system_name(),
           .cpu = cpu_name(),
-          .cores = cores(),
+          .cores = usable_cores(),
           .isa = machine_text::isa_of(flags),
           .gpus = gpus(),
           .gpu_driver = machine_text::driver_version(content("/proc/driver/nvidia/version")),

@@ -25,6 +25,15 @@ TextMap find_texts(const JsonReader& json, const char* key) {
   return member ? parse_texts(*member) : TextMap();
 }
 
+std::string parse_digest(const JsonReader& json) {
+  const std::string digest = json.text();
+  const bool digits = std::all_of(digest.begin(), digest.end(), [](char c) {
+    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f');
+  });
+  if (digest.size() != 64 || !digits) json.fail("64 lower-case hex digits");
+  return digest;
+}
+
 /// Reads file entries and sees to it that one path always means one content.
 class FileEntries {
  public:
@@ -37,15 +46,17 @@ class FileEntries {
     }
     if (entry.path == "manifest.json") path.fail("another file than the manifest itself");
     entry.size = static_cast<std::uint64_t>(json.at("size").integer(0, INT64_MAX));
-    const JsonReader sha256 = json.at("sha256");
-    entry.sha256 = sha256.text();
-    const bool digits = std::all_of(entry.sha256.begin(), entry.sha256.end(), [](char c) {
-      return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f');
-    });
-    if (entry.sha256.size() != 64 || !digits) sha256.fail("64 lower-case hex digits");
+    entry.sha256 = parse_digest(json.at("sha256"));
+    if (const auto chunks = json.find("chunks")) {
+      for (const JsonReader& chunk : chunks->list()) entry.chunks.push_back(parse_digest(chunk));
+      const std::uint64_t count = (entry.size + kChunkBytes - 1) / kChunkBytes;
+      if (entry.chunks.size() != count)
+        chunks->fail(std::to_string(count) + " digests, one for each 4 MiB of the file");
+    }
     const auto [known, fresh] = known_.emplace(entry.path, entry);
-    if (!fresh && (known->second.size != entry.size || known->second.sha256 != entry.sha256)) {
-      path.fail("the size and sha256 that stand elsewhere for this path");
+    if (!fresh && (known->second.size != entry.size || known->second.sha256 != entry.sha256 ||
+                   known->second.chunks != entry.chunks)) {
+      path.fail("the size and digests that stand elsewhere for this path");
     }
     return entry;
   }

@@ -63,7 +63,7 @@ void CallGate::leave() {
 }
 
 int concurrent_calls(int threads) {
-  return std::max(1, this_machine().cores / std::max(1, threads));
+  return std::max(1, usable_cores() / std::max(1, threads));
 }
 
 std::optional<int> given_concurrency(const LoadOptions& options) {

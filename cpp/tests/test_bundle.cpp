@@ -200,3 +200,56 @@ TEST_CASE_FIXTURE(ArchiveFixture, "what is no archive is read") {
   CHECK(bytes.weights == bytes.data);
   CHECK(text(bytes.data, 0, bytes.size) == content);
 }
+
+namespace {
+
+/// The same archive with a tensor of more than two chunks, each with its digest.
+struct LargeFixture : ArchiveFixture {
+  LargeFixture() {
+    const std::string large(2 * kChunkBytes + 5, 'w');
+    content = ZipWriter::write(
+        {{.name = "m/data/0", .data = large}, {.name = "m/data.pkl", .data = "pickle"}});
+    listed();
+    json changed = json::parse(read_text(root / "manifest.json"));
+    json& chunks = changed["artifacts"][0]["files"][0]["chunks"];
+    for (std::size_t from = 0; from < content.size(); from += kChunkBytes)
+      chunks.push_back(detail::sha256_hex(as_bytes(content.substr(from, kChunkBytes))));
+    manifest = changed;
+    write_manifest(root, manifest);
+  }
+
+  [[nodiscard]] const FileEntry& large() {
+    bundle = Bundle::open(root);
+    return bundle.manifest().artifacts.at(0).files.at(0);
+  }
+
+  Bundle bundle = Bundle::open(root);
+};
+
+}  // namespace
+
+TEST_CASE_FIXTURE(LargeFixture, "digests of chunks stand for a large file") {
+  REQUIRE(large().chunks.size() == 3);
+  CHECK(bundle.read(large()).size == content.size());
+  const FileBytes mapped = bundle.map(large());
+  CHECK_NOTHROW(bundle.verify(large(), mapped));
+  CHECK(text(bundle.map_archive(large()).weights, 0, content.size()) == content);
+}
+
+TEST_CASE_FIXTURE(LargeFixture, "a changed chunk is told by its place") {
+  overwrite(kChunkBytes + 77, 1);
+  const char* const where = "content has changed in bytes 4194304 to 8388608: expected sha256";
+  CHECK_THROWS_WITH_AS((void)bundle.read(large()), doctest::Contains(where), BundleError);
+  CHECK_THROWS_WITH_AS((void)bundle.map_archive(large()), doctest::Contains(where), BundleError);
+  const FileBytes mapped = bundle.map(large());
+  CHECK_THROWS_WITH_AS(bundle.verify(large(), mapped), doctest::Contains(where), BundleError);
+  CHECK_THROWS_WITH_AS(bundle.verify(large()), doctest::Contains("has changed: "), BundleError);
+}
+
+TEST_CASE_FIXTURE(LargeFixture, "a file has as many digests as chunks") {
+  json changed = manifest;
+  changed["artifacts"][0]["files"][0]["chunks"].erase(0);
+  refused_with(changed, "expected 3 digests");
+  changed["artifacts"][0]["files"][0]["chunks"].push_back("no digest");
+  refused_with(changed, "64 lower-case hex digits");
+}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import shutil
 import tempfile
@@ -11,13 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from isthmus.errors import BundleError
-from isthmus.manifest import FileEntry
+from isthmus.manifest import CHUNK_BYTES, FileEntry
 from isthmus.manifest_json import check_path
 
 Source = Path | bytes
 """Content of a file: where to copy it from, or the bytes."""
-
-_CHUNK = 1 << 20
 
 
 class Directory:
@@ -87,12 +86,14 @@ class Directory:
         """
         place = self._new(path)
         digest, size = hashlib.sha256(), 0
+        chunks = []
         with place.open("xb") as target:
             for chunk in _chunks(source):
                 target.write(chunk)
                 digest.update(chunk)
                 size += len(chunk)
-        return FileEntry(path, size, digest.hexdigest())
+                chunks.append(hashlib.sha256(chunk).hexdigest())
+        return FileEntry(path, size, digest.hexdigest(), tuple(chunks) if len(chunks) > 1 else ())
 
     def link(self, path: str, source: Path) -> None:
         """Takes a file over without a copy, where the file system can."""
@@ -116,11 +117,8 @@ class Directory:
 
 
 def _chunks(source: Source) -> Iterator[bytes]:
-    if isinstance(source, bytes):
-        yield source
-        return
-    with source.open("rb") as file:
-        while chunk := file.read(_CHUNK):
+    with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
             yield chunk
 
 

@@ -23,6 +23,10 @@ Size = int | str | None
 """A fixed size, the name of a dimension, or None where no rule explains it (outputs only)."""
 
 
+CHUNK_BYTES = 4 << 20
+"""Files that are larger are hashed in chunks of this size too."""
+
+
 @dataclass(frozen=True)
 class FileEntry:
     """A file of the bundle."""
@@ -33,6 +37,8 @@ class FileEntry:
     """Bytes."""
     sha256: str
     """Lower-case hexadecimal digest."""
+    chunks: tuple[str, ...] = ()
+    """SHA-256 of each `CHUNK_BYTES` of a larger file, which can be compared side by side."""
 
 
 @dataclass(frozen=True)

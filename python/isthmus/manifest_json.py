@@ -11,6 +11,7 @@ from typing import Any, NoReturn, get_args
 from isthmus.errors import BundleError
 from isthmus.json_path import At, shorten
 from isthmus.manifest import (
+    CHUNK_BYTES,
     FORMAT,
     FORMAT_VERSION,
     MAX_MANIFEST_BYTES,
@@ -80,6 +81,8 @@ def text(manifest: Manifest) -> str:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, FileEntry) and not value.chunks:
+        return {"path": value.path, "size": value.size, "sha256": value.sha256}
     if is_dataclass(value) and not isinstance(value, type):
         return {one.name: _plain(getattr(value, one.name)) for one in fields(value)}
     if isinstance(value, Mapping):
@@ -201,9 +204,18 @@ def _file(at: At) -> FileEntry:
     fault = check_path(at["path"].name())
     if fault:
         at["path"].fail(f"a path beneath the bundle, with forward slashes (this one {fault})")
-    if not _SHA256.fullmatch(at["sha256"].text()):
-        at["sha256"].fail("64 lower-case hexadecimal digits")
-    return FileEntry(at["path"].text(), at["size"].integer(), at["sha256"].text())
+    size, chunks = at["size"].integer(), at.optional("chunks")
+    digests = chunks.list(_digest)
+    count = -(-size // CHUNK_BYTES)
+    if digests and len(digests) != count:
+        chunks.fail(f"{count} digests, one for each 4 MiB of the file")
+    return FileEntry(at["path"].text(), size, _digest(at["sha256"]), digests)
+
+
+def _digest(at: At) -> str:
+    if not _SHA256.fullmatch(at.text()):
+        at.fail("64 lower-case hexadecimal digits")
+    return at.text()
 
 
 def _dim_name(at: At, key: str) -> str:

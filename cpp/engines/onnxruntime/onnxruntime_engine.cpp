@@ -216,7 +216,7 @@ class OnnxRuntimeEngine final : public Engine {
     const Library& library = open_library(options);
     const Device device = parse_device(options.device);
     require_stateless(source);
-    const int cores = this_machine().cores;
+    const int cores = usable_cores();
     const int limit = call_limit(options, device, options.threads > 0 ? options.threads : cores);
     SessionSetup setup = session_setup(options, device, library);
     for (const auto& file : options.op_libraries)

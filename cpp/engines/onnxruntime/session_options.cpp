@@ -185,7 +185,9 @@ SessionSetup session_setup(const LoadOptions& options, Device device, const Libr
   setup.options.SetGraphOptimizationLevel(default_level(options.optimize));
   if (options.threads > 0) setup.options.SetIntraOpNumThreads(options.threads);
   // Packed weights make each call faster, and take as long as some calls to pack.
-  if (options.few_calls) setup.options.AddConfigEntry("session.disable_prepacking", "1");
+  // An entry given twice ends the process: ONNX Runtime warns of it, and has no logger yet.
+  if (options.few_calls && !options.engine_options.contains("config.session.disable_prepacking"))
+    setup.options.AddConfigEntry("session.disable_prepacking", "1");
   for (const auto& [key, value] : options.engine_options) apply(setup.options, key, value);
   append_provider(setup, choose_provider(options, device), provider_options(options), device,
                   library);

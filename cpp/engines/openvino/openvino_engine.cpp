@@ -312,7 +312,7 @@ class OpenVinoEngine final : public Engine {
     const Library& library = open_library(options);
     const Api& api = library.api;
     require_stateless(source);
-    const Properties wanted = properties_of(options, this_machine().cores);
+    const Properties wanted = properties_of(options, usable_cores());
     const std::optional<Properties> at_first =
         bytes_of(source) <= kSmallBytes ? with_one_stream(wanted, options) : std::nullopt;
     auto shared = std::make_shared<Shared>();

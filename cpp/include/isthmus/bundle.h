@@ -19,11 +19,15 @@
 
 namespace isthmus {
 
+/// Large files are hashed in chunks as well, which can be compared side by side.
+inline constexpr std::uint64_t kChunkBytes = 4 << 20;
+
 /// A file of a bundle: path relative to the root (forward slashes), bytes, lower-case hex SHA-256.
 struct FileEntry {
   std::string path;
   std::uint64_t size = 0;
   std::string sha256;
+  std::vector<std::string> chunks{};  ///< SHA-256 of each `kChunkBytes` of a larger file, or none
 };
 
 /// How an output is judged. Where the golden knows the truth (its values in float64), by `limits`;

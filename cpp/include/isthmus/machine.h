@@ -23,6 +23,9 @@ struct Machine {
 };
 ISTHMUS_API Machine this_machine();
 
+/// `Machine::cores` alone.
+ISTHMUS_API int usable_cores();
+
 /// Names machines on which the same choice is the fastest: processor, cores, instruction sets,
 /// GPUs.
 ISTHMUS_API std::string machine_key(const Machine& machine);
