@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 import subprocess
+import sys
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -148,6 +149,7 @@ def restamp(path: Path) -> None:
     for entry in entries:
         content = (path / entry["path"]).read_bytes()
         entry.update(size=len(content), sha256=hashlib.sha256(content).hexdigest())
+        entry.pop("chunks", None)
     (path / "manifest.json").write_text(json.dumps(manifest))
 
 
@@ -173,9 +175,10 @@ def verify(path: Path, engine: str, threads: int = 2) -> Verdict:
     try:
         document = json.loads(done.stdout)
     except ValueError:
-        return Verdict(engine, False, 0.0, 0.0, "", done.stderr.strip()[-300:])
+        sys.exit(f"no verdict on {path} by {engine}: {done.stderr.strip()[-300:]}")
     if "error" in document:
-        return Verdict(engine, False, 0.0, 0.0, "", str(document["error"]["message"]))
+        # What was not run was not caught.
+        sys.exit(f"no verdict on {path} by {engine}: {document['error']['message']}")
     rows = [row for row in document["rows"] if row["output"] is not None]
     worst = max(rows, key=lambda row: row["strain"] if row["strain"] is not None else 1e300)
     reasons = [row.get("reason") or row.get("error") for row in document["rows"]]

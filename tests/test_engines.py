@@ -503,5 +503,6 @@ def replace_artifact(folder: Path, content: bytes) -> None:
         entry = manifest["artifacts"][0]["files"][0]
         (folder / entry["path"]).write_bytes(content)
         entry.update(size=len(content), sha256=hashlib.sha256(content).hexdigest())
+        entry.pop("chunks", None)
 
     edit(folder, change)

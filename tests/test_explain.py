@@ -136,6 +136,7 @@ def swapped(right: Bundle, wrong: Bundle, path: Path) -> Bundle:
             content = (wrong.path / entry["path"]).read_bytes()
             (path / entry["path"]).write_bytes(content)
             entry.update(size=len(content), sha256=hashlib.sha256(content).hexdigest())
+            entry.pop("chunks", None)
     (path / "manifest.json").write_text(json.dumps(manifest))
     return open_bundle(path)
 

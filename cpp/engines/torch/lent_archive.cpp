@@ -2,6 +2,7 @@
 
 #include <c10/util/Exception.h>
 #include <caffe2/serialize/inline_container.h>
+#include <caffe2/serialize/versions.h>
 #include <torch/csrc/jit/api/compilation_unit.h>
 #include <torch/csrc/jit/serialization/import.h>
 #include <torch/csrc/jit/serialization/storage_context.h>
@@ -84,6 +85,8 @@ class PackageReader final : public caffe2::serialize::ReadAdapterInterface {
 
 std::optional<LentArchive> LentArchive::open(const FileBytes& archive) try {
   PyTorchStreamReader reader(std::make_shared<BytesReader>(archive));
+  // A writer gives its package this version at least, and the version tells how code is read.
+  if (reader.version() < caffe2::serialize::kMinProducedFileFormatVersion) return std::nullopt;
   LentArchive lent;
   PyTorchStreamWriter writer(
       [&](const void* from, std::size_t count) {

@@ -17,7 +17,7 @@
 namespace isthmus {
 
 /// Version of the interface below; an engine library built for another one is refused.
-inline constexpr int kEngineAbi = 3;
+inline constexpr int kEngineAbi = 4;
 
 /// What an engine says of itself.
 struct EngineInfo {
