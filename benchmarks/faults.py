@@ -249,7 +249,7 @@ def bert(seed: int = 0, layers: int = 4) -> Subject:
 def mini_lm(seed: int = 0) -> Subject:
     """all-MiniLM-L6-v2 with its weights."""
     model = transformers.AutoModel.from_pretrained(str(minilm_weights()))
-    return text(Pooled(model.eval()), 30000, 64)
+    return text(Pooled(model.eval()), 30000, 512)
 
 
 def gpt2(seed: int = 0) -> Subject:
