@@ -15,6 +15,7 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper
+from safetensors.numpy import save_file
 from torch import Tensor, nn
 
 import isthmus
@@ -204,6 +205,15 @@ def test_engine_options_leave_the_answers(
     model = isthmus.load(probe.path, engine=engine, trust="native", engine_options=options)
     expected = np.asarray(models[engine](**good_inputs()))
     np.testing.assert_allclose(np.asarray(model(**good_inputs())), expected, atol=1e-5)
+
+
+def test_an_entry_that_predict_sets_itself_may_be_given(probe: Bundle, tmp_path: Path) -> None:
+    save_file(good_inputs(), tmp_path / "in.safetensors")
+    done = run(
+        "predict", probe.path, "--engine", "onnxruntime", "--inputs", tmp_path / "in.safetensors",
+        "--engine-option", "config.session.disable_prepacking=0",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
 
 
 # --- native code ----------------------------------------------------------------------------------

@@ -93,8 +93,8 @@ int run(const Action& action, bool json) {
 
 int main(int argc, char** argv) {
   std::signal(SIGPIPE, SIG_IGN);
-  // LibTorch's allocator reads it when it is opened: weights in huge pages are loaded with fewer
-  // page faults. What the user has set stays.
+  // LibTorch's allocator reads it when it is opened: large tensors in huge pages cost fewer page
+  // faults. What the user has set stays.
   ::setenv("THP_MEM_ALLOC_ENABLE", "1", 0);
   // Known before parsing, because a usage error has to honour it too.
   bool json = false;
