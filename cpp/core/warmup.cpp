@@ -13,6 +13,8 @@ namespace {
 
 constexpr int kLastCalls = 3;  ///< that are looked at, and the least number of calls
 constexpr int kMaxCalls = 25;
+constexpr double kMinMs = 5;  ///< however many calls that is: a call of microseconds that the
+                              ///< machine interrupts is not one that is getting faster
 constexpr double kMaxMs = 3000;
 constexpr double kSteadyRatio = 1.3;
 constexpr double kSettledRatio = 1.1;
@@ -64,7 +66,11 @@ WarmupReport warm_up_one(const Bundle& bundle, const Golden& golden, Executable&
   std::array<double, kLastCalls> last{};
   const auto start = Clock::now();
   auto steady_since = start;
-  while (!stop && report.calls < kMaxCalls && ms_since(start) < kMaxMs) {
+  const auto more = [&] {
+    const double ms = ms_since(start);
+    return ms < kMinMs || (report.calls < kMaxCalls && ms < kMaxMs);
+  };
+  while (!stop && more()) {
     const double ms = run_once(calls, executable);
     last[static_cast<std::size_t>(report.calls) % kLastCalls] = ms;
     if (report.calls++ == 0) report.first_ms = ms;
