@@ -231,6 +231,10 @@ BAD_CALLS = [
         change(pixels=np.ones((3, 3, 8, 8), np.float32)),
         ("batch", "ids", "pixels", "2", "3"),
     ),
+    # Of the embedding's 16 rows: one engine would answer wrongly, another one end the process.
+    BadCall("id 16", change(ids=ids(2, 5) * 16), ("ids", "0 to 15", "16 at [0, 0]")),
+    BadCall("id -1", change(ids=np.array([[1, 2], [3, -1]])), ("ids", "0 to 15", "-1 at [1, 1]")),
+    BadCall("huge id", change(ids=ids(2, 5) << 40), ("ids", "0 to 15", "1099511627776")),
     BadCall("nothing at all", dict, ("ids",)),
 ]
 

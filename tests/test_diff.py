@@ -42,6 +42,7 @@ from isthmus.manifest import (
     Method,
     Tolerance,
     Tree,
+    ValueRange,
     ValueSpec,
 )
 from isthmus.report import to_json, to_junit, to_markdown, to_text
@@ -436,6 +437,24 @@ CHANGES: list[tuple[str, Method, Method, dict[str, Severity]]] = [
         method((X,)),
         method((value("z", 2, optional=True), X)),
         {"input z": "changed", "arguments of the Python call": "breaking"},
+    ),
+    (
+        "fewer values",
+        method((value("ids", 2, dtype="int64", values=ValueRange(0, 9)),)),
+        method((value("ids", 2, dtype="int64", values=ValueRange(0, 8)),)),
+        {"values of input ids": "breaking"},
+    ),
+    (
+        "more values",
+        method((value("ids", 2, dtype="int64", values=ValueRange(0, 9)),)),
+        method((value("ids", 2, dtype="int64", values=ValueRange(0, 10)),)),
+        {"values of input ids": "changed"},
+    ),
+    (
+        "values are known",
+        method((value("ids", 2, dtype="int64"),)),
+        method((value("ids", 2, dtype="int64", values=ValueRange(0, 9)),)),
+        {"values of input ids": "changed"},
     ),
     ("reordered", method(), method((Y, X)), {"arguments of the Python call": "breaking"}),
     (

@@ -31,6 +31,7 @@ from isthmus.manifest import (
     OpLibrary,
     Tolerance,
     Tree,
+    ValueRange,
     ValueSpec,
     dumps,
     from_json,
@@ -54,6 +55,7 @@ def full() -> Manifest:
         inputs=(
             ValueSpec("x", "tensor", "float32", ("batch", 3)),
             ValueSpec("opt.a", "int", "int64", ()),
+            ValueSpec("ids", "tensor", "int64", ("batch",), values=ValueRange(-1, 30521)),
             ValueSpec("opt.0", "tensor", "bfloat16", None, True),
         ),
         outputs=(
@@ -62,6 +64,7 @@ def full() -> Manifest:
         ),
         args=(leaf("x"), Tree("none"), Tree("const", value={"mode": ["fast", 1.5, None]})),
         kwargs=(
+            ("ids", leaf("ids")),
             ("opt", Tree("dict", keys=("a", 0), items=(leaf("opt.a"), leaf("opt.0")))),
             ("empty", Tree("list")),
         ),
@@ -206,6 +209,11 @@ DAMAGE: list[tuple[tuple[str | int, ...], str | int, Any, str, bool]] = [
     ((*M, "inputs", 0), "shape", [-1], "$.methods[0].inputs[0].shape[0]", True),
     ((*M, "inputs", 0), "shape", [1.5], "$.methods[0].inputs[0].shape[0]", True),
     ((*M, "inputs", 0), "optional", 1, "$.methods[0].inputs[0].optional", True),
+    ((*M, "inputs", 2), "values", {"min": 1}, "$.methods[0].inputs[2].values", True),
+    ((*M, "inputs", 2), "values", {"min": 1, "max": 0}, "min <= max", False),
+    ((*M, "inputs", 2), "values", {"min": 0, "max": 1.5}, "inputs[2].values.max", True),
+    ((*M, "inputs", 0), "values", {"min": 0, "max": 1}, "a tensor of integers", False),
+    ((*M, "inputs", 1), "values", {"min": 0, "max": 1}, "a tensor of integers", False),
     (A, "convention", "curly", "$.artifacts[0].convention", True),
     (A, "trust", "full", "$.artifacts[0].trust", True),
     (A, "files", [], "$.artifacts[0].files", True),

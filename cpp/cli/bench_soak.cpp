@@ -28,7 +28,7 @@ std::vector<Sequence> sequences_of(const Model& model) {
   std::vector<Sequence> sequences;
   for (const Golden& golden : model.bundle().manifest().goldens) {
     Sequence calls = model.bundle().golden(golden);
-    for (GoldenCall& call : calls) call.inputs = to_device(model, call.inputs);
+    for (GoldenCall& call : calls) call.inputs = model.transfer_inputs(call.inputs, call.method);
     if (!calls.empty()) sequences.push_back(std::move(calls));
   }
   if (sequences.empty())

@@ -56,7 +56,7 @@ void BenchSubject::choose(const BenchInputs& inputs) {
     name_ = golden.name;
   }
   method_ = call.method;
-  inputs_ = to_device(model_, call.inputs);
+  inputs_ = model_.transfer_inputs(call.inputs, call.method);
   model_.synchronize();
 }
 

@@ -72,14 +72,6 @@ InputFile read_calls(const std::string& path, const std::vector<std::string>& me
   return file;
 }
 
-Inputs to_device(const Model& model, const Inputs& inputs) {
-  if (model.device().is_cpu()) return inputs;
-  Inputs moved;
-  for (const auto& [name, tensor] : inputs)
-    moved.add(name, tensor.defined() ? model.transfer(tensor, model.device()) : tensor);
-  return moved;
-}
-
 Outputs to_cpu(const Model& model, const Outputs& outputs) {
   Outputs moved;
   for (const auto& [name, tensor] : outputs) {

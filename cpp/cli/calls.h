@@ -20,9 +20,6 @@ struct InputFile {
 /// @throws InvalidInput.
 InputFile read_calls(const std::string& path, const std::vector<std::string>& methods);
 
-/// Copies to the model's device what is not there.
-Inputs to_device(const Model& model, const Inputs& inputs);
-
 /// Copies to the CPU, contiguous; leaves absent optional outputs out.
 Outputs to_cpu(const Model& model, const Outputs& outputs);
 

@@ -42,7 +42,8 @@ Answer answer(const Model& model, const InputFile& file) {
   for (std::size_t step = 0; step < file.calls.size(); ++step) {
     const GoldenCall& call = file.calls[step];
     const Clock::time_point start = Clock::now();
-    const Outputs outputs = to_cpu(model, session.call(call.method, to_device(model, call.inputs)));
+    const Inputs inputs = model.transfer_inputs(call.inputs, call.method);
+    const Outputs outputs = to_cpu(model, session.call(call.method, inputs));
     result.calls_ms.push_back(ms_since(start));
     for (const auto& [name, tensor] : outputs)
       result.outputs.add(file.sequence ? std::to_string(step) + "/out/" + name : name, tensor);

@@ -43,6 +43,12 @@ ValueSpec parse_value(const JsonReader& json, const DimRanges& dims, Side side) 
   if (const auto optional = json.find("optional")) spec.optional = optional->boolean();
 
   const std::string kind = json.at("kind").choice({"tensor", "int", "float", "bool"});
+  if (const auto values = side == Side::kInput ? json.find("values") : std::nullopt) {
+    const bool whole = !is_floating(spec.dtype) && spec.dtype != DType::kBool;
+    if (kind != "tensor" || !whole) values->fail("no \"values\" but of a tensor of integers");
+    const std::int64_t low = values->at("min").integer(INT64_MIN, INT64_MAX);
+    spec.values = ValueRange{low, values->at("max").integer(low, INT64_MAX)};
+  }
   if (kind == "tensor") return spec;
   const auto scalar = [&](ValueKind value_kind, DType carried) {
     spec.kind = value_kind;

@@ -320,6 +320,19 @@ Tensor Model::transfer(const Tensor& tensor, Device device) const {
   return impl_->executable->transfer(tensor, device);
 }
 
+Inputs Model::transfer_inputs(const Inputs& inputs, std::string_view method) const {
+  if (device().is_cpu()) return inputs;
+  const Signature& signature = this->signature(method);
+  const std::vector<Tensor> ordered = check_inputs(signature, inputs, Device{});
+  Inputs moved;
+  for (std::size_t i = 0; i < ordered.size(); ++i) {
+    if (!ordered[i].defined()) continue;
+    const bool stays = signature.inputs[i].kind != ValueKind::kTensor;
+    moved.add(signature.inputs[i].name, stays ? ordered[i] : transfer(ordered[i], device()));
+  }
+  return moved;
+}
+
 void Model::synchronize() const {
   impl_->executable->synchronize();
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <limits>
 
 #include "isthmus/error.h"
 
@@ -11,6 +12,10 @@ namespace {
 std::string dim_text(const Dim& dim) {
   if (!dim.name.empty()) return dim.name;
   return dim.size < 0 ? "?" : std::to_string(dim.size);
+}
+
+std::string range_text(const auto& range) {
+  return std::to_string(range.min) + " to " + std::to_string(range.max);
 }
 
 std::string spec_text(const ValueSpec& spec) {
@@ -57,10 +62,6 @@ class Bindings {
                      to_string(device) + ", got " + tensor.describe() + "; " + advice);
 }
 
-std::string range_text(const DimRange& range) {
-  return std::to_string(range.min) + " to " + std::to_string(range.max);
-}
-
 void check_shape(const Signature& signature, const ValueSpec& spec, const Tensor& tensor,
                  Device device, Bindings& bindings) {
   if (!spec.shape) return;
@@ -98,6 +99,62 @@ void check_shape(const Signature& signature, const ValueSpec& spec, const Tensor
   }
 }
 
+/// Whether no value lies outside. Without an early end: the loop is a few vector instructions.
+template <typename T>
+bool all_inside(const T* data, std::int64_t count, const ValueRange& range) {
+  T low = std::numeric_limits<T>::max();
+  T high = std::numeric_limits<T>::lowest();
+  for (std::int64_t i = 0; i < count; ++i) {
+    low = std::min(low, data[i]);
+    high = std::max(high, data[i]);
+  }
+  return count == 0 || (static_cast<std::int64_t>(low) >= range.min &&
+                        static_cast<std::int64_t>(high) <= range.max);
+}
+
+/// "[0, 3]" of a contiguous tensor's element.
+std::string place_text(const Shape& shape, std::int64_t element) {
+  std::string text;
+  for (std::size_t axis = shape.size(); axis-- > 0;) {
+    text = std::to_string(element % shape[axis]) + (text.empty() ? "" : ", " + text);
+    element /= shape[axis];
+  }
+  return "[" + text + "]";
+}
+
+/// Checks a contiguous CPU tensor against the range of its values.
+template <typename T>
+void check_range(const ValueSpec& spec, const Tensor& tensor) {
+  const T* data = tensor.data_as<T>();
+  if (all_inside(data, tensor.numel(), *spec.values)) return;
+  const T* bad = std::find_if(data, data + tensor.numel(), [&](T value) {
+    const auto wide = static_cast<std::int64_t>(value);
+    return wide < spec.values->min || wide > spec.values->max;
+  });
+  throw InvalidInput(input_label(spec) + "expected values " + range_text(*spec.values) + ", got " +
+                     std::to_string(*bad) + " at " + place_text(tensor.shape(), bad - data) +
+                     " of " + tensor.describe() +
+                     "; the value indexes a table of the model that ends there: is it of another "
+                     "vocabulary?");
+}
+
+void check_values(const ValueSpec& spec, const Tensor& tensor) {
+  switch (spec.dtype) {
+    case DType::kInt64:
+      return check_range<std::int64_t>(spec, tensor);
+    case DType::kInt32:
+      return check_range<std::int32_t>(spec, tensor);
+    case DType::kInt16:
+      return check_range<std::int16_t>(spec, tensor);
+    case DType::kInt8:
+      return check_range<std::int8_t>(spec, tensor);
+    case DType::kUInt8:
+      return check_range<std::uint8_t>(spec, tensor);
+    default:
+      return;
+  }
+}
+
 /// Checks one tensor; makes it contiguous in place where that is needed.
 void check_value(const Signature& signature, const ValueSpec& spec, Tensor& tensor, Device device,
                  Bindings& bindings) {
@@ -128,6 +185,7 @@ void check_value(const Signature& signature, const ValueSpec& spec, Tensor& tens
       mismatch(spec, tensor, device, "it is not contiguous: call contiguous() on it first");
     tensor = tensor.contiguous();
   }
+  if (spec.values && device.is_cpu()) check_values(spec, tensor);
 }
 
 std::string expected_names(const Signature& signature) {

@@ -15,11 +15,12 @@ constexpr int kRuns = 2;
 constexpr std::size_t kMinCalls = 4;
 
 /// Copies, on the model's device: a model may write its inputs, and the goldens are used again.
-Inputs copies(const Model& model, const Inputs& inputs) {
+Inputs copies(const Model& model, const GoldenCall& call) {
+  if (!model.device().is_cpu()) return model.transfer_inputs(call.inputs, call.method);
   Inputs result;
-  for (const auto& [name, tensor] : inputs) {
-    if (!tensor.defined() || !model.device().is_cpu()) {
-      result.add(name, tensor.defined() ? model.transfer(tensor, model.device()) : tensor);
+  for (const auto& [name, tensor] : call.inputs) {
+    if (!tensor.defined()) {
+      result.add(name, tensor);
       continue;
     }
     const Tensor plain = tensor.contiguous();
@@ -55,7 +56,7 @@ class GoldenRun {
       Session session = model_.session();
       for (std::size_t i = 0; i < calls_.size(); ++i) {
         const GoldenCall& call = calls_[i];
-        const Outputs outputs = session.call(call.method, copies(model_, call.inputs));
+        const Outputs outputs = session.call(call.method, copies(model_, call));
         for (const ValueSpec& spec : model_.signature(call.method).outputs)
           merge(golden, judge(spec.name, call, outputs, i));
       }

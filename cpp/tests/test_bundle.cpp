@@ -60,6 +60,12 @@ TEST_CASE_FIXTURE(Fixture, "a damaged or foreign manifest is refused") {
   changed = manifest;
   changed["methods"][0]["inputs"][0]["shape"] = {"nameless", 2};
   refused_with(changed, "nameless");
+  changed = manifest;
+  changed["methods"][0]["inputs"][0]["values"] = {{"min", 0}, {"max", 9}};
+  refused_with(changed, "a tensor of integers");
+  changed["methods"][0]["inputs"][0]["dtype"] = "int64";
+  changed["methods"][0]["inputs"][0]["values"]["max"] = -1;
+  refused_with(changed, "values.max");
   write_text(root / "manifest.json", "{\"format\": \"isthmus-bundle\",");
   refused("manifest.json");
   write_text(root / "manifest.json", std::string(17 << 20, ' '));

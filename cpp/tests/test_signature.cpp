@@ -107,6 +107,34 @@ TEST_CASE("what does not fit is refused with the input, what was expected and wh
   refused(with("x", far), {"\"x\"", "cuda:0", "cpu"});
 }
 
+TEST_CASE("a value outside its range is refused, with its place") {
+  const auto check = [](DType dtype, auto data, ValueRange range) {
+    Signature signature;
+    signature.inputs = {{.name = "ids",
+                         .kind = ValueKind::kTensor,
+                         .dtype = dtype,
+                         .shape = std::nullopt,
+                         .values = range}};
+    check_inputs(signature, {{"ids", Tensor::wrap(data.data(), dtype, {2, 3}, nullptr)}}, {});
+  };
+  using Longs = std::array<std::int64_t, 6>;
+  const ValueRange ids{0, 30521};
+  CHECK_NOTHROW(check(DType::kInt64, Longs{0, 1, 2, 3, 4, 30521}, ids));
+  CHECK_THROWS_WITH_AS(check(DType::kInt64, Longs{0, 1, 2, 3, 30522, 5}, ids),
+                       doctest::Contains("input \"ids\": expected values 0 to 30521, got 30522 at "
+                                         "[1, 1] of int64[2, 3] on cpu"),
+                       InvalidInput);
+  CHECK_THROWS_WITH_AS(check(DType::kInt64, Longs{0, 1, -1, 3, 4, 5}, ids),
+                       doctest::Contains("got -1 at [0, 2]"), InvalidInput);
+  CHECK_THROWS_AS(check(DType::kInt64, Longs{INT64_MIN, 0, 0, 0, 0, 0}, ids), InvalidInput);
+  CHECK_THROWS_AS(check(DType::kInt64, Longs{0, 0, 0, 0, 0, INT64_MAX}, ids), InvalidInput);
+  CHECK_THROWS_AS(check(DType::kInt32, std::array<std::int32_t, 6>{8}, {0, 7}), InvalidInput);
+  CHECK_THROWS_AS(check(DType::kInt16, std::array<std::int16_t, 6>{-9}, {-8, 7}), InvalidInput);
+  CHECK_THROWS_AS(check(DType::kInt8, std::array<std::int8_t, 6>{8}, {0, 7}), InvalidInput);
+  CHECK_THROWS_AS(check(DType::kUInt8, std::array<std::uint8_t, 6>{255}, {0, 7}), InvalidInput);
+  CHECK_NOTHROW(check(DType::kInt16, std::array<std::int16_t, 6>{-8, 7}, {-8, 7}));
+}
+
 TEST_CASE("a transposed input is made contiguous") {
   float data[8] = {0, 1, 2, 3, 4, 5, 6, 7};
   const Tensor turned = Tensor::wrap(data, DType::kFloat32, {2, 4}, nullptr, {}, {1, 2});

@@ -14,6 +14,7 @@ from isthmus.dynamic import DimsSpec, Dynamic, DynamicSpec, resolve
 from isthmus.eager import call, evaluating, first_line, require_module, seeded
 from isthmus.errors import InvalidInput
 from isthmus.flat import Bound, FlatModule, bind, input_specs, output_specs, returns_tree
+from isthmus.index_ranges import index_ranges
 from isthmus.manifest import DimRange, Hazard, Method, Tree
 from isthmus.snapshot import Snapshot
 
@@ -316,7 +317,15 @@ def _observe(
             writers.setdefault(draft.name, []).extend(written)
             changed.update(dict.fromkeys(written))
         tree, leaves = returns_tree(f"{type(module).__name__}.{draft.name}", result)
-        method = replace(draft, outputs=output_specs(leaves, sizes), returns=tree)
+        both = (given[draft.name], examples[draft.name])
+        state.restore()
+        ranges = index_ranges(module, draft, both, state.restore)
+        method = replace(
+            draft,
+            inputs=tuple(replace(one, values=ranges.get(one.name)) for one in draft.inputs),
+            outputs=output_specs(leaves, sizes),
+            returns=tree,
+        )
         notes += check_repeatable(module, method, examples[draft.name], state)
         complete.append(method)
     _refuse_written_parameters(module, changed)

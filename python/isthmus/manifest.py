@@ -50,6 +50,14 @@ class DimRange:
 
 
 @dataclass(frozen=True)
+class ValueRange:
+    """Inclusive range of the values of an integer input."""
+
+    min: int
+    max: int
+
+
+@dataclass(frozen=True)
 class ValueSpec:
     """One input or output."""
 
@@ -60,6 +68,8 @@ class ValueSpec:
     shape: tuple[Size, ...] | None
     """None: any rank."""
     optional: bool = False
+    values: ValueRange | None = None
+    """Of an integer tensor that indexes a table of the model, such as token ids; None: any."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from typing import Any, NoReturn, get_args
 
 from isthmus.errors import BundleError
@@ -31,6 +31,7 @@ from isthmus.manifest import (
     Tolerance,
     Tree,
     ValueKind,
+    ValueRange,
     ValueSpec,
 )
 
@@ -42,6 +43,7 @@ _KEYED = ("dict", "namedtuple", "dataclass", "model_output")
 _TYPED = ("namedtuple", "dataclass", "model_output")
 _NESTED = ("list", "tuple", *_KEYED)
 _MAX_DEPTH = 64
+_INT64_MIN = -(2**63)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -80,11 +82,16 @@ def text(manifest: Manifest) -> str:
         ) from error
 
 
+_LEFT_OUT: dict[str, tuple[Any, ...]] = {"chunks": ((),), "values": (None,)}
+"""Fields that are not written where they hold nothing."""
+
+
 def _plain(value: Any) -> Any:
-    if isinstance(value, FileEntry) and not value.chunks:
-        return {"path": value.path, "size": value.size, "sha256": value.sha256}
     if is_dataclass(value) and not isinstance(value, type):
-        return {one.name: _plain(getattr(value, one.name)) for one in fields(value)}
+        every = {one.name: getattr(value, one.name) for one in fields(value)}
+        return {
+            name: _plain(one) for name, one in every.items() if one not in _LEFT_OUT.get(name, ())
+        }
     if isinstance(value, Mapping):
         return {key: _plain(one) for key, one in value.items()}
     if isinstance(value, (list, tuple)):
@@ -248,6 +255,20 @@ def _spec(at: At) -> ValueSpec:
     )
 
 
+def _input(at: At) -> ValueSpec:
+    spec = _spec(at)
+    return replace(spec, values=_value_range(at["values"], spec)) if "values" in at.value else spec
+
+
+def _value_range(at: At, spec: ValueSpec) -> ValueRange:
+    if spec.kind != "tensor" or "int" not in spec.dtype:
+        at.fail('no "values" but of a tensor of integers')
+    low, high = at["min"].integer(_INT64_MIN), at["max"].integer(_INT64_MIN)
+    if high < low:
+        at.fail("min <= max")
+    return ValueRange(low, high)
+
+
 def _tree(at: At, depth: int = 0) -> Tree:
     if depth > _MAX_DEPTH:
         at.fail(f"a tree at most {_MAX_DEPTH} deep")
@@ -281,7 +302,7 @@ def _keyword(at: At) -> tuple[str, Tree]:
 def _method(at: At) -> Method:
     method = Method(
         name=at["name"].name(),
-        inputs=at["inputs"].list(_spec),
+        inputs=at["inputs"].list(_input),
         outputs=at["outputs"].list(_spec),
         args=at["args"].list(_tree),
         kwargs=at["kwargs"].list(_keyword),

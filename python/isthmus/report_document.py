@@ -172,11 +172,13 @@ def shape_text(value: ValueSpec) -> str:
 
 
 def range_text(value: ValueSpec, dims: Any) -> str:
-    """ "batch 1 to 64, sequence 1 to 512": of the named dimensions of its shape."""
+    """ "batch 1 to 64, values 0 to 30521": of the named dimensions of its shape, and of itself."""
     found: dict[str, DimRange] = {
         size: dims[size] for size in value.shape or () if isinstance(size, str) and size in dims
     }
     ranges = [f"{name} {one.min} to {one.max}" for name, one in found.items()]
+    if value.values is not None:
+        ranges.append(f"values {value.values.min} to {value.values.max}")
     return ", ".join([*ranges, *(["may be left out"] if value.optional else [])])
 
 

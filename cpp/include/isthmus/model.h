@@ -103,6 +103,13 @@ class ISTHMUS_API Model {
   /// @throws DeviceUnavailable.
   [[nodiscard]] Tensor transfer(const Tensor& tensor, Device device) const;
 
+  /// Copies a method's inputs from the CPU to the model's device, each as by `transfer`; numbers
+  /// stay. For a GPU they are checked first, values too, as these are not read there (see
+  /// `check_inputs`); for the CPU they are given back.
+  /// @throws InvalidInput, DeviceUnavailable.
+  [[nodiscard]] Inputs transfer_inputs(const Inputs& inputs,
+                                       std::string_view method = "forward") const;
+
   /// Waits until the work of earlier calls on the model's device is done; nothing on the CPU.
   void synchronize() const;
 

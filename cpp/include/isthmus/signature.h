@@ -33,6 +33,12 @@ struct DimRange {
   std::int64_t max = 1;
 };
 
+/// Inclusive range of the values of an integer input.
+struct ValueRange {
+  std::int64_t min = 0;
+  std::int64_t max = 0;
+};
+
 /// One input or output.
 struct ValueSpec {
   std::string name;
@@ -40,6 +46,9 @@ struct ValueSpec {
   DType dtype = DType::kFloat32;
   std::optional<std::vector<Dim>> shape;  ///< nullopt: any rank
   bool optional = false;                  ///< may be absent (an undefined Tensor; None in Python)
+  /// Of an integer tensor that indexes a table of the model, such as token ids: outside of it
+  /// engines answer wrongly, or end the process. nullopt: any value.
+  std::optional<ValueRange> values = std::nullopt;
 };
 
 /// The nesting of a call's arguments or results, as Python saw it, with values at the leaves.
@@ -80,8 +89,9 @@ struct Signature {
 };
 
 /// Checks named inputs against a signature: names, kind, dtype, rank, fixed sizes, ranges, equal
-/// named dimensions, device, null data; makes non-contiguous CPU tensors contiguous. Gives the
-/// tensors in the signature's order, undefined ones for absent optional inputs.
+/// named dimensions, device, null data, and the range of values of what lies on the CPU; makes
+/// non-contiguous CPU tensors contiguous. Gives the tensors in the signature's order, undefined
+/// ones for absent optional inputs. What lies on a GPU is not read: to do so would wait for it.
 /// @throws InvalidInput naming the input, what was expected, what came, and what to do.
 ISTHMUS_API std::vector<Tensor> check_inputs(const Signature& signature, const Inputs& inputs,
                                              Device device);

@@ -98,6 +98,12 @@ class _Comparison:
                 if not is_input:
                     words = ["may be None" if spec.optional else "always" for spec in (one, other)]
                 self._change(f"presence of {what}", words, "breaking" if breaks else "changed")
+            if one.values != other.values:
+                # Where none is known, eager may have refused the same values.
+                old, new = one.values, other.values
+                narrower = old and new and (new.min > old.min or new.max < old.max)
+                words = [f"{it.min} to {it.max}" if it else "any" for it in (old, new)]
+                self._change(f"values of {what}", words, "breaking" if narrower else "changed")
 
     def _order(self) -> None:
         """Of the outputs; that of the inputs shows in how Python calls the method."""

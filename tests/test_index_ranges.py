@@ -1,0 +1,135 @@
+"""Which inputs index a table of the model is found out; what only looks like it is left alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import isthmus
+from isthmus import index_ranges
+from isthmus.capture import capture
+from isthmus.errors import InvalidInput
+from isthmus.manifest import ValueRange
+from models import tiny_bert
+
+ROWS = ValueRange(0, 15)
+Forward = Callable[["Tables", Tensor], Tensor]
+
+
+class Tables(nn.Module):
+    """16 rows, a bag of 16 and a buffer of 9, looked up as `how` says."""
+
+    def __init__(self, how: Forward) -> None:
+        super().__init__()
+        self.how = how
+        self.rows = nn.Embedding(16, 4)
+        self.bag = nn.EmbeddingBag(16, 4)
+        self.register_buffer("nine", torch.randn(9, 4))
+        self.calls = 0
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.how(self, ids)
+
+
+def masked_in_place(tables: Tables, ids: Tensor) -> Tensor:
+    ids = ids.clone()
+    ids[ids < 0] = 0
+    return tables.rows(ids.clamp_(max=15))
+
+
+def small_ids_only(tables: Tables, ids: Tensor) -> Tensor:
+    return tables.rows(ids if int(ids.max()) < 16 else ids % 16)
+
+
+def last_id_may_be_anything(tables: Tables, ids: Tensor) -> Tensor:
+    return tables.rows(ids) if int(ids[-1, -1]) < 16 else tables.rows(ids.clamp(max=15))
+
+
+FOUND: dict[str, tuple[Forward, ValueRange | None]] = {
+    "embedding": (lambda m, ids: m.rows(ids), ROWS),
+    "views": (lambda m, ids: m.rows(ids.t().reshape(-1).unsqueeze(0)), ROWS),
+    "expanded": (lambda m, ids: m.rows(ids.unsqueeze(0).expand(3, -1, -1)), ROWS),
+    "another dtype": (lambda m, ids: m.rows(ids.to(torch.int32)), ROWS),
+    "copies": (lambda m, ids: m.rows(torch.cat([ids, ids.clone()]).repeat(2, 1)), ROWS),
+    "bag": (lambda m, ids: m.bag(ids), ROWS),
+    "the smaller of two": (lambda m, ids: m.rows(ids) + m.nine.index_select(0, ids.view(-1)).sum(),
+                           ValueRange(0, 8)),
+    "negative ones count from the end": (lambda m, ids: m.nine[ids], ValueRange(-9, 8)),
+    "second axis": (lambda m, ids: m.rows.weight[:, ids % 4], None),
+    "clamped": (lambda m, ids: m.rows(ids.clamp(0, 15)), None),
+    "masked in place": (masked_in_place, None),
+    "where": (lambda m, ids: m.rows(torch.where(ids < 16, ids.abs(), 0)), None),
+    "a part": (lambda m, ids: m.rows(ids[:, :2]), None),
+    "a branch for others": (small_ids_only, None),
+    "a branch for the last": (last_id_may_be_anything, None),
+    "a table of the call": (lambda m, ids: ids.new_zeros(99, 4)[ids].float(), None),
+    "no table": (lambda m, ids: ids * 2.0, None),
+}  # fmt: skip
+
+
+def found(module: nn.Module) -> ValueRange | None:
+    ids = torch.arange(9).view(3, 3)
+    return capture(module, (ids,), dynamic={"ids": {0: "batch"}}).methods[0].inputs[0].values
+
+
+@pytest.mark.parametrize("case", FOUND)
+def test_an_input_has_a_range_when_eager_has_one(case: str) -> None:
+    how, expected = FOUND[case]
+    assert found(Tables(how).eval()) == expected
+
+
+@pytest.mark.parametrize("case", [one for one in FOUND if "a branch" not in one])
+def test_a_module_on_a_gpu_is_only_watched(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index_ranges, "_eager_fails", lambda *_: True)
+    how, expected = FOUND[case]
+    assert found(Tables(how).eval()) == expected
+
+
+def test_a_scripted_module_is_watched_too() -> None:
+    traced = torch.jit.trace(Tables(FOUND["embedding"][0]).eval(), (torch.arange(9).view(3, 3),))
+    assert found(traced) == ROWS
+
+
+def test_state_is_as_before() -> None:
+    def counted(tables: Tables, ids: Tensor) -> Tensor:
+        tables.calls += 1
+        return tables.rows(ids) + tables.calls
+
+    module = Tables(counted).eval()
+    assert found(module) == ROWS
+    assert module.calls == 0
+
+
+def test_a_transformer_says_its_vocabulary() -> None:
+    ids = torch.ones(2, 7, dtype=torch.int64)
+    found = capture(
+        tiny_bert().eval(),
+        (),
+        {"input_ids": ids, "attention_mask": ids.clone(), "token_type_ids": ids.clone()},
+    )
+    ranges = {one.name: one.values for one in found.methods[0].inputs}
+    assert ranges == {
+        "input_ids": ValueRange(0, 99),
+        "attention_mask": None,
+        "token_type_ids": ValueRange(0, 1),
+    }
+
+
+def test_a_batcher_refuses_one_request_and_answers_the_others(tmp_path: Path) -> None:
+    bundle = isthmus.export(
+        Tables(FOUND["embedding"][0]),
+        (torch.ones(2, 3, dtype=torch.int64),),
+        path=tmp_path / "ids",
+        dynamic={"ids": {0: "batch", 1: "sequence"}},
+    )
+    model = isthmus.load(bundle.path)
+    good = torch.tensor([[1, 15]])
+    with isthmus.Batcher(model) as batcher:
+        futures = [batcher.submit(good), batcher.submit(good)]
+        with pytest.raises(InvalidInput, match=r"expected values 0 to 15, got 16 at \[0, 1\]"):
+            batcher.submit(torch.tensor([[1, 16]])).result()
+        assert all(torch.equal(one.result(), model(good)) for one in futures)
