@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -276,12 +277,23 @@ def test_without_dimensions_there_is_one_shape() -> None:
 
 
 def test_large_sizes_keep_within_the_budget() -> None:
-    small = Cost({"a": 1, "b": 1}, nbytes=8, seconds=0, budget=16 << 20)
-    assert small.large() == 96
-    big = Cost({"a": 1, "b": 1}, nbytes=100_000, seconds=0, budget=16 << 20)
-    assert 3 <= big.large() < 8
-    slow = Cost({"a": 1, "b": 1}, nbytes=8, seconds=0.1, budget=16 << 20)
-    assert 3 <= slow.large() <= 10
+    def large(nbytes: int = 8, flops: float = 0, seconds: float = 0) -> int:
+        return Cost({"a": 1, "b": 1}, nbytes, flops, seconds, budget=16 << 20).large()
+
+    assert large() == 96
+    assert 3 <= large(nbytes=100_000) < 8
+    assert 3 <= large(flops=2e9) <= 10
+    assert 3 <= large(seconds=0.5) <= 10
+
+
+def test_a_slower_machine_makes_the_same_goldens(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    for milliseconds in (0, 20):  # what a run of the example takes
+        clock = iter(range(0, 10_000, milliseconds or 1))
+        tick = 1e-3 * bool(milliseconds)
+        monkeypatch.setattr(time, "process_time", lambda clock=clock, tick=tick: next(clock) * tick)
+        made.append([(one.name, one.dims) for one in goldens("bert")[0]])
+    assert made[0] == made[1]
 
 
 def test_the_declared_maximum_is_tried_where_it_is_cheap() -> None:

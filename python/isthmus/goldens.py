@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from isthmus.eager import call, evaluating, first_line, seeded, to_tensor
 from isthmus.errors import InvalidInput
@@ -160,7 +161,8 @@ class _Maker:
         # Not the first run, which pays for the start of everything.
         seconds = min(self._seconds(runs[0].plan) for _ in range(2))
         # Each float output comes with its error to float64, which is not known yet.
-        cost = Cost(given, 2 * runs[0].golden.nbytes, seconds, self._budget)
+        flops = self._flops(runs[0].plan)
+        cost = Cost(given, 2 * runs[0].golden.nbytes, flops, seconds, self._budget)
         ranges = {name: captured.dims[name] for name in own}
         shapes = shape_grid(ranges, given, cost.large())
         shapes += [
@@ -182,6 +184,11 @@ class _Maker:
         begin = time.process_time()
         self._run(plan)
         return time.process_time() - begin
+
+    def _flops(self, plan: _Plan) -> float:
+        with FlopCounterMode(display=False) as counter:
+            self._run(plan)
+        return float(counter.get_total_flops())
 
     def _dims_of(self, method: Method) -> list[str]:
         if self._captured.stateful:

@@ -10,8 +10,13 @@ from isthmus.manifest import DimRange
 LARGE = 96
 """A size above every common tile (64) that still keeps goldens small."""
 
-_SECONDS = 4.0
-"""Of processor time; no single eager run should take longer, as far as it can be foreseen."""
+_FLOPS = 100e9
+"""No single eager run should take more operations (matrix products, convolutions, attention), as
+far as can be foreseen: some seconds on two cores. A count and no time, so that every machine makes
+the same goldens."""
+
+_SECONDS = 20.0
+"""Of processor time, for what is not counted, such as recurrent layers and loops."""
 
 
 def shape_grid(
@@ -73,10 +78,12 @@ def _odd_between(low: int, high: int) -> int:
 class Cost:
     """What a shape would cost, foreseen from the example's run."""
 
-    def __init__(self, sizes: Mapping[str, int], nbytes: int, seconds: float, budget: int) -> None:
+    def __init__(
+        self, sizes: Mapping[str, int], nbytes: int, flops: float, seconds: float, budget: int
+    ) -> None:
         self._sizes = sizes
         self._nbytes = nbytes
-        self._seconds = seconds
+        self._work = max(flops / _FLOPS, seconds / _SECONDS)
         self._budget = budget
 
     def large(self) -> int:
@@ -89,4 +96,4 @@ class Cost:
     def affordable(self, shape: Mapping[str, int]) -> bool:
         """Within a quarter of the budget, and quick."""
         ratio = max(1.0, math.prod(shape[n] / max(size, 1) for n, size in self._sizes.items()))
-        return ratio * self._nbytes <= self._budget / 4 and ratio * self._seconds <= _SECONDS
+        return ratio * self._nbytes <= self._budget / 4 and ratio * self._work <= 1
