@@ -21,6 +21,7 @@ from shared import Result, interval_text, run, turns
 import isthmus
 from isthmus import native
 from isthmus.bundle import Bundle
+from isthmus.export import FORMATS
 from isthmus.processes import available_cores
 from isthmus.statistics import ratio_over_rounds
 
@@ -42,7 +43,7 @@ def export(folder: Path, layout: str) -> Bundle:
         path=folder / f"resnet-{layout.replace(' ', '-')}",
         dynamic={"pixels": {0: "batch"}},
         dims={"batch": (1, 16)},
-        formats=("torchscript", "onnx", "aoti"),
+        formats=FORMATS,
         probes=[{"pixels": torch.randn(size, 3, 224, 224)} for size in BATCHES[1:]],
         overwrite=True,
     )

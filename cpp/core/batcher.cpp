@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "core/batch_plan.h"
+#include "core/transfer.h"
 #include "isthmus/error.h"
 #include "isthmus/parity.h"
 
@@ -160,9 +161,9 @@ struct Batcher::Impl {
     const Signature& signature = model.bundle().manifest().methods[method];
     const bool elsewhere = !model.device().is_cpu();
     if (elsewhere)
-      for (std::size_t i = 0; i < inputs.size(); ++i)
-        if (inputs[i].defined() && signature.inputs[i].kind == ValueKind::kTensor)
-          inputs[i] = model.transfer(inputs[i], model.device());
+      detail::transfer_tensors(signature, inputs, [this](const Tensor& one) {
+        return model.transfer(one, model.device());
+      });
     std::vector<Tensor> outputs = model.run_ordered(inputs, method);
     if (elsewhere)
       for (Tensor& one : outputs)

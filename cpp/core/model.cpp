@@ -12,6 +12,7 @@
 #include "core/background_warmup.h"
 #include "core/choice.h"
 #include "core/recorder.h"
+#include "core/transfer.h"
 #include "core/warmup.h"
 #include "isthmus/error.h"
 
@@ -323,14 +324,10 @@ Tensor Model::transfer(const Tensor& tensor, Device device) const {
 Inputs Model::transfer_inputs(const Inputs& inputs, std::string_view method) const {
   if (device().is_cpu()) return inputs;
   const Signature& signature = this->signature(method);
-  const std::vector<Tensor> ordered = check_inputs(signature, inputs, Device{});
-  Inputs moved;
-  for (std::size_t i = 0; i < ordered.size(); ++i) {
-    if (!ordered[i].defined()) continue;
-    const bool stays = signature.inputs[i].kind != ValueKind::kTensor;
-    moved.add(signature.inputs[i].name, stays ? ordered[i] : transfer(ordered[i], device()));
-  }
-  return moved;
+  std::vector<Tensor> ordered = check_inputs(signature, inputs, Device{});
+  detail::transfer_tensors(signature, ordered,
+                           [this](const Tensor& one) { return transfer(one, device()); });
+  return named(signature.inputs, ordered);
 }
 
 void Model::synchronize() const {

@@ -6,6 +6,7 @@
 #include <limits>
 #include <string>
 
+#include "core/transfer.h"
 #include "isthmus/error.h"
 
 namespace isthmus {
@@ -40,10 +41,8 @@ std::vector<PreparedCall> prepare(const Bundle& bundle, const Golden& golden,
                                     [&](const Signature& s) { return s.method == call.method; });
     PreparedCall prepared{static_cast<std::size_t>(found - methods.begin()),
                           check_inputs(*found, call.inputs, Device{})};
-    for (std::size_t i = 0; i < prepared.inputs.size(); ++i)
-      // Scalars stay on the CPU: they are read there.
-      if (prepared.inputs[i].defined() && found->inputs[i].kind == ValueKind::kTensor)
-        prepared.inputs[i] = executable.transfer(prepared.inputs[i], device);
+    detail::transfer_tensors(*found, prepared.inputs,
+                             [&](const Tensor& one) { return executable.transfer(one, device); });
     calls.push_back(std::move(prepared));
   }
   return calls;

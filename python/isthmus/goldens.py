@@ -160,8 +160,8 @@ class _Maker:
         runs = [self._required(method, given, 0)]
         # Not the first run, which pays for the start of everything.
         seconds = min(self._seconds(runs[0].plan) for _ in range(2))
-        # Each float output comes with its error to float64, which is not known yet.
         flops = self._flops(runs[0].plan)
+        # Each float output comes with its error to float64, which is not known yet.
         cost = Cost(given, 2 * runs[0].golden.nbytes, flops, seconds, self._budget)
         ranges = {name: captured.dims[name] for name in own}
         shapes = shape_grid(ranges, given, cost.large())

@@ -61,19 +61,15 @@ def index_ranges(
             restore()
         every.append(watch.found)
     common: dict[str, ValueRange] = {}
-    for name in set.intersection(*(set(one) for one in every)):
-        for one in every:
-            _narrow(common, name, one[name])
+    for name in every[0]:
+        if all(name in one for one in every):
+            for one in every:
+                _narrow(common, name, one[name])
     return {
-        name: common[name]
-        for name in _in_order(method, common)
-        if all(_eager_fails(module, method, one, name, common[name], restore) for one in examples)
+        name: found
+        for name, found in common.items()
+        if all(_eager_fails(module, method, one, name, found, restore) for one in examples)
     }
-
-
-def _in_order(method: Method, names: Mapping[str, Any]) -> list[str]:
-    """Those of the names that are inputs, in the order of the inputs."""
-    return [spec.name for spec in method.inputs if spec.name in names]
 
 
 def _narrow(ranges: dict[str, ValueRange], name: str, one: ValueRange) -> None:

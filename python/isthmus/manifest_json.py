@@ -232,10 +232,14 @@ def _dim_name(at: At, key: str) -> str:
 
 
 def _dim_range(at: At) -> DimRange:
-    low, high = at["min"].integer(), at["max"].integer()
+    return DimRange(*_bounds(at, 0))
+
+
+def _bounds(at: At, least: int) -> tuple[int, int]:
+    low, high = at["min"].integer(least), at["max"].integer(least)
     if high < low:
         at.fail("min <= max")
-    return DimRange(low, high)
+    return low, high
 
 
 def _size(at: At) -> Any:
@@ -263,10 +267,7 @@ def _input(at: At) -> ValueSpec:
 def _value_range(at: At, spec: ValueSpec) -> ValueRange:
     if spec.kind != "tensor" or "int" not in spec.dtype:
         at.fail('no "values" but of a tensor of integers')
-    low, high = at["min"].integer(_INT64_MIN), at["max"].integer(_INT64_MIN)
-    if high < low:
-        at.fail("min <= max")
-    return ValueRange(low, high)
+    return ValueRange(*_bounds(at, _INT64_MIN))
 
 
 def _tree(at: At, depth: int = 0) -> Tree:
