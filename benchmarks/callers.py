@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from shared import Result, minilm_bundle, run, sentence_inputs, turns
 
-from isthmus import native
-from isthmus.bundle import Bundle
+from isthmus.bundle.bundle import Bundle
 from isthmus.errors import ExecutionError
-from isthmus.processes import available_cores, explain_exit, run_command
+from isthmus.runtime import install_paths
+from isthmus.runtime.workers import available_cores, explain_exit, run_command
 
 ENGINES = {
     "torchscript": "torchscript",
@@ -59,8 +59,9 @@ def commands_of(
 ) -> dict[str, list[str]]:
     """By number of callers."""
     base = [
-        str(native.binary()), "bench", str(bundle.path.resolve()), "--json", "--allow-native",
-        "--engine", engine, "--threads", str(options.threads), "--inputs", str(inputs),
+        str(install_paths.binary()), "bench", str(bundle.path.resolve()), "--json",
+        "--allow-native", "--engine", engine, "--threads", str(options.threads),
+        "--inputs", str(inputs),
         "--min-seconds", str(options.seconds),
     ]  # fmt: skip
     commands = {str(count): [*base, "--callers", str(count)] for count in CALLERS}

@@ -13,9 +13,9 @@ import sys
 from first_call import golden_of, one_process
 from shared import Result, interval_text, minilm_bundle, run, turns
 
-from isthmus import native
-from isthmus.processes import available_cores
-from isthmus.statistics import ratio_over_rounds
+from isthmus.runtime import install_paths
+from isthmus.runtime.workers import available_cores
+from isthmus.timing.statistics import ratio_over_rounds
 
 DEFAULT = "default"
 SETTINGS = {
@@ -47,7 +47,7 @@ def measure(options: argparse.Namespace) -> Result:
     bundle = minilm_bundle(options.folder)
     threads, golden = available_cores(), golden_of(bundle)
     base = [
-        str(native.binary()), "bench", str(bundle.path), "--worker", "--no-warmup",
+        str(install_paths.binary()), "bench", str(bundle.path), "--worker", "--no-warmup",
         "--golden", golden, "--engine", "torchscript",
     ]  # fmt: skip
     given = ["--threads", str(threads)]

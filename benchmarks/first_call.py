@@ -16,10 +16,10 @@ from pathlib import Path
 
 from shared import Result, minilm_bundle, run, turns
 
-from isthmus import native
-from isthmus.bundle import Bundle
-from isthmus.processes import LineWorker, available_cores, python_worker
-from isthmus.runners import RunnerSpec
+from isthmus.bundle.bundle import Bundle
+from isthmus.runtime import install_paths
+from isthmus.runtime.runners import RunnerSpec
+from isthmus.runtime.workers import LineWorker, available_cores, python_worker
 
 CLAIM = 1.2
 CLAIM_NEXT = 1.1
@@ -70,13 +70,14 @@ def measure(options: argparse.Namespace) -> Result:
             )  # fmt: skip
             request = Path(folder) / f"{kind}.json"
             request.write_text(json.dumps({"spec": spec.to_json(), "golden": golden}))
-            commands[name] = python_worker("isthmus.bench_worker", str(request))
+            commands[name] = python_worker("isthmus.timing.bench_worker", str(request))
         for engine, format in ENGINES.items():
             if format not in artifacts:
                 continue
             commands[f"isthmus in C++, {engine}"] = [
-                str(native.binary()), "bench", str(bundle.path), "--worker", "--golden", golden,
-                "--artifact", artifacts[format], "--engine", engine, "--threads", str(threads),
+                str(install_paths.binary()), "bench", str(bundle.path), "--worker",
+                "--golden", golden, "--artifact", artifacts[format], "--engine", engine,
+                "--threads", str(threads),
                 "--allow-native",
             ]  # fmt: skip
         samples: dict[str, list[tuple[float, float, float, float]]] = {

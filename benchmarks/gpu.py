@@ -25,10 +25,10 @@ from peers.kinds import Shape
 from peers.processes import Runner, ending, quit_all, start, take_turns, warm_up
 from shared import Result, run
 
-from isthmus import native
-from isthmus.bundle import Bundle
-from isthmus.processes import available_cores, python_worker
-from isthmus.statistics import median_interval
+from isthmus.bundle.bundle import Bundle
+from isthmus.runtime import install_paths
+from isthmus.runtime.workers import available_cores, python_worker
+from isthmus.timing.statistics import median_interval
 
 SHAPES = "1x14,1x128,32x128"
 CONFIDENCE = 0.95
@@ -52,7 +52,7 @@ def command_of(request: Request, folder: Path, program: Path | None) -> list[str
     if one.language == "C++":
         graphs = [f"{name}={value}" for name, value in GRAPHS.items()] if one.graphs else []
         return [
-            str(native.binary()), "bench", request.bundle, "--worker",
+            str(install_paths.binary()), "bench", request.bundle, "--worker",
             "--engine", one.option,
             "--device", request.device,
             "--inputs", request.inputs,

@@ -21,7 +21,7 @@ from planting import engines, export, plant
 from shared import Result, run
 from torch import Tensor, nn
 
-from isthmus.explain import explain
+from isthmus.proof.explain import explain
 
 NAMES = ("BERT-12", "GPT-2", "ViT", "ResNet-18")
 LARGE = "BERT-base"

@@ -19,11 +19,11 @@ from first_call import ENGINES, one_process
 from shared import Result, interval_text, run, turns
 
 import isthmus
-from isthmus import native
-from isthmus.bundle import Bundle
-from isthmus.export import FORMATS
-from isthmus.processes import available_cores
-from isthmus.statistics import ratio_over_rounds
+from isthmus.bundle.bundle import Bundle
+from isthmus.exporters.formats import FORMATS
+from isthmus.runtime import install_paths
+from isthmus.runtime.workers import available_cores
+from isthmus.timing.statistics import ratio_over_rounds
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from models import ResNet18
@@ -68,8 +68,8 @@ def measure(options: argparse.Namespace) -> Result:
         for engine in ENGINES:
             for batch in BATCHES:
                 commands[f"{engine}|{batch}|{layout}"] = [
-                    str(native.binary()), "bench", str(bundle.path), "--worker", "--allow-native",
-                    "--golden", golden_of(bundle, batch), "--engine", engine,
+                    str(install_paths.binary()), "bench", str(bundle.path), "--worker",
+                    "--allow-native", "--golden", golden_of(bundle, batch), "--engine", engine,
                     "--threads", str(threads),
                 ]  # fmt: skip
     samples: dict[str, list[float]] = {name: [] for name in commands}

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 import isthmus
 from isthmus.errors import EngineUnavailable
-from isthmus.statistics import median_interval
+from isthmus.timing.statistics import median_interval
 
 CLAIM_US = {"torchscript": 2.0, "onnxruntime": 3.0, "openvino": 3.0, "aoti": 3.0}
 FORMATS = ("torchscript", "onnx", "aoti")

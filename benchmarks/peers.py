@@ -23,9 +23,9 @@ from peers.stream_run import Batching, build_program, measure_stream
 from shapes import MODELS
 from shared import minilm_weights, run
 
-from isthmus.bench_report import rounds_for
-from isthmus.machine import cpu_governor, load_average, machine_facts, version_of
-from isthmus.processes import available_cores
+from isthmus.runtime.machine import cpu_governor, load_average, machine_facts, version_of
+from isthmus.runtime.workers import available_cores
+from isthmus.timing.bench_report import rounds_for
 
 SHAPES = "1x14,1x128,16x64"
 MINILM = "all-MiniLM-L6-v2"

@@ -19,13 +19,14 @@ from faults import Subject
 from torch import nn
 
 import isthmus
-from isthmus import _core, native
-from isthmus.bundle import Bundle, open_bundle
-from isthmus.capture import Captured, capture
-from isthmus.export.formats import makers_of
-from isthmus.export.subject import Subject as Exportable
-from isthmus.export.torchscript import export_torchscript
-from isthmus.goldens import make_goldens
+from isthmus import _core
+from isthmus.bundle.bundle import Bundle, open_bundle
+from isthmus.capture.capture import Captured, capture
+from isthmus.exporters.export_request import Subject as Exportable
+from isthmus.exporters.formats import makers_of
+from isthmus.exporters.torchscript.strategies import export_torchscript
+from isthmus.goldens.make import make_goldens
+from isthmus.runtime import install_paths
 
 
 @dataclass(frozen=True)
@@ -165,9 +166,16 @@ def engines(formats: Iterable[str]) -> list[tuple[str, str]]:
 
 def verify(path: Path, engine: str, threads: int = 2) -> Verdict:
     """The verdict of a process without Python."""
-    command = [str(native.binary()), "verify", str(path), "--engine", engine, "--allow-native"]
+    command = [
+        str(install_paths.binary()),
+        "verify",
+        str(path),
+        "--engine",
+        engine,
+        "--allow-native",
+    ]
     done = subprocess.run(
-        [*command, "--json", "--threads", str(threads)],
+        [*command, "--allow-native", "--json", "--threads", str(threads)],
         capture_output=True,
         text=True,
         check=False,

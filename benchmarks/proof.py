@@ -21,10 +21,10 @@ from planting import captured, engines, export, one_ulp, plant, reseed, verify
 from shared import Result, run
 from torch import Tensor, nn
 
-from isthmus.bundle import Bundle
-from isthmus.compare import compare
-from isthmus.eager import call, flat_outputs
-from isthmus.export import FORMATS
+from isthmus.bundle.bundle import Bundle
+from isthmus.capture.eager import call, flat_outputs
+from isthmus.exporters.formats import FORMATS
+from isthmus.goldens.compare import compare
 
 SEEDS = 20
 

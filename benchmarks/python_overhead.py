@@ -17,7 +17,7 @@ from shared import Result, interval_text, run, turns
 from torch import nn
 
 import isthmus
-from isthmus.statistics import ratio_over_rounds
+from isthmus.timing.statistics import ratio_over_rounds
 
 CALLS = 2000
 CLAIM = 1.0

@@ -16,10 +16,10 @@ from shared import Result, minilm_weights, run
 from torch import nn
 
 import isthmus
-from isthmus.bundle import Bundle, open_bundle
-from isthmus.export import FORMATS
-from isthmus.verify import verify
-from isthmus.verify_report import VerifyRow
+from isthmus.bundle.bundle import Bundle, open_bundle
+from isthmus.exporters.formats import FORMATS
+from isthmus.proof.verify import verify
+from isthmus.proof.verify_report import VerifyRow
 
 BATCHES = (1, 2, 7)
 SEQUENCES = (1, 14, 33, 128)

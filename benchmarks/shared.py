@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from isthmus.bundle import Bundle, open_bundle
+from isthmus.bundle.bundle import Bundle, open_bundle
+from isthmus.document import Document, Table, number, print_report, to_json
 from isthmus.errors import Error
-from isthmus.export import FORMATS
-from isthmus.machine import cpu_governor, load_average, machine_facts
-from isthmus.report import Document, Table, number, print_report, to_json
-from isthmus.statistics import RatioInterval
+from isthmus.exporters.formats import FORMATS
+from isthmus.runtime.machine import cpu_governor, load_average, machine_facts
+from isthmus.timing.statistics import RatioInterval
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def minilm_bundle(folder: Path) -> Bundle:
         except Error as error:
             print(f"the old bundle is no good: {error}", file=sys.stderr)
     import isthmus
-    from isthmus.hub import load_hf
+    from isthmus.capture.huggingface import load_hf
 
     print(f"exporting MiniLM to {path}", file=sys.stderr)
     folder.mkdir(parents=True, exist_ok=True)

@@ -17,10 +17,10 @@ from shared import Result, minilm_bundle, run
 from soak_worker import growth
 
 import isthmus
-from isthmus.bundle import Bundle, open_bundle
+from isthmus.bundle.bundle import Bundle, open_bundle
 from isthmus.errors import ExecutionError
-from isthmus.export import FORMATS
-from isthmus.processes import explain_exit, run_command
+from isthmus.exporters.formats import FORMATS
+from isthmus.runtime.workers import explain_exit, run_command
 
 ENGINES = ("torchscript", "onnxruntime", "openvino", "aoti")
 COLUMNS = (

@@ -24,9 +24,9 @@ from shared import (
     turns,
 )
 
-from isthmus import native
-from isthmus.processes import available_cores, worker_environment
-from isthmus.statistics import ratio_over_rounds
+from isthmus.runtime import install_paths
+from isthmus.runtime.workers import available_cores, worker_environment
+from isthmus.timing.statistics import ratio_over_rounds
 
 TRANSFORMERS = """
 import sys, torch
@@ -95,7 +95,7 @@ def measure(options: argparse.Namespace) -> Result:
         commands = {
             **{
                 ours(engine): [
-                    str(native.binary()), "predict", str(bundle.path), "--engine", engine,
+                    str(install_paths.binary()), "predict", str(bundle.path), "--engine", engine,
                     "--inputs", str(source), "-o", str(target), "--threads", str(threads),
                 ]
                 for engine in ENGINES

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoTokenizer
 from transformers.utils import logging
 
-from isthmus import native
+from isthmus.runtime import install_paths
 
 SENTENCES = (
     "A bridge joins two lands.",
@@ -42,7 +42,7 @@ def main(bundle: str, model_folder: str) -> None:
         source, target = Path(folder) / "inputs.safetensors", Path(folder) / "outputs.safetensors"
         save_file(inputs, source)
         subprocess.run(
-            [native.binary(), "predict", bundle, "--inputs", source, "-o", target],
+            [install_paths.binary(), "predict", bundle, "--inputs", source, "-o", target],
             check=True,
             stdout=subprocess.DEVNULL,
         )

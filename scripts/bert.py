@@ -20,11 +20,11 @@ from rich.console import Console
 from torch import nn
 
 import isthmus
-from isthmus.bench import bench
-from isthmus.bundle import Bundle, open_bundle
+from isthmus.bundle.bundle import Bundle, open_bundle
+from isthmus.document import print_report, to_json
 from isthmus.errors import Error
-from isthmus.report import print_report, to_json
-from isthmus.verify import verify
+from isthmus.proof.verify import verify
+from isthmus.timing.bench import bench
 
 SENTENCES = ("Who was Jim Henson ?", "Jim Henson was a puppeteer")
 MASKED = 8

@@ -21,8 +21,8 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import isthmus
-from isthmus.export import FORMATS
-from isthmus.native import binary
+from isthmus.exporters.formats import FORMATS
+from isthmus.runtime.install_paths import binary
 
 TEXT: dict[str, Any] = {
     "hidden_size": 32,

@@ -2,9 +2,10 @@
 
     python scripts/make_pure_operators.py
 
-cpp/core/pure_operators.inc lists what a TorchScript archive may call without being trusted, and
-cpp/core/effectful_operators.inc every other operator that LibTorch registers, with the reason.
-Run it after an upgrade of torch and review the difference: each new name is a decision.
+cpp/core/scan/pure_operators.inc lists what a TorchScript archive may call without being trusted,
+and cpp/core/scan/effectful_operators.inc every other operator that LibTorch registers,
+with the reason. Run it after an upgrade of torch and review the difference: each new name is a
+decision.
 
 An operator is pure here when all that it does is compute tensors and scalars from its arguments,
 write into tensors it was given, draw random numbers, or print. Files, other processes, state that
@@ -19,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-CORE = Path(__file__).resolve().parent.parent / "cpp" / "core"
+SCAN = Path(__file__).resolve().parent.parent / "cpp" / "core" / "scan"
 
 UNCHECKED = "is an internal kernel that trusts its arguments, so it could corrupt memory"
 SPARSE = (
@@ -182,9 +183,9 @@ def main() -> None:
     effectful = {name: judge(name) for name in registered - pure if judge(name)}
     head = f"// Written by scripts/make_pure_operators.py from torch {torch.__version__}.\n"
     lines = "".join(f'"{name}",\n' for name in sorted(pure))
-    (CORE / "pure_operators.inc").write_text(head + lines)
+    (SCAN / "pure_operators.inc").write_text(head + lines)
     lines = "".join(f'{{"{name}", "{effectful[name]}"}},\n' for name in sorted(effectful))
-    (CORE / "effectful_operators.inc").write_text(head + lines)
+    (SCAN / "effectful_operators.inc").write_text(head + lines)
     print(f"{len(pure)} pure, {len(effectful)} refused")
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import isthmus
-from isthmus.bundle import Bundle
+from isthmus.bundle.bundle import Bundle
 
 
 def pytest_report_header() -> list[str]:
@@ -66,7 +66,7 @@ def minilm_weights() -> Path:
 @pytest.fixture(scope="session")
 def minilm_bundle(minilm_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """all-MiniLM-L6-v2 with its weights and its tokenizer's files."""
-    from isthmus.hub import load_hf
+    from isthmus.capture.huggingface import load_hf
 
     loaded = load_hf(str(minilm_weights))
     return isthmus.export(

@@ -7,14 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from isthmus.bench_report import BenchReport, BenchRow, compare_rows
-from isthmus.bundle import Bundle
-from isthmus.bundle_report import BundleReport
-from isthmus.compare import OutputParity
-from isthmus.explain import Explanation, LayerError
-from isthmus.manifest import (
+from isthmus.bundle.bundle import Bundle
+from isthmus.bundle.manifest import (
     Artifact,
-    Decision,
     DimRange,
     FileEntry,
     GoldenEntry,
@@ -26,7 +21,12 @@ from isthmus.manifest import (
     Tree,
     ValueSpec,
 )
-from isthmus.verify_report import VerifyReport, VerifyRow
+from isthmus.errors import Decision
+from isthmus.goldens.compare import OutputParity
+from isthmus.proof.explain import Explanation, LayerError
+from isthmus.proof.verify_report import VerifyReport, VerifyRow
+from isthmus.reports.bundle_report import BundleReport
+from isthmus.timing.bench_report import BenchReport, BenchRow, compare_rows
 
 EVIL = "<script>alert('x')</script>\"><img src=x onerror=alert(1)>"
 LONG = "a_name_without_any_place_to_break_it_" * 4

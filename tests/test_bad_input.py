@@ -21,7 +21,8 @@ from safetensors.numpy import save_file
 from torch import Tensor, nn
 
 import isthmus
-from isthmus import errors, native
+from isthmus import errors
+from isthmus.runtime import install_paths
 
 EXIT_CODES = {
     "InvalidInput": 2,
@@ -87,10 +88,10 @@ def driver(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[D
     """The C++ program of bad_input_driver.cpp, built against the installed package."""
     folder = tmp_path_factory.mktemp("driver")
     program = folder / "driver"
-    library = native.lib_dir()
+    library = install_paths.lib_dir()
     subprocess.run(
         [
-            *("g++", "-std=c++20", "-O1", f"-I{native.include_dir()}"),
+            *("g++", "-std=c++20", "-O1", f"-I{install_paths.include_dir()}"),
             Path(__file__).parent / "bad_input_driver.cpp",
             *("-o", program, f"-L{library}", "-listhmus", f"-Wl,-rpath,{library}"),
         ],
@@ -272,7 +273,7 @@ def test_bad_call_of_the_binary(case: BadCall, bundle: Path, tmp_path: Path) -> 
 
 
 def predict(bundle: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [native.binary(), "predict", bundle, "--no-warmup", *map(str, arguments)]
+    command = [install_paths.binary(), "predict", bundle, "--no-warmup", *map(str, arguments)]
     return subprocess.run(command, text=True, capture_output=True, timeout=120)
 
 
@@ -344,7 +345,7 @@ def test_bad_option(
     flag, _, value = option.partition("=")
     arguments = [f"--{flag.replace('_', '-')}", value if flag != "engine_option" else f"{value}=1"]
     result = subprocess.run(
-        [native.binary(), "verify", bundle, *arguments], text=True, capture_output=True
+        [install_paths.binary(), "verify", bundle, *arguments], text=True, capture_output=True
     )
     assert result.returncode == EXIT_CODES[expected], result.stderr
     assert words_missing(result.stderr, words) == []
@@ -585,7 +586,7 @@ def test_bad_bundle(
     assert kind == "BundleError", message
     assert words_missing(message, words) == []
 
-    result = subprocess.run([native.binary(), "verify", bad], text=True, capture_output=True)
+    result = subprocess.run([install_paths.binary(), "verify", bad], text=True, capture_output=True)
     assert result.returncode == 3, result.stderr
     assert words_missing(result.stderr, words) == []
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 import isthmus
-from isthmus.bundle import Bundle
+from isthmus.bundle.bundle import Bundle
 from isthmus.errors import ExecutionError, InvalidInput
 from models import Streaming, case
 

@@ -17,24 +17,32 @@ from pathlib import Path
 
 import pytest
 
-from isthmus import bench_turns
-from isthmus.bench import bench
-from isthmus.bench_report import BenchReport, BenchRow, compare_rows, place
-from isthmus.bench_worker import peak_rss_bytes, time_calls
-from isthmus.bundle import Bundle
+from isthmus.bundle.bundle import Bundle
+from isthmus.bundle.manifest import (
+    Artifact,
+    FileEntry,
+    GoldenEntry,
+    GoldenStep,
+    Manifest,
+    Method,
+    Tree,
+)
+from isthmus.document import to_json, to_markdown, to_text
 from isthmus.errors import InvalidInput
-from isthmus.manifest import Artifact, FileEntry, GoldenEntry, GoldenStep, Manifest, Method, Tree
-from isthmus.report import to_json, to_markdown, to_text
-from isthmus.statistics import (
+from isthmus.testing import assert_not_slower
+from isthmus.timing import turns
+from isthmus.timing.bench import bench
+from isthmus.timing.bench_report import BenchReport, BenchRow, compare_rows, place
+from isthmus.timing.bench_worker import peak_rss_bytes, time_calls
+from isthmus.timing.statistics import (
     MIN_SAMPLES_P90,
     MIN_SAMPLES_P99,
     percentile,
     ratio_over_rounds,
     summarize,
 )
-from isthmus.testing import assert_not_slower
 
-BENCH = importlib.import_module("isthmus.bench")  # the name isthmus.bench is the function
+BENCH = importlib.import_module("isthmus.timing.bench")
 FAKE_WORKER = Path(__file__).with_name("fake_worker.py")
 Bench = Callable[..., BenchReport]
 
@@ -84,12 +92,8 @@ def fake_bench(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Bench:
         def clean(arguments: list[str]) -> list[str]:
             return [argument for argument in arguments if argument]
 
-        monkeypatch.setattr(
-            bench_turns, "_python_command", lambda plan, spec: clean(command(python, 1))
-        )
-        monkeypatch.setattr(
-            bench_turns, "_native_command", lambda plan, spec: clean(command(cpp, 2))
-        )
+        monkeypatch.setattr(turns, "_python_command", lambda plan, spec: clean(command(python, 1)))
+        monkeypatch.setattr(turns, "_native_command", lambda plan, spec: clean(command(cpp, 2)))
         settings: dict[str, object] = {
             "forms": ["TorchScript"],
             "devices": ["cpu"],
@@ -350,7 +354,7 @@ def test_time_calls_waits_before_and_after_each_call() -> None:
 
 def test_peak_memory_is_that_of_the_process_itself() -> None:
     """A large parent must not count: getrusage would give its peak after exec."""
-    code = "from isthmus.bench_worker import peak_rss_bytes; print(peak_rss_bytes())"
+    code = "from isthmus.timing.bench_worker import peak_rss_bytes; print(peak_rss_bytes())"
     ballast = bytearray(400 << 20)
     ballast[::4096] = b"x" * len(ballast[::4096])
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

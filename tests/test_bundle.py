@@ -14,11 +14,10 @@ from typing import Any
 import pytest
 import torch
 
-from isthmus import bundle_files
-from isthmus.bundle import Bundle, add_artifact, check_destination, open_bundle, write_bundle
-from isthmus.errors import BundleError, InvalidInput
-from isthmus.goldens import Golden, Step
-from isthmus.manifest import (
+from isthmus.bundle import bundle_files
+from isthmus.bundle.bundle import Bundle, add_artifact, check_destination, open_bundle, write_bundle
+from isthmus.bundle.golden import Golden, Step
+from isthmus.bundle.manifest import (
     CHUNK_BYTES,
     Artifact,
     DimRange,
@@ -29,6 +28,7 @@ from isthmus.manifest import (
     Tree,
     ValueSpec,
 )
+from isthmus.errors import BundleError, InvalidInput
 
 DTYPES = [
     *(torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),

@@ -15,14 +15,14 @@ import torch
 from torch import Tensor, nn
 
 import isthmus
-from isthmus import bundle_report as reports
-from isthmus.bundle import Bundle
-from isthmus.bundle_report import BundleReport, report
+from isthmus.bundle.bundle import Bundle
+from isthmus.document import to_json, to_junit, to_markdown, to_text
 from isthmus.errors import InvalidInput
-from isthmus.report import to_json, to_junit, to_markdown, to_text
-from isthmus.report_html import headline, short_source
-from isthmus.report_matrix import TIMES, matrix, per_cent, share_text
-from isthmus.verify_report import VerifyReport
+from isthmus.proof.verify_report import VerifyReport
+from isthmus.reports import bundle_report as reports
+from isthmus.reports.bundle_report import BundleReport, report
+from isthmus.reports.html import headline, short_source
+from isthmus.reports.matrix import TIMES, matrix, per_cent, share_text
 from made_up_reports import (
     CPP,
     PYTHON,

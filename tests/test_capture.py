@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 import models
-from isthmus.capture import Captured, FlatModule, capture, evaluating, resize_example
-from isthmus.eager import arguments
+from isthmus.bundle.manifest import DimRange, Hazard
+from isthmus.capture.capture import Captured, FlatModule, capture, evaluating, resize_example
+from isthmus.capture.eager import arguments
+from isthmus.capture.flat import input_specs
+from isthmus.capture.module_state import Snapshot
+from isthmus.capture.resize import choose_sizes, is_mask, resize
 from isthmus.errors import InvalidInput
-from isthmus.flat import input_specs
-from isthmus.manifest import DimRange, Hazard
-from isthmus.resize import choose_sizes, is_mask, resize
-from isthmus.snapshot import Snapshot
 from models import CASES, REFUSED, Case, Refusal, case
 
 

@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 import isthmus
+from isthmus.capture.load_model import load_model, parse_axes, parse_dims
 from isthmus.errors import BundleError, InvalidInput
-from isthmus.model_source import load_model, parse_axes, parse_dims
 from models import ScriptedLoop, SumBranch, tiny_bert
 
 TESTS = Path(__file__).parent
@@ -249,9 +249,9 @@ def test_inspect_reads_what_must_not_be_loaded(tmp_path: Path) -> None:
 
 
 def test_public_names_are_functions_whatever_was_imported() -> None:
-    import isthmus.bench
-    import isthmus.export
-    import isthmus.verify
+    import isthmus.exporters.export
+    import isthmus.proof.verify
+    import isthmus.timing.bench
 
     for name in ("export", "verify", "bench", "adopt", "inspect", "load"):
         assert callable(getattr(isthmus, name)), name

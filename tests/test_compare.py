@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from isthmus.compare import OutputParity, compare, difference, error_statistics, worst
-from isthmus.manifest import NoiseFloor, Tolerance
-from isthmus.tolerance import MULTIPLES
+from isthmus.bundle.manifest import NoiseFloor, Tolerance
+from isthmus.goldens.compare import OutputParity, compare, difference, error_statistics, worst
+from isthmus.goldens.tolerance import MULTIPLES
 
 TIGHT = Tolerance(1e-5, 0.0)
 NOISE = NoiseFloor(2e-6, 1e-6, "float64")

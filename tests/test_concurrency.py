@@ -19,7 +19,7 @@ import torch
 
 import isthmus
 from isthmus import _core
-from isthmus.bundle import Bundle
+from isthmus.bundle.bundle import Bundle
 from models import case
 
 ENGINES = ("torchscript", "onnxruntime", "openvino", "aoti")

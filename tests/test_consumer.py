@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import isthmus
-from isthmus import native
+from isthmus.runtime import install_paths
 from models import CASES
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "cpp_consumer"
@@ -42,12 +42,12 @@ def must(result: subprocess.CompletedProcess[str]) -> str:
 
 def test_cmake_dir_is_printed_and_holds_the_config() -> None:
     printed = must(run(sys.executable, "-m", "isthmus", "--cmake-dir")).strip()
-    assert Path(printed) == native.cmake_dir()
+    assert Path(printed) == install_paths.cmake_dir()
     assert (Path(printed) / "isthmusConfig.cmake").is_file()
 
 
 def test_example_configures_builds_and_runs(minilm_bundle: isthmus.Bundle, tmp_path: Path) -> None:
-    must(cmake(EXAMPLE, tmp_path, f"-Disthmus_DIR={native.cmake_dir()}"))
+    must(cmake(EXAMPLE, tmp_path, f"-Disthmus_DIR={install_paths.cmake_dir()}"))
     must(run("cmake", "--build", tmp_path))
     # An empty environment: nothing of Python or of the build leads the program to its libraries.
     ran = run(tmp_path / "app", minilm_bundle.path, "101", "2040", "2001", "102", env={})
@@ -58,7 +58,7 @@ def test_example_configures_builds_and_runs(minilm_bundle: isthmus.Bundle, tmp_p
 
 
 def test_example_with_libtorch_tensors(minilm_bundle: isthmus.Bundle, tmp_path: Path) -> None:
-    must(cmake(EXAMPLE, tmp_path, f"-Disthmus_DIR={native.cmake_dir()}", "-DWITH_TORCH=ON"))
+    must(cmake(EXAMPLE, tmp_path, f"-Disthmus_DIR={install_paths.cmake_dir()}", "-DWITH_TORCH=ON"))
     must(run("cmake", "--build", tmp_path, "--target", "app_torch"))
     ran = run(tmp_path / "app_torch", minilm_bundle.path, "101", "2040", "2001", "102", env={})
     assert "last_hidden_state: [1, 4, 384]" in must(ran)
@@ -107,7 +107,7 @@ def test_calls_with_libtorch_tensors_are_checked(tmp_path: Path) -> None:
     bundle = isthmus.export(one.module(), args, kwargs, path=tmp_path / "b", **one.options())
     (tmp_path / "CMakeLists.txt").write_text(TORCH_PROJECT)
     (tmp_path / "calls.cpp").write_text(TORCH_CALLS)
-    must(cmake(tmp_path, tmp_path / "build", f"-Disthmus_DIR={native.cmake_dir()}"))
+    must(cmake(tmp_path, tmp_path / "build", f"-Disthmus_DIR={install_paths.cmake_dir()}"))
     must(run("cmake", "--build", tmp_path / "build"))
     lines = must(run(tmp_path / "build" / "calls", bundle.path, env={})).splitlines()
     assert lines[0] == "again 1"
@@ -129,7 +129,7 @@ def test_consumer_with_another_torch_is_told_both_versions(tmp_path: Path) -> No
     result = cmake(
         EXAMPLE,
         tmp_path / "build",
-        f"-Disthmus_DIR={native.cmake_dir()}",
+        f"-Disthmus_DIR={install_paths.cmake_dir()}",
         "-DWITH_TORCH=ON",
         f"-DLibTorch_ROOT={fake}",
     )

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import isthmus
-from isthmus import native
+from isthmus.runtime import install_paths
 
 pytestmark = [pytest.mark.cuda, pytest.mark.usefixtures("needs_cuda")]
 
@@ -51,7 +51,7 @@ def test_traced_on_cpu_verifies_on_cuda(traced_on_cpu: Path) -> None:
     report = isthmus.verify(traced_on_cpu, devices=["cuda:0"])
     assert report.ok, report
     binary = subprocess.run(
-        [native.binary(), "verify", traced_on_cpu, "--device", "cuda:0"], check=False
+        [install_paths.binary(), "verify", traced_on_cpu, "--device", "cuda:0"], check=False
     )
     assert binary.returncode == 0
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import isthmus
-from isthmus.bundle import Bundle, open_bundle
+from isthmus.bundle.bundle import Bundle, open_bundle
 
 pytestmark = [pytest.mark.cuda, pytest.mark.usefixtures("needs_cuda")]
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import isthmus
-from isthmus import native
-from isthmus.bundle import Bundle
+from isthmus.bundle.bundle import Bundle
+from isthmus.runtime import install_paths
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_nothing_is_said_when_nothing_was_asked(linear_bundle: Bundle) -> None:
 
 def test_doctor_tells_whether_graphs_are_built_in() -> None:
     done = subprocess.run(
-        [native.binary(), "doctor", "--json"], check=False, stdout=subprocess.PIPE, text=True
+        [install_paths.binary(), "doctor", "--json"], check=False, stdout=subprocess.PIPE, text=True
     )
     rows = {row["engine"]: row for row in json.loads(done.stdout)["rows"] if "engine" in row}
     details = [one for one in rows["torchscript"]["details"] if one.startswith("CUDA graphs: ")]

@@ -18,22 +18,9 @@ import torch
 from torch import Tensor, nn
 
 import isthmus
-from isthmus import manifest as manifests
-from isthmus.bundle import Bundle
-from isthmus.diff import DiffReport, diff
-from isthmus.diff.accuracy import Accuracy
-from isthmus.diff.archive import Archive, StoredTensor, read_archive
-from isthmus.diff.crossing import refusal, tolerances_for
-from isthmus.diff.findings import Change, Findings, Severity
-from isthmus.diff.graph import Part, compare_graphs
-from isthmus.diff.pairs import pair_artifacts
-from isthmus.diff.report import Side
-from isthmus.diff.requirements import compare_requirements
-from isthmus.diff.signature import compare_signatures
-from isthmus.diff.torchscript_code import torchscript_parts
-from isthmus.diff.weights import compare_weights
-from isthmus.errors import BundleError, DeviceUnavailable, InvalidInput
-from isthmus.manifest import (
+from isthmus import bundle_diff
+from isthmus.bundle.bundle import Bundle
+from isthmus.bundle.manifest import (
     Artifact,
     DimRange,
     FileEntry,
@@ -45,10 +32,23 @@ from isthmus.manifest import (
     ValueRange,
     ValueSpec,
 )
-from isthmus.report import to_json, to_junit, to_markdown, to_text
+from isthmus.bundle_diff import DiffReport, diff
+from isthmus.bundle_diff.accuracy import Accuracy
+from isthmus.bundle_diff.archive import Archive, StoredTensor, read_archive
+from isthmus.bundle_diff.cross_check import refusal, tolerances_for
+from isthmus.bundle_diff.findings import Change, Findings, Severity
+from isthmus.bundle_diff.graph import Part, compare_graphs
+from isthmus.bundle_diff.pairs import pair_artifacts
+from isthmus.bundle_diff.report import Side
+from isthmus.bundle_diff.requirements import compare_requirements
+from isthmus.bundle_diff.signature import compare_signatures
+from isthmus.bundle_diff.torchscript_code import torchscript_parts
+from isthmus.bundle_diff.weights import compare_weights
+from isthmus.document import to_json, to_junit, to_markdown, to_text
+from isthmus.errors import BundleError, DeviceUnavailable, InvalidInput
 from models import CASES
 
-SCHEMA = json.loads(Path(manifests.__file__).with_name("diff.schema.json").read_text("utf-8"))
+SCHEMA = json.loads(Path(bundle_diff.__file__).with_name("diff.schema.json").read_text("utf-8"))
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 
 

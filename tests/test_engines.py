@@ -19,9 +19,10 @@ from safetensors.numpy import save_file
 from torch import Tensor, nn
 
 import isthmus
-from isthmus import _core, native
-from isthmus.bundle import Bundle
-from isthmus.runtimes import engines_of
+from isthmus import _core
+from isthmus.bundle.bundle import Bundle
+from isthmus.runtime import install_paths
+from isthmus.runtime.python_runtimes import engines_of
 from test_bad_input import BAD_CALLS, BadCall, Probe, good_inputs
 
 ENGINES = ("torchscript", "onnxruntime", "openvino", "aoti")
@@ -53,7 +54,7 @@ def models(probe: Bundle) -> dict[str, isthmus.Model]:
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [str(native.binary()), *map(str, arguments)]
+    command = [str(install_paths.binary()), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 

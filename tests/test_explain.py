@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 import isthmus
-from isthmus.bundle import Bundle, open_bundle
+from isthmus.bundle.bundle import Bundle, open_bundle
 from isthmus.cli import app
-from isthmus.explain import Explanation, explain
-from isthmus.explain.explanation import LayerError
-from isthmus.explain.judge import blame
-from isthmus.explain.layers import in_chunks, layers_of, record
+from isthmus.proof.explain import Explanation, explain
+from isthmus.proof.explain.explanation import LayerError
+from isthmus.proof.explain.layer_errors import blame
+from isthmus.proof.explain.layers import in_chunks, layers_of, record
 
 ENGINES = ("torchscript", "onnxruntime", "openvino")
 

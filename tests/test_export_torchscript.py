@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 import isthmus
-from isthmus import native
-from isthmus.bundle import Bundle
+from isthmus.bundle.bundle import Bundle
 from isthmus.errors import BundleError, ExportError, InvalidInput
-from isthmus.export.check import load_bytes
-from isthmus.runners import RunnerSpec, make_runner
+from isthmus.exporters.check import load_bytes
+from isthmus.runtime import install_paths
+from isthmus.runtime.runners import RunnerSpec, make_runner
 from models import CASES, REFUSED, Case, Refusal, SumBranch, Uncompilable, case
 
 
@@ -39,7 +39,7 @@ def test_auto_chooses_and_cpp_equals_torch_jit_bit_by_bit(one: Case, tmp_path: P
     assert artifact.decisions[-1].accepted
     assert bundle.manifest.stateful == one.stateful
     proof = subprocess.run(
-        [native.binary(), "verify", bundle.path], capture_output=True, text=True, timeout=120
+        [install_paths.binary(), "verify", bundle.path], capture_output=True, text=True, timeout=120
     )
     assert proof.returncode == 0, proof.stdout + proof.stderr
 
@@ -184,7 +184,7 @@ def test_reduced_precision_keeps_the_signature(precision: str, tmp_path: Path) -
         {"fp16": torch.float16, "bf16": torch.bfloat16}[precision]
     }
     proof = subprocess.run(
-        [native.binary(), "verify", bundle.path], capture_output=True, timeout=120
+        [install_paths.binary(), "verify", bundle.path], capture_output=True, timeout=120
     )
     assert proof.returncode == 0, proof.stdout
     args, kwargs = one.inputs()
@@ -265,7 +265,7 @@ def test_a_custom_operator_needs_its_library_and_runs_with_it(tmp_path: Path) ->
     )
     assert made.returncode == 0, made.stderr
     assert "libisthmus_test_op.so" in made.stdout
-    run = [native.binary(), "verify", bundle]
+    run = [install_paths.binary(), "verify", bundle]
     without = subprocess.run(run, capture_output=True, text=True)
     assert without.returncode in (3, 4), without.stderr
     assert "isthmus_test" in without.stderr and "libisthmus_test_op.so" in without.stderr

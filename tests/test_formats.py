@@ -18,13 +18,14 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 import isthmus
-from isthmus import _core, native
-from isthmus.bundle import Bundle
+from isthmus import _core
+from isthmus.bundle.bundle import Bundle
 from isthmus.cli import app
-from isthmus.export import formats, isolate
-from isthmus.export.isolate import isolated
-from isthmus.export.subject import Made
-from isthmus.tune import FILE
+from isthmus.exporters import formats, subprocess_export
+from isthmus.exporters.export_request import Made
+from isthmus.exporters.subprocess_export import isolated
+from isthmus.runtime import install_paths
+from isthmus.timing.tune import FILE, TuneReport
 
 
 class Branch(nn.Module):
@@ -58,7 +59,7 @@ class Sorted(nn.Module):
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [str(native.binary()), *map(str, arguments)]
+    command = [str(install_paths.binary()), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
@@ -101,7 +102,7 @@ def test_a_time_limit_ends_the_process_and_its_children() -> None:
 
 
 def test_a_lock_that_was_held_at_the_fork_is_no_hang(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(isolate, "STUCK_SECONDS", 2.0)
+    monkeypatch.setattr(subprocess_export, "STUCK_SECONDS", 2.0)
     lock = threading.Lock()
     lock.acquire()
     said: list[str] = []
@@ -119,7 +120,7 @@ def test_a_lock_that_was_held_at_the_fork_is_no_hang(monkeypatch: pytest.MonkeyP
 
 
 def test_a_lock_that_stays_held_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(isolate, "STUCK_SECONDS", 1.0)
+    monkeypatch.setattr(subprocess_export, "STUCK_SECONDS", 1.0)
     lock = threading.Lock()
     lock.acquire()
     with pytest.raises(isthmus.ExportError, match="holds a lock"):
@@ -317,7 +318,7 @@ def test_convert_refuses_what_it_does_not_know(converted: Bundle) -> None:
 
 
 @pytest.fixture(scope="module")
-def tuned(converted: Bundle) -> isthmus.tune.TuneReport:  # type: ignore[name-defined]
+def tuned(converted: Bundle) -> TuneReport:
     return isthmus.tune(converted, rounds=2, turn_seconds=0.01, trust="native")
 
 
@@ -378,7 +379,7 @@ def test_a_tuning_that_does_not_fit_is_a_note_and_never_an_error(
 def test_what_fails_is_not_chosen(converted: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     from dataclasses import replace
 
-    from isthmus import tune as module
+    from isthmus.timing import tune as module
 
     def fails(job: Any, row: Any) -> Any:
         if row.runner == "onnxruntime":
@@ -387,7 +388,7 @@ def test_what_fails_is_not_chosen(converted: Bundle, monkeypatch: pytest.MonkeyP
 
     import sys
 
-    monkeypatch.setattr(sys.modules["isthmus.tune"], "prove_without_python", fails)
+    monkeypatch.setattr(sys.modules["isthmus.timing.tune"], "prove_without_python", fails)
     report = module(
         converted, rounds=2, turn_seconds=0.01, threads=[1], engines=["onnxruntime"], write=False
     )

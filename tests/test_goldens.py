@@ -14,15 +14,17 @@ import torch
 from torch import Tensor, nn
 
 import models
-from isthmus.capture import Captured, FlatModule, capture
+from isthmus.bundle.golden import Golden, Step
+from isthmus.bundle.manifest import DimRange, NoiseFloor, Tree, ValueSpec
+from isthmus.capture.capture import Captured, FlatModule, capture
+from isthmus.capture.output_specs import Observed, infer_outputs
 from isthmus.errors import InvalidInput
-from isthmus.goldens import Golden, Step, make_goldens, reduced_errors, shape_grid, tolerances
-from isthmus.manifest import DimRange, NoiseFloor, Tree, ValueSpec
-from isthmus.output_specs import Observed, infer_outputs
-from isthmus.probes import variations
-from isthmus.shape_grid import Cost
-from isthmus.tolerance import ulp
-from isthmus.twin import Twin, cast_by_parts
+from isthmus.goldens.make import make_goldens
+from isthmus.goldens.noise_floor import reduced_errors
+from isthmus.goldens.precision_copy import Twin, cast_by_parts
+from isthmus.goldens.probes import variations
+from isthmus.goldens.shape_grid import Cost, shape_grid
+from isthmus.goldens.tolerance import tolerances, ulp
 from models import CASES, Case, case
 
 

@@ -11,7 +11,7 @@ import torch
 import transformers
 
 import isthmus
-from isthmus.hub import load_hf
+from isthmus.capture.huggingface import load_hf
 
 SMALL: dict[str, Any] = {
     "hidden_size": 32,

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 import isthmus
-from isthmus import index_ranges
-from isthmus.capture import capture
+from isthmus.bundle.manifest import ValueRange
+from isthmus.capture import index_ranges
+from isthmus.capture.capture import capture
 from isthmus.errors import InvalidInput
-from isthmus.manifest import ValueRange
 from models import tiny_bert
 
 ROWS = ValueRange(0, 15)

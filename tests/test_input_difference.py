@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from isthmus.replay import input_difference
+from isthmus.proof.replay import input_difference
 
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
 DEVIATION = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)

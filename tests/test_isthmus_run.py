@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from isthmus import native
+from isthmus.runtime import install_paths
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 Result = subprocess.CompletedProcess[str]
@@ -32,7 +32,7 @@ REPOSITORY = Path(__file__).parents[1]
 def engines(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the scripted engine."""
     folder = tmp_path_factory.mktemp("engines")
-    library = native.binary().resolve().parents[1] / "lib"
+    library = install_paths.binary().resolve().parents[1] / "lib"
     subprocess.run(
         [
             *("g++", "-std=c++20", "-O1", "-shared", "-fPIC", "-fvisibility=hidden"),
@@ -57,7 +57,7 @@ class Runner:
 
     def __call__(self, *arguments: object, code: int = 0, stdin: str = "", **env: str) -> Result:
         result = subprocess.run(
-            [native.binary(), *map(str, arguments)],
+            [install_paths.binary(), *map(str, arguments)],
             input=stdin,
             text=True,
             capture_output=True,
@@ -73,7 +73,7 @@ class Runner:
 
     def start(self, *arguments: object) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [native.binary(), *map(str, arguments)],
+            [install_paths.binary(), *map(str, arguments)],
             text=True,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -416,7 +416,7 @@ def test_info_checks_files_only_when_asked(run: Runner, good: Path, tmp_path: Pa
 
 def test_info_opens_no_engine(run: Runner, good: Path) -> None:
     mapped = subprocess.run(
-        ["ldd", native.binary()], text=True, capture_output=True, check=True
+        ["ldd", install_paths.binary()], text=True, capture_output=True, check=True
     ).stdout
     assert "libtorch" not in mapped
     # An engine that cannot be opened would be noticed by whoever opens engines.
@@ -991,7 +991,7 @@ def on_a_terminal(runner: Runner, *arguments: object, **env: str) -> str:
     environment = runner.environment() | {"TERM": "xterm"}
     environment.pop("NO_COLOR", None)
     process = subprocess.Popen(
-        [native.binary(), *map(str, arguments)],
+        [install_paths.binary(), *map(str, arguments)],
         stdin=subprocess.DEVNULL,
         stdout=child,
         stderr=child,
@@ -1028,7 +1028,7 @@ def test_a_closed_pipe_is_no_error(arguments: list[str], run: Runner, good: Path
     reader, writer = os.pipe()
     os.close(reader)
     result = subprocess.run(
-        [native.binary(), *arguments, good],
+        [install_paths.binary(), *arguments, good],
         stdout=writer,
         stderr=subprocess.PIPE,
         text=True,
@@ -1042,7 +1042,7 @@ def test_a_closed_pipe_is_no_error(arguments: list[str], run: Runner, good: Path
 def test_a_full_disk_is_an_error(run: Runner, good: Path) -> None:
     with Path("/dev/full").open("w") as full:
         result = subprocess.run(
-            [native.binary(), "info", good], stdout=full, stderr=subprocess.PIPE, text=True
+            [install_paths.binary(), "info", good], stdout=full, stderr=subprocess.PIPE, text=True
         )
     assert result.returncode == 2
     assert "standard output" in result.stderr

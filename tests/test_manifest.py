@@ -13,13 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isthmus import manifest as manifests
-from isthmus.errors import BundleError
-from isthmus.manifest import (
+from isthmus.bundle import manifest as manifests
+from isthmus.bundle.manifest import (
     CHUNK_BYTES,
     MAX_MANIFEST_BYTES,
     Artifact,
-    Decision,
     DimRange,
     FileEntry,
     GoldenEntry,
@@ -33,11 +31,9 @@ from isthmus.manifest import (
     Tree,
     ValueRange,
     ValueSpec,
-    dumps,
-    from_json,
-    loads,
-    to_json,
 )
+from isthmus.bundle.manifest_json import dumps, from_json, loads, to_json
+from isthmus.errors import BundleError, Decision
 
 SCHEMA = json.loads(Path(manifests.__file__).with_name("manifest.schema.json").read_text("utf-8"))
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)

@@ -17,8 +17,8 @@ from tests.models import StreamingInPlace
 from torch import Tensor, nn
 
 import isthmus
-from isthmus import native
-from isthmus.bundle import Bundle
+from isthmus.bundle.bundle import Bundle
+from isthmus.runtime import install_paths
 
 WIDTH = 512
 TABLE_BYTES = 24576 * WIDTH * 4
@@ -68,7 +68,7 @@ def peak_bytes(bundle: Bundle, *options: str) -> int:
     """Peak resident memory of a process that loads the bundle and calls it some times."""
     done = subprocess.run(
         [
-            str(native.binary()), "bench", str(bundle.path), "--engine", "torchscript",
+            str(install_paths.binary()), "bench", str(bundle.path), "--engine", "torchscript",
             "--threads", "1", "--iterations", "1", "--min-seconds", "0", "--json", *options,
         ],
         check=True, capture_output=True,

@@ -15,7 +15,7 @@ onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
-from isthmus.export.onnx_attention import translations  # noqa: E402
+from isthmus.exporters.onnx.attention import translations  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the exporter's own, on itself
 

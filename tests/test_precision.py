@@ -18,15 +18,15 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 import isthmus
-from isthmus import native
-from isthmus.bundle import Bundle
-from isthmus.capture import capture
+from isthmus.bundle.bundle import Bundle
+from isthmus.bundle.manifest import ValueSpec
+from isthmus.capture.capture import capture
 from isthmus.cli import app
-from isthmus.export.level import input_peaks, level, products
-from isthmus.export.sample_cosine import Cosines, sample_cosines
-from isthmus.manifest import ValueSpec
-from isthmus.sentences import SENTENCES, encode, kept_as_goldens, sentence_goldens
-from isthmus.tune import Candidate, TuneReport
+from isthmus.exporters.onnx.sample_cosine import Cosines, sample_cosines
+from isthmus.exporters.onnx.smooth_outliers import input_peaks, level, products
+from isthmus.goldens.sample_texts import SENTENCES, encode, kept_as_goldens, sentence_goldens
+from isthmus.runtime import install_paths
+from isthmus.timing.tune import Candidate, TuneReport
 from models import case
 
 INT8 = "onnx-cpu-int8"
@@ -96,7 +96,7 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [str(native.binary()), *map(str, arguments)]
+    command = [str(install_paths.binary()), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
 
 
@@ -164,7 +164,7 @@ def test_tune_does_not_trade_precision_for_speed() -> None:
     assert report.best is found[1]
     verdict = report.document().verdict
     assert "the fastest in fp32" in verdict and f"{INT8} on onnxruntime" in verdict
-    from isthmus.tune import _ranking
+    from isthmus.timing.tune import _ranking
 
     assert [one.artifact for one in _ranking(report)] == ["onnx-cpu-fp32", INT8]
     only = dataclasses.replace(report, candidates=found[:1])

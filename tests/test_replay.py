@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 import isthmus
-from isthmus import native
-from isthmus.bundle import Bundle
+from isthmus.bundle.bundle import Bundle
 from isthmus.cli import app
+from isthmus.document import to_json, to_junit, to_markdown
 from isthmus.errors import InvalidInput
-from isthmus.replay import ReplayReport, replay
-from isthmus.report import to_json, to_junit, to_markdown
+from isthmus.proof.replay import ReplayReport, replay
+from isthmus.runtime import install_paths
 from models import Streaming
 
 
@@ -130,7 +130,7 @@ def test_what_isthmus_run_records_is_replayed_by_the_command(
     bundle: Bundle, tmp_path: Path
 ) -> None:
     np.savez(tmp_path / "in.npz", pixels=picture().numpy())
-    command = [native.binary(), "predict", bundle.path, "-i", tmp_path / "in.npz"]
+    command = [install_paths.binary(), "predict", bundle.path, "-i", tmp_path / "in.npz"]
     subprocess.run([*command, "--record", tmp_path / "calls"], check=True, capture_output=True)
     arguments = ["replay", str(tmp_path / "calls"), "--model", "test_replay:make_classifier"]
     done = CliRunner().invoke(app, [*arguments, "--expect", str(tmp_path / "in.npz"), "--json"])

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from isthmus.report import (
+from isthmus.document import (
     Case,
     Document,
     Table,

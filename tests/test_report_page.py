@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from chromium import Browser, browser
-from isthmus.bundle import Bundle
-from isthmus.bundle_report import BundleReport, report
+from isthmus.bundle.atomic_write import write_whole
+from isthmus.bundle.bundle import Bundle
 from isthmus.errors import InvalidInput
-from isthmus.report_charts import Axis, axis_for, latency_strip, ruler_place, tag
-from isthmus.report_html import headline
-from isthmus.report_layers import POINTS, multiples_chart, shown_layers
-from isthmus.whole_file import write_whole
+from isthmus.reports.bundle_report import BundleReport, report
+from isthmus.reports.charts import Axis, axis_for, latency_strip, ruler_place, tag
+from isthmus.reports.html import headline
+from isthmus.reports.layers import POINTS, multiples_chart, shown_layers
 from made_up_reports import CPP, absent, bad, good, layers, made_up, odd, passing
 
 # --- pictures -------------------------------------------------------------------------------------

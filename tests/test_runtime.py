@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 import isthmus
-from isthmus.bundle import Bundle
+from isthmus.bundle.bundle import Bundle
 from isthmus.errors import InvalidInput
 from models import CASES
 

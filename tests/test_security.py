@@ -29,9 +29,9 @@ import torch
 from torch import Tensor, nn
 
 import isthmus
-from isthmus import native
-from isthmus.bundle import Bundle
+from isthmus.bundle.bundle import Bundle
 from isthmus.errors import BundleError, EngineUnavailable
+from isthmus.runtime import install_paths
 
 
 class SaveInForward(nn.Module):
@@ -405,7 +405,7 @@ def test_nothing_happens(attack: Attack, tame: Bundle, tmp_path: Path) -> None:
 
     for command in ("verify", "bench"):
         run = subprocess.run(
-            [native.binary(), command, bundle], capture_output=True, text=True, timeout=60
+            [install_paths.binary(), command, bundle], capture_output=True, text=True, timeout=60
         )
         assert run.returncode == 3, run.stdout + run.stderr
 
@@ -505,7 +505,9 @@ def test_a_library_beside_the_model_is_never_opened(tame: Bundle, tmp_path: Path
     (bundle / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises((BundleError, EngineUnavailable)):
         isthmus.load(bundle)
-    run = subprocess.run([native.binary(), "verify", bundle], cwd=bundle, capture_output=True)
+    run = subprocess.run(
+        [install_paths.binary(), "verify", bundle], cwd=bundle, capture_output=True
+    )
     assert run.returncode != 0
     assert not marker.exists()
 
@@ -548,5 +550,5 @@ def test_a_huge_header_is_not_believed(tame: Bundle, tmp_path: Path) -> None:
         isthmus.load(bundle)
     assert tracemalloc.get_traced_memory()[1] < 1 << 28
     tracemalloc.stop()
-    run = subprocess.run([native.binary(), "verify", bundle], capture_output=True)
+    run = subprocess.run([install_paths.binary(), "verify", bundle], capture_output=True)
     assert run.returncode == 3

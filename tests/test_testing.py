@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from isthmus.bundle import Bundle
+from isthmus.bundle.bundle import Bundle
 from isthmus.errors import InvalidInput
-from isthmus.export import export
+from isthmus.exporters.export import export
 from isthmus.testing import ParityError, assert_parity
 
 pytest_plugins = ["pytester"]
@@ -62,7 +62,7 @@ def test_one_call(bundle: Bundle) -> None:
     report = assert_parity(bundle, x, reference=module)
     assert {result.output for result in report.rows[0].results} == {"scores", "best"}
     assert assert_parity(bundle.path, x=x, reference=module)
-    from isthmus.runtime import load
+    from isthmus.runtime.model import load
 
     assert assert_parity(load(bundle.path, warmup=False), x, reference=module)
 
@@ -142,7 +142,7 @@ def test_plugin_verifies_the_bundle_of_the_option(
     result.stdout.fnmatch_lines(
         [
             f"isthmus: *torch {torch.__version__}",
-            "E * isthmus.verify_report.ParityError: FAILED: *",
+            "E * isthmus.proof.verify_report.ParityError: FAILED: *",
             "*- isthmus parity -*",
             "*torchscript in C++*failed*",
         ]

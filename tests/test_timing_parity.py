@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 import isthmus
-from isthmus.bench import bench
-from isthmus.bench_report import BenchReport
-from isthmus.bundle import Bundle
+from isthmus.bundle.bundle import Bundle
 from isthmus.testing import assert_not_slower
+from isthmus.timing.bench import bench
+from isthmus.timing.bench_report import BenchReport
 
 BOUND = 1.25
 """C++ may take this many times as long as Python, not more."""
@@ -87,9 +87,9 @@ def test_the_same_program_against_itself_has_no_winner(
     layers: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A/A: both rows are Python, so any winner would be invented."""
-    from isthmus import bench_turns
+    from isthmus.timing import turns
 
-    monkeypatch.setattr(bench_turns, "_native_command", bench_turns._python_command)
+    monkeypatch.setattr(turns, "_native_command", turns._python_command)
     found = measure(layers).comparison("TorchScript")
     if found.verdict != "no significant difference":
         found = measure(layers).comparison("TorchScript")

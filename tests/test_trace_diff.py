@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 import isthmus
-from isthmus.capture import capture
-from isthmus.export.remedies import REMEDIES, with_remedies
-from isthmus.export.trace import trace
-from isthmus.export.trace_diff import differences
-from isthmus.manifest import Hazard
+from isthmus.bundle.manifest import Hazard
+from isthmus.capture.capture import capture
+from isthmus.exporters.remedies import REMEDIES, with_remedies
+from isthmus.exporters.torchscript.compare_traces import differences
+from isthmus.exporters.torchscript.trace import trace
 from models import CASES, Case
 
 BAKED = {"baked_constant", "frozen_branch", "captured_parameter"}

@@ -14,13 +14,14 @@ import torch
 from torch import Tensor, nn
 
 import isthmus
-from isthmus import processes, verify_runs
-from isthmus.bundle import Bundle
-from isthmus.compare import OutputParity
+from isthmus.bundle.bundle import Bundle
+from isthmus.document import to_json, to_junit, to_markdown
 from isthmus.errors import ExecutionError, InvalidInput
-from isthmus.report import to_json, to_junit, to_markdown
-from isthmus.verify import ParityError, VerifyReport, VerifyRow, verify
-from isthmus.verify_runs import Run, against_jit, parity_of_run
+from isthmus.goldens.compare import OutputParity
+from isthmus.proof import jobs
+from isthmus.proof.jobs import Run, against_jit, parity_of_run
+from isthmus.proof.verify import ParityError, VerifyReport, VerifyRow, verify
+from isthmus.runtime import workers
 
 GOOD = OutputParity(
     "y", "small", passed=True, max_abs=1e-7, atol=1e-6, passing_atol=1e-7, strain=0.1
@@ -182,7 +183,7 @@ def answer_of_run(
     def run(command: list[str], **options: object) -> subprocess.CompletedProcess[str]:
         return subprocess.CompletedProcess(command, code, stdout, stderr)
 
-    monkeypatch.setattr(verify_runs, "run_command", run)
+    monkeypatch.setattr(jobs, "run_command", run)
 
 
 @pytest.mark.parametrize(
@@ -244,19 +245,19 @@ def test_a_worker_that_dies_says_how(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "silent_worker.py").write_text("")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ExecutionError, match="killed by SIGKILL: last words"):
-        processes.ask_worker("dying_worker", {})
+        workers.ask_worker("dying_worker", {})
     with pytest.raises(ExecutionError, match=r"took more than 0\.5 s"):
-        processes.ask_worker("idle_worker", {}, timeout=0.5)
+        workers.ask_worker("idle_worker", {}, timeout=0.5)
     with pytest.raises(ExecutionError, match="exit code 0"):
-        processes.ask_worker("silent_worker", {})
+        workers.ask_worker("silent_worker", {})
 
 
 def test_workers_see_the_same_threads_and_imports(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    environment = processes.worker_environment(2)
+    environment = workers.worker_environment(2)
     assert (environment["OMP_NUM_THREADS"], environment["MKL_NUM_THREADS"]) == ("2", "2")
     assert str(Path(isthmus.__file__).parent.parent) in environment["PYTHONPATH"].split(os.pathsep)
-    assert processes.worker_environment()["OMP_NUM_THREADS"] == "7"
+    assert workers.worker_environment()["OMP_NUM_THREADS"] == "7"
 
 
 # --- C++ against torch.jit, bit by bit ------------------------------------------------------------

@@ -13,7 +13,7 @@ from bert import MODEL_VARIABLE, make_model
 from peers.kinds import Shape
 
 import isthmus
-from isthmus.bundle import Bundle, open_bundle
+from isthmus.bundle.bundle import Bundle, open_bundle
 from isthmus.errors import Error
 
 from .contenders import INPUTS

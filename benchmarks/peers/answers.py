@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from safetensors.numpy import load_file
 
-from isthmus.bundle import Bundle
-from isthmus.compare import compare
+from isthmus.bundle.bundle import Bundle
+from isthmus.bundle.manifest import Tolerance
 from isthmus.errors import Error
-from isthmus.manifest import Tolerance
-from isthmus.processes import explain_exit, run_command
+from isthmus.goldens.compare import compare
+from isthmus.runtime.workers import explain_exit, run_command
 
 from .kinds import INT8_COSINE, OUTPUT, Request
 from .processes import Runner, native_command

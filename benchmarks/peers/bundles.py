@@ -15,12 +15,12 @@ from shapes import MODELS, inputs_of
 from shared import minilm_weights
 
 import isthmus
-from isthmus.bundle import Bundle, open_bundle
+from isthmus.bundle.bundle import Bundle, open_bundle
+from isthmus.bundle.golden import Golden
 from isthmus.errors import Error
-from isthmus.export import FORMATS
-from isthmus.goldens import Golden
-from isthmus.runtimes import engines_of
-from isthmus.tune import FILE, tune
+from isthmus.exporters.formats import FORMATS
+from isthmus.runtime.python_runtimes import engines_of
+from isthmus.timing.tune import FILE, tune
 
 from .kinds import OUTPUT, Shape
 

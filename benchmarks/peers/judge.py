@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from isthmus.statistics import RatioInterval
+from isthmus.timing.statistics import RatioInterval
 
 from .kinds import Contender
 from .rows import STREAM, Row, rank

@@ -15,7 +15,7 @@ OUTPUT = "last_hidden_state"
 """What every contender gives, and what is compared."""
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 INT8_COSINE = 0.99
-"""Like `isthmus.tolerance`: what reduced precision has to reach."""
+"""Like `isthmus.goldens.tolerance`: what reduced precision has to reach."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from isthmus.errors import ExecutionError
-from isthmus.processes import explain_exit, python_worker, run_command
+from isthmus.runtime.workers import explain_exit, python_worker, run_command
 
 from .kinds import Shape
 

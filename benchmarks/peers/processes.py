@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from isthmus import native
 from isthmus.errors import Error
-from isthmus.processes import LineWorker, python_worker
-from isthmus.statistics import summarize
+from isthmus.runtime import install_paths
+from isthmus.runtime.workers import LineWorker, python_worker
+from isthmus.timing.statistics import summarize
 
 from .kinds import Contender, Request
 
@@ -86,7 +86,7 @@ def command_of(request: Request, folder: Path) -> list[str]:
 def native_command(command: str, request: Request) -> list[str]:
     """`isthmus-run COMMAND` on the request's inputs."""
     return [
-        str(native.binary()), command, request.bundle,
+        str(install_paths.binary()), command, request.bundle,
         "--engine", request.contender.engine,
         *(["--artifact", request.contender.option] if request.contender.option else []),
         "--inputs", request.inputs,

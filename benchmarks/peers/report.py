@@ -6,8 +6,8 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-from isthmus.report import Document, Table, number
-from isthmus.statistics import RatioInterval
+from isthmus.document import Document, Table, number
+from isthmus.timing.statistics import RatioInterval
 
 from .judge import Claim
 from .limit import Limit

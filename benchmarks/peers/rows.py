@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from isthmus.statistics import RatioInterval, Summary, ratio_over_rounds, summarize
+from isthmus.timing.statistics import RatioInterval, Summary, ratio_over_rounds, summarize
 
 from .kinds import Contender
 from .processes import Runner

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from shapes import MODELS
 
-from isthmus import native
 from isthmus.errors import EngineUnavailable
+from isthmus.runtime import install_paths
 
 from .answers import check_stream
 from .bundles import Subject
@@ -171,7 +171,7 @@ def _expected(subject: Subject, stream: Stream, threads: int) -> Mapping[str, np
 def build_program(folder: Path) -> Path | str:
     """The C++ program, compiled against the isthmus that is installed; or why it is not there."""
     program = folder / "isthmus-peers-stream"
-    library = native.lib_dir() / "libisthmus.so"
+    library = install_paths.lib_dir() / "libisthmus.so"
     newest = max(SOURCE.stat().st_mtime, library.stat().st_mtime)
     if program.exists() and program.stat().st_mtime > newest:
         return program
@@ -181,8 +181,9 @@ def build_program(folder: Path) -> Path | str:
     print(f"compiling {program}", file=sys.stderr)
     done = subprocess.run(
         [
-            compiler, "-std=c++20", "-O2", f"-I{native.include_dir()}", str(SOURCE),
-            f"-L{native.lib_dir()}", "-listhmus", f"-Wl,-rpath,{native.lib_dir()}", "-pthread",
+            compiler, "-std=c++20", "-O2", f"-I{install_paths.include_dir()}", str(SOURCE),
+            f"-L{install_paths.lib_dir()}", "-listhmus",
+            f"-Wl,-rpath,{install_paths.lib_dir()}", "-pthread",
             "-o", str(program),
         ],
         capture_output=True, text=True, check=False,

@@ -4,7 +4,7 @@
 
 #include <unordered_map>
 
-#include "core/dtype_table.h"
+#include "core/tensor/dtype_table.h"
 #include "isthmus/error.h"
 
 namespace py = pybind11;

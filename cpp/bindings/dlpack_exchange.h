@@ -1,6 +1,6 @@
 #pragma once
 
-#include "core/dlpack_abi.h"
+#include "core/tensor/dlpack_abi.h"
 
 namespace isthmus::dlpack {
 

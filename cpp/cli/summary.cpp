@@ -7,7 +7,7 @@
 #include <type_traits>
 
 #include "cli/format.h"
-#include "core/elements.h"
+#include "core/tensor/elements.h"
 
 namespace isthmus::cli {
 namespace {

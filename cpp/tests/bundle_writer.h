@@ -8,7 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
-#include "core/sha256.h"
+#include "core/files/sha256.h"
 #include "isthmus/tensor_file.h"
 
 /// A bundle for the fake engine, written by hand, so that a test can break any part of it.

@@ -3,7 +3,7 @@
 
 #include <thread>
 
-#include "core/background_warmup.h"
+#include "core/runtime/background_warmup.h"
 #include "isthmus/error.h"
 
 using isthmus::BackgroundWarmup;

@@ -1,7 +1,7 @@
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
-#include "core/choice.h"
+#include "core/runtime/select_engine.h"
 #include "isthmus/bundle.h"
 #include "isthmus/error.h"
 #include "tests/bundle_writer.h"

@@ -6,7 +6,7 @@
 #include <sstream>
 #include <vector>
 
-#include "core/machine_text.h"
+#include "core/machine/machine_text.h"
 #include "isthmus/machine.h"
 
 using namespace isthmus;

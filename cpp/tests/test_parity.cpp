@@ -7,7 +7,7 @@
 #include <limits>
 #include <numeric>
 
-#include "core/elements.h"
+#include "core/tensor/elements.h"
 #include "isthmus/error.h"
 #include "isthmus/parity.h"
 

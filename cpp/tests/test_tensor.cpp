@@ -3,7 +3,7 @@
 
 #include <limits>
 
-#include "core/dlpack_abi.h"
+#include "core/tensor/dlpack_abi.h"
 #include "isthmus/error.h"
 #include "isthmus/tensor.h"
 

@@ -7,8 +7,6 @@ neither torch nor NumPy: names are looked up when they are first used.
 from __future__ import annotations
 
 import importlib
-import sys
-import types
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
@@ -23,19 +21,19 @@ from isthmus.errors import (
 )
 
 if TYPE_CHECKING:
-    from isthmus.adopt import adopt
-    from isthmus.batcher import Batcher
-    from isthmus.bench import bench
-    from isthmus.bundle import Bundle, open_bundle
-    from isthmus.convert import convert
-    from isthmus.deploy import deploy
-    from isthmus.diff import diff
-    from isthmus.export import export
-    from isthmus.graph import inspect
-    from isthmus.replay import replay
-    from isthmus.runtime import Model, Session, load
-    from isthmus.tune import tune
-    from isthmus.verify import verify
+    from isthmus.bundle.bundle import Bundle, open_bundle
+    from isthmus.bundle_diff import diff
+    from isthmus.exporters.adopt import adopt
+    from isthmus.exporters.convert import convert
+    from isthmus.exporters.export import export
+    from isthmus.proof.inspect import inspect
+    from isthmus.proof.replay import replay
+    from isthmus.proof.verify import verify
+    from isthmus.runtime.batcher import Batcher
+    from isthmus.runtime.deploy import deploy
+    from isthmus.runtime.model import Model, Session, load
+    from isthmus.timing.bench import bench
+    from isthmus.timing.tune import tune
 
 __all__ = [
     "Batcher",
@@ -69,23 +67,24 @@ except PackageNotFoundError:  # a source tree on the path
     __version__ = "0.0.0"
 
 _HOMES = {
-    "adopt": "adopt",
-    "Batcher": "batcher",
-    "bench": "bench",
-    "Bundle": "bundle",
-    "open_bundle": "bundle",
-    "convert": "convert",
-    "deploy": "deploy",
-    "diff": "diff",
-    "export": "export",
-    "inspect": "graph",
-    "replay": "replay",
-    "load": "runtime",
-    "Model": "runtime",
-    "Session": "runtime",
-    "tune": "tune",
-    "verify": "verify",
+    "adopt": "exporters.adopt",
+    "Batcher": "runtime.batcher",
+    "bench": "timing.bench",
+    "Bundle": "bundle.bundle",
+    "open_bundle": "bundle.bundle",
+    "convert": "exporters.convert",
+    "deploy": "runtime.deploy",
+    "diff": "bundle_diff",
+    "export": "exporters.export",
+    "inspect": "proof.inspect",
+    "replay": "proof.replay",
+    "load": "runtime.model",
+    "Model": "runtime.model",
+    "Session": "runtime.model",
+    "tune": "timing.tune",
+    "verify": "proof.verify",
 }
+"""The module, below `isthmus`, in which each public name is defined."""
 
 
 def __getattr__(name: str) -> Any:
@@ -100,18 +99,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-class _Package(types.ModuleType):
-    """Keeps `isthmus.export` the function, whose module is called the same.
-
-    Importing a submodule sets it as an attribute of its package; here the public name wins.
-    """
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if isinstance(value, types.ModuleType) and _HOMES.get(name) == name:
-            value = getattr(value, name, value)
-        super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

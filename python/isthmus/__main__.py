@@ -9,13 +9,14 @@ from collections.abc import Callable
 def main() -> None:
     """Answers one of the options below, else goes on to the command line."""
     if len(sys.argv) == 2:
-        from isthmus import __version__, native
+        from isthmus import __version__
+        from isthmus.runtime import install_paths
 
         answers: dict[str, Callable[[], object]] = {
-            "--cmake-dir": native.cmake_dir,
-            "--include-dir": native.include_dir,
-            "--lib-dir": native.lib_dir,
-            "--bin-dir": lambda: native.binary().parent,
+            "--cmake-dir": install_paths.cmake_dir,
+            "--include-dir": install_paths.include_dir,
+            "--lib-dir": install_paths.lib_dir,
+            "--bin-dir": lambda: install_paths.binary().parent,
             "--version": lambda: __version__,
         }
         answer = answers.get(sys.argv[1])

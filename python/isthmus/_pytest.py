@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from isthmus.verify_report import VerifyReport
+    from isthmus.proof.verify_report import VerifyReport
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -28,7 +28,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_report_header() -> str:
     """Versions, which every failed parity is read against."""
-    from isthmus.machine import version_of
+    from isthmus.runtime.machine import version_of
 
     return f"isthmus: {version_of('isthmus')}, torch {version_of('torch')}"
 

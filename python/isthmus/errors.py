@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from isthmus.manifest import Decision
+from dataclasses import dataclass
 
 __all__ = [
     "BundleError",
+    "Decision",
     "DeviceUnavailable",
     "EngineUnavailable",
     "Error",
@@ -41,6 +39,17 @@ class DeviceUnavailable(Error, RuntimeError):
 
 class ExecutionError(Error, RuntimeError):
     """The engine failed while it ran a checked call."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One strategy that was tried, and why it was kept or refused."""
+
+    strategy: str
+    accepted: bool
+    reason: str
+    where: str = ""
+    """file:line of the first cause, where there is one."""
 
 
 class ExportError(Error, RuntimeError):

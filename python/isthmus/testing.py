@@ -13,16 +13,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from isthmus.bench_report import BenchReport, Comparison
+from isthmus.bundle.manifest import Manifest, Tolerance
 from isthmus.errors import InvalidInput
-from isthmus.manifest import Manifest, Tolerance
-from isthmus.verify_report import ParityError, VerifyReport, VerifyRow
+from isthmus.proof.verify_report import ParityError, VerifyReport, VerifyRow
+from isthmus.timing.bench_report import BenchReport, Comparison
 
 if TYPE_CHECKING:
     import torch
 
-    from isthmus.bundle import Bundle
-    from isthmus.runtime import Model
+    from isthmus.bundle.bundle import Bundle
+    from isthmus.runtime.model import Model
 
 __all__ = ["ParityError", "assert_not_slower", "assert_parity"]
 
@@ -68,14 +68,14 @@ def assert_parity(
     """
     import torch
 
-    from isthmus.bundle import Bundle
-    from isthmus.verify import verify
+    from isthmus.bundle.bundle import Bundle
+    from isthmus.proof.verify import verify
 
     called = bool(args or kwargs)
     if isinstance(bundle_or_model, torch.nn.Module):
         if reference is not None:
             raise InvalidInput("an eager module is its own reference; leave reference= out")
-        from isthmus.export import export
+        from isthmus.exporters.export import export
 
         with tempfile.TemporaryDirectory(prefix="isthmus-parity-") as folder:
             options = dict(export_options or {})
@@ -146,10 +146,10 @@ def _compare_call(
     """One call of the loaded bundle against the same call of the reference."""
     import torch
 
-    from isthmus.bundle import Bundle
-    from isthmus.compare import compare
-    from isthmus.eager import flat_outputs
-    from isthmus.runtime import load
+    from isthmus.bundle.bundle import Bundle
+    from isthmus.capture.eager import flat_outputs
+    from isthmus.goldens.compare import compare
+    from isthmus.runtime.model import load
 
     if reference is None:
         raise InvalidInput("a call needs something to compare with; pass reference=")

@@ -9,8 +9,8 @@
 
 namespace isthmus {
 
-/// Element type of a tensor. One table (core/dtype.cpp) gives each its name, size, DLPack code and
-/// safetensors name.
+/// Element type of a tensor. One table (core/tensor/dtype.cpp) gives each its name, size, DLPack
+/// code and safetensors name.
 enum class DType : std::uint8_t {
   kBool,
   kUInt8,

@@ -69,9 +69,9 @@ def export(
 ) -> None:
     """Exports a model, proves the artifact against it, and writes a bundle."""
     with work() as say:
-        from isthmus.bundle import check_destination
-        from isthmus.export import export as run
-        from isthmus.model_source import load_model, parse_axes, parse_dims
+        from isthmus.bundle.bundle import check_destination
+        from isthmus.capture.load_model import load_model, parse_axes, parse_dims
+        from isthmus.exporters.export import export as run
 
         check_destination(output, overwrite=overwrite)
         axes, ranges = parse_axes(dynamic or ()), parse_dims(dim or ())
@@ -129,8 +129,8 @@ def adopt(
 ) -> None:
     """Makes a bundle of a TorchScript file that somebody else made, which is its own truth."""
     with work() as say:
-        from isthmus.adopt import adopt as run
-        from isthmus.model_source import parse_axes, parse_dims
+        from isthmus.capture.load_model import parse_axes, parse_dims
+        from isthmus.exporters.adopt import adopt as run
 
         named = (one.partition("=") for one in method or ())
         methods: dict[str, Mapping[str, Any] | str] = {key: at or {} for key, _, at in named}
@@ -173,7 +173,7 @@ def convert(
 ) -> None:
     """Turns a bundle's TorchScript into other formats, without the Python source, with proof."""
     with work() as say:
-        from isthmus.convert import convert as run
+        from isthmus.exporters.convert import convert as run
 
         bundle = run(
             path,
@@ -191,8 +191,8 @@ def convert(
     good = all(one.ok for one in bundle.results)
     if prove and not as_json:
         with work() as say:
-            from isthmus.bench import bench as measure
-            from isthmus.verify import verify as prove_all
+            from isthmus.proof.verify import verify as prove_all
+            from isthmus.timing.bench import bench as measure
 
             # Native code that was compiled here, a moment ago, from a graph that was scanned.
             parity = prove_all(bundle, trust="native", op_libraries=op_library or (), progress=say)

@@ -13,12 +13,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from isthmus.bundle.atomic_write import write_whole
 from isthmus.errors import Error, exit_code
-from isthmus.whole_file import write_whole
 
 if TYPE_CHECKING:
-    from isthmus.bundle import Bundle
-    from isthmus.report import Reportable
+    from isthmus.bundle.bundle import Bundle
+    from isthmus.document import Reportable
 
 
 @contextmanager
@@ -51,8 +51,8 @@ def print_report(
     report: Reportable, as_json: bool, junit: Path | None, markdown: Path | None
 ) -> None:
     """A report in the formats that were asked for."""
-    from isthmus.report import print_report as show
-    from isthmus.report import to_json, to_junit, to_markdown
+    from isthmus.document import print_report as show
+    from isthmus.document import to_json, to_junit, to_markdown
 
     if junit is not None:
         write_whole(junit, to_junit(report))
@@ -88,7 +88,7 @@ def print_formats(bundle: Bundle, console: Console) -> None:
 
 def print_bundle(bundle: Bundle, as_json: bool) -> None:
     """What an export made, and how."""
-    from isthmus.manifest import to_json
+    from isthmus.bundle.manifest_json import to_json
 
     if as_json:
         document: dict[str, Any] = {"path": str(bundle.path), "manifest": to_json(bundle.manifest)}

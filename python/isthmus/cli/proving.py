@@ -56,7 +56,7 @@ def verify(
 ) -> None:
     """Proves a bundle: every way of running it, on each device, over all goldens."""
     with work() as say:
-        from isthmus.verify import verify as run
+        from isthmus.proof.verify import verify as run
 
         report = run(
             bundle,
@@ -107,7 +107,7 @@ def replay(
 ) -> None:
     """Says who is wrong, the model, an engine, the program or its input, from recorded calls."""
     with work() as say:
-        from isthmus.replay import replay as run
+        from isthmus.proof.replay import replay as run
 
         report = run(
             recording,
@@ -151,12 +151,12 @@ def report(
 ) -> None:
     """Proof, error by layer, timings, sizes, hazards: HTML, Markdown, JSON, JUnit."""
     with work() as say:
-        from isthmus.bundle_report import report as run
-        from isthmus.report import to_json, to_junit, to_markdown
-        from isthmus.whole_file import write_whole
+        from isthmus.bundle.atomic_write import write_whole
+        from isthmus.document import to_json, to_junit, to_markdown
+        from isthmus.reports.bundle_report import report as run
 
         if output is not None:  # told before minutes of proof, not after
-            from isthmus.report_html import check_jinja2
+            from isthmus.reports.html import check_jinja2
 
             check_jinja2()
         found = run(
@@ -220,7 +220,7 @@ def diff(
 ) -> None:
     """What changed between two bundles, and whether B is still the model that A is."""
     with work() as say:
-        from isthmus.diff import diff as compare
+        from isthmus.bundle_diff import diff as compare
 
         report = compare(
             a,

@@ -38,7 +38,7 @@ def inspect(
 ) -> None:
     """Operators and their owners, constants, literals, code; executes nothing without --graph."""
     with work():
-        from isthmus.graph import inspect as run
+        from isthmus.proof.inspect import inspect as run
 
         found = run(path, submodule=submodule, graph=graph, artifact=artifact)
     if as_json:
@@ -69,7 +69,7 @@ def bench(
 ) -> None:
     """Times Python against C++, each row in a process of its own, taking turns."""
     with work() as say:
-        from isthmus.bench import bench as run
+        from isthmus.timing.bench import bench as run
 
         report = run(
             bundle,
@@ -113,7 +113,7 @@ def tune(
     """Times every engine and number of threads here, and lets `load` take the fastest."""
     with work() as say:
         from isthmus.errors import InvalidInput
-        from isthmus.tune import tune as run
+        from isthmus.timing.tune import tune as run
 
         try:
             counts = [int(one) for one in words(threads)]
@@ -152,7 +152,7 @@ def folder(
 ) -> None:
     """A folder with isthmus-run, its libraries and the bundle, for machines without Python."""
     with work() as say:
-        from isthmus.deploy import deploy as run
+        from isthmus.runtime.deploy import deploy as run
 
         report = run(
             bundle, output, engine=engine, artifact=artifact, overwrite=overwrite, progress=say
@@ -165,10 +165,10 @@ def _native(name: str, help_text: str) -> None:
 
     @app.command(name, help=help_text, context_settings=settings, add_help_option=False)
     def command(context: typer.Context) -> None:
-        from isthmus import native
+        from isthmus.runtime import install_paths
 
         with work():
-            program = native.binary()
+            program = install_paths.binary()
         sys.stdout.flush()
         os.execv(program, [str(program), name, *context.args])
 

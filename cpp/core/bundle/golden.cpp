@@ -1,0 +1,87 @@
+#include "core/bundle/golden.h"
+
+#include <string>
+
+#include "isthmus/error.h"
+
+namespace isthmus::detail {
+namespace {
+
+const Signature& method_named(const Manifest& manifest, std::string_view name) {
+  for (const Signature& signature : manifest.methods) {
+    if (signature.method == name) return signature;
+  }
+  throw BundleError("no method \"" + std::string(name) + "\"");  // the manifest's checks forbid it
+}
+
+// Takes the values that are there; gives how many. Only optional ones may be absent. Reference
+// outputs may be of another precision than an artifact's, so only inputs must be of the dtype.
+std::size_t take(const std::vector<ValueSpec>& specs, const std::string& prefix,
+                 const NamedTensors& tensors, std::string_view label, bool check_dtype,
+                 NamedTensors& into) {
+  std::size_t taken = 0;
+  for (const ValueSpec& spec : specs) {
+    const Tensor* tensor = tensors.find(prefix + spec.name);
+    if (tensor == nullptr) {
+      if (spec.optional) continue;
+      throw BundleError(std::string(label) + ": the tensor \"" + prefix + spec.name +
+                        "\" is missing; export the bundle again");
+    }
+    if (check_dtype && tensor->dtype() != spec.dtype) {
+      throw BundleError(std::string(label) + ": \"" + prefix + spec.name + "\": expected " +
+                        std::string(name(spec.dtype)) + " as in the signature, got " +
+                        tensor->describe() + "; export the bundle again");
+    }
+    into.add(spec.name, *tensor);
+    ++taken;
+  }
+  return taken;
+}
+
+bool is_error_of(const Tensor& error, const Tensor& output) {
+  return is_floating(output.dtype()) && is_floating(error.dtype()) &&
+         error.shape() == output.shape();
+}
+
+// The errors of the outputs that have one.
+std::size_t take_errors(const Outputs& outputs, const std::string& prefix,
+                        const NamedTensors& tensors, std::string_view label, NamedTensors& into) {
+  std::size_t taken = 0;
+  for (const auto& [name, output] : outputs) {
+    const Tensor* error = tensors.find(prefix + name);
+    if (error == nullptr) continue;
+    if (!is_error_of(*error, output)) {
+      throw BundleError(std::string(label) + ": \"" + prefix + name +
+                        "\": expected floating-point numbers in the shape of " + output.describe() +
+                        ", got " + error->describe() + "; export the bundle again");
+    }
+    into.add(name, *error);
+    ++taken;
+  }
+  return taken;
+}
+
+}  // namespace
+
+std::vector<GoldenCall> to_calls(const Manifest& manifest, const Golden& golden,
+                                 const NamedTensors& tensors, std::string_view label) {
+  std::vector<GoldenCall> calls;
+  std::size_t taken = 0;
+  for (std::size_t step = 0; step < golden.steps.size(); ++step) {
+    const std::string prefix = std::to_string(step) + "/";
+    const Signature& signature = method_named(manifest, golden.steps[step].method);
+    GoldenCall call{.method = signature.method, .inputs = {}, .outputs = {}, .errors = {}};
+    taken += take(signature.inputs, prefix + "in/", tensors, label, true, call.inputs);
+    taken += take(signature.outputs, prefix + "out/", tensors, label, false, call.outputs);
+    taken += take_errors(call.outputs, prefix + "error/", tensors, label, call.errors);
+    calls.push_back(std::move(call));
+  }
+  if (taken != tensors.size()) {
+    throw BundleError(std::string(label) + ": it holds " + std::to_string(tensors.size()) +
+                      " tensors, but the signature names " + std::to_string(taken) +
+                      " of them; export the bundle again");
+  }
+  return calls;
+}
+
+}  // namespace isthmus::detail

@@ -1,0 +1,383 @@
+#include "isthmus/parity.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <functional>
+#include <limits>
+#include <numeric>
+#include <optional>
+#include <type_traits>
+#include <vector>
+
+#include "core/tensor/elements.h"
+#include "core/tensor/error_statistics.h"
+#include "isthmus/error.h"
+
+namespace isthmus {
+namespace {
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+
+template <typename T>
+struct IsComplex : std::false_type {};
+template <typename T>
+struct IsComplex<std::complex<T>> : std::true_type {};
+
+// What the single pass over both tensors gathers.
+struct Tally {
+  double max_abs = 0;
+  double max_rel = 0;
+  double passing_atol = 0;
+  double cosine = 1;
+  std::int64_t nan_mismatches = 0;
+  std::int64_t inf_mismatches = 0;
+  std::int64_t nans = 0;
+  std::int64_t infs = 0;
+  std::int64_t unequal = 0;  // whole numbers that differ
+  std::int64_t rows = 0;
+  std::int64_t same_argmax = 0;
+};
+
+// The dot products of the finite elements. In long double, because the square of a float64 may be
+// beyond the range of a double.
+struct Cosine {
+  long double ab = 0;
+  long double aa = 0;
+  long double bb = 0;
+
+  template <typename Value>
+  void add(Value a, Value b) {
+    if constexpr (IsComplex<Value>::value) {
+      add(a.real(), b.real());
+      add(a.imag(), b.imag());
+    } else {
+      const auto x = static_cast<long double>(a);
+      const auto y = static_cast<long double>(b);
+      ab += x * y;
+      aa += x * x;
+      bb += y * y;
+    }
+  }
+  [[nodiscard]] double value() const {
+    if (aa == 0 || bb == 0) return aa == bb ? 1 : 0;
+    const long double cosine = ab / (std::sqrt(aa) * std::sqrt(bb));
+    return static_cast<double>(std::clamp(cosine, -1.0L, 1.0L));
+  }
+};
+
+// The place of a row's largest element: the first NaN if there is one, else the first maximum, as
+// PyTorch and NumPy have it.
+template <typename Value>
+class ArgMax {
+ public:
+  void add(Value value, std::int64_t place) {
+    if constexpr (std::is_floating_point_v<Value>) {
+      if (place == 0 || (!std::isnan(largest_) && (std::isnan(value) || value > largest_)))
+        set(value, place);
+    } else if constexpr (!IsComplex<Value>::value) {  // complex numbers have no order
+      if (place == 0 || value > largest_) set(value, place);
+    }
+  }
+  [[nodiscard]] std::int64_t place() const { return place_; }
+
+ private:
+  void set(Value value, std::int64_t place) {
+    largest_ = value;
+    place_ = place;
+  }
+  Value largest_{};
+  std::int64_t place_ = 0;
+};
+
+bool is_nan(double x) {
+  return std::isnan(x);
+}
+bool is_nan(std::complex<double> x) {
+  return std::isnan(x.real()) || std::isnan(x.imag());
+}
+bool is_inf(double x) {
+  return std::isinf(x);
+}
+bool is_inf(std::complex<double> x) {
+  return std::isinf(x.real()) || std::isinf(x.imag());
+}
+
+// Counts what is not finite; true when both elements are finite and can be subtracted.
+template <typename Value>
+bool both_finite(Value reference, Value actual, Tally& tally) {
+  const bool nan_reference = is_nan(reference);
+  const bool nan_actual = is_nan(actual);
+  const bool inf_reference = !nan_reference && is_inf(reference);
+  const bool inf_actual = !nan_actual && is_inf(actual);
+  tally.nans += nan_actual ? 1 : 0;
+  tally.infs += inf_actual ? 1 : 0;
+  if (nan_reference != nan_actual)
+    ++tally.nan_mismatches;
+  else if (!nan_actual && (inf_reference || inf_actual) && reference != actual)
+    ++tally.inf_mismatches;
+  return !nan_reference && !nan_actual && !inf_reference && !inf_actual;
+}
+
+template <typename Value>
+void add_difference(Value reference, Value actual, double rtol, Tally& tally) {
+  double error = 0;
+  double size = 0;
+  if constexpr (std::is_integral_v<Value>) {
+    tally.unequal += reference != actual ? 1 : 0;
+    error = std::abs(static_cast<double>(actual) - static_cast<double>(reference));
+    size = std::abs(static_cast<double>(reference));
+  } else {
+    error = std::abs(actual - reference);
+    size = std::abs(reference);
+  }
+  tally.max_abs = std::max(tally.max_abs, error);
+  if (size > 0) tally.max_rel = std::max(tally.max_rel, error / size);
+  tally.passing_atol = std::max(tally.passing_atol, error - rtol * size);
+}
+
+template <typename Elements>
+Tally tally_of(const Elements& reference, const Elements& actual, std::int64_t row_length,
+               double rtol) {
+  using Value = typename Elements::value_type;
+  Tally tally;
+  Cosine cosine;
+  for (std::int64_t row = 0; row < reference.size; row += row_length) {
+    ArgMax<Value> reference_max;
+    ArgMax<Value> actual_max;
+    for (std::int64_t column = 0; column < row_length; ++column) {
+      const Value expected = reference[row + column];
+      const Value got = actual[row + column];
+      reference_max.add(expected, column);
+      actual_max.add(got, column);
+      if constexpr (!std::is_integral_v<Value>)
+        if (!both_finite(expected, got, tally)) continue;
+      add_difference(expected, got, rtol, tally);
+      cosine.add(expected, got);
+    }
+    ++tally.rows;
+    tally.same_argmax += reference_max.place() == actual_max.place() ? 1 : 0;
+  }
+  tally.cosine = cosine.value();
+  return tally;
+}
+
+Tally tally_of(const Tensor& reference, const Tensor& actual, double rtol) {
+  const std::int64_t row_length = reference.rank() == 0 ? 1 : reference.shape().back();
+  if (reference.numel() == 0) return {};
+  return visit_elements(reference, [&](const auto& expected) {
+    auto got = expected;
+    got.data = static_cast<decltype(got.data)>(actual.data());
+    return tally_of(expected, got, row_length, rtol);
+  });
+}
+
+// `part` of `whole`, where nothing of nothing is none and something of nothing is all too much.
+double share(double part, double whole) {
+  if (part == 0) return 0;
+  return whole > 0 ? part / whole : kInfinity;
+}
+
+std::string number(double value) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.3g", value);
+  return text;
+}
+
+std::string describe(const Tensor& tensor) {
+  return tensor.defined() ? tensor.describe() : "nothing (None)";
+}
+
+std::string count_of(std::int64_t some, std::int64_t all) {
+  return std::to_string(some) + " of " + std::to_string(all) + " elements ";
+}
+
+std::string reason_of(const OutputParity& result, const Tally& tally, bool exact) {
+  if (result.nan_mismatches > 0)
+    return count_of(result.nan_mismatches, result.elements) + "are NaN on one side only";
+  if (result.inf_mismatches > 0)
+    return count_of(result.inf_mismatches, result.elements) + "are infinite on one side only";
+  if (exact && tally.unequal > 0)
+    return count_of(tally.unequal, result.elements) + "differ, and whole numbers must be equal";
+  if (!exact && result.passing_atol > result.atol)
+    return "largest difference " + number(result.max_abs) + " is beyond atol " +
+           number(result.atol) + " + rtol " + number(result.rtol) + " * |reference|; atol " +
+           number(result.passing_atol) + " would pass";
+  return "";
+}
+
+// What eager itself is off by: the unit of every limit.
+ErrorStatistics unit_of(const ErrorsToTruth& errors, const ErrorLimits& limits,
+                        std::int64_t elements) {
+  ErrorStatistics unit;
+  for (std::size_t at = 0; at < kStatistics; ++at) {
+    unit.values[at] = std::max(errors.own.values[at], errors.ulp.values[at]);
+    if (elements < kFewElements) unit.values[at] = std::max(unit.values[at], limits.own.values[at]);
+  }
+  return unit;
+}
+
+std::string truth_reason(const OutputParity& result, std::size_t at) {
+  const std::string name(kStatisticNames[at]);
+  const char* what = at == static_cast<std::size_t>(Statistic::kCosine) ? " distance " : " error ";
+  return name + what + number(result.errors.values[at]) + " to float64 is " +
+         number(result.multiple) + " x eager's own " + number(result.own.values[at]) + ", and " +
+         number(result.allowed.values[at]) + " is allowed; a multiple of " +
+         number(result.multiple) + " would pass";
+}
+
+// Judges by the statistics of the error to the truth; the reason when it fails.
+std::string judge_by_truth(OutputParity& result, const ErrorsToTruth& errors,
+                           const ErrorLimits& limits) {
+  result.to_truth = true;
+  result.errors = errors.actual;
+  result.own = unit_of(errors, limits, result.elements);
+  const double own_rms = result.own[Statistic::kRms];
+  result.noise_units = own_rms > 0 ? result.errors[Statistic::kRms] / own_rms : 0;
+  std::size_t nearest = 0;
+  double strain = -1;
+  for (std::size_t at = 0; at < kStatistics; ++at) {
+    const auto& multiple = limits.multiples[at];
+    result.allowed.values[at] =
+        multiple ? *multiple * result.own.values[at] + limits.allowance.values[at] : kInfinity;
+    const double used = share(result.errors.values[at], result.allowed.values[at]);
+    if (used <= strain) continue;
+    strain = used;
+    nearest = at;
+  }
+  result.statistic = kStatisticNames[nearest];
+  result.multiple = share(result.errors.values[nearest], result.own.values[nearest]);
+  return strain > 1 ? truth_reason(result, nearest) : "";
+}
+
+// NaN has no order, and sorting needs one.
+double ordered(double value) {
+  return std::isnan(value) ? -kInfinity : value;
+}
+
+// How well the places of the largest values agree; `slack` makes ties.
+template <typename Elements>
+double topk_agreement(const Elements& reference, const Elements& actual, std::int64_t row_length,
+                      double slack) {
+  const std::int64_t k = std::min<std::int64_t>(5, row_length);
+  std::vector<std::int64_t> places(static_cast<std::size_t>(row_length));
+  std::vector<double> largest(places.size());
+  std::int64_t rows = 0;
+  std::int64_t same = 0;
+  for (std::int64_t row = 0; row < reference.size; row += row_length, ++rows) {
+    for (std::int64_t at = 0; at < row_length; ++at)
+      largest[static_cast<std::size_t>(at)] = ordered(reference[row + at]);
+    std::nth_element(largest.begin(), largest.begin() + (k - 1), largest.end(), std::greater<>());
+    const double least = largest[static_cast<std::size_t>(k - 1)] - slack;
+    std::iota(places.begin(), places.end(), 0);
+    std::nth_element(places.begin(), places.begin() + (k - 1), places.end(),
+                     [&](std::int64_t a, std::int64_t b) {
+                       return ordered(actual[row + a]) > ordered(actual[row + b]);
+                     });
+    same += std::all_of(places.begin(), places.begin() + k,
+                        [&](std::int64_t at) { return ordered(reference[row + at]) >= least; })
+                ? 1
+                : 0;
+  }
+  return static_cast<double>(same) / static_cast<double>(rows);
+}
+
+double topk_agreement(const Tensor& reference, const Tensor& actual, double slack) {
+  if (reference.rank() == 0 || reference.numel() == 0) return 1;
+  return visit_elements(reference, [&](const auto& expected) {
+    if constexpr (std::is_same_v<typename std::decay_t<decltype(expected)>::value_type, double>) {
+      auto got = expected;
+      got.data = static_cast<decltype(got.data)>(actual.data());
+      return topk_agreement(expected, got, reference.shape().back(), slack);
+    } else {
+      return 1.0;
+    }
+  });
+}
+
+void require_cpu(std::string_view output, const Tensor& tensor) {
+  if (tensor.defined() && !tensor.device().is_cpu())
+    throw InvalidInput("compare() reads CPU memory, but output \"" + std::string(output) +
+                       "\" is " + tensor.describe() +
+                       ". Copy it first: model.transfer(tensor, Device{})");
+}
+
+}  // namespace
+
+double OutputParity::strain() const noexcept {
+  if (to_truth) {
+    double most = 0;
+    for (std::size_t at = 0; at < kStatistics; ++at)
+      most = std::max(most, share(errors.values[at], allowed.values[at]));
+    return most;
+  }
+  if (atol > 0) return passing_atol / atol;
+  return passing_atol == 0 ? 0 : kInfinity;
+}
+
+bool GoldenParity::passed() const noexcept {
+  return error.empty() && std::all_of(outputs.begin(), outputs.end(),
+                                      [](const OutputParity& one) { return one.passed; });
+}
+
+bool ParityResult::passed() const noexcept {
+  return error.empty() && !goldens.empty() &&
+         std::all_of(goldens.begin(), goldens.end(),
+                     [](const GoldenParity& one) { return one.passed(); });
+}
+
+const OutputParity& worse(const OutputParity& a, const OutputParity& b) noexcept {
+  if (a.passed != b.passed) return a.passed ? b : a;
+  if (a.strain() != b.strain()) return a.strain() > b.strain() ? a : b;
+  return b.max_abs > a.max_abs ? b : a;
+}
+
+OutputParity compare(std::string_view output, const Tensor& reference, const Tensor& actual,
+                     const Tolerance& tolerance, const NoiseFloor* noise, const Tensor& own_error) {
+  require_cpu(output, reference);
+  require_cpu(output, actual);
+  OutputParity result;
+  result.output = output;
+  result.atol = tolerance.atol;
+  result.rtol = tolerance.rtol;
+  if (!reference.defined() && !actual.defined()) {
+    result.passed = true;
+    return result;
+  }
+  if (!reference.defined() || !actual.defined() || reference.dtype() != actual.dtype() ||
+      reference.shape() != actual.shape()) {
+    result.reason = "expected " + describe(reference) + ", got " + describe(actual);
+    result.passing_atol = kInfinity;
+    return result;
+  }
+
+  const Tally tally = tally_of(reference.contiguous(), actual.contiguous(), tolerance.rtol);
+  result.elements = reference.numel();
+  result.max_abs = tally.max_abs;
+  result.max_rel = tally.max_rel;
+  if (noise != nullptr && noise->max_abs > 0) result.noise_units = tally.max_abs / noise->max_abs;
+  result.cosine = tally.cosine;
+  result.nan_mismatches = tally.nan_mismatches;
+  result.inf_mismatches = tally.inf_mismatches;
+  result.nans = tally.nans;
+  result.infs = tally.infs;
+  if (tally.rows > 0)
+    result.argmax_agreement =
+        static_cast<double>(tally.same_argmax) / static_cast<double>(tally.rows);
+  const bool finite_agree = tally.nan_mismatches == 0 && tally.inf_mismatches == 0;
+  result.passing_atol = finite_agree ? tally.passing_atol : kInfinity;
+  const bool exact = !is_floating(reference.dtype());
+  std::optional<ErrorsToTruth> errors;
+  if (own_error.defined() && tolerance.limits.any() && finite_agree && !exact)
+    errors = errors_to_truth(reference.contiguous(), actual.contiguous(), own_error.contiguous());
+  result.reason =
+      errors ? judge_by_truth(result, *errors, tolerance.limits) : reason_of(result, tally, exact);
+  if (!exact && finite_agree) {
+    const double most = result.to_truth ? result.allowed[Statistic::kMax] : tolerance.atol;
+    result.topk_agreement = topk_agreement(reference.contiguous(), actual.contiguous(), 2 * most);
+  }
+  result.passed = result.reason.empty();
+  return result;
+}
+
+}  // namespace isthmus

@@ -1,0 +1,395 @@
+#include "isthmus/model.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <functional>
+#include <future>
+#include <mutex>
+
+#include "core/runtime/background_warmup.h"
+#include "core/runtime/recorder.h"
+#include "core/runtime/select_engine.h"
+#include "core/runtime/transfer.h"
+#include "core/runtime/warmup.h"
+#include "isthmus/error.h"
+
+namespace isthmus {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double ms_since(Clock::time_point start) {
+  return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
+}
+
+/// An artifact's files: what is run is verified, data files are mapped, and verified while the
+/// engine loads them.
+struct FilesRead {
+  std::vector<FileBytes> files;
+  std::future<void> verified;
+  double ms = 0;
+};
+
+FilesRead read_files(const Bundle& bundle, const Artifact* artifact, bool mmap) {
+  const auto start = Clock::now();
+  const std::size_t methods = bundle.manifest().methods.size();
+  FilesRead read;
+  std::vector<std::pair<FileEntry, FileBytes>> data;
+  for (std::size_t i = 0; i < artifact->files.size(); ++i) {
+    const FileEntry& file = artifact->files[i];
+    if (!mmap) {
+      read.files.push_back(bundle.read(file));
+    } else if (i >= methods) {
+      read.files.push_back(bundle.map(file));
+      data.emplace_back(file, read.files.back());
+    } else {
+      read.files.push_back(artifact->format == "torchscript" ? bundle.map_archive(file)
+                                                             : bundle.read(file));
+    }
+  }
+  if (!data.empty())
+    read.verified = std::async(std::launch::async, [bundle, data] {
+      for (const auto& [file, bytes] : data) bundle.verify(file, bytes);
+    });
+  read.ms = ms_since(start);
+  return read;
+}
+
+std::string shapes_text(const Signature& signature, std::span<const Tensor> inputs) {
+  std::string text;
+  for (std::size_t i = 0; i < inputs.size(); ++i)
+    text += (text.empty() ? "" : ", ") + signature.inputs[i].name + "=" + inputs[i].describe();
+  return text;
+}
+
+/// Runs checked inputs and turns whatever an engine throws into one of ours.
+std::vector<Tensor> execute(Executable& executable, const Signature& signature, std::size_t method,
+                            std::span<const Tensor> inputs, const RunOptions& options) {
+  std::vector<Tensor> outputs;
+  try {
+    outputs = executable.run(method, inputs);
+  } catch (const Error&) {
+    throw;
+  } catch (const std::exception& error) {
+    throw ExecutionError("\"" + signature.method + "\" failed in the engine: " + error.what() +
+                         " (inputs: " + shapes_text(signature, inputs) +
+                         "); run `isthmus-run verify` on the bundle to see whether it is whole");
+  }
+  if (options.check_outputs) check_outputs(signature, inputs, outputs);
+  return outputs;
+}
+
+std::size_t method_index(const Manifest& manifest, std::string_view method) {
+  const auto& methods = manifest.methods;
+  for (std::size_t i = 0; i < methods.size(); ++i)
+    if (methods[i].method == method) return i;
+  std::string there;
+  for (const Signature& signature : methods)
+    there += (there.empty() ? "\"" : ", \"") + signature.method + "\"";
+  throw InvalidInput("the model has no method \"" + std::string(method) + "\"; it has " + there);
+}
+
+Outputs call_named(Executable& executable, const Manifest& manifest, std::size_t method,
+                   const Inputs& inputs, Device device, const RunOptions& options) {
+  const Signature& signature = manifest.methods[method];
+  const std::vector<Tensor> ordered = check_inputs(signature, inputs, device);
+  std::vector<Tensor> results = execute(executable, signature, method, ordered, options);
+  Outputs outputs;
+  outputs.reserve(results.size());
+  for (std::size_t i = 0; i < results.size(); ++i)
+    outputs.add(signature.outputs[i].name, std::move(results[i]));
+  return outputs;
+}
+
+NamedTensors named(const std::vector<ValueSpec>& specs, std::span<const Tensor> tensors) {
+  NamedTensors result;
+  for (std::size_t i = 0; i < tensors.size() && i < specs.size(); ++i)
+    result.add(specs[i].name, tensors[i]);
+  return result;
+}
+
+}  // namespace
+
+struct Model::Impl {
+  Bundle bundle;
+  const Artifact* artifact = nullptr;
+  Device device;
+  LoadReport report;
+  /// With the warm-up in it, once `warmed` is true; null unless it ran in the background.
+  std::unique_ptr<LoadReport> warm_report;
+  std::atomic<bool> warmed{false};
+  /// As loaded. A stateful one is only forked, so that forks are fresh.
+  std::unique_ptr<Executable> executable;
+  /// What the model's own calls run: `executable`, or a fork of it when there is state.
+  std::unique_ptr<Executable> shared_state;
+  mutable std::mutex state_mutex;
+  std::unique_ptr<const Recorder> recorder;  ///< null unless calls are recorded
+  /// Last, for it uses the others: it ends before they do.
+  std::unique_ptr<BackgroundWarmup> background;
+  const pid_t process = ::getpid();
+
+  Impl() = default;
+  Impl(const Impl&) = delete;
+  Impl& operator=(const Impl&) = delete;
+  ~Impl() {
+    if (::getpid() == process) return;
+    // A forked copy: the runtime's threads stayed in the parent, and to end them is to wait for
+    // ever.
+    (void)background.release();
+    (void)executable.release();
+    (void)shared_state.release();
+  }
+
+  [[nodiscard]] const Manifest& manifest() const noexcept { return bundle.manifest(); }
+
+  void warm_up_in_background() {
+    warm_report = std::make_unique<LoadReport>(report);
+    background = std::make_unique<BackgroundWarmup>([this](const std::atomic<bool>& stop) {
+      const auto start = Clock::now();
+      warm_report->warmup = warm_up(bundle, *executable, device, stop);
+      warm_report->warmup_ms = ms_since(start);
+      for (std::string& note : executable->notes())
+        if (std::find(report.notes.begin(), report.notes.end(), note) == report.notes.end())
+          warm_report->notes.push_back(std::move(note));
+      warmed = true;
+    });
+  }
+
+  mutable std::atomic<std::int64_t> sessions{0};  ///< handed out; the model's own state is 0
+
+  /// Runs a call and records it; `inputs` and `outputs` name what was given and what came.
+  template <typename Run, typename Given, typename Results>
+  auto recorded(std::string_view method, std::int64_t session, Run run, Given inputs,
+                Results outputs) const {
+    if (recorder == nullptr) return run();
+    const auto to_cpu = [this](const Tensor& one) { return executable->transfer(one, Device{}); };
+    Recorder::Call call = recorder->start(method, session, inputs(), to_cpu);
+    try {
+      auto result = run();
+      recorder->finish(std::move(call), outputs(result), to_cpu);
+      return result;
+    } catch (const std::exception& error) {
+      recorder->fail(std::move(call), error);
+      throw;
+    }
+  }
+
+  template <typename Call>
+  auto with_executable(Call call) const {
+    if (!shared_state) return call(*executable);
+    const std::lock_guard lock(state_mutex);
+    return call(*shared_state);
+  }
+};
+
+struct Session::Impl {
+  std::shared_ptr<const Model::Impl> model;
+  std::unique_ptr<Executable> own;  ///< null for a stateless model, which shares
+  std::int64_t number = 0;          ///< counted from 1
+
+  [[nodiscard]] Executable& executable() const { return own ? *own : *model->executable; }
+};
+
+Model::Model(std::shared_ptr<const Impl> impl) : impl_(std::move(impl)) {}
+
+Model Model::load(const std::filesystem::path& bundle, const LoadOptions& options) {
+  const auto start = Clock::now();
+  if (options.threads < 0)
+    throw InvalidInput("threads " + std::to_string(options.threads) +
+                       ": expected a positive number, or 0 to leave the process as it is");
+  const Device device = parse_device(options.device);
+  auto impl = std::make_shared<Impl>();
+  impl->bundle = Bundle::open(bundle);
+  impl->device = device;
+  const Manifest& manifest = impl->manifest();
+  // Reading and hashing the files takes about as long as opening an engine's runtime: side by side.
+  const Tuning tuning = read_tuning(impl->bundle, device.type);
+  const Artifact* likely = likely_artifact(manifest, options, device, tuning);
+  std::future<FilesRead> reading;
+  if (likely != nullptr)
+    reading =
+        std::async(std::launch::async, read_files, std::cref(impl->bundle), likely, options.mmap);
+  const Choice choice = choose(manifest, options, device, tuning);
+  LoadOptions settled = options;
+  if (settled.threads == 0) settled.threads = choice.threads;
+  impl->artifact = choice.artifact;
+
+  FilesRead read = choice.artifact == likely
+                       ? reading.get()
+                       : read_files(impl->bundle, choice.artifact, options.mmap);
+  ArtifactSource source{manifest, *choice.artifact, std::move(read.files), impl->bundle.root()};
+  LoadReport& report = impl->report;
+  report.read_ms = read.ms;
+
+  auto phase = Clock::now();
+  try {
+    impl->executable = choice.engine->load(source, settled);
+  } catch (const Error&) {
+    // A changed data file is the likelier cause, and the better message.
+    if (read.verified.valid()) read.verified.get();
+    throw;
+  }
+  source.files.clear();
+  if (read.verified.valid()) read.verified.get();
+  if (manifest.stateful) impl->shared_state = impl->executable->fork();
+  report.load_ms = ms_since(phase);
+
+  report.engine = choice.engine_name;
+  report.runtime = choice.engine->info().runtime;
+  report.artifact = choice.artifact->name;
+  report.device = to_string(device);
+  report.chosen = choice.reason;
+  report.threads = settled.threads;
+  if (options.warmup && !options.warmup_in_background) {
+    phase = Clock::now();
+    const std::atomic<bool> never = false;
+    report.warmup = warm_up(impl->bundle, *impl->executable, device, never);
+    report.warmup_ms = ms_since(phase);
+  }
+  report.notes = impl->executable->notes();
+  if (choice.artifact->device != name(device.type))
+    report.notes.push_back("the artifact was made and verified on " + choice.artifact->device +
+                           "; prove it on " + to_string(device) +
+                           " with `isthmus-run verify --device " + to_string(device) + "`");
+  // After the warm-up, which is nobody's call.
+  if (!options.record.empty())
+    impl->recorder = std::make_unique<Recorder>(options.record, options.record_limit, impl->bundle,
+                                                impl->report);
+  report.total_ms = ms_since(start);
+  if (options.warmup && options.warmup_in_background) impl->warm_up_in_background();
+  return Model(std::move(impl));
+}
+
+bool Model::ready() const {
+  return !impl_->background || impl_->background->over();
+}
+
+void Model::wait_until_ready() const {
+  if (impl_->background) impl_->background->wait();
+}
+
+std::string Model::choice(const Bundle& bundle, const LoadOptions& options) {
+  const Device device = parse_device(options.device);
+  const Choice choice =
+      choose(bundle.manifest(), options, device, read_tuning(bundle, device.type));
+  const std::string threads =
+      choice.threads == 0 ? "" : ", threads: " + std::to_string(choice.threads);
+  return choice.artifact->name + " on " + choice.engine_name + threads + ": " + choice.reason;
+}
+
+Outputs Model::run(const Inputs& inputs, const RunOptions& options) const {
+  return call("forward", inputs, options);
+}
+
+Outputs Model::call(std::string_view method, const Inputs& inputs,
+                    const RunOptions& options) const {
+  const std::size_t index = method_index(impl_->manifest(), method);
+  // Recorded where calls take turns: the order of the records is the order of the state.
+  return impl_->with_executable([&](Executable& executable) {
+    return impl_->recorded(
+        method, 0,
+        [&] {
+          return call_named(executable, impl_->manifest(), index, inputs, impl_->device, options);
+        },
+        [&] { return inputs; }, [](const Outputs& outputs) { return outputs; });
+  });
+}
+
+std::vector<Tensor> Model::run_ordered(std::span<Tensor> inputs, std::size_t method,
+                                       const RunOptions& options) const {
+  const auto& methods = impl_->manifest().methods;
+  if (method >= methods.size())
+    throw InvalidInput("method index " + std::to_string(method) + ": the model has " +
+                       std::to_string(methods.size()) + " methods, counted from 0");
+  const Signature& signature = methods[method];
+  return impl_->with_executable([&](Executable& executable) {
+    return impl_->recorded(
+        signature.method, 0,
+        [&] {
+          check_inputs(signature, inputs, impl_->device);
+          return execute(executable, signature, method, inputs, options);
+        },
+        [&] { return named(signature.inputs, inputs); },
+        [&](const std::vector<Tensor>& outputs) { return named(signature.outputs, outputs); });
+  });
+}
+
+Tensor Model::transfer(const Tensor& tensor, Device device) const {
+  return impl_->executable->transfer(tensor, device);
+}
+
+Inputs Model::transfer_inputs(const Inputs& inputs, std::string_view method) const {
+  if (device().is_cpu()) return inputs;
+  const Signature& signature = this->signature(method);
+  std::vector<Tensor> ordered = check_inputs(signature, inputs, Device{});
+  detail::transfer_tensors(signature, ordered,
+                           [this](const Tensor& one) { return transfer(one, device()); });
+  return named(signature.inputs, ordered);
+}
+
+void Model::synchronize() const {
+  impl_->executable->synchronize();
+}
+
+Session Model::session() const {
+  auto session = std::make_unique<Session::Impl>();
+  session->model = impl_;
+  session->number = ++impl_->sessions;
+  if (impl_->shared_state) session->own = impl_->executable->fork();
+  return Session(std::move(session));
+}
+
+const Signature& Model::signature(std::string_view method) const {
+  return impl_->manifest().methods[method_index(impl_->manifest(), method)];
+}
+
+std::vector<std::string> Model::methods() const {
+  std::vector<std::string> names;
+  for (const Signature& signature : impl_->manifest().methods) names.push_back(signature.method);
+  return names;
+}
+
+bool Model::stateful() const noexcept {
+  return impl_->manifest().stateful;
+}
+Device Model::device() const noexcept {
+  return impl_->device;
+}
+const Bundle& Model::bundle() const noexcept {
+  return impl_->bundle;
+}
+const Artifact& Model::artifact() const noexcept {
+  return *impl_->artifact;
+}
+const LoadReport& Model::load_report() const noexcept {
+  return impl_->warmed ? *impl_->warm_report : impl_->report;
+}
+
+Session::Session(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Session::Session(Session&&) noexcept = default;
+Session& Session::operator=(Session&&) noexcept = default;
+Session::~Session() = default;
+
+Outputs Session::run(const Inputs& inputs, const RunOptions& options) {
+  return call("forward", inputs, options);
+}
+
+Outputs Session::call(std::string_view method, const Inputs& inputs, const RunOptions& options) {
+  if (!impl_)
+    throw InvalidInput(
+        "this session was moved from and holds nothing: use the one it was moved to");
+  const Manifest& manifest = impl_->model->manifest();
+  const std::size_t index = method_index(manifest, method);
+  return impl_->model->recorded(
+      method, impl_->number,
+      [&] {
+        return call_named(impl_->executable(), manifest, index, inputs, impl_->model->device,
+                          options);
+      },
+      [&] { return inputs; }, [](const Outputs& outputs) { return outputs; });
+}
+
+}  // namespace isthmus

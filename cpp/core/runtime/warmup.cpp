@@ -1,0 +1,138 @@
+#include "core/runtime/warmup.h"
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <limits>
+#include <string>
+
+#include "core/runtime/transfer.h"
+#include "isthmus/error.h"
+
+namespace isthmus {
+namespace {
+
+constexpr int kLastCalls = 3;  ///< that are looked at, and the least number of calls
+constexpr int kMaxCalls = 25;
+constexpr double kMinMs = 5;  ///< however many calls that is: a call of microseconds that the
+                              ///< machine interrupts is not one that is getting faster
+constexpr double kMaxMs = 3000;
+constexpr double kSteadyRatio = 1.3;
+constexpr double kSettledRatio = 1.1;
+constexpr double kSettleMs = 100;
+
+using Clock = std::chrono::steady_clock;
+
+double ms_since(Clock::time_point start) {
+  return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
+}
+
+struct PreparedCall {
+  std::size_t method;
+  std::vector<Tensor> inputs;
+};
+
+std::vector<PreparedCall> prepare(const Bundle& bundle, const Golden& golden,
+                                  Executable& executable, Device device) {
+  const auto& methods = bundle.manifest().methods;
+  std::vector<PreparedCall> calls;
+  for (const GoldenCall& call : bundle.golden(golden)) {
+    const auto found = std::find_if(methods.begin(), methods.end(),
+                                    [&](const Signature& s) { return s.method == call.method; });
+    PreparedCall prepared{static_cast<std::size_t>(found - methods.begin()),
+                          check_inputs(*found, call.inputs, Device{})};
+    detail::transfer_tensors(*found, prepared.inputs,
+                             [&](const Tensor& one) { return executable.transfer(one, device); });
+    calls.push_back(std::move(prepared));
+  }
+  return calls;
+}
+
+/// Time of the golden's calls, one after the other, milliseconds.
+double run_once(const std::vector<PreparedCall>& calls, Executable& executable) {
+  const auto start = Clock::now();
+  for (const PreparedCall& call : calls) (void)executable.run(call.method, call.inputs);
+  executable.synchronize();
+  return ms_since(start);
+}
+
+WarmupReport warm_up_one(const Bundle& bundle, const Golden& golden, Executable& executable,
+                         Device device, const std::atomic<bool>& stop) {
+  const std::vector<PreparedCall> calls = prepare(bundle, golden, executable, device);
+  WarmupReport report;
+  report.golden = golden.name;
+  double fastest = std::numeric_limits<double>::max();
+  std::array<double, kLastCalls> last{};
+  const auto start = Clock::now();
+  auto steady_since = start;
+  const auto more = [&] {
+    const double ms = ms_since(start);
+    return ms < kMinMs || (report.calls < kMaxCalls && ms < kMaxMs);
+  };
+  while (!stop && more()) {
+    const double ms = run_once(calls, executable);
+    last[static_cast<std::size_t>(report.calls) % kLastCalls] = ms;
+    if (report.calls++ == 0) report.first_ms = ms;
+    fastest = std::min(fastest, ms);
+    report.steady_ms = ms;
+    if (report.calls < kLastCalls) continue;
+    const double slowest = *std::max_element(last.begin(), last.end());
+    if (!report.steady && slowest <= kSteadyRatio * fastest) {
+      report.steady = true;
+      steady_since = Clock::now();
+    }
+    // Caches and clocks take some calls more than the runtime does.
+    if (slowest <= kSettledRatio * fastest) break;
+    if (report.steady && ms_since(steady_since) > kSettleMs) break;
+  }
+  if (stop || !executable.prepares()) return report;
+  bool otherwise = false;
+  for (const PreparedCall& call : calls)
+    if (executable.prepare(call.method, call.inputs)) otherwise = true;
+  if (otherwise) {
+    report.steady_ms = run_once(calls, executable);
+    ++report.calls;
+  }
+  return report;
+}
+
+/// The goldens that the manifest lists, and with `every_shape` one for each further shape.
+std::vector<const Golden*> chosen(const Manifest& manifest, bool every_shape) {
+  std::vector<const Golden*> goldens;
+  for (const std::string& name : manifest.warmup)
+    goldens.push_back(&*std::find_if(manifest.goldens.begin(), manifest.goldens.end(),
+                                     [&](const Golden& one) { return one.name == name; }));
+  if (!every_shape) return goldens;
+  const auto same_shape = [](const Golden& a, const Golden& b) {
+    return a.dims == b.dims &&
+           std::equal(a.steps.begin(), a.steps.end(), b.steps.begin(), b.steps.end(),
+                      [](const auto& x, const auto& y) { return x.method == y.method; });
+  };
+  for (const Golden& golden : manifest.goldens)
+    if (std::none_of(goldens.begin(), goldens.end(),
+                     [&](const Golden* one) { return same_shape(*one, golden); }))
+      goldens.push_back(&golden);
+  return goldens;
+}
+
+}  // namespace
+
+std::vector<WarmupReport> warm_up(const Bundle& bundle, Executable& executable, Device device,
+                                  const std::atomic<bool>& stop) {
+  std::vector<WarmupReport> reports;
+  for (const Golden* golden : chosen(bundle.manifest(), executable.prepares())) {
+    if (stop) break;
+    try {
+      const auto fork = executable.fork();
+      reports.push_back(warm_up_one(bundle, *golden, *fork, device, stop));
+    } catch (const Error&) {
+      throw;
+    } catch (const std::exception& error) {
+      throw ExecutionError("warm-up on golden \"" + golden->name + "\" failed: " + error.what() +
+                           "; the model cannot run its own golden here: run `isthmus-run verify`");
+    }
+  }
+  return reports;
+}
+
+}  // namespace isthmus

@@ -1,0 +1,172 @@
+"""What is run for a comparison: both bundles on one device, each call in a process of its own."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from isthmus.bundle.manifest import Artifact
+from isthmus.bundle_diff.pairs import ArtifactPair
+from isthmus.errors import ExecutionError
+from isthmus.proof.jobs import Job, Run, prove_without_python
+from isthmus.proof.verify_report import VerifyRow
+from isthmus.proof.verify_worker import Outputs, golden_file
+from isthmus.runtime.python_runtimes import engines_of
+from isthmus.runtime.workers import ask_worker
+
+if TYPE_CHECKING:
+    from isthmus.bundle.bundle import Bundle
+    from isthmus.bundle.golden import Golden
+
+__all__ = ["Runs", "Way"]
+
+
+@dataclass(frozen=True)
+class Way:
+    """One engine on the artifacts of a pair."""
+
+    pair: ArtifactPair
+    engine: str
+    name: str
+    """What a report calls it: the engine, and the artifact where the engine runs several."""
+    before: Artifact | None
+    """A's artifact, where this engine may run it here."""
+    after: Artifact | None
+
+
+@dataclass(frozen=True)
+class Runs:
+    """What holds for all that is run."""
+
+    before: Bundle
+    after: Bundle
+    device: str
+    engines: Sequence[str] | None
+    threads: int
+    trust: str
+    op_libraries: tuple[str, ...]
+    timeout: float
+    folder: Path
+    say: Callable[[str], None]
+
+    @cached_property
+    def goldens(self) -> list[Golden]:
+        """A's."""
+        return self.before.goldens()
+
+    @cached_property
+    def new_goldens(self) -> list[Golden]:
+        """B's."""
+        return self.after.goldens()
+
+    def job(self, *, new: bool) -> Job:
+        """As verify takes it: B's if `new`, else A's."""
+        return Job(
+            bundle=self.after if new else self.before,
+            goldens=self.new_goldens if new else self.goldens,
+            threads=self.threads,
+            trust=self.trust,
+            op_libraries=self.op_libraries,
+            timeout=self.timeout,
+            folder=self.folder,
+            say=self.say,
+        )
+
+    def ways(self, pairs: Sequence[ArtifactPair]) -> list[Way]:
+        """Each engine of each pair; a side that may not run here is None, see `why_not`."""
+        engines: list[tuple[ArtifactPair, str]] = []
+        for pair in pairs:
+            sides = [one for one in (pair.before, pair.after) if one is not None]
+            names = dict.fromkeys(name for one in sides for name in engines_of(one.format))
+            engines += [
+                (pair, name) for name in names if self.engines is None or name in self.engines
+            ]
+        found = []
+        for pair, engine in engines:
+            several = sum(other == engine for _, other in engines) > 1
+            usable = [
+                None if one is None or self.why_not(one, engine) else one
+                for one in (pair.before, pair.after)
+            ]
+            name = f"{pair.name} on {engine}" if several else engine
+            found.append(Way(pair, engine, name, *usable))
+        return found
+
+    def why_not(self, artifact: Artifact, engine: str) -> str:
+        """Why an engine may not run an artifact here; empty when it may."""
+        kind = self.device.partition(":")[0]
+        if engine not in engines_of(artifact.format):
+            return f"{engine} does not run {artifact.format}"
+        if kind not in artifact.devices:
+            return f"{artifact.name} is not made for {kind}, only for {', '.join(artifact.devices)}"
+        if artifact.trust == "native" and self.trust != "native":
+            return 'it is native code: allow it with trust="native" (--allow-native)'
+        return ""
+
+    def prove(self, way: Way, *, new: bool) -> VerifyRow | None:
+        """A bundle on its own goldens, without Python; None where it may not run."""
+        artifact = way.after if new else way.before
+        if artifact is None:
+            return None
+        self.say(f"{'B' if new else 'A'} on its own goldens: {artifact.name} on {way.engine}")
+        row = VerifyRow(way.engine, "C++", self.device, "passed", artifact=artifact.name)
+        return prove_without_python(self.job(new=new), row)[0]
+
+    def cross(
+        self,
+        way: Way,
+        goldens: Sequence[str],
+        names: tuple[Mapping[str, Mapping[str, str]], Mapping[str, Mapping[str, str]]],
+        *,
+        new: bool,
+    ) -> Run | None:
+        """A bundle on A's goldens; None where it may not run.
+
+        Args:
+            way: Artifact and engine.
+            goldens: Names of A's goldens.
+            names: By method, names of A's inputs and outputs in B.
+            new: B runs; else A itself.
+        """
+        artifact = way.after if new else way.before
+        if artifact is None:
+            return None
+        self.say(f"{'B' if new else 'A'} on A's goldens: {artifact.name} on {way.engine}")
+        folder = Path(tempfile.mkdtemp(dir=self.folder))
+        spec = self.job(new=new).spec(
+            "isthmus", self.device, artifact=artifact.name, engine=way.engine, optimize="auto"
+        )
+        request: dict[str, Any] = {
+            "spec": replace(spec, warmup=False).to_json(),
+            "goldens_of": str(self.before.path.resolve()),
+            "goldens": list(goldens),
+            "inputs": names[0] if new else {},
+            "outputs": names[1] if new else _themselves(names[1]),
+            "folder": str(folder),
+        }
+        try:
+            answer = ask_worker(
+                "isthmus.bundle_diff.worker", request, threads=self.threads, timeout=self.timeout
+            )
+        except ExecutionError as error:
+            return Run([], {}, error=str(error))
+        return _read(answer, folder, len(goldens))
+
+
+def _themselves(names: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
+    """A's own names for what B has as well."""
+    return {method: {name: name for name in outputs} for method, outputs in names.items()}
+
+
+def _read(answer: Mapping[str, Any], folder: Path, count: int) -> Run:
+    from safetensors.torch import load_file
+
+    if "error" in answer:
+        return Run([], {}, error=str(answer["error"]))
+    files = [golden_file(folder, index) for index in range(count)]
+    outputs: list[Outputs | None] = [load_file(one) if one.exists() else None for one in files]
+    return Run(outputs, answer["errors"], str(answer["runtime"]), float(answer["drift"]))

@@ -1,0 +1,337 @@
+"""Signatures: what a caller gives and gets, and which changes of it break a caller."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from itertools import takewhile
+
+from isthmus.bundle.manifest import DimRange, Manifest, Method, Size, Tree, ValueSpec
+from isthmus.bundle_diff.findings import Findings, Severity, counted
+from isthmus.bundle_diff.pairs import ValuePairs, methods_of, pair_values
+
+__all__ = ["compare_signatures"]
+
+_BY_POSITION = "Python callers pass it by its place"
+_UNPACKS = "Python callers take the result apart"
+
+
+def compare_signatures(before: Manifest, after: Manifest, found: Findings) -> None:
+    """Methods, and of each its inputs, outputs, sizes and nesting."""
+    known = {one.name for one in after.methods}
+    for one in before.methods:
+        if one.name not in known:
+            found.change("signature", one.name, "method", ("there", None), "breaking")
+    had = {one.name for one in before.methods}
+    for one in after.methods:
+        if one.name not in had:
+            found.change("signature", one.name, "method", (None, "new"), "changed")
+    for left, right in methods_of(before, after):
+        _Comparison(left, right, before.dims, after.dims, found).run()
+    if before.stateful != after.stateful:
+        words = ["stateful" if one else "stateless" for one in (before.stateful, after.stateful)]
+        severity: Severity = "breaking" if after.stateful else "changed"
+        why = "callers that share the model need a session each" if after.stateful else ""
+        found.change("signature", "", "state", words, severity, why)
+    changes = found.count("signature")
+    methods = counted(len(before.methods), "method")
+    text = f"equal: {methods}" if not changes else counted(changes, "change")
+    found.result("signature", "", text, equal=not changes)
+
+
+class _Comparison:
+    """One method, before and after."""
+
+    def __init__(
+        self,
+        before: Method,
+        after: Method,
+        dims: Mapping[str, DimRange],
+        new_dims: Mapping[str, DimRange],
+        found: Findings,
+    ) -> None:
+        self._before, self._after = before, after
+        self._dims, self._new_dims = dims, new_dims
+        self._found = found
+        self._inputs = pair_values(before.inputs, after.inputs)
+        self._outputs = pair_values(before.outputs, after.outputs)
+        self._axes: dict[tuple[Size, Size], list[str]] = {}
+        """Sizes of inputs, before and after, and where they stand."""
+
+    def run(self) -> None:
+        """All of it."""
+        self._values("input", self._inputs)
+        self._values("output", self._outputs)
+        self._order()
+        self._input_sizes()
+        self._output_sizes()
+        self._calls()
+        self._returns()
+
+    def _change(
+        self, what: str, sides: Sequence[object], severity: Severity, why: str = ""
+    ) -> None:
+        self._found.change("signature", self._before.name, what, sides, severity, why)
+
+    def _values(self, noun: str, values: ValuePairs) -> None:
+        is_input = noun == "input"
+        for one in values.removed:
+            self._change(f"{noun} {one.name}", (describe(one), None), "breaking")
+        for one in values.added:
+            required = is_input and not one.optional
+            self._change(
+                f"{noun} {one.name}",
+                (None, describe(one)),
+                "breaking" if required else "changed",
+                "callers do not give it" if required else "",
+            )
+        for one, other in values.pairs:
+            what = f"{noun} {one.name}"
+            if one.name != other.name:
+                self._change(f"name of {what}", (one.name, other.name), "breaking")
+            if (one.kind, one.dtype) != (other.kind, other.dtype):
+                self._change(f"type of {what}", (_type(one), _type(other)), "breaking")
+            if one.optional != other.optional:
+                # An input that has to be given, or an output that may be None, is new to a caller.
+                breaks = one.optional if is_input else other.optional
+                words = ["optional" if spec.optional else "required" for spec in (one, other)]
+                if not is_input:
+                    words = ["may be None" if spec.optional else "always" for spec in (one, other)]
+                self._change(f"presence of {what}", words, "breaking" if breaks else "changed")
+            if one.values != other.values:
+                # Where none is known, eager may have refused the same values.
+                old, new = one.values, other.values
+                narrower = old and new and (new.min > old.min or new.max < old.max)
+                words = [f"{it.min} to {it.max}" if it else "any" for it in (old, new)]
+                self._change(f"values of {what}", words, "breaking" if narrower else "changed")
+
+    def _order(self) -> None:
+        """Of the outputs; that of the inputs shows in how Python calls the method."""
+        new = [spec.name for spec in self._after.outputs]
+        places = [new.index(other.name) for _, other in self._outputs.pairs]
+        if places != sorted(places):
+            old = ", ".join(one.name for one, _ in self._outputs.pairs)
+            order = ", ".join(one for one in new if one in self._outputs.names.values())
+            self._change("order of the outputs", (old, order), "changed", "C++ takes them by name")
+
+    # --- sizes ------------------------------------------------------------------------------------
+
+    def _input_sizes(self) -> None:
+        for one, other in self._inputs.pairs:
+            if self._rank("input", one, other):
+                continue
+            for axis, sizes in enumerate(zip(one.shape or (), other.shape or (), strict=True)):
+                self._axes.setdefault(sizes, []).append(f"{one.name}[{axis}]")
+        for (old, new), places in self._axes.items():
+            self._input_size(old, new, places)
+        self._ties()
+
+    def _rank(self, noun: str, one: ValueSpec, other: ValueSpec) -> bool:
+        """Tells another rank; True where the sizes cannot be paired."""
+        if one.shape is None and other.shape is None:
+            return True
+        if one.shape is not None and other.shape is not None and len(one.shape) == len(other.shape):
+            return False
+        wider = other.shape is None and noun == "input"
+        ranks = [
+            "any rank" if spec.shape is None else f"rank {len(spec.shape)}" for spec in (one, other)
+        ]
+        self._change(f"rank of {noun} {one.name}", ranks, "changed" if wider else "breaking")
+        return True
+
+    def _input_size(self, old: Size, new: Size, places: Sequence[str]) -> None:
+        low, high = _range(old, self._dims)
+        new_low, new_high = _range(new, self._new_dims)
+        narrower = new_low > low or new_high < high
+        wider = new_low < low or new_high > high
+        where = ", ".join(places)
+        if isinstance(old, str) and isinstance(new, str):
+            what = f"range of dimension {old}, which is {where}"
+            if narrower or wider:
+                sides = f"{low} to {high}", f"{new_low} to {new_high}"
+                self._change(what, sides, "breaking" if narrower else "changed")
+            if old != new:
+                self._change(f"name of the dimension of {where}", (old, new), "changed")
+        elif old != new:
+            sides = _sized(old, self._dims), _sized(new, self._new_dims)
+            self._change(f"size of {where}", sides, "breaking" if narrower else "changed")
+
+    def _ties(self) -> None:
+        """Sizes that had to be equal and need not, or the contrary."""
+        named = [
+            (old, new) for old, new in self._axes if isinstance(old, str) and isinstance(new, str)
+        ]
+        for side, severity, words in (
+            (1, "breaking", ("may differ", "have to be equal")),
+            (0, "changed", ("have to be equal", "may differ")),
+        ):
+            for name in dict.fromkeys(pair[side] for pair in named):
+                sharing = [pair for pair in named if pair[side] == name]
+                if len(sharing) > 1:
+                    places = [place for pair in sharing for place in self._axes[pair]]
+                    what = f"sizes of {', '.join(places)}"
+                    self._change(what, words, "breaking" if severity == "breaking" else "changed")
+
+    def _output_sizes(self) -> None:
+        renamed = {old: new for old, new in self._axes if isinstance(old, str)}
+        for one, other in self._outputs.pairs:
+            if self._rank("output", one, other):
+                continue
+            for axis, (old, new) in enumerate(zip(one.shape or (), other.shape or (), strict=True)):
+                if old == new or (isinstance(old, str) and renamed.get(old) == new):
+                    continue
+                # A size that no rule explained before binds nobody, and a named one may change.
+                loose = old is None or (isinstance(old, str) and not isinstance(new, int))
+                self._change(
+                    f"size of output {one.name}[{axis}]",
+                    ["unknown" if size is None else size for size in (old, new)],
+                    "changed" if loose else "breaking",
+                )
+
+    # --- nesting ----------------------------------------------------------------------------------
+
+    def _calls(self) -> None:
+        """How Python passes the inputs: any parameter can be given by its place or by its name."""
+        names = {new: old for old, new in self._inputs.names.items()}
+        old, new = _parameters(self._before), _parameters(self._after)
+        # What was added or removed is told already, and disturbs the others only before them.
+        old_shapes = _shapes(old, {}, {one.name for one in self._inputs.removed})
+        new_shapes = _shapes(new, names, {one.name for one in self._inputs.added})
+        if old_shapes != new_shapes:
+            calls = [f"({', '.join(one)})" for one in (old_shapes, new_shapes)]
+            self._change("arguments of the Python call", calls, "breaking", _BY_POSITION)
+        constants = [
+            {name: text_of(tree, {}) for name, tree in side if not tree.leaves()}
+            for side in (old, new)
+        ]
+        for name in {**constants[0], **constants[1]}:
+            sides = (constants[0].get(name), constants[1].get(name))
+            if sides[0] != sides[1]:
+                self._change(f"argument {name}, part of the model", sides, "changed")
+
+    def _returns(self) -> None:
+        names = {new: old for old, new in self._outputs.names.items()}
+        added = {one.name for one in self._outputs.added}
+        old, new = self._before.returns, _without(self._after.returns, added)
+        texts = text_of(old, {}), text_of(new, names)
+        gone = {one.name for one in self._outputs.removed}
+        if texts[0] != texts[1] and text_of(_without(old, gone), {}) != texts[1]:
+            same = _masked(old, {}) == _masked(new, names)
+            self._change(
+                "nesting of the result",
+                texts,
+                "changed" if same else "breaking",
+                "" if same else _UNPACKS,
+            )
+        elif _types(old) != _types(new):
+            self._change(
+                "classes in the result",
+                [", ".join(_types(tree)) for tree in (old, new)],
+                "changed",
+            )
+
+
+def describe(spec: ValueSpec) -> str:
+    """ "float32[batch, 3], optional"."""
+    if spec.shape is None:
+        shape = "[any rank]"
+    else:
+        shape = f"[{', '.join('?' if one is None else str(one) for one in spec.shape)}]"
+    kind = f"{spec.dtype}{shape}" if spec.kind == "tensor" else spec.kind
+    return f"{kind}, optional" if spec.optional else kind
+
+
+def text_of(tree: Tree, names: Mapping[str, str]) -> str:
+    """The nesting on one line: "(x, {a: y})"; leaves, and keys called like them, under `names`."""
+    if tree.node == "leaf":
+        return names.get(tree.name, tree.name)
+    if tree.node == "none":
+        return "None"
+    if tree.node == "const":
+        return json.dumps(tree.value)
+    items = [text_of(one, names) for one in tree.items]
+    if tree.node == "list":
+        return f"[{', '.join(items)}]"
+    if tree.node == "tuple":
+        return f"({', '.join(items)}{',' if len(items) == 1 else ''})"
+    keys = [names.get(str(key), key) for key in tree.keys]
+    if tree.node == "dict":
+        pairs = zip(keys, items, strict=True)
+        return f"{{{', '.join(f'{key}: {item}' for key, item in pairs)}}}"
+    fields = ", ".join(f"{key}={item}" for key, item in zip(keys, items, strict=True))
+    return f"{tree.type.rpartition('.')[2].rpartition(':')[2]}({fields})"
+
+
+def _masked(tree: Tree, names: Mapping[str, str]) -> str:
+    """The nesting without the values of its constants."""
+    return text_of(_without_constants(tree), names)
+
+
+def _without_constants(tree: Tree) -> Tree:
+    if tree.node == "const":
+        return Tree("const", value="")
+    items = tuple(_without_constants(one) for one in tree.items)
+    return Tree(tree.node, tree.name, tree.value, tree.type, tree.keys, items)
+
+
+def _without(tree: Tree, leaves: set[str]) -> Tree:
+    """Without these leaves where a caller takes items by their key: more keys disturb nobody."""
+    if not tree.items:
+        return tree
+    keyed = tree.node in ("dict", "dataclass", "model_output")
+    kept = [
+        at
+        for at, one in enumerate(tree.items)
+        if not (keyed and one.leaves() and set(one.leaves()) <= leaves)
+    ]
+    return Tree(
+        tree.node,
+        tree.name,
+        tree.value,
+        tree.type,
+        tuple(tree.keys[at] for at in kept) if tree.keys else (),
+        tuple(_without(tree.items[at], leaves) for at in kept),
+    )
+
+
+def _parameters(method: Method) -> list[tuple[str, Tree]]:
+    """All that the Python call takes, in order, with the name of each."""
+    by_place = [
+        (tree.leaves()[0].partition(".")[0] if tree.leaves() else str(at), tree)
+        for at, tree in enumerate(method.args)
+    ]
+    return [*by_place, *method.kwargs]
+
+
+def _shapes(
+    parameters: Sequence[tuple[str, Tree]], names: Mapping[str, str], told: set[str]
+) -> list[str]:
+    """Nesting of each parameter, up to the last that is neither told nor a constant."""
+
+    def idle(one: tuple[str, Tree]) -> bool:
+        return set(one[1].leaves()) <= told
+
+    tail = len(list(takewhile(idle, reversed(parameters))))
+    return [_masked(tree, names) for _, tree in parameters[: len(parameters) - tail]]
+
+
+def _types(tree: Tree) -> list[str]:
+    found = [tree.type] if tree.type else []
+    return found + [name for item in tree.items for name in _types(item)]
+
+
+def _type(spec: ValueSpec) -> str:
+    return spec.dtype if spec.kind == "tensor" else f"Python {spec.kind}"
+
+
+def _range(size: Size, dims: Mapping[str, DimRange]) -> tuple[int, int]:
+    if isinstance(size, int):
+        return size, size
+    assert size is not None  # inputs have no unknown sizes
+    return dims[size].min, dims[size].max
+
+
+def _sized(size: Size, dims: Mapping[str, DimRange]) -> str:
+    if isinstance(size, str):
+        return f"{size}, {dims[size].min} to {dims[size].max}"
+    return str(size)

@@ -1,0 +1,234 @@
+"""Weights of TorchScript and ONNX artifacts, tensor by tensor, one pair in memory at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from isthmus.bundle.bundle_files import Directory
+from isthmus.bundle.manifest import Artifact
+from isthmus.bundle_diff.archive import StoredTensor, read_archive
+from isthmus.bundle_diff.findings import Findings, counted, shortened
+from isthmus.document import number
+
+if TYPE_CHECKING:
+    from isthmus.bundle.bundle import Bundle
+
+__all__ = [
+    "TensorChange",
+    "WeightsDiff",
+    "compare_weights",
+    "is_unnamed",
+    "model_name",
+    "stored_weights",
+    "tell_weights",
+]
+
+_CHUNK = 1 << 22
+"""Elements that are compared at a time."""
+_SMALL = 8
+"""An unnamed constant of ONNX with as few elements is shown in the graph."""
+_UNNAMED = re.compile(r"^(val_\d+|onnx::\w+_\d+|_?\d+|/.*|clone\w*|lifted\w*|_tensor_constant\d+)$")
+_CONSTANT = "constant "
+
+
+@dataclass(frozen=True)
+class TensorChange:
+    """A tensor of one name whose values differ."""
+
+    name: str
+    before: str
+    """ "float32[3, 4]"."""
+    after: str
+    elements: int = 0
+    differing: int = 0
+    max_abs: float = 0.0
+    """Largest difference; NaN on one side only counts as infinite."""
+    largest: float = 0.0
+    """Largest magnitude in A."""
+
+    @property
+    def share(self) -> float:
+        """The largest difference as a share of the largest magnitude."""
+        return self.max_abs / self.largest if self.largest else float("inf")
+
+
+@dataclass(frozen=True)
+class WeightsDiff:
+    """The tensors of an artifact, before and after."""
+
+    artifact: str
+    equal: int
+    """Bit for bit, under any name."""
+    renamed: int
+    """Of these, the ones that have another name now."""
+    changed: tuple[TensorChange, ...]
+    """The furthest first."""
+    removed: tuple[str, ...]
+    added: tuple[str, ...]
+
+    def __bool__(self) -> bool:
+        """True when all tensors are equal."""
+        return not (self.changed or self.removed or self.added)
+
+
+def stored_weights(bundle: Bundle, artifact: Artifact) -> dict[str, StoredTensor]:
+    """Tensors by the model's names; those baked into the code are called "constant 0" and so on.
+
+    Raises:
+        BundleError: The file cannot be read as what it says it is.
+        ImportError: It is ONNX, and the package onnx is not installed.
+    """
+    directory = Directory(bundle.path)
+    if artifact.format == "torchscript":
+        entry = artifact.files[0]
+        archive = read_archive(directory.locate(entry.path, entry.size))
+        found = {model_name(name): one for name, one in archive.tensors.items()}
+        constants = enumerate(archive.constants)
+        return found | {f"{_CONSTANT}{at}": one for at, one in constants}
+    tensors: dict[str, StoredTensor] = {}
+    methods = len(bundle.manifest.methods)
+    data = {Path(one.path).name for one in artifact.files[methods:]}
+    for entry, method in zip(artifact.files, bundle.manifest.methods, strict=False):
+        file = directory.locate(entry.path, entry.size)
+        prefix = "" if methods == 1 else f"{method.name}: "
+        tensors |= {prefix + name: one for name, one in _initializers(file, data).items()}
+    return tensors
+
+
+def model_name(name: str) -> str:
+    """The path in the model, without what isthmus puts around it."""
+    return name.removeprefix("holder.").removeprefix("module.")
+
+
+def is_unnamed(name: str) -> bool:
+    """Whether an exporter made the name of an ONNX value up."""
+    return _UNNAMED.match(name) is not None
+
+
+def _initializers(file: Path, data: set[str]) -> dict[str, StoredTensor]:
+    """Of an ONNX file; values beside it are read from the files that the bundle lists."""
+    import onnx
+    from onnx import external_data_helper, numpy_helper
+
+    model: Any = onnx.load(str(file), load_external_data=False)
+    found: dict[str, StoredTensor] = {}
+    for one in model.graph.initializer:
+        stored = _stored(one, file, data, external_data_helper, numpy_helper)
+        if is_unnamed(one.name) and stored.elements <= _SMALL:
+            continue
+        found[model_name(one.name)] = stored
+    return found
+
+
+def _stored(one: Any, file: Path, data: set[str], helper: Any, numpy_helper: Any) -> StoredTensor:
+    import onnx
+
+    name = onnx.TensorProto.DataType.Name(one.data_type).lower()
+
+    def read() -> torch.Tensor:
+        tensor = onnx.TensorProto()
+        tensor.CopyFrom(one)
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            beside = {entry.key: entry.value for entry in tensor.external_data}.get("location", "")
+            if beside not in data:  # the scanner of ONNX files refuses it as well
+                raise ValueError(f"{one.name} is in {beside!r}, which the bundle does not list")
+            helper.load_external_data_for_tensor(tensor, str(file.parent))
+        array = numpy_helper.to_array(tensor).copy()
+        if array.dtype.kind not in "fiubc":  # a type that NumPy does not have: its bytes
+            array = array.view("u1")
+        return torch.from_numpy(array)
+
+    names = {"float": "float32", "double": "float64"}
+    return StoredTensor(names.get(name, name), tuple(one.dims), read)
+
+
+def compare_weights(
+    artifact: str, before: Mapping[str, StoredTensor], after: Mapping[str, StoredTensor]
+) -> WeightsDiff:
+    """Pairs tensors by name, and what is left over by its content: then only the name is new."""
+    marks = [{name: _mark(one) for name, one in side.items()} for side in (before, after)]
+    left, right = dict(before), dict(after)
+    equal = renamed = 0
+    for name in before:
+        if name in right and marks[0][name] == marks[1][name]:
+            del left[name], right[name]
+            equal += 1
+    for name in list(left):
+        twin = next((other for other in right if marks[1][other] == marks[0][name]), None)
+        if twin is not None:
+            del left[name], right[twin]
+            equal += 1
+            # Constants have numbers, not names.
+            renamed += not (name.startswith(_CONSTANT) and twin.startswith(_CONSTANT))
+    changed = [
+        _difference(name, left.pop(name), right.pop(name)) for name in list(left) if name in right
+    ]
+    changed.sort(key=lambda one: -one.share)
+    return WeightsDiff(artifact, equal, renamed, tuple(changed), tuple(left), tuple(right))
+
+
+def tell_weights(diff: WeightsDiff, found: Findings) -> None:
+    """The findings of one artifact."""
+    total = diff.equal + len(diff.changed)
+    if diff.changed:
+        first = diff.changed[0]
+        same = [one for one in diff.changed if one.before == one.after]
+        after = f"{len(diff.changed)} differ"
+        if same:
+            first = same[0]
+            after += (
+                f"; furthest {first.name}: {first.differing} of {first.elements} elements, by up to"
+                f" {number(first.max_abs)} ({first.share:.2g} of its largest)"
+            )
+        else:
+            after += f"; {first.name} was {first.before}, is {first.after}"
+        found.change("weights", diff.artifact, "tensors", (total, after), "changed")
+    for what, names in (("tensors gone", diff.removed), ("tensors added", diff.added)):
+        if names:
+            sides = (len(names), None) if what.endswith("gone") else (None, len(names))
+            found.change("weights", diff.artifact, f"{what}: {shortened(names)}", sides, "changed")
+    text = f"{diff.equal} of {counted(total + len(diff.removed), 'tensor')} equal bit for bit"
+    if diff:
+        text = f"equal: {counted(diff.equal, 'tensor')}, bit for bit"
+    for word, names in (("gone", diff.removed), ("added", diff.added)):
+        text += f"; {len(names)} {word}" if names else ""
+    if diff.renamed:
+        text += f"; {diff.renamed} under another name"
+    found.result("weights", diff.artifact, text, equal=bool(diff))
+
+
+def _mark(tensor: StoredTensor) -> tuple[str, bytes]:
+    """Equal for equal tensors: type, shape and a digest of the bytes."""
+    digest = hashlib.sha256()
+    values = tensor.read().contiguous().reshape(-1)
+    for chunk in torch.split(values, _CHUNK):
+        digest.update(chunk.view(torch.uint8).numpy().tobytes() if chunk.numel() else b"")
+    return tensor.text, digest.digest()
+
+
+def _difference(name: str, before: StoredTensor, after: StoredTensor) -> TensorChange:
+    change = TensorChange(name, before.text, after.text, before.elements, before.elements)
+    if before.text != after.text:
+        return change
+    left, right = (one.read().contiguous().reshape(-1) for one in (before, after))
+    wide = torch.complex128 if left.is_complex() else torch.float64
+    differing, furthest, largest = 0, 0.0, 0.0
+    for one, other in zip(torch.split(left, _CHUNK), torch.split(right, _CHUNK), strict=True):
+        a, b = one.to(wide), other.to(wide)
+        unequal = (a != b) & ~(a.isnan() & b.isnan())
+        differing += int(unequal.sum())
+        gaps = (a - b).abs()[unequal]
+        if gaps.numel():
+            furthest = max(furthest, float(gaps.nan_to_num(float("inf")).max()))
+        finite = a[a.isfinite()].abs()
+        largest = max(largest, float(finite.max()) if finite.numel() else 0.0)
+    return TensorChange(
+        name, before.text, after.text, before.elements, differing, furthest, largest
+    )

@@ -1,0 +1,1 @@
+"""From a module to a flat module with a signature."""

@@ -1,0 +1,391 @@
+"""The first arrow: a module and an example call become named, flat values with their shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from isthmus.bundle.manifest import DimRange, Hazard, Method, Tree
+from isthmus.capture import resize as resizing
+from isthmus.capture.determinism import check_repeatable, describe, stuck_in_training
+from isthmus.capture.dynamic import DimsSpec, Dynamic, DynamicSpec, resolve
+from isthmus.capture.eager import call, evaluating, first_line, require_module, seeded
+from isthmus.capture.flat import Bound, FlatModule, bind, input_specs, output_specs, returns_tree
+from isthmus.capture.index_ranges import index_ranges
+from isthmus.capture.module_state import Snapshot
+from isthmus.errors import InvalidInput
+
+__all__ = ["Call", "Captured", "FlatModule", "capture", "evaluating", "resize_example"]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call in the original Python structure."""
+
+    method: str
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Captured:
+    """A module with everything that is known about calling it."""
+
+    module: nn.Module
+    """As handed in, in the modes it came in; put it in eval mode with `evaluating`."""
+    methods: tuple[Method, ...]
+    """"forward" first, where there is one."""
+    dims: dict[str, DimRange]
+    stateful: bool
+    """Calls change attributes."""
+    state: tuple[str, ...]
+    """Dotted names of the attributes that calls change."""
+    example: dict[str, Any]
+    """Inputs of the first method by name (tensors, int, float, bool), resized so that no dynamic
+    dimension is 1 and no two are equal."""
+    examples: dict[str, dict[str, Any]]
+    """The same for each method."""
+    dynamic: dict[str, dict[int, str]]
+    """By input name and axis (from 0): the name of the dimension."""
+    notes: tuple[Hazard, ...]
+    """What the user should know: train mode, state, default ranges, ..."""
+    given: dict[str, dict[str, Any]]
+    """The user's own example by method and input name, at its own sizes."""
+    sizes: dict[str, int]
+    """Size of each dimension in `example`."""
+    given_sizes: dict[str, int]
+    """Size of each dimension in `given`."""
+
+    def method(self, name: str = "forward") -> Method:
+        """The method of that name.
+
+        Raises:
+            InvalidInput: There is none.
+        """
+        for one in self.methods:
+            if one.name == name:
+                return one
+        names = ", ".join(one.name for one in self.methods)
+        raise InvalidInput(f'no method "{name}" was captured; there are: {names}')
+
+
+def capture(
+    module: nn.Module,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    dynamic: DynamicSpec | None = None,
+    dims: DimsSpec | None = None,
+    methods: Mapping[str, tuple[Sequence[Any], Mapping[str, Any]]] | None = None,
+    constants: Collection[str] = (),
+) -> Captured:
+    """Runs a module on an example, and learns its names, shapes, state and repeatability.
+
+    The module is run in eval mode and left exactly as it came: modes, buffers and attributes.
+
+    Args:
+        module: What to export. Scripted modules are welcome.
+        args: Example arguments of `forward`: tensors, int, float, bool, None, and nested lists,
+            tuples, dicts, named tuples and dataclasses of these.
+        kwargs: Example keyword arguments of `forward`.
+        dynamic: By input name: axis to the name of its dimension, `{"x": {0: "batch"}}`. A prefix
+            such as "cache" means all inputs below it. Equal names mean equal sizes.
+        dims: Inclusive (min, max) of each dimension, `{"batch": (1, 64)}`.
+        methods: Further methods to export, each with an example call: `{"reset": ((), {})}`.
+        constants: Parameters whose numbers become part of the model and are no inputs.
+
+    Raises:
+        InvalidInput: The example does not fit, the module fails on it, gives other outputs each
+            time, stays in train mode, or writes its parameters.
+    """
+    notes: list[Hazard] = []
+    module = _unwrapped(require_module(module), notes)
+    calls = _calls(module, args, kwargs or {}, methods or {})
+    bound = {one.method: bind(module, one.method, one.args, one.kwargs, constants) for one in calls}
+    _check_constants(constants, bound)
+    given = {name: one.values for name, one in bound.items()}
+    spec = resolve(dynamic, dims, given)
+    notes += spec.notes
+    sizes = resizing.choose_sizes(spec.dims, spec.sizes, _fixed_sizes(given, spec.axes))
+    notes += _collisions(sizes)
+    examples = {name: resizing.resize(values, spec.axes, sizes) for name, values in given.items()}
+    notes += _train_mode(module)
+    drafts = [
+        Method(
+            name,
+            input_specs(examples[name], spec.axes),
+            (),
+            one.args,
+            one.kwargs,
+            Tree("none"),
+        )
+        for name, one in bound.items()
+    ]
+    with evaluating(module):
+        stuck_in_training(module)
+        state = Snapshot(module)
+        try:
+            complete, changed, found = _observe(module, drafts, given, examples, spec, sizes, state)
+        finally:
+            state.restore()
+    notes += found
+    return Captured(
+        module=module,
+        methods=tuple(complete),
+        dims=spec.dims,
+        stateful=bool(changed),
+        state=changed,
+        example=examples[complete[0].name],
+        examples=examples,
+        dynamic=spec.axes,
+        notes=tuple(notes),
+        given=given,
+        sizes=sizes,
+        given_sizes=spec.sizes,
+    )
+
+
+def resize_example(
+    captured: Captured, sizes: Mapping[str, int], seed: int = 0, method: str | None = None
+) -> dict[str, Any]:
+    """Flat inputs at these sizes, made of the user's own values.
+
+    Args:
+        captured: Of the module.
+        sizes: Size of each named dimension; those left out keep the size of the user's example.
+        seed: 0 tiles or crops the values as they are; another one also perturbs floats (within
+            the values seen) and rolls integers; masks and scalars stay.
+        method: Whose inputs; of the first method when left out.
+    """
+    name = captured.methods[0].name if method is None else method
+    return resizing.resize(captured.given[name], captured.dynamic, sizes, seed)
+
+
+# --- the parts of capture -------------------------------------------------------------------------
+
+
+def _unwrapped(module: nn.Module, notes: list[Hazard]) -> nn.Module:
+    inner: Any = None
+    if hasattr(module, "_orig_mod"):  # torch.compile
+        inner = module._orig_mod
+    elif isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        inner = module.module
+    if not isinstance(inner, nn.Module):
+        return module
+    notes.append(
+        Hazard(
+            "unwrapped",
+            "info",
+            f"the module was wrapped in {type(module).__name__}; the {type(inner).__name__} inside "
+            "is what is exported",
+        )
+    )
+    return _unwrapped(inner, notes)
+
+
+def _has_forward(module: nn.Module) -> bool:
+    handle: Any = getattr(module, "_c", None)
+    if handle is not None and hasattr(handle, "_has_method"):
+        return bool(handle._has_method("forward"))
+    return getattr(module.forward, "__name__", "") != "_forward_unimplemented"
+
+
+def _calls(
+    module: nn.Module,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    methods: Mapping[str, tuple[Sequence[Any], Mapping[str, Any]]],
+) -> list[Call]:
+    kind = type(module).__name__
+    if isinstance(args, Tensor) or not isinstance(args, (tuple, list)):
+        raise InvalidInput(
+            f"args: expected a tuple of the positional arguments, got {type(args).__name__}; "
+            "for a single one write (x,)"
+        )
+    calls: list[Call] = []
+    if _has_forward(module):
+        calls.append(Call("forward", tuple(args), dict(kwargs)))
+    elif args or kwargs or not methods:
+        raise InvalidInput(
+            f"{kind} has no forward; name the methods to export, each with an example call, as "
+            'methods={"encode": ((x,), {})}'
+        )
+    for name, example in methods.items():
+        if name == "forward" and calls:
+            raise InvalidInput("methods: forward's example is args and kwargs; take it out here")
+        well_formed = (
+            isinstance(example, (tuple, list))
+            and len(example) == 2
+            and isinstance(example[0], (tuple, list))
+            and isinstance(example[1], Mapping)
+        )
+        if not well_formed:
+            raise InvalidInput(
+                f'methods["{name}"]: expected (args, kwargs), an example call such as ((x,), {{}}),'
+                f" got {type(example).__name__}"
+            )
+        calls.append(Call(name, tuple(example[0]), dict(example[1])))
+    return calls
+
+
+def _check_constants(constants: Collection[str], bound: Mapping[str, Bound]) -> None:
+    if isinstance(constants, str):
+        raise InvalidInput(f'constants: expected a list of names, got the text "{constants}"')
+    known = {name for one in bound.values() for name in one.arguments}
+    for name in constants:
+        if name not in known:
+            raise InvalidInput(
+                f'constants: the example has no argument "{name}"; it has: '
+                f"{', '.join(sorted(known)) or 'none'}"
+            )
+
+
+def _fixed_sizes(
+    given: Mapping[str, Mapping[str, Any]], axes: Mapping[str, Mapping[int, str]]
+) -> set[int]:
+    return {
+        int(size)
+        for values in given.values()
+        for name, value in values.items()
+        if isinstance(value, Tensor)
+        for at, size in enumerate(value.shape)
+        if at not in axes.get(name, {})
+    }
+
+
+def _collisions(sizes: Mapping[str, int]) -> list[Hazard]:
+    notes = []
+    names = list(sizes)
+    for at, name in enumerate(names):
+        for other in names[:at]:
+            if sizes[name] == sizes[other] and sizes[name] > 1:
+                notes.append(
+                    Hazard(
+                        "equal_sizes",
+                        "warning",
+                        f'"{other}" and "{name}" are both exported at size {sizes[name]}, as their '
+                        "ranges leave no other; an exporter may take them for one dimension",
+                    )
+                )
+    return notes
+
+
+def _train_mode(module: nn.Module) -> list[Hazard]:
+    training = [(path, one) for path, one in module.named_modules() if one.training]
+    if not training:
+        return []
+    if module.training:
+        message = f"{describe('', module)} was handed in train mode; it is exported in eval mode"
+        still = [path for path, one in module.named_modules() if not one.training]
+        if still:
+            message += f" ({len(still)} submodules were in eval mode already)"
+        return [Hazard("train_mode", "info", message)]
+    return [
+        Hazard(
+            "train_mode",
+            "warning",
+            f"{describe(path, one)} was in train mode inside a module in eval mode; it is exported "
+            "in eval mode",
+            path,
+        )
+        for path, one in training
+    ]
+
+
+def _observe(
+    module: nn.Module,
+    drafts: Sequence[Method],
+    given: Mapping[str, Mapping[str, Any]],
+    examples: Mapping[str, Mapping[str, Any]],
+    spec: Dynamic,
+    sizes: Mapping[str, int],
+    state: Snapshot,
+) -> tuple[list[Method], tuple[str, ...], list[Hazard]]:
+    """Runs every method: outputs, changed attributes, repeatability."""
+    complete: list[Method] = []
+    changed: dict[str, None] = {}
+    writers: dict[str, list[str]] = {}
+    notes: list[Hazard] = []
+    inputs: set[str] = set()
+    for draft in drafts:
+        for values, used in ((given[draft.name], spec.sizes), (examples[draft.name], sizes)):
+            state.restore()
+            result, written = _run(module, draft, values, used, spec, state, inputs)
+            writers.setdefault(draft.name, []).extend(written)
+            changed.update(dict.fromkeys(written))
+        tree, leaves = returns_tree(f"{type(module).__name__}.{draft.name}", result)
+        both = (given[draft.name], examples[draft.name])
+        state.restore()
+        ranges = index_ranges(module, draft, both, state.restore)
+        method = replace(
+            draft,
+            inputs=tuple(replace(one, values=ranges.get(one.name)) for one in draft.inputs),
+            outputs=output_specs(leaves, sizes),
+            returns=tree,
+        )
+        notes += check_repeatable(module, method, examples[draft.name], state)
+        complete.append(method)
+    _refuse_written_parameters(module, changed)
+    for name, every in writers.items():
+        attributes = list(dict.fromkeys(every))
+        if attributes:
+            notes.append(
+                Hazard(
+                    "state",
+                    "info",
+                    f"{name} changes {', '.join(attributes)}: the model has state, so each session "
+                    "gets its own copy, and the goldens are sequences of calls",
+                )
+            )
+    for name in sorted(inputs):
+        notes.append(
+            Hazard(
+                "writes_input",
+                "warning",
+                f'a call writes its input "{name}" in place; a caller in C++ would see its own '
+                "tensor change: clone it in the module, or pass a tensor that may change",
+            )
+        )
+    return complete, tuple(changed), notes
+
+
+def _run(
+    module: nn.Module,
+    method: Method,
+    values: Mapping[str, Any],
+    sizes: Mapping[str, int],
+    spec: Dynamic,
+    state: Snapshot,
+    inputs: set[str],
+) -> tuple[Any, tuple[str, ...]]:
+    """Result of one call, and the attributes it changed; adds the inputs it wrote to `inputs`."""
+    try:
+        with seeded(0):
+            result = call(module, method, values, inputs)
+    except Exception as error:
+        at = ", ".join(f"{name}={size}" for name, size in sizes.items())
+        label = f"{type(module).__name__}.{method.name}"
+        if sizes == spec.sizes:
+            raise InvalidInput(
+                f"{label} fails on the example itself: {first_line(error)}"
+            ) from error
+        given = ", ".join(f"{name}={size}" for name, size in spec.sizes.items())
+        raise InvalidInput(
+            f"{label} runs on the example ({given}) and fails at {at}: {first_line(error)}. "
+            "Is that dimension truly dynamic? Take it out of dynamic, give both dimensions one "
+            "name if they have to be equal, or narrow the range in dims"
+        ) from error
+    return result, state.changed()
+
+
+def _refuse_written_parameters(module: nn.Module, changed: Mapping[str, None]) -> None:
+    parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
+    written = [name for name in changed if name in parameters]
+    if written:
+        raise InvalidInput(
+            f'a call writes the parameter "{written[0]}"; sessions share the parameters: register '
+            "what changes as a buffer, or do not write it in eval mode"
+        )

@@ -1,0 +1,151 @@
+"""Does the module give the same outputs twice, and if not, which submodule is to blame?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from isthmus.bundle.manifest import Hazard, Method
+from isthmus.capture.eager import call, flat_outputs, seeded
+from isthmus.capture.module_state import Snapshot, same_tensor
+from isthmus.errors import InvalidInput
+
+_RELATIVE = 1e-4
+"""Of the largest value: what the order of sums on several threads can explain, and no dropout."""
+
+
+def stuck_in_training(module: nn.Module) -> None:
+    """Refuses a module that stays in train mode after `eval()`.
+
+    Raises:
+        InvalidInput: Naming the submodules.
+    """
+    stuck = [(path, one) for path, one in module.named_modules() if one.training]
+    if stuck:
+        names = ", ".join(describe(path, one) for path, one in stuck[:5])
+        more = f" and {len(stuck) - 5} more" if len(stuck) > 5 else ""
+        raise InvalidInput(
+            f"{names}{more} stays in train mode after eval(): its train() or eval() is overridden; "
+            "the exported model would be the training one. Make train(mode) call "
+            "super().train(mode), or set .training = False on it before exporting"
+        )
+
+
+def describe(path: str, module: nn.Module) -> str:
+    """ "encoder.dropout (Dropout)"; the module itself by its class."""
+    kind = type(module).__name__
+    return f'"{path}" ({kind})' if path else f"the module itself ({kind})"
+
+
+def check_repeatable(
+    module: nn.Module, method: Method, values: Mapping[str, Any], state: Snapshot
+) -> tuple[Hazard, ...]:
+    """Runs a method twice on the same input and the same state, with different random seeds.
+
+    Raises:
+        InvalidInput: The outputs differ, naming the first submodule that differs on equal inputs.
+    """
+    outputs = []
+    drew = False
+    for seed in (1, 2):
+        state.restore()
+        with seeded(seed):
+            before = torch.get_rng_state()
+            outputs.append(flat_outputs(method, call(module, method, values)))
+            drew = drew or not torch.equal(before, torch.get_rng_state())
+    state.restore()
+    names = [spec.name for spec in method.outputs]
+    differing = [one for one in names if not _close(outputs[0].get(one), outputs[1].get(one))]
+    if differing:
+        culprit = _first_difference(module, method, values, state)
+        state.restore()
+        raise InvalidInput(
+            f'{method.name} gives other outputs ("{differing[0]}") on the same input each time: '
+            f"the first submodule to differ is {culprit}. In eval mode a model has to be "
+            "repeatable: pass training=self.training to functional dropout, or make the random "
+            "numbers an input"
+        )
+    if drew:
+        return (
+            Hazard(
+                "random_operator",
+                "warning",
+                f"{method.name} draws random numbers, though its outputs did not change on the "
+                "example; a branch that uses them would not be reproducible",
+            ),
+        )
+    return ()
+
+
+def _close(a: Tensor | None, b: Tensor | None) -> bool:
+    if a is None or b is None:
+        return a is b
+    if same_tensor(a, b):
+        return True
+    if a.dtype != b.dtype or a.shape != b.shape or not a.is_floating_point():
+        return False
+    bound = _RELATIVE * float(a.nan_to_num(0, 0, 0).abs().max())
+    return torch.allclose(a.double(), b.double(), rtol=0, atol=bound, equal_nan=True)
+
+
+@dataclass(frozen=True)
+class _Event:
+    path: str
+    inputs: list[Tensor]
+    outputs: list[Tensor]
+
+
+def _first_difference(
+    module: nn.Module, method: Method, values: Mapping[str, Any], state: Snapshot
+) -> str:
+    runs = []
+    for seed in (1, 2):
+        state.restore()
+        with seeded(seed):
+            runs.append(_record(module, method, values))
+    modules = dict(module.named_modules())
+    # Hooks fire when a call returns, children first: the first event that differs on equal inputs
+    # is the innermost culprit.
+    for one, two in zip(*runs, strict=False):
+        if one.path != two.path:
+            break
+        if _all_close(one.inputs, two.inputs) and not _all_close(one.outputs, two.outputs):
+            return describe(one.path, modules[one.path])
+    return f"{describe('', module)}, in the code of {method.name} and not in a submodule"
+
+
+def _all_close(a: list[Tensor], b: list[Tensor]) -> bool:
+    return len(a) == len(b) and all(_close(x, y) for x, y in zip(a, b, strict=True))
+
+
+def _record(module: nn.Module, method: Method, values: Mapping[str, Any]) -> list[_Event]:
+    events: list[_Event] = []
+    handles = []
+    for path, one in module.named_modules():
+        if isinstance(one, torch.jit.ScriptModule):
+            continue  # no Python hooks in there
+
+        def hook(_: nn.Module, args: Any, kwargs: Any, result: Any, path: str = path) -> None:
+            events.append(_Event(path, _tensors((args, kwargs)), _tensors(result)))
+
+        handles.append(one.register_forward_hook(hook, with_kwargs=True))
+    try:
+        call(module, method, values)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return events
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    if isinstance(value, Tensor):
+        return [value.detach().clone()]
+    if isinstance(value, Mapping):
+        return [one for item in value.values() for one in _tensors(item)]
+    if isinstance(value, (list, tuple)):
+        return [one for item in value for one in _tensors(item)]
+    return []

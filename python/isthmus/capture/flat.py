@@ -1,0 +1,294 @@
+"""Calls in flat, named form: binding an example to names, and a module that takes flat inputs."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, is_dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from isthmus.bundle.manifest import Method, Tree, ValueSpec
+from isthmus.capture.eager import SCALAR_DTYPES, to_tensor
+from isthmus.capture.tree import build_tree, flatten, unflatten
+from isthmus.errors import InvalidInput
+
+_KINDS: dict[type, str] = {bool: "bool", int: "int", float: "float"}
+_DTYPES = frozenset(
+    [
+        "bool",
+        "uint8",
+        "int8",
+        "uint16",
+        "int16",
+        "uint32",
+        "int32",
+        "uint64",
+        "int64",
+        "float16",
+        "bfloat16",
+        "float32",
+        "float64",
+        "complex64",
+        "complex128",
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Bound:
+    """One example call, by name."""
+
+    args: tuple[Tree, ...]
+    kwargs: tuple[tuple[str, Tree], ...]
+    values: dict[str, Any]
+    """Tensors and scalars by input name, in the order of the call."""
+    arguments: tuple[str, ...]
+    """Names of the arguments that the example gives."""
+
+
+def parameters(module: nn.Module, method: str) -> inspect.Signature:
+    """Parameters of a method, without `self`; of a scripted one from its schema."""
+    function = getattr(module, method, None)
+    if not callable(function):
+        raise InvalidInput(
+            f'{type(module).__name__} has no method "{method}"; name methods that it has'
+        )
+    if isinstance(function, torch.ScriptMethod):
+        return inspect.Signature(
+            [
+                inspect.Parameter(
+                    one.name,
+                    inspect.Parameter.KEYWORD_ONLY
+                    if one.kwarg_only
+                    else inspect.Parameter.POSITIONAL_OR_KEYWORD,
+                    default=one.default_value
+                    if one.has_default_value()
+                    else inspect.Parameter.empty,
+                )
+                for one in function.schema.arguments[1:]
+            ]
+        )
+    return inspect.signature(function)
+
+
+def bind(
+    module: nn.Module,
+    method: str,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    constants: Collection[str] = (),
+) -> Bound:
+    """Names the values of an example call after the method's parameters.
+
+    Args:
+        module: Whose method it is.
+        method: Its name.
+        args: Positional arguments.
+        kwargs: Keyword arguments.
+        constants: Parameters whose scalars become part of the model.
+
+    Raises:
+        InvalidInput: The example does not fit the parameters, a value is of a type that cannot be
+            an input, or two values would have the same name.
+    """
+    signature = parameters(module, method)
+    label = f"{type(module).__name__}.{method}"
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise InvalidInput(
+            f"{label} does not take this example: {error}; its parameters are {signature}"
+        ) from error
+    trees: list[Tree] = []
+    named: list[tuple[str, Tree]] = []
+    values: dict[str, Any] = {}
+    positional = _positional(signature, args)
+    for name, value in positional:
+        trees.append(_bind_value(label, name, value, constants, values))
+    for name, value in kwargs.items():
+        named.append((name, _bind_value(label, name, value, constants, values)))
+    given = (*(name for name, _ in positional), *kwargs)
+    return Bound(tuple(trees), tuple(named), values, given)
+
+
+def _positional(signature: inspect.Signature, args: Sequence[Any]) -> list[tuple[str, Any]]:
+    names: list[str] = []
+    for one in signature.parameters.values():
+        if one.kind is inspect.Parameter.VAR_POSITIONAL:
+            names += [f"{one.name}.{at}" for at in range(len(args) - len(names))]
+            break
+        names.append(one.name)
+    return list(zip(names, args, strict=False))
+
+
+def _bind_value(
+    label: str, name: str, value: Any, constants: Collection[str], values: dict[str, Any]
+) -> Tree:
+    tree, leaves = build_tree(value, name)
+    if name in constants or name.partition(".")[0] in constants:
+        return _frozen(label, tree, leaves)
+    names = tree.leaves()
+    for leaf, content in leaves.items():
+        _check_input(label, leaf, content)
+        if leaf in values or names.count(leaf) > 1:
+            raise InvalidInput(
+                f'{label}: two inputs would be called "{leaf}"; rename the dictionary key or the '
+                "argument that makes the name"
+            )
+        values[leaf] = content.detach() if isinstance(content, Tensor) else content
+    return tree
+
+
+def _frozen(label: str, tree: Tree, leaves: Mapping[str, Any]) -> Tree:
+    if tree.node == "leaf":
+        value = leaves[tree.name]
+        if type(value) not in _KINDS:
+            raise InvalidInput(
+                f'{label}: constants names "{tree.name}", a {type(value).__name__}; only int, '
+                "float and bool can become constants: make a tensor a buffer of the module"
+            )
+        return Tree("const", value=value)
+    return replace(tree, items=tuple(_frozen(label, item, leaves) for item in tree.items))
+
+
+def _check_input(label: str, name: str, value: Any) -> None:
+    if isinstance(value, Tensor):
+        _check_tensor(f'{label}: input "{name}"', value)
+    elif type(value) not in _KINDS:
+        kind = f"{type(value).__module__}.{type(value).__qualname__}"
+        hint = "; use torch.from_numpy()" if type(value).__module__ == "numpy" else ""
+        raise InvalidInput(
+            f'{label}: input "{name}" is a {kind}; expected a tensor, int, float, bool, None, or '
+            f"lists, tuples, dicts, named tuples and dataclasses of these{hint}"
+        )
+
+
+def _check_tensor(label: str, value: Tensor) -> None:
+    dtype = dtype_name(value)
+    if value.layout != torch.strided or value.is_nested:
+        raise InvalidInput(
+            f"{label} is a {value.layout} tensor; expected a dense one: call .to_dense()"
+        )
+    if value.is_quantized or dtype not in _DTYPES:
+        raise InvalidInput(
+            f"{label} has dtype {dtype}; expected one of {', '.join(sorted(_DTYPES))}"
+        )
+    if value.is_meta:
+        raise InvalidInput(f"{label} is on the meta device and holds no values; use a real tensor")
+
+
+def dtype_name(value: Tensor) -> str:
+    """ "float32" for `torch.float32`."""
+    return str(value.dtype).removeprefix("torch.")
+
+
+def input_specs(
+    values: Mapping[str, Any], axes: Mapping[str, Mapping[int, str]]
+) -> tuple[ValueSpec, ...]:
+    """Specs of the inputs: fixed sizes from the example, names at the dynamic axes."""
+    specs = []
+    for name, value in values.items():
+        if isinstance(value, Tensor):
+            own = axes.get(name, {})
+            shape = tuple(own.get(at, int(size)) for at, size in enumerate(value.shape))
+            specs.append(ValueSpec(name, "tensor", dtype_name(value), shape))
+        else:
+            specs.append(_scalar_spec(name, value))
+    return tuple(specs)
+
+
+def _scalar_spec(name: str, value: Any) -> ValueSpec:
+    kind: Any = _KINDS[type(value)]
+    return ValueSpec(name, kind, str(SCALAR_DTYPES[kind]).removeprefix("torch."), ())
+
+
+def returns_tree(label: str, result: Any) -> tuple[Tree, dict[str, Any]]:
+    """Nesting of a result, and its values by output name.
+
+    Named results keep their own names ("last_hidden_state"); others are "output", "output.0", ...
+
+    Raises:
+        InvalidInput: The result holds something that is no tensor, scalar, None or text.
+    """
+    named = (
+        isinstance(result, Mapping)
+        or (is_dataclass(result) and not isinstance(result, type))
+        or hasattr(result, "_fields")
+    )
+    tree, leaves = build_tree(result, "" if named else "output")
+    for name, value in leaves.items():
+        if isinstance(value, Tensor):
+            _check_tensor(f'{label}: output "{name}"', value)
+        elif type(value) not in _KINDS:
+            kind = f"{type(value).__module__}.{type(value).__qualname__}"
+            raise InvalidInput(
+                f'{label}: output "{name}" is a {kind}; expected a tensor, int, float, bool, None, '
+                "or lists, tuples, dicts, named tuples and dataclasses of these: return the "
+                "tensors that it holds"
+            )
+    return tree, leaves
+
+
+def output_specs(values: Mapping[str, Any], sizes: Mapping[str, int]) -> tuple[ValueSpec, ...]:
+    """Specs of the outputs of one call, sizes that equal a dimension's being that dimension.
+
+    A first guess from one example; goldens over the grid of shapes make it certain.
+    """
+    names: dict[int, str] = {}
+    for name, size in sizes.items():
+        if size > 1:
+            names.setdefault(size, name)
+    specs = []
+    for name, value in values.items():
+        if isinstance(value, Tensor):
+            shape = tuple(names.get(int(size), int(size)) for size in value.shape)
+            specs.append(ValueSpec(name, "tensor", dtype_name(value), shape))
+        else:
+            specs.append(_scalar_spec(name, value))
+    return tuple(specs)
+
+
+def tensors_of(values: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Output values as tensors, scalars as 0-d ones."""
+    specs = output_specs(values, {})
+    return {one.name: to_tensor(one, values[one.name]) for one in specs}
+
+
+class FlatModule(nn.Module):
+    """Takes the inputs of one method in order, and gives its outputs in order, as a tuple.
+
+    What is traced: the nesting of the original call lives in the manifest and not in the graph.
+    Scalar inputs come as 0-d tensors (so that tracing sees them) or as numbers; scalar outputs
+    leave as 0-d tensors; an absent output is None.
+    """
+
+    def __init__(self, module: nn.Module, method: Method) -> None:
+        super().__init__()
+        self.module = module
+        self._method = method
+        self.training = module.training
+
+    def forward(self, *flat: Any) -> tuple[Any, ...]:
+        """Calls the method.
+
+        Args:
+            flat: One value for each input, in the signature's order.
+        """
+        method = self._method
+        if len(flat) != len(method.inputs):
+            raise InvalidInput(
+                f"{method.name} takes {len(method.inputs)} flat inputs, got {len(flat)}"
+            )
+        values = {spec.name: value for spec, value in zip(method.inputs, flat, strict=True)}
+        args = tuple(unflatten(tree, values) for tree in method.args)
+        kwargs = {name: unflatten(tree, values) for name, tree in method.kwargs}
+        # forward by calling the module: hooks are part of it.
+        function = self.module if method.name == "forward" else getattr(self.module, method.name)
+        outputs = flatten(method.returns, function(*args, **kwargs))
+        return tuple(
+            None if (value := outputs.get(spec.name)) is None else to_tensor(spec, value)
+            for spec in method.outputs
+        )

@@ -1,0 +1,274 @@
+"""Hugging Face models, by id or from a local folder, ready to be exported."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from isthmus.capture.eager import first_line
+from isthmus.errors import InvalidInput
+
+__all__ = ["TASKS", "Loaded", "load_hf"]
+
+TASKS: Mapping[str, str] = {
+    "feature-extraction": "AutoModel",
+    "fill-mask": "AutoModelForMaskedLM",
+    "text-classification": "AutoModelForSequenceClassification",
+    "token-classification": "AutoModelForTokenClassification",
+    "question-answering": "AutoModelForQuestionAnswering",
+    "text-generation": "AutoModelForCausalLM",
+    "image-classification": "AutoModelForImageClassification",
+}
+"""Tasks, and the class of transformers that makes the model for each."""
+
+_HEADS: Mapping[str, str] = {
+    "ForMaskedLM": "fill-mask",
+    "ForSequenceClassification": "text-classification",
+    "ForTokenClassification": "token-classification",
+    "ForQuestionAnswering": "question-answering",
+    "ForCausalLM": "text-generation",
+    "LMHeadModel": "text-generation",
+    "ForImageClassification": "image-classification",
+}
+SENTENCES = ("Who was Jim Henson ?", "Jim Henson was a puppeteer")
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tokenizer.model",
+    "preprocessor_config.json",
+)
+_MAX_BATCH = 64
+_MAX_SEQUENCE = 512
+"""The longest sequence where the model does not say."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A module with everything that `isthmus.export` asks for."""
+
+    module: nn.Module
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    dynamic: dict[str, dict[int, str]] = field(default_factory=dict)
+    dims: dict[str, tuple[int, int]] = field(default_factory=dict)
+    source: dict[str, str] = field(default_factory=dict)
+    extra_files: dict[str, Path | bytes] = field(default_factory=dict)
+    """The tokenizer's files, by path in the bundle."""
+    name: str = ""
+    methods: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = field(default_factory=dict)
+    constants: tuple[str, ...] = ()
+
+
+def load_hf(reference: str, task: str = "", attention: str = "") -> Loaded:
+    """Loads a model in float32 with `use_cache=False`, and makes an example call for it.
+
+    Text models get the sentence pair "Who was Jim Henson ?", "Jim Henson was a puppeteer" through
+    their own tokenizer, with the dimensions batch and sequence; image models one random picture.
+
+    Args:
+        reference: A local folder, or an id on the hub.
+        task: One of `TASKS`; empty: what the configuration's architecture says.
+        attention: "sdpa" or "eager"; empty: the model's own choice. The manifest names it.
+
+    Raises:
+        InvalidInput: It cannot be loaded, the task is unknown, or the folder lacks weights that
+            the task needs, which would be random.
+    """
+    try:
+        import transformers
+    except ImportError as error:
+        raise InvalidInput(
+            "loading a Hugging Face model needs the package transformers: pip install "
+            "'transformers>=4.56'; a module of your own is exported as package.module:factory"
+        ) from error
+    _check_reference(reference)
+    if attention not in ("", "sdpa", "eager"):
+        raise InvalidInput(f'attention: expected "sdpa" or "eager", got "{attention}"')
+    with _quiet(transformers):
+        config = _load(reference, "config", transformers.AutoConfig.from_pretrained, reference)
+        task = task or _task_of(config)
+        if task not in TASKS:
+            raise InvalidInput(f'task: expected one of {", ".join(TASKS)}, got "{task}"')
+        config.use_cache = False
+        module = _model(transformers, reference, config, task, attention)
+        inputs, dims = _example(transformers, reference, config, module)
+        files = _tokenizer_files(reference)
+        # It warns once that a model without a loss has none: here, where nobody listens.
+        getattr(module, "loss_function", None)
+    chosen = str(getattr(module.config, "_attn_implementation", "") or "")
+    return Loaded(
+        module=module,
+        kwargs=inputs,
+        dynamic={name: _axes(value) for name, value in inputs.items()},
+        dims=dims,
+        source={
+            "kind": "huggingface",
+            # A bundle travels: the name of a local folder, not the way to it.
+            "id": Path(reference).resolve().name if Path(reference).is_dir() else reference,
+            "task": task,
+            "attention": chosen,
+        },
+        extra_files=files,
+        name=Path(reference).resolve().name
+        if Path(reference).is_dir()
+        else reference.rpartition("/")[2],
+    )
+
+
+def _check_reference(reference: str) -> None:
+    path = Path(reference)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise InvalidInput(
+                f"{reference}: expected a Hugging Face folder with config.json and weights, got a "
+                "folder without config.json; give the folder that save_pretrained() wrote"
+            )
+        return
+    if path.exists():
+        raise InvalidInput(
+            f"{reference} is a file; expected a Hugging Face folder or id, or "
+            "package.module:factory. For a TorchScript file use `isthmus adopt`"
+        )
+    if reference.startswith((".", "/", "~")) or reference.count("/") > 1 or not reference:
+        raise InvalidInput(
+            f'there is no folder "{reference}"; expected a Hugging Face folder or id'
+        )
+
+
+@contextmanager
+def _quiet(transformers: Any) -> Iterator[None]:
+    """Without progress bars and notes; afterwards as before."""
+    logging = transformers.utils.logging
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _load(reference: str, what: str, function: Any, *args: Any, **options: Any) -> Any:
+    try:
+        return function(*args, **options)
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        raise InvalidInput(
+            f"the {what} of {reference} cannot be loaded ({first_line(error)}). Expected a folder "
+            "that save_pretrained() wrote, or an id on the hub that this machine reaches. A model "
+            "with code of its own is exported as package.module:factory"
+        ) from error
+
+
+def _task_of(config: Any) -> str:
+    for architecture in getattr(config, "architectures", None) or ():
+        for suffix, task in _HEADS.items():
+            if architecture.endswith(suffix):
+                return task
+    return "feature-extraction"
+
+
+def _model(transformers: Any, reference: str, config: Any, task: str, attention: str) -> nn.Module:
+    factory = getattr(transformers, TASKS[task]).from_pretrained
+    options: dict[str, Any] = {"config": config, "dtype": torch.float32}
+    options["output_loading_info"] = True
+    if attention:
+        options["attn_implementation"] = attention
+    module, info = _load(reference, "model", factory, reference, **options)
+    missing = sorted(info.get("missing_keys") or ())
+    if missing and all(name.startswith("pooler.") for name in missing):
+        # The checkpoint of another head has none, and a random pooler is worse than none.
+        module, info = _load(
+            reference, "model", factory, reference, add_pooling_layer=False, **options
+        )
+        missing = sorted(info.get("missing_keys") or ())
+    if missing:
+        raise InvalidInput(
+            f'{reference} lacks {len(missing)} weights that the task "{task}" needs, such as '
+            f"{missing[0]}; they would be random. Choose the task it was trained for with --task "
+            f"({', '.join(TASKS)})"
+        )
+    assert isinstance(module, nn.Module)
+    return module.eval()
+
+
+def _axes(value: Tensor) -> dict[int, str]:
+    return {0: "batch", 1: "sequence"} if value.dim() == 2 else {0: "batch"}
+
+
+def _example(
+    transformers: Any, reference: str, config: Any, module: nn.Module
+) -> tuple[dict[str, Tensor], dict[str, tuple[int, int]]]:
+    parameters = inspect.signature(module.forward).parameters
+    if "pixel_values" in parameters and "input_ids" not in parameters:
+        size = getattr(config, "image_size", None) or 224
+        height, width = size if isinstance(size, (list, tuple)) else (size, size)
+        channels = getattr(config, "num_channels", None) or 3
+        generator = torch.Generator().manual_seed(0)
+        pixels = torch.randn(1, channels, height, width, generator=generator)
+        return {"pixel_values": pixels}, {"batch": (1, _MAX_BATCH)}
+    if "input_ids" not in parameters:
+        raise InvalidInput(
+            f"{reference}: {type(module).__name__} takes {', '.join(parameters)}, and isthmus "
+            "knows how to make examples for text and images; export it as package.module:factory, "
+            "with a factory that returns (module, args, kwargs)"
+        )
+    longest = _longest(config)
+    encoded: dict[str, Tensor] = {}
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(reference)
+        pair = dict(tokenizer(*SENTENCES, return_tensors="pt"))
+        encoded = {name: pair[name] for name in parameters if name in pair}
+        own = getattr(tokenizer, "model_max_length", longest)
+        longest = min(longest, own) if own and own < 1 << 20 else longest
+    except Exception:  # a bare one, too, where the folder has no vocabulary
+        encoded = {}
+    if "input_ids" not in encoded or encoded["input_ids"].numel() < 2:
+        # A folder without a tokenizer still makes a model: any ids serve as an example.
+        vocabulary = int(getattr(config, "vocab_size", 2))
+        encoded = {"input_ids": torch.arange(1, 15).remainder(vocabulary).unsqueeze(0)}
+        if "attention_mask" in parameters:
+            encoded["attention_mask"] = torch.ones_like(encoded["input_ids"])
+    return encoded, {"batch": (1, _MAX_BATCH), "sequence": (1, int(longest))}
+
+
+def _longest(config: Any) -> int:
+    positions = getattr(config, "max_position_embeddings", None) or _MAX_SEQUENCE
+    # RoBERTa and its relatives count positions from behind the padding token.
+    offset = {"roberta", "xlm-roberta", "camembert", "mpnet", "longformer"}
+    if getattr(config, "model_type", "") in offset:
+        positions -= int(getattr(config, "pad_token_id", 1) or 1) + 1
+    return min(int(positions), 1 << 15)
+
+
+def _tokenizer_files(reference: str) -> dict[str, Path | bytes]:
+    from transformers.utils.hub import cached_file
+
+    files: dict[str, Path | bytes] = {}
+    for name in _TOKENIZER_FILES:
+        found = cached_file(
+            reference,
+            name,
+            _raise_exceptions_for_gated_repo=False,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )
+        if found is not None:
+            files[f"tokenizer/{name}"] = Path(found)
+    return files

@@ -1,0 +1,171 @@
+"""Where an eager module comes from, by name: what another process can be told."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from isthmus.bundle.manifest import Manifest
+from isthmus.errors import InvalidInput
+
+if TYPE_CHECKING:
+    import torch
+
+    from isthmus.capture.huggingface import Loaded
+
+__all__ = ["load_model", "no_model", "resolve_model"]
+
+_OPTIONS = ("dynamic", "dims", "methods", "constants")
+
+
+def load_model(reference: str, task: str = "", attention: str = "") -> Loaded:
+    """A module with its example call, from a Hugging Face folder or id, or from a factory.
+
+    Args:
+        reference: "package.module:factory", or a Hugging Face id or folder. The factory gives the
+            module alone; or (module, args), (module, args, kwargs), or (module, args, kwargs,
+            options), where options may hold dynamic, dims, methods and constants of
+            `isthmus.export`.
+        task: Of a Hugging Face model; see `isthmus.capture.huggingface.TASKS`.
+        attention: Of a Hugging Face model: "sdpa" or "eager".
+
+    Raises:
+        InvalidInput: It cannot be found or loaded, or the factory gives something else.
+    """
+    from isthmus.capture.huggingface import load_hf
+
+    if is_factory(reference):
+        return _from_factory(reference)
+    return load_hf(reference, task, attention)
+
+
+def is_factory(reference: str) -> bool:
+    """Whether it reads "package.module:factory"."""
+    return ":" in reference and not Path(reference).exists()
+
+
+def resolve_model(model: str, manifest: Manifest | None = None) -> torch.nn.Module:
+    """The eager module from "package.module:factory", or from a Hugging Face id or folder.
+
+    The manifest gives task and attention, never the model itself.
+
+    Raises:
+        InvalidInput: It is empty, it cannot be found, or it is not a module.
+    """
+    source = manifest.source if manifest is not None else {}
+    if not model:
+        raise InvalidInput(no_model(source))
+    return load_model(model, source.get("task", ""), source.get("attention", "")).module
+
+
+def no_model(source: Mapping[str, str]) -> str:
+    """Why there is no eager module, and what to pass.
+
+    What a bundle names is not imported or fetched on the bundle's word: only the caller may say so.
+    """
+    named = source.get("factory") or source.get("id", "")
+    if named:
+        return f"the bundle names {named!r}; if you trust that, pass it as the model (--model)"
+    return "needs the model (--model package.module:factory, or a Hugging Face folder)"
+
+
+def _from_factory(text: str) -> Loaded:
+    import torch
+
+    from isthmus.capture.huggingface import Loaded
+
+    made = _call(text)
+    parts = made if isinstance(made, tuple) else (made,)
+    module = parts[0] if parts else None
+    if not isinstance(module, torch.nn.Module):
+        raise InvalidInput(
+            f"{text!r} gave {type(made).__name__}, expected a torch.nn.Module or a tuple that"
+            " starts with one; return the module"
+        )
+    args = parts[1] if len(parts) > 1 else ()
+    kwargs = parts[2] if len(parts) > 2 else {}
+    options = parts[3] if len(parts) > 3 else {}
+    if (
+        not isinstance(args, (tuple, list))
+        or not isinstance(kwargs, Mapping)
+        or not isinstance(options, Mapping)
+    ):
+        raise InvalidInput(
+            f"{text!r} gave a tuple of {', '.join(type(one).__name__ for one in parts)}; expected "
+            "(module, args, kwargs, options): a module, a tuple, a dict and a dict"
+        )
+    unknown = [name for name in options if name not in _OPTIONS]
+    if unknown:
+        raise InvalidInput(
+            f"{text!r} gave the option {unknown[0]!r}; expected some of {', '.join(_OPTIONS)}"
+        )
+    loaded = Loaded(
+        module,
+        tuple(args),
+        dict(kwargs),
+        source={"kind": "factory", "factory": text},
+        name=type(module).__name__,
+    )
+    return replace(loaded, **options)
+
+
+def _call(text: str) -> Any:
+    import torch
+
+    package, _, name = text.partition(":")
+    folder = str(Path.cwd())
+    if folder not in sys.path and "" not in sys.path:
+        # As `python -m` does: the user's module lies where the command is run.
+        sys.path.insert(0, folder)
+    try:
+        target: Any = importlib.import_module(package)
+        for part in name.split("."):
+            target = getattr(target, part)
+    except (ImportError, AttributeError) as error:
+        raise InvalidInput(
+            f"{text!r} cannot be imported ({error}), expected 'package.module:factory';"
+            " check the name, and that the module's folder is on PYTHONPATH"
+        ) from error
+    if isinstance(target, torch.nn.Module) or not callable(target):
+        return target
+    return target()
+
+
+def parse_axes(entries: Sequence[str]) -> dict[str, dict[int, str]]:
+    """`input_ids:0=batch,1=sequence` for each entry, as `dynamic` of `isthmus.export`.
+
+    Raises:
+        InvalidInput: An entry reads otherwise.
+    """
+    axes: dict[str, dict[int, str]] = {}
+    for entry in entries:
+        name, _, rest = entry.rpartition(":")
+        for pair in rest.split(","):
+            axis, equals, dim = pair.partition("=")
+            if not name or not equals or not axis.strip().lstrip("-").isdecimal() or not dim:
+                raise InvalidInput(
+                    f"--dynamic {entry}: expected NAME:AXIS=DIMENSION,..., such as "
+                    "input_ids:0=batch,1=sequence"
+                )
+            axes.setdefault(name, {})[int(axis)] = dim.strip()
+    return axes
+
+
+def parse_dims(entries: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """`batch=1:64` for each entry, as `dims` of `isthmus.export`.
+
+    Raises:
+        InvalidInput: An entry reads otherwise.
+    """
+    dims = {}
+    for entry in entries:
+        name, _, bounds = entry.partition("=")
+        low, _, high = bounds.partition(":")
+        if not name or not low.isdecimal() or not high.isdecimal():
+            raise InvalidInput(f"--dim {entry}: expected NAME=MIN:MAX, such as batch=1:64")
+        dims[name] = (int(low), int(high))
+    return dims

@@ -1,0 +1,129 @@
+"""Example values at other sizes: the user's real data, tiled or cropped along dynamic axes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from isthmus.bundle.manifest import DimRange
+
+_NOISE = 0.1
+"""Standard deviation of the perturbation, as a share of the tensor's own."""
+
+
+def choose_sizes(
+    dims: Mapping[str, DimRange], given: Mapping[str, int], fixed: Iterable[int] = ()
+) -> dict[str, int]:
+    """Sizes to export at: never 1, no two equal, as near to the example's as the ranges allow.
+
+    Exporters treat sizes 0 and 1 as constants and equal sizes as one dimension.
+
+    Args:
+        dims: Ranges; one that holds a single size stays there.
+        given: Size of each dimension in the user's example.
+        fixed: Sizes of the fixed dimensions, which are avoided where it can be done.
+    """
+    chosen: dict[str, int] = {}
+    avoid = set(fixed)
+    # The narrowest range chooses first: the others have somewhere to go.
+    for name in sorted(dims, key=lambda one: dims[one].max - dims[one].min):
+        taken = set(chosen.values())
+        usable = _nearest(dims[name], given[name])
+        preferred = (
+            [size for size in usable if size not in taken and size not in avoid]
+            or [size for size in usable if size not in taken]
+            or usable
+        )
+        chosen[name] = preferred[0]
+    return {name: chosen[name] for name in dims}
+
+
+def _nearest(one: DimRange, size: int) -> list[int]:
+    """Sizes of at least 2 in the range, nearest to `size` first, the larger one of two first."""
+    reach = 64  # more than any model has dimensions to keep apart
+    low, high = max(one.min, size - reach, 2), min(one.max, size + reach)
+    sizes = sorted(range(low, high + 1), key=lambda n: (abs(n - size), -n))
+    return sizes or [min(max(size, one.min), one.max)]
+
+
+def resize(
+    values: Mapping[str, Any],
+    axes: Mapping[str, Mapping[int, str]],
+    sizes: Mapping[str, int],
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Values at these sizes.
+
+    Args:
+        values: Tensors and scalars by input name.
+        axes: Dynamic axes by input name, with the names of their dimensions.
+        sizes: Size of each named dimension; dimensions not named keep their size.
+        seed: 0 tiles or crops the values as they are. Another one also perturbs floats, within
+            the range of the values seen, and rolls integers along their dynamic axes. Masks
+            (see `is_mask`) and scalars stay.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    result: dict[str, Any] = {}
+    for name, value in values.items():
+        if not isinstance(value, Tensor):
+            result[name] = value
+            continue
+        own = axes.get(name, {})
+        tensor = _tile(value.detach(), {a: sizes.get(dim, -1) for a, dim in own.items()})
+        if seed and not is_mask(value):
+            tensor = _vary(tensor, value, own, generator)
+        result[name] = tensor
+    return result
+
+
+def _tile(tensor: Tensor, sizes: Mapping[int, int]) -> Tensor:
+    for axis, size in sizes.items():
+        old = tensor.shape[axis]
+        if size in (-1, old):
+            continue
+        if old == 0:  # nothing to repeat
+            shape = [size if at == axis else n for at, n in enumerate(tensor.shape)]
+            tensor = tensor.new_zeros(shape)
+        else:
+            index = torch.arange(size, device=tensor.device) % old
+            tensor = tensor.index_select(axis, index)
+    return tensor.contiguous()
+
+
+def _vary(
+    tensor: Tensor, seen: Tensor, axes: Mapping[int, str], generator: torch.Generator
+) -> Tensor:
+    if not tensor.numel() or not seen.numel():
+        return tensor
+    if tensor.is_floating_point():
+        spread = float(seen.double().std()) if seen.numel() > 1 else abs(float(seen)) or 1.0
+        noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
+        noisy = tensor.double() + _NOISE * spread * noise.to(tensor.device)
+        # Never beyond what was seen: pixels in [0, 1] stay there.
+        low, high = float(seen.double().min()), float(seen.double().max())
+        return noisy.clamp(low, high).to(tensor.dtype)
+    if tensor.dtype == torch.bool or tensor.is_complex():
+        return tensor
+    for axis in axes:
+        shift = int(torch.randint(0, tensor.shape[axis] + 1, (1,), generator=generator))
+        tensor = tensor.roll(shift, axis)
+    return tensor
+
+
+def is_mask(tensor: Tensor) -> bool:
+    """Whether a tensor looks like a mask.
+
+    Booleans do; integers of 0 and 1; floats of both 0 and 1, or with values that shut out.
+    """
+    if tensor.dtype == torch.bool:
+        return True
+    if not tensor.numel() or tensor.is_complex():
+        return False
+    binary = bool(((tensor == 0) | (tensor == 1)).all())
+    if not tensor.is_floating_point():
+        return binary
+    shut_out = bool((tensor <= -1e4).any())
+    return shut_out or (binary and bool((tensor == 0).any()) and bool((tensor == 1).any()))

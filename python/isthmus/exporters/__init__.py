@@ -1,0 +1,1 @@
+"""Makes bundles: export(), adopt() and convert(), with one folder for each format."""

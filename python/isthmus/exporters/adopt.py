@@ -1,0 +1,173 @@
+"""A bundle of a TorchScript file that somebody else made: the file itself is the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from isthmus.bundle.bundle import Bundle, check_destination
+from isthmus.bundle.tensor_file import read_tensors
+from isthmus.capture.dynamic import DimsSpec, DynamicSpec
+from isthmus.capture.eager import first_line
+from isthmus.errors import BundleError, InvalidInput
+from isthmus.exporters.torchscript.archive import read_archive
+
+__all__ = ["adopt"]
+
+
+def adopt(
+    path: str | Path,
+    inputs: Mapping[str, Any] | str | Path,
+    *,
+    output: str | Path,
+    dynamic: DynamicSpec | None = None,
+    dims: DimsSpec | None = None,
+    methods: Mapping[str, Mapping[str, Any] | str | Path] | None = None,
+    trust: str = "graph",
+    op_libraries: Sequence[str | Path] = (),
+    name: str = "",
+    overwrite: bool = False,
+    progress: Callable[[str], None] | None = None,
+) -> Bundle:
+    """Makes a bundle of a TorchScript archive.
+
+    The file is scanned before it is loaded; its own answers on the example, over the grid of
+    shapes, become the goldens.
+
+    Args:
+        path: What `torch.jit.save` wrote.
+        inputs: Example inputs by the names of `forward`'s parameters: tensors, or arrays, in a
+            dict, an .npz or a .safetensors file. A file's single values without a dimension are
+            scalars where the parameter is a number.
+        output: The bundle's folder, to be made.
+        dynamic: As for `isthmus.export`.
+        dims: As for `isthmus.export`.
+        methods: Further methods to call by name, each with its example inputs, as `inputs`:
+            `{"reset": {}}`.
+        trust: "graph", or "native" for operators that are not on the allowlist.
+        op_libraries: Libraries of custom operators to open first.
+        name: Of the model; the file's name when empty.
+        overwrite: Replace a bundle that is there.
+        progress: Called with a sentence at each stage.
+
+    Raises:
+        BundleError: The file is no TorchScript archive, or is not trusted that far.
+        InvalidInput: The example does not fit.
+        ExportError: The module does not repeat its own answers.
+    """
+    from isthmus.exporters.export import export
+
+    say = progress or (lambda _: None)
+    check_destination(output, overwrite=overwrite)
+    source = Path(path)
+    say(f"Scanning {source.name}")
+    module = load_scripted(source, trust=trust, op_libraries=op_libraries)
+    example = _arguments(module, "forward", _read(inputs))
+    further = {
+        method: ((), _arguments(module, method, _read(values)))
+        for method, values in (methods or {}).items()
+    }
+    return export(
+        module,
+        (),
+        example,
+        path=output,
+        dynamic=dynamic,
+        dims=dims,
+        methods=further or None,
+        op_libraries=op_libraries,
+        name=name or source.stem,
+        source={"kind": "torchscript", "file": source.name},
+        overwrite=overwrite,
+        progress=say,
+    )
+
+
+def load_scripted(
+    path: Path, *, trust: str = "graph", op_libraries: Sequence[str | Path] = ()
+) -> torch.jit.ScriptModule:
+    """Loads a TorchScript archive, after the scanner has read it.
+
+    Raises:
+        BundleError: It is something else, or holds what `trust` does not allow.
+        InvalidInput: `trust` is unknown.
+    """
+    from isthmus import _core
+
+    if trust not in ("graph", "native"):
+        raise InvalidInput(f'trust: expected "graph" or "native", got "{trust}"')
+    archive = read_archive(path)
+    namespaces = _open_libraries(op_libraries)
+    if trust == "graph":
+        scan = _core.scan_torchscript(archive, namespaces)
+        if scan.refused:
+            raise BundleError(
+                f"{path} is refused: {scan.describe()}. Pure operators are allowed; if you trust "
+                'the file as you would a program, pass trust="native" (--trust native)'
+            )
+    from isthmus.exporters.check import load_bytes
+    from isthmus.exporters.quiet_torch import quiet_torch
+
+    try:
+        with quiet_torch():
+            return load_bytes(archive, "cpu")
+    except Exception as error:  # whatever torch says of a file that it cannot read
+        raise BundleError(
+            f"{path}: torch {torch.__version__} cannot load it ({first_line(error)}); it may come "
+            "from a newer torch, or need --op-library"
+        ) from error
+
+
+def _open_libraries(libraries: Sequence[str | Path]) -> set[str]:
+    """Opens libraries; gives the operator namespaces that they brought."""
+    from isthmus.exporters.export import open_libraries
+
+    before = {schema.name.partition("::")[0] for schema in torch._C._jit_get_all_schemas()}
+    open_libraries(libraries)
+    after = {schema.name.partition("::")[0] for schema in torch._C._jit_get_all_schemas()}
+    if not libraries:
+        return set()
+    from isthmus.exporters.torchscript.operators import CORE_NAMESPACES
+
+    return (after - before) or (after - CORE_NAMESPACES)
+
+
+def _read(inputs: Mapping[str, Any] | str | Path) -> dict[str, Any]:
+    if isinstance(inputs, Mapping):
+        return dict(inputs)
+    return dict(read_tensors(Path(inputs), "inputs"))
+
+
+def _arguments(
+    module: torch.jit.ScriptModule, method: str, values: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Keyword arguments of a method: single values become numbers where the schema wants them."""
+    if not module._c._has_method(method):
+        has = ", ".join(sorted(module._c._method_names()))
+        raise InvalidInput(f'the module has no method "{method}"; it has {has or "none"}')
+    arguments = module._c._get_method(method).schema.arguments[1:]
+    names = [one.name for one in arguments]
+    unknown = [name for name in values if name not in names]
+    missing = [one.name for one in arguments if not one.has_default_value()]
+    missing = [name for name in missing if name not in values]
+    if unknown or missing:
+        wrong = f"{unknown[0]} is unknown" if unknown else f"{missing[0]} is missing"
+        raise InvalidInput(
+            f"inputs: {wrong}; {method} takes "
+            + (", ".join(f"{a.name}: {a.type}" for a in arguments) or "nothing")
+        )
+    made = {}
+    for one in arguments:
+        if one.name not in values:
+            continue
+        value = values[one.name]
+        if not isinstance(value, torch.Tensor) and hasattr(value, "__array__"):
+            value = torch.from_numpy(value)
+        number = one.type.kind() in ("IntType", "FloatType", "BoolType", "NumberType")
+        if number and isinstance(value, torch.Tensor) and value.numel() == 1:
+            value = value.item()
+        made[one.name] = value
+    return made

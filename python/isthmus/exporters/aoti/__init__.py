@@ -1,0 +1,1 @@
+"""The AOTInductor exporter."""

@@ -1,0 +1,1 @@
+"""The ONNX exporter, with fused attention and int8 quantisation."""

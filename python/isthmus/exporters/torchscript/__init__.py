@@ -1,0 +1,1 @@
+"""The TorchScript exporter: tracing, scripting and the choice between them."""

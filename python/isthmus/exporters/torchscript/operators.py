@@ -1,0 +1,118 @@
+"""The operators of a TorchScript module, and the libraries that own those that are not torch's."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from isthmus.bundle.manifest import OpLibrary
+
+CORE_NAMESPACES = frozenset(
+    {"aten", "prim", "prims", "quantized", "onednn", "mkldnn", "mkldnn_prepacked", "xnnpack",
+     "prepacked", "sparse", "static_runtime", "cuda", "inductor", "profiler", "_quantized", "c10"}
+)  # fmt: skip
+"""Namespaces whose operators come with LibTorch itself."""
+
+
+def graphs(module: torch.jit.ScriptModule) -> Iterator[Any]:
+    """The inlined graph of every method of a module and of its submodules' `__setstate__`."""
+    for name in module._c._method_names():
+        yield module._c._get_method(name).inlined_graph
+    for path, sub in module.named_modules():
+        scripted = path and isinstance(sub, torch.jit.ScriptModule)
+        if scripted and "__setstate__" in sub._c._method_names():
+            yield sub._c._get_method("__setstate__").inlined_graph
+
+
+def nodes(graph: Any) -> Iterator[Any]:
+    """Every node of a graph and of the blocks inside it."""
+    for node in graph.nodes():
+        yield node
+        for block in node.blocks():
+            yield from nodes(block)
+
+
+def count_operators(module: torch.jit.ScriptModule) -> dict[str, int]:
+    """Operators with the number of places they are called from; language constructs left out."""
+    counts: Counter[str] = Counter()
+    for graph in graphs(module):
+        counts.update(node.kind() for node in nodes(graph))
+    return dict(sorted((k, n) for k, n in counts.items() if not k.startswith("prim::")))
+
+
+def python_operators(module: torch.jit.ScriptModule) -> tuple[str, ...]:
+    """Calls into Python that no C++ process can make."""
+    found = set()
+    for graph in graphs(module):
+        for node in nodes(graph):
+            if node.kind() == "prim::PythonOp":
+                found.add(str(node.pyname()) if hasattr(node, "pyname") else node.kind())
+    return tuple(sorted(found))
+
+
+def custom_operators(operators: Iterable[str]) -> tuple[str, ...]:
+    """Those outside LibTorch's own namespaces."""
+    return tuple(name for name in operators if name.split("::", 1)[0] not in CORE_NAMESPACES)
+
+
+def python_only(operators: Iterable[str]) -> tuple[str, ...]:
+    """Custom operators whose schema or implementation is registered from Python."""
+    import torch.library  # its registries are how torch itself tells
+
+    defined = {name.split("(", 1)[0].split(".", 1)[0] for name in torch.library._defs}
+    implemented = {
+        "::".join(key.split("/")[:2]).split(".", 1)[0]
+        for key in torch.library._impls
+        # Autograd and fake kernels in Python do not keep an operator from running in C++.
+        if key.rsplit("/", 1)[-1] in ("CPU", "CUDA", "CompositeExplicitAutograd",
+                                      "CompositeImplicitAutograd", "")
+    }  # fmt: skip
+    return tuple(name for name in custom_operators(operators) if name in defined | implemented)
+
+
+def find_libraries(
+    operators: Iterable[str], given: Sequence[str | Path] = ()
+) -> tuple[OpLibrary, ...]:
+    """The library that registers each custom namespace, by file name; empty when not found.
+
+    Args:
+        operators: Names such as "my_ops::twice".
+        given: Libraries that the user names; they are looked at first.
+    """
+    candidates = [Path(path) for path in given]
+    candidates += [Path(path) for path in sorted(torch.ops.loaded_libraries)]
+    candidates += [path for path in _mapped_libraries() if path not in candidates]
+    found = []
+    for namespace in sorted({name.split("::", 1)[0] for name in custom_operators(operators)}):
+        owner = next((path for path in candidates if _registers(path, namespace)), None)
+        found.append(OpLibrary(namespace, owner.name if owner else ""))
+    return tuple(found)
+
+
+def _mapped_libraries() -> list[Path]:
+    """Shared libraries mapped into this process, torch's own left out."""
+    maps = Path("/proc/self/maps")
+    if not maps.exists():
+        return []
+    own = Path(torch.__file__).parent / "lib"
+    paths = {
+        Path(line.split(None, 5)[5].strip())
+        for line in maps.read_text().splitlines()
+        if ".so" in line and len(line.split(None, 5)) == 6
+    }
+    system = ("/lib/", "/usr/lib/", "/lib64/")
+    return sorted(p for p in paths if p.parent != own and not str(p).startswith(system))
+
+
+def _registers(library: Path, namespace: str) -> bool:
+    """True when a library holds the namespace as a C string, as TORCH_LIBRARY leaves it."""
+    try:
+        data = library.read_bytes()
+    except OSError:
+        return False
+    name = namespace.encode()
+    return b"\0" + name + b"\0" in data or b"\0" + name + b"::" in data

@@ -1,0 +1,228 @@
+"""Scripting: a whole module, or parts of one that is traced around them."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import importlib
+import sys
+import types
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from isthmus.errors import InvalidInput
+from isthmus.exporters.quiet_torch import ignore_deprecation
+
+Target = str | Callable[..., Any]
+"""A submodule by its dotted path, or a function."""
+
+
+class ScriptingFailed(Exception):
+    """The TorchScript compiler refused one target."""
+
+    def __init__(self, target: Target, error: Exception) -> None:
+        super().__init__(f"{describe(target)} cannot be scripted: {error}")
+        self.target = target
+        self.error = error
+
+
+def describe(target: Target) -> str:
+    """ "encoder.loop" or "pkg.mod:function"."""
+    if isinstance(target, str):
+        return target
+    return f"{target.__module__}:{target.__qualname__}"
+
+
+def private_copy(module: nn.Module, changed: Sequence[str] = ()) -> nn.Module:
+    """A copy with buffers and attributes of its own, sharing the parameters.
+
+    Args:
+        module: The user's module; it is left as it is.
+        changed: Dotted attributes that calls change: never shared.
+
+    Raises:
+        InvalidInput: It cannot be copied.
+    """
+    memo: dict[int, Any] = {}
+    for name, parameter in module.named_parameters():
+        if name not in changed:
+            memo[id(parameter)] = parameter
+    for sub in module.modules():
+        for value in vars(sub).values():
+            if isinstance(value, torch.jit.ScriptFunction):
+                memo[id(value)] = value  # immutable, and copy refuses it
+            elif isinstance(value, Tensor) and not value.is_leaf:
+                memo[id(value)] = value.detach().clone()
+    try:
+        return copy.deepcopy(module, memo)
+    except Exception as error:
+        raise InvalidInput(
+            f"{type(module).__name__} cannot be copied ({type(error).__name__}: {error}), and an "
+            "export works on a copy so that yours is left as it is. Expected a module that "
+            "copy.deepcopy accepts: keep locks, files and handles out of its attributes"
+        ) from error
+
+
+def script_module(module: nn.Module, methods: Sequence[str]) -> torch.jit.ScriptModule:
+    """Scripts a whole module with these methods; `torch.jit.export` is put on those without it."""
+    with _exported(module, methods), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return cast(torch.jit.ScriptModule, torch.jit.script(module))
+
+
+@contextmanager
+def _exported(module: nn.Module, methods: Sequence[str]) -> Iterator[None]:
+    marked = []
+    for name in methods:
+        function = getattr(getattr(module, name), "__func__", None)
+        if name == "forward" or function is None:
+            continue
+        if not hasattr(function, "_torchscript_modifier"):
+            torch.jit.export(function)
+            marked.append(function)
+    try:
+        yield
+    finally:
+        for function in marked:
+            del function._torchscript_modifier
+
+
+@contextmanager
+def scripted_parts(module: nn.Module, targets: Sequence[Target]) -> Iterator[nn.Module]:
+    """Scripts parts of a module in place; functions are put back afterwards.
+
+    Args:
+        module: A copy that may be changed.
+        targets: Dotted submodules and functions.
+
+    Raises:
+        ScriptingFailed: The compiler refused a target.
+    """
+    functions: dict[Callable[..., Any], Any] = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ignore_deprecation()
+        for target in targets:
+            try:
+                if isinstance(target, str):
+                    parent, _, leaf = target.rpartition(".")
+                    scripted = torch.jit.script(module.get_submodule(target))
+                    module.get_submodule(parent)._modules[leaf] = cast(nn.Module, scripted)
+                else:
+                    functions[target] = torch.jit.script(target)
+            except Exception as error:
+                raise ScriptingFailed(target, error) from error
+    with _replaced(functions):
+        yield module
+
+
+def traced_parts(
+    module: nn.Module, targets: Sequence[str], run: Callable[[nn.Module], None]
+) -> None:
+    """Traces parts of a module in place, on the arguments that they get in example calls.
+
+    Args:
+        module: A copy that may be changed.
+        targets: Dotted submodules.
+        run: Makes the example calls.
+
+    Raises:
+        ScriptingFailed: A part is not called in the examples, or cannot be traced.
+    """
+    seen: dict[str, tuple[Any, ...]] = {}
+    state = copy.deepcopy({name: value.clone() for name, value in module.named_buffers()})
+    hooks = []
+    for target in targets:
+
+        def note(_: nn.Module, args: tuple[Any, ...], target: str = target) -> None:
+            seen.setdefault(target, copy.deepcopy(args))
+
+        hooks.append(module.get_submodule(target).register_forward_pre_hook(note))
+    try:
+        run(module)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    for name, value in module.named_buffers():
+        value.data.copy_(state[name])
+    for target in targets:
+        try:
+            if target not in seen:
+                raise InvalidInput("the example calls never reach it")
+            parent, _, leaf = target.rpartition(".")
+            traced = torch.jit.trace(  # type: ignore[no-untyped-call]
+                module.get_submodule(target), seen[target], check_trace=False
+            )
+            module.get_submodule(parent)._modules[leaf] = cast(nn.Module, traced)
+        except Exception as error:
+            raise ScriptingFailed(target, error) from error
+
+
+@contextmanager
+def _replaced(functions: Mapping[Callable[..., Any], Any]) -> Iterator[None]:
+    """Puts scripted functions wherever a loaded module names the plain ones."""
+    plain = {id(function): function for function in functions}
+    spaces: list[dict[str, Any]] = [function.__globals__ for function in functions]
+    if functions:
+        spaces += [vars(module) for module in list(sys.modules.values())
+                   if isinstance(module, types.ModuleType)]  # fmt: skip
+    saved: list[tuple[dict[str, Any], str, Any]] = []
+    try:
+        for space in spaces:
+            for name, value in list(space.items()):
+                if id(value) in plain and value is plain[id(value)]:
+                    saved.append((space, name, value))
+                    space[name] = functions[value]
+        yield
+    finally:
+        for space, name, value in saved:
+            space[name] = value
+
+
+def resolve(module: nn.Module, script: Sequence[Target]) -> list[Target]:
+    """The user's `script=` entries as targets.
+
+    Raises:
+        InvalidInput: No such submodule or function, with the names nearest to it.
+    """
+    known = [name for name, _ in module.named_modules() if name]
+    targets: list[Target] = []
+    for entry in script:
+        if isinstance(entry, str) and ":" in entry:
+            targets.append(_function(entry))
+        elif isinstance(entry, str):
+            if entry not in known:
+                near = difflib.get_close_matches(entry, known, n=5) or known[:5]
+                raise InvalidInput(
+                    f"script: {type(module).__name__} has no submodule {entry!r}. Expected a "
+                    f"dotted path such as {', '.join(near) or '(it has none)'}, a function, or "
+                    '"package.module:function"'
+                )
+            if not isinstance(module.get_submodule(entry), torch.jit.ScriptModule):
+                targets.append(entry)
+        elif isinstance(entry, types.FunctionType):
+            targets.append(entry)
+        elif not isinstance(entry, torch.jit.ScriptFunction):
+            raise InvalidInput(
+                f"script: expected dotted submodule paths and functions, got {entry!r}"
+            )
+    return targets
+
+
+def _function(entry: str) -> Callable[..., Any]:
+    package, _, name = entry.partition(":")
+    try:
+        found = getattr(importlib.import_module(package), name)
+    except (ImportError, AttributeError) as error:
+        raise InvalidInput(
+            f"script: {entry!r} cannot be imported: {error}. Expected "
+            '"package.module:function" of a module that Python finds'
+        ) from error
+    if not isinstance(found, types.FunctionType):
+        raise InvalidInput(f"script: {entry!r} is a {type(found).__name__}, expected a function")
+    return found

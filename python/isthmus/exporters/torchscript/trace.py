@@ -1,0 +1,285 @@
+"""Tracing: the flat module that is traced, and what the tracer could not see.
+
+A trace records what one call did. Where the module turned a tensor into a Python value (a branch,
+a loop count, `.item()`), the trace holds that call's answer for good. `diagnose` finds each such
+place, with its line, the modules on the stack, and whether it came from data or from sizes.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import types
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from isthmus.bundle.manifest import Method
+from isthmus.capture.eager import to_tensor
+from isthmus.capture.tree import flatten, unflatten
+from isthmus.exporters.quiet_torch import ignore_deprecation
+from isthmus.exporters.source_lines import Location, in_frames
+
+Depends = Literal["data", "shape", "constant"]
+
+_CONVERSIONS = {
+    "__bool__": "a tensor's value became a Python bool",
+    "__int__": "a tensor's value became a Python int",
+    "__index__": "a tensor's value became a Python int",
+    "__float__": "a tensor's value became a Python float",
+    "__complex__": "a tensor's value became a Python complex",
+    "item": "a tensor's value became a Python number",
+    "tolist": "a tensor's values became a Python list",
+    "numpy": "a tensor became a NumPy array",
+    "__array__": "a tensor became a NumPy array",
+    "__len__": "a tensor's length became a Python int",
+    "unbind": "a tensor was iterated over",
+}
+_SIZES = {"aten::size", "aten::numel", "aten::dim", "aten::len", "aten::sym_size"}
+
+
+@dataclass(frozen=True)
+class Site:
+    """A place where a trace keeps the answer of the call that was traced."""
+
+    location: Location | None
+    what: str
+    depends: Depends
+    """"data": from an input's values; "shape": from sizes only, which the goldens vary."""
+    owners: tuple[str, ...] = ()
+    """Dotted paths of the modules on the stack, innermost first, the root ("") left out."""
+    function: Callable[..., Any] | None = None
+    """The module-level function that holds the line, where it is in one."""
+
+    def __str__(self) -> str:
+        return f"{self.what} at {self.where or 'an unknown line'}"
+
+    @property
+    def where(self) -> str:
+        """file:line."""
+        return str(self.location) if self.location else ""
+
+
+class _Holder(nn.Module):
+    """What is traced: one Python method for each exported one, flat values in and out."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+
+def flat_holder(
+    module: nn.Module, methods: Sequence[Method], dtype: torch.dtype | None = None
+) -> nn.Module:
+    """A module whose methods take the flat inputs in order and give a tuple of flat outputs.
+
+    With a `dtype`, floating-point inputs are cast to it, and outputs back to the signature's type.
+    """
+    bodies = {method.name: _flat_method(method, dtype) for method in methods}
+    return cast(nn.Module, type("FlatModule", (_Holder,), bodies)(module).eval())
+
+
+def _flat_method(method: Method, dtype: torch.dtype | None) -> Callable[..., Any]:
+    names = [spec.name for spec in method.inputs]
+
+    def body(self: _Holder, *flat: Any) -> tuple[Tensor, ...]:
+        if dtype is not None:
+            flat = tuple(one.to(dtype) if one.is_floating_point() else one for one in flat)
+        args, kwargs = call_arguments(method, dict(zip(names, flat, strict=True)))
+        call = self.module if method.name == "forward" else getattr(self.module, method.name)
+        values = flatten(method.returns, call(*args, **kwargs))
+        missing = [spec.name for spec in method.outputs if values.get(spec.name) is None]
+        if missing:
+            raise RuntimeError(
+                f"the output {missing[0]} is None here, and a trace cannot hold that"
+            )
+        outputs = [to_tensor(spec, values[spec.name]) for spec in method.outputs]
+        if dtype is not None:
+            outputs = [
+                one.to(getattr(torch, spec.dtype)) if one.is_floating_point() else one
+                for one, spec in zip(outputs, method.outputs, strict=True)
+            ]
+        return tuple(outputs)
+
+    # The tracer names the graph's inputs after the parameters: give it the signature's names.
+    parameters = [inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)]
+    parameters += [
+        inspect.Parameter(f"input_{index}", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        for index, _ in enumerate(names)
+    ]
+    body.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    body.__name__ = method.name
+    return body
+
+
+def call_arguments(method: Method, values: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+    """The positional and keyword arguments of one call, from flat values by input name."""
+    args = [unflatten(tree, values) for tree in method.args]
+    kwargs = {name: unflatten(tree, values) for name, tree in method.kwargs}
+    return args, kwargs
+
+
+def as_tensors(method: Method, values: Mapping[str, Any], device: str) -> tuple[Tensor, ...]:
+    """Copies of a method's inputs in order, scalars as 0-dimensional tensors."""
+    result = []
+    for spec in method.inputs:
+        value = values.get(spec.name)
+        if value is None:
+            raise RuntimeError(f"the optional input {spec.name} is absent, and a trace has no None")
+        result.append(to_tensor(spec, value).detach().clone().to(device))
+    return tuple(result)
+
+
+def trace(
+    module: nn.Module,
+    methods: Sequence[Method],
+    examples: Mapping[str, Mapping[str, Any]],
+    *,
+    device: str = "cpu",
+    dtype: torch.dtype | None = None,
+) -> tuple[torch.jit.ScriptModule, list[str]]:
+    """Traces every method of a module; scripted parts inside stay as they are.
+
+    Args:
+        module: A copy that may be changed, in eval mode.
+        methods: The signature.
+        examples: Flat example values by method and input name.
+        device: Where to trace.
+        dtype: Floating-point type of the module, where it is not the signature's.
+
+    Returns:
+        The traced module, flat, and the tracer's warnings as "message at file:line".
+    """
+    holder = flat_holder(module, methods, dtype)
+    inputs = {m.name: as_tensors(m, examples[m.name], device) for m in methods}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        ignore_deprecation()
+        # check_trace only repeats the traced call; the goldens vary shapes and values.
+        traced = torch.jit.trace_module(  # type: ignore[no-untyped-call]
+            holder, inputs, check_trace=False
+        )
+    notes = [
+        f"{_first_sentence(str(one.message))} at {Location(one.filename, one.lineno)}"
+        for one in caught
+        if issubclass(one.category, torch.jit._trace.TracerWarning)
+    ]
+    return traced, list(dict.fromkeys(notes))
+
+
+def _first_sentence(text: str) -> str:
+    return text.split(". ", 1)[0].strip().rstrip(".")
+
+
+def diagnose(
+    module: nn.Module,
+    methods: Sequence[Method],
+    examples: Mapping[str, Mapping[str, Any]],
+    *,
+    device: str = "cpu",
+    dtype: torch.dtype | None = None,
+) -> tuple[Site, ...]:
+    """Traces once more, watching every tensor that becomes a Python value.
+
+    A second trace, because the watching itself makes some torch modules take other paths.
+    Arguments as for `trace`; a failing trace gives the places seen until then.
+    """
+    holder = flat_holder(module, methods, dtype)
+    watcher = _Watcher({id(sub): name for name, sub in module.named_modules()})
+    inputs = {m.name: as_tensors(m, examples[m.name], device) for m in methods}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            with watcher:
+                torch.jit.trace_module(  # type: ignore[no-untyped-call]
+                    holder, inputs, check_trace=False
+                )
+        except Exception:  # the caller has seen the same error from `trace`
+            pass
+    order = {"data": 0, "shape": 1, "constant": 2}
+    return tuple(sorted(watcher.sites.values(), key=lambda site: order[site.depends]))
+
+
+class _Watcher(TorchFunctionMode):
+    """Notes each conversion of a traced tensor into a Python value."""
+
+    def __init__(self, paths: dict[int, str]) -> None:
+        super().__init__()
+        self._paths = paths
+        self.sites: dict[tuple[str, str, Depends], Site] = {}
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        name = getattr(func, "__name__", "")
+        if name in _CONVERSIONS and args and isinstance(args[0], Tensor) and _tracing():
+            frame = sys._getframe(1)
+            # `for row in tensor` unbinds it in Tensor.__iter__; a plain unbind is traceable.
+            if name != "unbind" or frame.f_code.co_name == "__iter__":
+                self._note(name, args[0], frame)
+        return func(*args, **(kwargs or {}))
+
+    def _note(self, name: str, tensor: Tensor, frame: types.FrameType) -> None:
+        location, frames = in_frames(frame)
+        depends: Depends = "shape" if name in ("unbind", "__len__") else provenance(tensor)
+        what = _CONVERSIONS[name]
+        key = (str(location), what, depends)
+        if key not in self.sites:
+            self.sites[key] = Site(
+                location, what, depends, self._owners(frames), _function_of(frames)
+            )
+
+    def _owners(self, frames: list[types.FrameType]) -> tuple[str, ...]:
+        owners = []
+        for frame in frames:
+            path = self._paths.get(id(frame.f_locals.get("self")), "")
+            if path and path not in owners:
+                owners.append(path)
+        return tuple(owners)
+
+
+def _function_of(frames: list[types.FrameType]) -> Callable[..., Any] | None:
+    for frame in frames[:1]:
+        found = frame.f_globals.get(frame.f_code.co_name)
+        if isinstance(found, types.FunctionType) and found.__code__ is frame.f_code:
+            return found
+    return None
+
+
+def _tracing() -> bool:
+    return bool(torch._C._get_tracing_state() is not None)
+
+
+def provenance(tensor: Tensor) -> Depends:
+    """What a traced tensor's value was computed from, by walking the trace so far."""
+    try:
+        value = torch._C._get_value_trace(tensor)  # type: ignore[attr-defined]
+    except RuntimeError:
+        return "data"  # not known: the careful answer
+    seen: set[str] = set()
+    stack = [value]
+    result: Depends = "constant"
+    while stack:
+        node = stack.pop().node()
+        kind = node.kind()
+        if kind in _SIZES:
+            result = "shape"
+            continue
+        if kind in ("prim::GetAttr", "prim::TracedAttr"):
+            continue  # a parameter or a buffer: part of the model
+        if kind == "prim::Param":
+            return "data"
+        for one in node.inputs():
+            if one.debugName() not in seen:
+                seen.add(one.debugName())
+                stack.append(one)
+    return result

@@ -1,0 +1,1 @@
+"""Goldens: the probes, the noise floor, the tolerances and the comparison."""

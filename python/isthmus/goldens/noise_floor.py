@@ -1,0 +1,259 @@
+"""The noise floor: how far eager is from eager in float64, which is the truth."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from isthmus.bundle.manifest import Hazard, NoiseFloor
+from isthmus.capture.eager import first_line
+from isthmus.goldens.compare import error_statistics
+from isthmus.goldens.precision_copy import Callee, Calls, Twin
+from isthmus.goldens.tolerance import (
+    FALLBACK_ULPS,
+    MULTIPLES,
+    PRECISIONS,
+    is_float,
+    largest_value,
+    real_dtype,
+    ulp,
+)
+
+if TYPE_CHECKING:
+    from isthmus.bundle.golden import Golden
+    from isthmus.capture.capture import Captured
+
+
+def error_of(reference: Tensor, other: Tensor) -> tuple[float, float]:
+    """Largest and root mean square difference over the elements finite on both sides.
+
+    A difference in shape is infinite.
+    """
+    if reference.shape != other.shape:
+        return math.inf, math.inf
+    wide = torch.complex128 if reference.is_complex() else torch.float64
+    a, b = reference.to(wide).flatten(), other.to(wide).flatten()
+    finite = a.isfinite() & b.isfinite()
+    difference = (a - b)[finite].abs()
+    if not difference.numel():
+        return 0.0, 0.0
+    return float(difference.max()), float(difference.square().mean().sqrt())
+
+
+def own_error(reference: Tensor, truth: Tensor | None) -> Tensor | None:
+    """Reference minus truth, in float32 or complex64: with the reference it gives the truth back.
+
+    None where that is no truth: of another shape or type, or whole numbers.
+
+    Args:
+        reference: What eager gave, on the CPU.
+        truth: What it gave in float64.
+    """
+    if truth is None or not is_float(reference) or truth.shape != reference.shape:
+        return None
+    if truth.dtype not in (torch.float64, torch.complex128):
+        return None
+    error = reference.to(truth.dtype) - truth
+    # Infinity minus itself, and NaN, are no error: both sides have the same.
+    same = (reference == truth) | (reference.isnan() & truth.isnan())
+    error = torch.where(same, torch.zeros_like(error), error)
+    return error.to(torch.complex64 if reference.is_complex() else torch.float32)
+
+
+def reduced_errors(
+    captured: Captured, goldens: Sequence[Golden], precision: str
+) -> dict[str, dict[str, float]]:
+    """The error of an eager copy in reduced precision, by output and statistic: the largest.
+
+    To float64 where the goldens know it, else to the goldens. Empty where the module cannot be run
+    in that precision.
+
+    Args:
+        captured: Of the module, in its own precision.
+        goldens: Made of it.
+        precision: "fp16" or "bf16".
+    """
+    errors: dict[str, dict[str, float]] = {}
+    device = next((p.device for p in captured.module.parameters()), torch.device("cpu"))
+    try:
+        twin = Twin(captured, PRECISIONS[precision])
+        for golden in goldens:
+            steps = [
+                (s.method, {k: v.to(device) if v.dim() else v for k, v in s.inputs.items()})
+                for s in golden.steps
+            ]
+            for step, outputs in zip(golden.steps, twin.run(steps), strict=True):
+                for name, value in step.outputs.items():
+                    if not is_float(value) or name not in outputs:
+                        continue
+                    other = outputs[name].to(value.dtype)
+                    found = error_statistics(value, other, step.errors.get(name))
+                    _largest(errors.setdefault(name, {}), found)
+    except Exception:
+        # An operator without a kernel in this type: the documented multiple of eps stands in.
+        return {}
+    return {
+        name: one for name, one in errors.items() if one and all(map(math.isfinite, one.values()))
+    }
+
+
+def _largest(into: dict[str, float], found: Mapping[str, float]) -> None:
+    for key, value in found.items():
+        into[key] = max(into.get(key, 0.0), value)
+
+
+class NoiseMeter:
+    """Compares runs in the module's own precision with the same runs in float64."""
+
+    def __init__(self, captured: Callee) -> None:
+        self._runs: list[_RunNoise] = []
+        self.notes: tuple[Hazard, ...] = ()
+        """Why float64 could not be had, where it could not."""
+        self._twin: Twin | None = None
+        try:
+            self._twin = Twin(captured, torch.float64)
+        except Exception as error:
+            self._give_up("the module cannot be copied and cast", error)
+
+    def add(self, calls: Calls, outputs: Sequence[Mapping[str, Tensor]]) -> None:
+        """Measures one run.
+
+        Args:
+            calls: Methods and inputs.
+            outputs: What the untouched module gave for each call.
+        """
+        run = _RunNoise(outputs)
+        if self._twin is not None:
+            try:
+                run.compare(self._twin.run(calls))
+            except Exception as error:
+                self._give_up("the module cannot run in it", error)
+        self._runs.append(run)
+
+    def _give_up(self, what: str, error: Exception) -> None:
+        self._twin = None
+        self.notes = (
+            Hazard(
+                "no_float64",
+                "info",
+                f"no float64 reference, {what} ({first_line(error)}); the noise floor is "
+                f"{FALLBACK_ULPS} units in the last place of the largest value",
+            ),
+        )
+
+    def jump(self, run: int, share: float) -> str:
+        """What rounding changes in a run beyond this share of the output's largest value.
+
+        Empty when nothing does. Whole numbers must not change at all.
+        """
+        for name, error in self._runs[run].errors.items():
+            if math.isnan(error.largest):
+                if error.max_abs > 0:
+                    return f'"{name}" is {int(error.max_abs)} elements different in float64'
+                continue
+            largest = max(one.largest(name) for one in self._runs)
+            limit = share * max(1.0, error.eps / float(torch.finfo(torch.float32).eps) / 100)
+            if error.max_abs > limit * largest:
+                return f'"{name}" differs by {error.max_abs:.3g} in float64'
+        return ""
+
+    def result(self, runs: Sequence[int]) -> dict[str, NoiseFloor]:
+        """The noise floor of each output over these runs (by the order they were added in)."""
+        chosen = [self._runs[at] for at in runs]
+        names = dict.fromkeys(name for run in chosen for name in run.names())
+        return {name: self._floor(name, chosen) for name in names}
+
+    def _floor(self, name: str, runs: Sequence[_RunNoise]) -> NoiseFloor:
+        tensors = [one for run in runs for one in run.tensors(name)]
+        floats = [one for one in tensors if is_float(one)]
+        if not floats:
+            return NoiseFloor(0.0, 0.0, "exact")
+        errors = [run.errors[name] for run in runs if name in run.errors]
+        whole = self._twin is not None and all(
+            name in run.errors for run in runs if run.tensors(name)
+        )
+        # A module of float64 is no more exact in float64: then there is nothing wider to be had.
+        same = all(one.dtype in (torch.float64, torch.complex128) for one in floats)
+        same = same and not any(one.max_abs for one in errors)
+        if whole and not same and all(one.in_float64 for one in errors):
+            count = sum(one.count for one in errors)
+            squares = sum(one.squares for one in errors)
+            rms = math.sqrt(squares / count) if count else 0.0
+            worst = dict.fromkeys(MULTIPLES, 0.0)
+            for one in errors:
+                _largest(worst, one.worst)
+            return NoiseFloor(max(one.max_abs for one in errors), rms, "float64", worst)
+        floor = FALLBACK_ULPS * ulp(largest_value(floats), real_dtype(floats[0].dtype))
+        return NoiseFloor(floor, floor, "ulp")
+
+    def errors_of(self, run: int) -> list[dict[str, Tensor]]:
+        """By call and output name: eager minus float64, where that is known."""
+        return self._runs[run].own
+
+
+@dataclass
+class _OutputNoise:
+    """Error of one output in one run."""
+
+    max_abs: float = 0.0
+    """For whole numbers: how many elements differ."""
+    squares: float = 0.0
+    count: int = 0
+    largest: float = 0.0
+    """NaN for whole numbers."""
+    eps: float = 0.0
+    in_float64: bool = True
+    worst: dict[str, float] = field(default_factory=dict)
+    """By statistic, the largest of any call."""
+
+
+def _unequal(reference: Tensor, other: Tensor | None) -> int:
+    if other is None or other.shape != reference.shape:
+        return max(reference.numel(), 1)
+    return int(torch.ne(reference, other).sum())
+
+
+class _RunNoise:
+    def __init__(self, outputs: Sequence[Mapping[str, Tensor]]) -> None:
+        self._outputs = outputs
+        self.errors: dict[str, _OutputNoise] = {}
+        self.own: list[dict[str, Tensor]] = [{} for _ in outputs]
+
+    def names(self) -> list[str]:
+        return list(dict.fromkeys(name for step in self._outputs for name in step))
+
+    def tensors(self, name: str) -> list[Tensor]:
+        return [step[name] for step in self._outputs if name in step]
+
+    def largest(self, name: str) -> float:
+        return largest_value([one for one in self.tensors(name) if is_float(one)])
+
+    def compare(self, others: Sequence[Mapping[str, Tensor]]) -> None:
+        errors: dict[str, _OutputNoise] = {}
+        own: list[dict[str, Tensor]] = []
+        for step, other in zip(self._outputs, others, strict=True):
+            own.append({})
+            for name, reference in step.items():
+                error = errors.setdefault(name, _OutputNoise())
+                twin = other.get(name)
+                if not is_float(reference):
+                    error.largest = math.nan
+                    error.max_abs += _unequal(reference, twin)
+                    continue
+                error.eps = float(torch.finfo(reference.dtype).eps)
+                found = own_error(reference, twin)
+                if found is None or twin is None:
+                    error.in_float64 = False
+                    continue
+                own[-1][name] = found
+                _largest(error.worst, error_statistics(reference, reference, found))
+                most, rms = error_of(reference, twin)
+                error.max_abs = max(error.max_abs, most)
+                error.squares += rms * rms * reference.numel()
+                error.count += reference.numel()
+        self.errors, self.own = errors, own

@@ -1,0 +1,213 @@
+"""The module in another precision: copies that are cast, whole or a part at a time."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from isthmus.capture.eager import call, evaluating, seeded
+from isthmus.capture.flat import returns_tree, tensors_of
+
+if TYPE_CHECKING:
+    from isthmus.bundle.manifest import Method
+
+_SPARE = 1.5
+"""A whole copy is made where this many times its size is free."""
+
+
+def deep_copy(module: nn.Module) -> nn.Module:
+    """A deep copy that shares compiled functions, which have no state and cannot be copied.
+
+    Raises:
+        Exception: Whatever the module's own `__deepcopy__` raises.
+    """
+    memo: dict[int, Any] = {
+        id(value): value
+        for one in module.modules()
+        for value in vars(one).values()
+        if isinstance(value, torch.jit.ScriptFunction)
+    }
+    return copy.deepcopy(module, memo)
+
+
+def cast_copy(module: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """A deep copy in another floating-point type, plain tensor attributes included.
+
+    Raises:
+        Exception: Whatever the module's own `__deepcopy__` raises.
+    """
+    twin = deep_copy(module).to(dtype)
+    for one in twin.modules():
+        if isinstance(one, torch.jit.ScriptModule):
+            continue
+        for name, value in list(vars(one).items()):
+            if name not in ("_parameters", "_buffers", "_modules"):
+                cast = cast_values(value, dtype)
+                if cast is not value:
+                    vars(one)[name] = cast
+    return twin
+
+
+def cast_values(value: Any, dtype: torch.dtype) -> Any:
+    """Floating-point tensors in lists, tuples and dicts, cast; the same object without any."""
+    if isinstance(value, nn.Parameter):
+        return value
+    if isinstance(value, Tensor):
+        return value.to(dtype) if value.is_floating_point() else value
+    if type(value) in (list, tuple):
+        items = [cast_values(one, dtype) for one in value]
+        if all(a is b for a, b in zip(items, value, strict=True)):
+            return value
+        return type(value)(items)
+    if type(value) is dict:
+        cast = {key: cast_values(one, dtype) for key, one in value.items()}
+        return value if all(cast[key] is value[key] for key in value) else cast
+    return value
+
+
+def fits_in_memory(module: nn.Module, dtype: torch.dtype) -> bool:
+    """Whether a whole copy in this type fits beside what runs; True where nobody can tell."""
+    needed = sum(one.numel() for one in (*module.parameters(), *module.buffers()))
+    needed *= torch.empty((), dtype=dtype).element_size()
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return True
+    free = next((line.split()[1] for line in lines if line.startswith("MemAvailable:")), None)
+    return free is None or needed * _SPARE < int(free) * 1024
+
+
+@contextmanager
+def cast_by_parts(module: nn.Module, dtype: torch.dtype) -> Iterator[nn.Module]:
+    """The module itself, computing in another type while inside: each part is cast when it runs.
+
+    Only the parameters and buffers of the submodules that are running exist in that type, so a
+    model whose copy does not fit in memory can be run. A submodule that uses another's parameters
+    without calling it fails on mixed types.
+
+    Args:
+        module: Is as it was afterwards, whatever happens inside.
+        dtype: Floating-point type to compute in.
+    """
+    with ExitStack() as stack:
+        for one in module.modules():
+            if one._parameters or one._buffers:
+                part = _Part(one, dtype)
+                before = one.register_forward_pre_hook(part.enter, prepend=True)
+                after = one.register_forward_hook(part.leave, always_call=True)
+                stack.callback(part.restore)
+                stack.callback(after.remove)
+                stack.callback(before.remove)
+        yield module
+
+
+class _Part:
+    """The own parameters and buffers of one submodule; calls may nest."""
+
+    def __init__(self, module: nn.Module, dtype: torch.dtype) -> None:
+        self._module = module
+        self._dtype = dtype
+        self._depth = 0
+        self._kept: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
+
+    def enter(self, module: nn.Module, args: Any) -> None:
+        self._depth += 1
+        if self._depth > 1:
+            return
+        self._kept = (dict(module._parameters), dict(module._buffers))
+        for name, value in module._parameters.items():
+            if value is not None and value.is_floating_point():
+                cast = nn.Parameter(value.detach().to(self._dtype), requires_grad=False)
+                module._parameters[name] = cast
+        for name, one in module._buffers.items():
+            if one is not None and one.is_floating_point():
+                module._buffers[name] = one.to(self._dtype)
+
+    def leave(self, module: nn.Module, args: Any, result: Any) -> None:
+        self._depth -= 1
+        if self._depth == 0:
+            self.restore()
+
+    def restore(self) -> None:
+        """Puts back what was there."""
+        parameters, buffers = self._kept
+        self._module._parameters.update(parameters)
+        self._module._buffers.update(buffers)
+        self._kept, self._depth = ({}, {}), 0
+
+
+Calls = Sequence[tuple[str, Mapping[str, Any]]]
+"""A sequence of calls: method and flat inputs of each."""
+
+
+class Callee(Protocol):
+    """A module and what is known about calling it: a `Captured`, or a manifest with a module."""
+
+    @property
+    def module(self) -> nn.Module:
+        """In the modes it came in."""
+
+    @property
+    def stateful(self) -> bool:
+        """Whether calls change attributes."""
+
+    def method(self, name: str = "forward") -> Method:
+        """The method of that name."""
+        ...
+
+
+class Twin:
+    """The module in another precision, to be run on the same sequences of calls."""
+
+    def __init__(
+        self, captured: Callee, dtype: torch.dtype, *, by_parts: bool | None = None
+    ) -> None:
+        """Copies and casts the module.
+
+        Args:
+            captured: Of the module.
+            dtype: To compute in.
+            by_parts: Cast each part when it runs instead of copying all of it; None: where a copy
+                would not fit in memory. A stateful module is always copied.
+
+        Raises:
+            Exception: It cannot be copied or cast.
+        """
+        self._captured = captured
+        self._dtype = dtype
+        if by_parts is None:
+            by_parts = not fits_in_memory(captured.module, dtype)
+        self._by_parts = by_parts and not captured.stateful
+        self._module = captured.module if self._by_parts else cast_copy(captured.module, dtype)
+        if captured.stateful:
+            self._pristine: nn.Module | None = deep_copy(self._module)
+        else:
+            self._pristine = None
+
+    def run(self, steps: Calls) -> list[dict[str, Tensor]]:
+        """Outputs of each call, on the CPU.
+
+        Raises:
+            Exception: What the module raises, for example on a literal dtype.
+        """
+        module = self._module if self._pristine is None else deep_copy(self._pristine)
+        results = []
+        with ExitStack() as stack:
+            if self._by_parts:
+                stack.enter_context(cast_by_parts(module, self._dtype))
+            stack.enter_context(evaluating(module))
+            stack.enter_context(seeded(0))
+            for name, values in steps:
+                method = self._captured.method(name)
+                cast = {key: cast_values(value, self._dtype) for key, value in values.items()}
+                # Named by this result's own nesting: which outputs are optional is not known yet.
+                _, leaves = returns_tree(name, call(module, method, cast))
+                tensors = tensors_of(leaves)
+                results.append({key: value.detach().cpu() for key, value in tensors.items()})
+        return results

@@ -1,0 +1,100 @@
+"""Other values at the same shapes: probes that make a data-dependent branch go the other way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from isthmus.capture.resize import is_mask
+
+_MOST_FLAGS = 4
+
+
+def variations(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Named sets of values at the same shapes, those left out that would change nothing.
+
+    - negated: floats change sign (a constant becomes a wave), integers run backwards, flags flip,
+      counts go up by one.
+    - masked: a mask of ones gets zeros at the end of its last axis; another one is all ones.
+    - zeroed: floats are zero, integers the least value seen, counts go down by one.
+    - NAME-flipped: one flag alone, where there are several.
+
+    Some of these may be no legal input; eager has the last word. No NaN, no infinity, no integer
+    tensor with a value that was not seen (masks apart).
+
+    Args:
+        values: Tensors and scalars by input name.
+    """
+    kinds = {"negated": _negated, "masked": _masked, "zeroed": _zeroed}
+    sets = {kind: _changed(values, change) for kind, change in kinds.items()}
+    flags = [name for name, value in values.items() if isinstance(value, bool)]
+    if len(flags) > 1:
+        for name in flags[:_MOST_FLAGS]:
+            sets[f"{name}-flipped"] = {**values, name: not values[name]}
+    return {kind: one for kind, one in sets.items() if differs(one, values)}
+
+
+def differs(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    """Whether any value differs between two sets with the same names."""
+    return any(
+        not torch.equal(value, b[name]) if isinstance(value, Tensor) else value != b[name]
+        for name, value in a.items()
+    )
+
+
+def _changed(values: Mapping[str, Any], change: Callable[[str, Any], Any]) -> dict[str, Any]:
+    return {name: change(name, value) for name, value in values.items()}
+
+
+def _negated(_: str, value: Any) -> Any:
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return value + 1
+    if isinstance(value, float):
+        return -value
+    if not value.numel() or is_mask(value):
+        return value
+    if value.is_floating_point() and bool((value == value.flatten()[0]).all()):
+        # A constant, such as the zeros of a first state, says nothing about other values.
+        ramp = torch.arange(1, value.numel() + 1, device=value.device, dtype=torch.float64)
+        return torch.sin(ramp).reshape(value.shape).to(value.dtype)
+    if value.is_floating_point() or value.is_complex():
+        return -value
+    return value.flip(-1) if value.dim() else value
+
+
+def _zeroed(_: str, value: Any) -> Any:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return value - 1
+    if isinstance(value, float):
+        return 0.0
+    if not value.numel() or is_mask(value):
+        return value
+    if value.is_floating_point() or value.is_complex():
+        return torch.zeros_like(value)
+    return torch.full_like(value, int(value.min()))
+
+
+def _masked(name: str, value: Any) -> Any:
+    if not isinstance(value, Tensor) or not value.dim() or not value.numel():
+        return value
+    ones = bool((value == 1).all())
+    if value.is_complex() or not (ones or is_mask(value)):
+        return value
+    if not ones:
+        zeros_and_ones = bool(((value == 0) | (value == 1)).all())
+        mixed = zeros_and_ones and bool((value == 1).any())
+        return torch.ones_like(value) if mixed or (zeros_and_ones and "mask" in name) else value
+    length = value.shape[-1]
+    if length < 2:
+        return value
+    # The first element stays: attention to nothing at all is NaN in many models.
+    result = value.clone()
+    result[..., length - length // 2 :] = 0
+    return result

@@ -1,0 +1,181 @@
+"""Real sentences, through a model's own tokenizer: what reduced precision is judged on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from isthmus.bundle.golden import Golden, Step
+from isthmus.capture.eager import call, evaluating, seeded, to_tensor
+from isthmus.capture.flat import returns_tree, tensors_of
+from isthmus.goldens.noise_floor import NoiseMeter
+from isthmus.goldens.tolerance import is_float
+
+if TYPE_CHECKING:
+    from isthmus.bundle.bundle_files import Source
+    from isthmus.bundle.manifest import DimRange, Method
+    from isthmus.capture.capture import Captured
+    from isthmus.goldens.precision_copy import Calls
+
+__all__ = ["SENTENCES", "as_golden", "encode", "kept_as_goldens", "sentence_goldens"]
+
+SENTENCES = (
+    "The ferry leaves at half past six, and the last bus back is at nine.",
+    "How do I reset my password?",
+    "Interest rates rose by half a percent in March, and the banks followed within days.",
+    "She wrote the whole novel by hand, in three notebooks, before she showed it to anyone.",
+    "Thanks!",
+    "Patients who took the drug slept 40 minutes longer than those who took the placebo.",
+    "def area(width, height): return width * height",
+    "The tenant shall give notice in writing not later than sixty days before the lease ends.",
+    "Cook the onions slowly in butter until they are soft, then add the rice and stir.",
+    "WARNING: do not open the valve while the tank is under pressure.",
+    "A protein folds because that is the shape in which its energy is lowest.",
+    "Is there a pharmacy near the station that is open on Sundays?",
+    "The goalkeeper saved two penalties, and still the team lost the final 3-2.",
+    "my order #48213 arrived broken, i want my money back",
+    "In 1783 two brothers sent a sheep, a duck and a rooster up in a balloon near Paris.",
+    "Light takes a little more than eight minutes from the Sun to the Earth.",
+    "He is not unkind; he is only very, very tired.",
+    "Click 'Save', wait for the green tick, and restart the router.",
+    "The committee postponed its decision because two of the five members were ill.",
+    "Rain is expected in the north tonight, with gusts of up to 90 km/h along the coast.",
+    "No.",
+    "Where the river bends, the current cuts into the outer bank and leaves sand on the inner one.",
+    "Dear Ms. Okafor, we are glad to offer you the position of senior engineer.",
+    "The museum keeps the painting in the dark for ten months of the year so that it won't fade.",
+    "What is the difference between a virus and a bacterium?",
+    "Unemployment fell for the third month in a row, although wages hardly moved.",
+    "The cat slept on the warm bonnet of the car until the owner came back with the shopping.",
+    "Two trains left the same city at noon, one of them at 80 and the other at 120 km/h, and the "
+    "slower one stopped twice for ten minutes; which was the first to arrive at the junction that "
+    "lies 240 kilometres away, and by how much?",
+    "Could you turn the music down, please? The baby has just fallen asleep.",
+    "Error 0x80070005: access is denied.",
+    "They planted oaks, knowing that none of them would ever sit in the shade.",
+    "The 'cheap' flight cost more than the train, once we had paid for the bags and the taxi.",
+)
+"""Short and long, plain and odd: news, questions, law, cooking, code, complaints."""
+_MOST_KEPT = 8
+"""As goldens of the bundle: every proof runs every golden."""
+
+
+def encode(
+    files: Mapping[str, Source], method: Method, dims: Mapping[str, DimRange]
+) -> list[dict[str, Tensor]]:
+    """The sentences as inputs of one call each, [1, tokens].
+
+    Empty where there is no tokenizer to be read, or where its output is not what the method takes.
+
+    Args:
+        files: A bundle's further files by path in it; "tokenizer/tokenizer.json" is read.
+        method: Every one of its inputs has to come from the tokenizer.
+        dims: Ranges of the method's dimensions; a sentence outside of them is left out.
+    """
+    source = files.get("tokenizer/tokenizer.json")
+    if source is None:
+        return []
+    try:
+        from tokenizers import Tokenizer
+
+        content = source if isinstance(source, bytes) else Path(source).read_bytes()
+        tokenizer = Tokenizer.from_str(content.decode("utf-8"))
+        # A file may say that everything is padded to one length.
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        encodings = [tokenizer.encode(one) for one in SENTENCES]
+    except Exception:  # its errors are bare ones; without text there is still the rest to judge by
+        return []
+    calls = [
+        {
+            "input_ids": torch.tensor([one.ids]),
+            "attention_mask": torch.tensor([one.attention_mask]),
+            "token_type_ids": torch.tensor([one.type_ids]),
+        }
+        for one in encodings
+    ]
+    fitting = (_fitting(one, method, dims) for one in calls)
+    return [one for one in fitting if one is not None]
+
+
+def _fitting(
+    call: Mapping[str, Tensor], method: Method, dims: Mapping[str, DimRange]
+) -> dict[str, Tensor] | None:
+    """The method's inputs of a call; None where they do not fit its signature."""
+    inputs: dict[str, Tensor] = {}
+    sizes: dict[str, int] = {}
+    for spec in method.inputs:
+        value = call.get(spec.name)
+        if value is None or spec.shape is None or len(spec.shape) != value.dim():
+            return None
+        for size, given in zip(spec.shape, value.shape, strict=True):
+            if isinstance(size, int) and size != given:
+                return None
+            if isinstance(size, str):
+                if not dims[size].min <= given <= dims[size].max:
+                    return None
+                if sizes.setdefault(size, given) != given:
+                    return None
+        inputs[spec.name] = value.to(getattr(torch, spec.dtype))
+    return inputs
+
+
+def sentence_goldens(captured: Captured, calls: Sequence[Mapping[str, Tensor]]) -> list[Golden]:
+    """What the untouched module says to them, as goldens; those that it fails on are left out.
+
+    Args:
+        captured: Of a module without state.
+        calls: Inputs of its first method, from `encode`.
+    """
+    method = captured.methods[0]
+    runs: list[tuple[Calls, Step]] = []
+    with evaluating(captured.module):
+        for values in calls:
+            try:
+                with seeded(0):
+                    result = call(captured.module, method, values)
+            except Exception:
+                # A tokenizer with ids that the model does not have is not this model's own.
+                continue
+            _, leaves = returns_tree(method.name, result)
+            outputs = {name: one.detach().cpu().clone() for name, one in tensors_of(leaves).items()}
+            inputs = {spec.name: to_tensor(spec, values[spec.name]) for spec in method.inputs}
+            if all(bool(one.isfinite().all()) for one in outputs.values() if is_float(one)):
+                runs.append(([(method.name, values)], Step(method.name, inputs, outputs)))
+        meter = NoiseMeter(captured)
+        for given, step in runs:
+            meter.add(given, [step.outputs])
+    goldens = []
+    for at, (_, step) in enumerate(runs):
+        own = (meter.errors_of(at) or [{}])[0]
+        goldens.append(as_golden(method, at, Step(step.method, step.inputs, step.outputs, own)))
+    return goldens
+
+
+def as_golden(method: Method, number: int, step: Step) -> Golden:
+    """A golden of one call, named so that no shape of the grid is."""
+    dims = {
+        size: given
+        for spec in method.inputs
+        for size, given in zip(spec.shape or (), step.inputs[spec.name].shape, strict=True)
+        if isinstance(size, str)
+    }
+    return Golden(f"text-{number}", dims, (step,))
+
+
+def kept_as_goldens(
+    goldens: Sequence[Golden], sentences: Sequence[Golden], budget_bytes: int = 16 << 20
+) -> list[Golden]:
+    """The first sentences, as far as there is room beside the other goldens."""
+    room = budget_bytes - sum(one.nbytes for one in goldens)
+    kept: list[Golden] = []
+    for one in sentences[:_MOST_KEPT]:
+        room -= one.nbytes
+        if room < 0:
+            break
+        kept.append(one)
+    return kept

@@ -1,0 +1,1 @@
+"""Proves a bundle: verify, inspect, explain and replay."""

@@ -1,0 +1,295 @@
+"""The processes that verify asks, and the judging of what they give."""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from isthmus.bundle.manifest import Tolerance
+from isthmus.errors import ExecutionError
+from isthmus.goldens.compare import OutputParity, compare, difference
+from isthmus.proof.verify_report import Status, VerifyRow
+from isthmus.proof.verify_worker import Outputs, golden_file, run_all
+from isthmus.runtime.runners import EagerRunner, RunnerSpec
+from isthmus.runtime.workers import ask_worker, explain_exit, run_command
+
+if TYPE_CHECKING:
+    import torch
+
+    from isthmus.bundle.bundle import Bundle
+    from isthmus.bundle.golden import Golden
+
+
+@dataclass(frozen=True)
+class Job:
+    """What holds for all rows of one call of `verify`."""
+
+    bundle: Bundle
+    goldens: list[Golden]
+    threads: int
+    trust: str
+    op_libraries: tuple[str, ...]
+    timeout: float
+    folder: Path
+    say: Callable[[str], None]
+
+    def spec(self, kind: str, device: str, **options: Any) -> RunnerSpec:
+        """A runner's spec with what holds for all rows."""
+        return RunnerSpec(
+            kind=kind,
+            bundle=str(self.bundle.path.resolve()),
+            device=device,
+            threads=self.threads,
+            trust=self.trust,
+            op_libraries=self.op_libraries,
+            **options,
+        )
+
+
+@dataclass(frozen=True)
+class Run:
+    """The outputs that one runner gave, golden by golden; None where it failed."""
+
+    outputs: list[Outputs | None]
+    errors: Mapping[str, str]
+    runtime: str = ""
+    drift: float = 0.0
+    """How far a second run was from the first."""
+    error: str = ""
+    """It could not run at all."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the model that was given answers; rows are compared with it in place of the goldens."""
+
+    outputs: list[Outputs | None]
+    """Golden by golden."""
+    is_the_goldens: bool
+    """It passes as the model that the goldens were made of, so that their truth is its own."""
+
+
+def run_workers(job: Job, specs: Sequence[tuple[RunnerSpec, bool]]) -> list[Run]:
+    """Runs all goldens by each spec, in one process of its own; True: twice, to see the drift."""
+    folders = [Path(tempfile.mkdtemp(dir=job.folder)) for _ in specs]
+    request = {
+        "runs": [
+            {"spec": spec.to_json(), "folder": str(folder), "repeat": repeat}
+            for (spec, repeat), folder in zip(specs, folders, strict=True)
+        ]
+    }
+    try:
+        answer = ask_worker(
+            "isthmus.proof.verify_worker", request, threads=job.threads, timeout=job.timeout
+        )
+    except ExecutionError as error:
+        return [Run([], {}, error=str(error)) for _ in specs]
+    return [
+        _read_run(job, run, folder) for run, folder in zip(answer["runs"], folders, strict=True)
+    ]
+
+
+def _read_run(job: Job, run: Mapping[str, Any], folder: Path) -> Run:
+    from safetensors.torch import load_file
+
+    if "error" in run:
+        return Run([], {}, error=run["error"])
+    files = [golden_file(folder, index) for index in range(len(job.goldens))]
+    return Run(
+        outputs=[load_file(file) if file.exists() else None for file in files],
+        errors=run["errors"],
+        runtime=run["runtime"],
+        drift=float(run["drift"]),
+    )
+
+
+def run_here(job: Job, model: torch.nn.Module, device: str) -> Run:
+    """The caller's own module, which cannot be sent to another process."""
+    outputs: list[Outputs | None] = [None] * len(job.goldens)
+    try:
+        runner = EagerRunner(model, job.bundle.manifest, device)
+        errors, drift = run_all(runner, job.goldens, outputs.__setitem__, repeat=True)
+    except Exception as error:  # whatever the user's module raises is the row's reason
+        return Run([], {}, error=f"{type(error).__name__}: {error}")
+    return Run(outputs, errors, runner.runtime, drift)
+
+
+def prove_without_python(job: Job, row: VerifyRow) -> tuple[VerifyRow, str]:
+    """`isthmus-run verify --json`; the second value says why files were refused, if they were."""
+    from isthmus.runtime import install_paths
+
+    try:
+        binary = str(install_paths.binary())
+    except ImportError as error:  # the package was not built
+        return replace(row, status="error", reason=str(error)), ""
+    command = [
+        binary,
+        "verify",
+        str(job.bundle.path),
+        "--json",
+        "--artifact",
+        row.artifact,
+        "--engine",
+        row.runner,
+        "--device",
+        row.device,
+        "--threads",
+        str(job.threads),
+        "--trust",
+        job.trust,
+    ]
+    for library in job.op_libraries:
+        command += ["--op-library", library]
+    try:
+        done = run_command(command, threads=job.threads, timeout=job.timeout)
+    except ExecutionError as error:
+        return replace(row, status="error", reason=str(error)), ""
+    if done.returncode not in (0, 1):
+        reason = _reason_of_run(done.stdout, done.stderr, done.returncode)
+        return replace(row, status="error", reason=reason), reason if done.returncode == 3 else ""
+    document = json.loads(done.stdout)
+    results, errors, runtime = parity_of_run(document)
+    row = replace(row, results=results, runtime=runtime)
+    return _decide(row, errors, expected=len(job.goldens), passed=done.returncode == 0), ""
+
+
+def parity_of_run(
+    document: Mapping[str, Any],
+) -> tuple[tuple[OutputParity, ...], dict[str, str], str]:
+    """Reads the JSON of `isthmus-run verify`: results, errors by golden, runtime."""
+    results: list[OutputParity] = []
+    errors: dict[str, str] = {}
+    known = {field.name for field in fields(OutputParity)}
+    for row in document["rows"]:
+        if row["output"] is None:
+            errors[row["golden"]] = row["error"]
+            continue
+        values = {name: _finite_or_inf(value) for name, value in row.items() if name in known}
+        results.append(OutputParity(**values))
+    return tuple(results), errors, str(document["context"].get("runtime", ""))
+
+
+def _finite_or_inf(value: Any) -> Any:
+    """JSON has no word for infinity: null."""
+    if isinstance(value, dict):
+        return {key: _finite_or_inf(one) for key, one in value.items()}
+    return math.inf if value is None else value
+
+
+def _reason_of_run(stdout: str, stderr: str, code: int) -> str:
+    """What `isthmus-run` said when it could not do its work."""
+    try:
+        return str(json.loads(stdout)["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return explain_exit(code, stderr)
+
+
+def judge(
+    job: Job,
+    row: VerifyRow,
+    run: Run,
+    tolerances: Mapping[str, Tolerance],
+    reference: Reference | None,
+) -> VerifyRow:
+    """Compares the outputs with the reference: the model's, or else the goldens'."""
+    row = replace(row, reference="goldens" if reference is None else "model")
+    if run.error:
+        return replace(row, status="error", reason=run.error)
+    results: list[OutputParity] = []
+    for index, golden in enumerate(job.goldens):
+        actual = run.outputs[index]
+        if actual is None:
+            continue
+        expected = golden_outputs(golden) if reference is None else reference.outputs[index]
+        assert expected is not None
+        known = reference is None or reference.is_the_goldens
+        errors = own_errors(golden, expected) if known else {}
+        for key in {**expected, **actual}:
+            name = key.split("/", 2)[2]
+            tolerance = tolerances.get(name, Tolerance(0.0, 0.0))
+            noise = job.bundle.manifest.noise_floor.get(name)
+            results.append(
+                compare(
+                    name,
+                    expected.get(key),
+                    actual.get(key),
+                    tolerance,
+                    noise,
+                    errors.get(key),
+                    golden=golden.name,
+                )
+            )
+    row = replace(row, results=tuple(results))
+    return _decide(row, run.errors, expected=len(job.goldens), passed=True)
+
+
+def _decide(row: VerifyRow, errors: Mapping[str, str], *, expected: int, passed: bool) -> VerifyRow:
+    """The verdict from the results, the goldens that raised, and what the process itself said."""
+    failed = [result for result in row.results if not result]
+    seen = len({result.golden for result in row.results} | errors.keys())
+    reasons = [f"golden {golden}: {error}" for golden, error in errors.items()]
+    reasons += [f"{result.output} of golden {result.golden}: {result.reason}" for result in failed]
+    if seen < expected:
+        reasons.append(f"only {seen} of {expected} goldens were run")
+    if not reasons and not passed:
+        reasons.append("the process gave a verdict of failure without a reason")
+    if not reasons:
+        return replace(row, status="passed", reason="")
+    more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
+    status: Status = "failed" if row.results else "error"
+    return replace(row, status=status, reason=reasons[0] + more)
+
+
+def golden_outputs(golden: Golden) -> Outputs:
+    """What eager gave, by STEP/out/NAME."""
+    return {
+        f"{index}/out/{name}": value
+        for index, step in enumerate(golden.steps)
+        for name, value in step.outputs.items()
+    }
+
+
+def own_errors(golden: Golden, reference: Outputs) -> Outputs:
+    """How far the reference is from float64, by STEP/out/NAME.
+
+    A model's own answers may differ from the golden's by rounding: the truth is the golden's.
+    """
+    import torch
+
+    errors: Outputs = {}
+    for index, step in enumerate(golden.steps):
+        for name, error in step.errors.items():
+            value = reference.get(f"{index}/out/{name}")
+            stored = step.outputs[name]
+            if value is not None and value.shape == stored.shape and value.dtype == stored.dtype:
+                wide = torch.complex128 if error.is_complex() else torch.float64
+                drift = value.cpu().to(wide) - stored.to(wide)
+                # Where both are infinite or NaN there is no drift.
+                errors[f"{index}/out/{name}"] = error.to(wide) + drift.nan_to_num(0.0)
+    return errors
+
+
+def against_jit(row: VerifyRow, run: Run | None, plain: Run | None, device: str) -> VerifyRow:
+    """Adds the difference to `torch.jit`, which on the CPU has to be none."""
+    if run is None or plain is None or run.error or plain.error:
+        return row
+    furthest = 0.0
+    for ours, theirs in zip(run.outputs, plain.outputs, strict=True):
+        if ours is None or theirs is None:
+            continue
+        for key in ours.keys() | theirs.keys():
+            furthest = max(furthest, difference(ours.get(key), theirs.get(key)))
+    row = replace(row, vs_torch_jit=furthest)
+    # Where torch.jit does not repeat itself, nothing can equal it.
+    if row and device == "cpu" and furthest > plain.drift:
+        reason = (
+            f"differs by {furthest:.3g} from torch.jit in Python on the same artifact, threads and"
+            " flags, expected 0; are both the same LibTorch? see isthmus doctor"
+        )
+        row = replace(row, status="failed", reason=reason)
+    return row

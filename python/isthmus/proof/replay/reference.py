@@ -1,0 +1,135 @@
+"""What the recorded answers are judged by: the model on the same inputs, else what was recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from isthmus.proof.replay.records import RecordedCall, RecordedRun
+
+if TYPE_CHECKING:
+    import torch
+
+    from isthmus.bundle.golden import Golden, Step
+    from isthmus.bundle.manifest import Manifest, Method
+
+
+@dataclass(frozen=True)
+class CallSequence:
+    """Calls that follow one another on one state; of a stateless model, one call."""
+
+    name: str
+    run: RecordedRun
+    calls: tuple[RecordedCall, ...]
+
+
+def call_sequences(manifest: Manifest, runs: Iterable[RecordedRun]) -> list[CallSequence]:
+    """Calls that reached the engine, in the order of their state."""
+    found = []
+    for run in runs:
+        reached = [one for one in run.calls if not one.refused]
+        if not manifest.stateful:
+            found += [CallSequence(one.name, run, (one,)) for one in reached]
+            continue
+        for session in dict.fromkeys(one.session for one in reached):
+            calls = tuple(one for one in reached if one.session == session)
+            found.append(CallSequence(f"{run.name}-session-{session}", run, calls))
+    return found
+
+
+@dataclass(frozen=True)
+class _Callee:
+    """The model, called as the manifest says."""
+
+    module: torch.nn.Module
+    manifest: Manifest
+
+    @property
+    def stateful(self) -> bool:
+        return self.manifest.stateful
+
+    def method(self, name: str = "forward") -> Method:
+        from isthmus.runtime.runners import find_method
+
+        return find_method(self.manifest, name)
+
+
+class Reference:
+    """What the answers should be: the model's, else what was recorded."""
+
+    def __init__(self, manifest: Manifest, model: torch.nn.Module | str | None) -> None:
+        self._manifest = manifest
+        self._failures: dict[str, str] = {}
+        self._module: torch.nn.Module | None = None
+        self.notes: tuple[str, ...] = ()
+        if model is None:
+            return
+        from isthmus.capture.load_model import resolve_model
+        from isthmus.goldens.noise_floor import NoiseMeter
+
+        self._module = resolve_model(model, manifest) if isinstance(model, str) else model
+        self._meter = NoiseMeter(_Callee(self._module, manifest))
+        self._measured = 0
+
+    @property
+    def known(self) -> bool:
+        """Whether there is a model."""
+        return self._module is not None
+
+    def failure(self, sequence: str) -> str:
+        """What the model raises on these inputs; empty when it runs."""
+        return self._failures.get(sequence, "")
+
+    def golden(self, sequence: CallSequence) -> Golden | None:
+        """The sequence with the right answers; None where they are not known."""
+        from isthmus.bundle.golden import Golden, Step
+
+        steps = [Step(one.method, dict(one.inputs), dict(one.outputs)) for one in sequence.calls]
+        if not self.known:
+            # What failed has no answer to be compared with, nor has what follows on its state.
+            failed = [at for at, one in enumerate(sequence.calls) if one.error]
+            steps = steps[: failed[0]] if failed else steps
+        else:
+            answered = self._answered(sequence.name, steps)
+            if answered is None:
+                return None
+            steps = answered
+        if not steps:
+            return None
+        return Golden(sequence.name, _dims(self._manifest, steps[0]), tuple(steps))
+
+    def _answered(self, name: str, steps: Sequence[Step]) -> list[Step] | None:
+        from isthmus.runtime.runners import EagerRunner
+
+        assert self._module is not None
+        runner = EagerRunner(self._module, self._manifest, "cpu")
+        try:
+            outputs = [runner.run(one.method, one.inputs) for one in steps]
+        except Exception as error:  # whatever the module raises on such an input
+            self._failures[name] = f"{type(error).__name__}: {error}"
+            return None
+        self._meter.add([(one.method, one.inputs) for one in steps], outputs)
+        errors = self._meter.errors_of(self._measured)
+        self._measured += 1
+        self.notes = tuple(one.message for one in self._meter.notes)
+        return [
+            replace(step, outputs=values, errors=own)
+            for step, values, own in zip(steps, outputs, errors, strict=True)
+        ]
+
+
+def _dims(manifest: Manifest, step: Step) -> dict[str, int]:
+    from isthmus.runtime.runners import find_method
+
+    found: dict[str, int] = {}
+    for spec in find_method(manifest, step.method).inputs:
+        value = step.inputs.get(spec.name)
+        if value is None or spec.shape is None or len(spec.shape) != value.dim():
+            continue
+        found.update(
+            (dim, size)
+            for dim, size in zip(spec.shape, value.shape, strict=True)
+            if isinstance(dim, str)
+        )
+    return found

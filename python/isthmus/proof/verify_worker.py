@@ -1,0 +1,101 @@
+"""Runs all goldens of a bundle in a process of its own.
+
+Started as `python -m isthmus.proof.verify_worker REQUEST`.
+
+The request names runners and a folder for each; the outputs are written there as safetensors,
+numbered in the order of the goldens, with the keys STEP/out/NAME of docs/format.md.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from isthmus.goldens.compare import difference
+from isthmus.runtime.runners import Runner, RunnerSpec, make_runner
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from isthmus.bundle.golden import Golden
+
+Outputs = dict[str, "Tensor"]
+"""By STEP/out/NAME; absent values have no key."""
+
+
+def run_golden(runner: Runner, golden: Golden) -> Outputs:
+    """The outputs of one golden's calls, from the state as loaded."""
+    runner.reset()
+    found: Outputs = {}
+    for index, step in enumerate(golden.steps):
+        for name, value in runner.run(step.method, step.inputs).items():
+            found[f"{index}/out/{name}"] = value.contiguous()
+    return found
+
+
+def golden_file(folder: Path, index: int) -> Path:
+    """Where the outputs of the golden with this index are written."""
+    return folder / f"{index:04}.safetensors"
+
+
+def run_all(
+    runner: Runner, goldens: list[Golden], save: Callable[[int, Outputs], None], *, repeat: bool
+) -> tuple[dict[str, str], float]:
+    """Runs every golden; gives the errors by golden, and how far a second run was from the first.
+
+    A second run also shows what only fails later: the fuser of TorchScript starts on the second or
+    third call.
+    """
+    errors: dict[str, str] = {}
+    drift = 0.0
+    for index, golden in enumerate(goldens):
+        try:
+            first = run_golden(runner, golden)
+            if repeat:
+                second = run_golden(runner, golden)
+                for key in first.keys() | second.keys():
+                    drift = max(drift, difference(first.get(key), second.get(key)))
+        except Exception as error:  # one golden's failure is that golden's reason
+            errors[golden.name] = f"{type(error).__name__}: {error}"
+        else:
+            save(index, first)
+    return errors, drift
+
+
+def _answer(request: dict[str, Any]) -> dict[str, Any]:
+    from safetensors.torch import save_file
+
+    from isthmus.bundle.bundle import open_bundle
+
+    runs: list[dict[str, Any]] = []
+    for item in request["runs"]:
+        spec = RunnerSpec.from_json(item["spec"])
+        folder = Path(item["folder"])
+        try:
+            bundle = open_bundle(Path(spec.bundle))
+            goldens = bundle.goldens()
+            runner, _ = make_runner(spec, bundle)
+        except Exception as error:  # becomes the row's reason
+            runs.append({"error": f"{type(error).__name__}: {error}"})
+            continue
+
+        def save(index: int, outputs: Outputs, folder: Path = folder) -> None:
+            save_file(outputs, golden_file(folder, index))
+
+        errors, drift = run_all(runner, goldens, save, repeat=item["repeat"])
+        runs.append({"runtime": runner.runtime, "errors": errors, "drift": str(drift)})
+    return {"runs": runs}
+
+
+def main() -> None:
+    """Reads the request that the command line names, and writes its answer."""
+    request = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    answer = Path(request["answer"])
+    answer.write_text(json.dumps(_answer(request)), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

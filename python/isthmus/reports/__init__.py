@@ -1,0 +1,1 @@
+"""Turns results into console text, JSON, Markdown, JUnit and HTML."""

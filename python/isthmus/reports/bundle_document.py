@@ -1,0 +1,260 @@
+"""What a bundle's report prints: tables for people, facts for machines, a test case a golden."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from isthmus.bundle.manifest import Artifact, DimRange, FileEntry, ValueSpec
+from isthmus.bundle.manifest_json import to_json
+from isthmus.document import Case, Document, Table, number
+from isthmus.reports.matrix import MatrixRow, name_of, share_text
+
+if TYPE_CHECKING:
+    from isthmus.reports.bundle_report import BundleReport
+
+SCHEMA = "isthmus-report"
+SCHEMA_VERSION = 1
+
+
+def document_of(report: BundleReport) -> Document:
+    """See `isthmus.report`."""
+    parity = report.parity.document()
+    speed = report.speed.document() if report.speed is not None else None
+    # Where the layers are is told in their own tables, for all that were looked into.
+    proof = parity.tables[: len(parity.tables) - len(report.parity.explanations)]
+    return Document(
+        title=f"isthmus report {report.name}",
+        schema=SCHEMA,
+        schema_version=SCHEMA_VERSION,
+        context={**parity.context, "reported": report.created or "-"},
+        tables=(
+            *_after_first_folded(proof),
+            _matrix_table(report.matrix),
+            *(one.table() for one in report.explanations),
+            *_after_first_folded(speed.tables if speed is not None else ()),
+            _size_table(report),
+            *_hazard_table(report.bundle.manifest.artifacts),
+            *_signature_tables(report),
+        ),
+        passed=bool(report),
+        verdict=report.verdict,
+        rows=parity.rows,
+        cases=cases(report),
+        notes=tuple(
+            dict.fromkeys(
+                (
+                    *parity.notes,
+                    *(line for one in report.explanations for line in one.lines),
+                    *(speed.notes if speed is not None else ()),
+                    *report.notes,
+                    f"next: {report.next_step.does}: {report.next_step.command}",
+                )
+            )
+        ),
+        extra=_facts(report),
+        lead=report.verdict,
+    )
+
+
+def cases(report: BundleReport) -> tuple[Case, ...]:
+    """One for each golden on each engine and device; one for a row that is absent or has none.
+
+    A row that failed while all its goldens passed (another bit than `torch.jit`) has one more.
+    """
+    found = [
+        Case(name_of(row, report.parity), skipped=row.reason or "absent")
+        for row in report.parity.rows
+        if row.status == "absent"
+    ]
+    for line in report.matrix:
+        seconds = line.row.seconds / max(1, len(line.cells))
+        found += [_case(line, at, seconds) for at in range(len(line.cells))]
+        if line.beside or not line.cells:
+            found.append(Case(line.name, failure=line.beside or line.row.reason))
+    return tuple(found)
+
+
+def _case(line: MatrixRow, at: int, seconds: float) -> Case:
+    cell = line.cells[at]
+    results = [one for one in line.row.results if one.golden == cell.golden]
+    output = [
+        f"{one.output}: max abs {number(one.max_abs)}, {share_text(one.strain)} of what is allowed"
+        for one in results
+    ]
+    failed = [f"{one.output}: {one.reason}" for one in results if not one]
+    missing = f"no answer: {cell.reason}" if cell.status == "missing" else ""
+    return Case(
+        name=f"{line.name}: {cell.golden}",
+        seconds=seconds,
+        failure="\n".join(failed) or missing,
+        output="\n".join(output),
+    )
+
+
+# --- tables ---------------------------------------------------------------------------------------
+
+
+def _after_first_folded(tables: Sequence[Table]) -> list[Table]:
+    """The first of a part says what there is to say in a pull request."""
+    return [replace(one, folded=at > 0) for at, one in enumerate(tables)]
+
+
+def _matrix_table(lines: Sequence[MatrixRow]) -> Table:
+    """Goldens down and engines across: there are more goldens, and a page is long."""
+    goldens = [cell.golden for cell in lines[0].cells] if lines else []
+    columns = ("golden", *(line.name for line in lines))
+    rows = tuple(
+        (golden, *(_cell_text(line, at) for line in lines)) for at, golden in enumerate(goldens)
+    )
+    marks = tuple(
+        all(line.cells[at].status == "passed" for line in lines) for at in range(len(goldens))
+    )
+    return Table(
+        title="Goldens: the share of the tolerance that each answer used",
+        columns=columns,
+        rows=rows,
+        marks=marks,
+        numeric=frozenset(columns[1:]),
+        folded=True,
+    )
+
+
+def _cell_text(line: MatrixRow, at: int) -> str:
+    cell = line.cells[at]
+    if cell.status == "missing":
+        return "no answer"
+    return share_text(cell.share) + ("" if cell.status == "passed" else " FAILED")
+
+
+def _size_table(report: BundleReport) -> Table:
+    parts: dict[str, list[FileEntry]] = {}
+    for name, file in report.files:
+        parts.setdefault(name, []).append(file)
+    rows = [
+        (name, str(len(files)), size_text(sum(file.size for file in files)))
+        for name, files in parts.items()
+    ]
+    rows.append(("the whole bundle", str(len(report.files)), size_text(report.size)))
+    columns = ("part", "files", "size")
+    return Table("Sizes", columns, tuple(rows), numeric=frozenset(columns[1:]))
+
+
+def _hazard_table(artifacts: Sequence[Artifact]) -> list[Table]:
+    rows = tuple(
+        (one.severity, artifact.name, one.message, one.where, one.remedy)
+        for artifact in artifacts
+        for one in artifact.hazards
+    )
+    columns = ("severity", "artifact", "what", "where", "remedy")
+    return [Table("Hazards", columns, rows, folded=True)] if rows else []
+
+
+def _signature_tables(report: BundleReport) -> list[Table]:
+    dims = report.bundle.manifest.dims
+    rows = tuple(
+        (method.name, side, one.name, one.dtype, shape_text(one), range_text(one, dims))
+        for method in report.bundle.manifest.methods
+        for side, values in (("in", method.inputs), ("out", method.outputs))
+        for one in values
+    )
+    columns = ("method", "", "name", "dtype", "shape", "ranges")
+    return [Table("Signature", columns, rows, folded=True)] if rows else []
+
+
+def shape_text(value: ValueSpec) -> str:
+    """ "[batch, sequence, 384]", "any rank", or the kind of a scalar."""
+    if value.kind != "tensor":
+        return f"a Python {value.kind}"
+    if value.shape is None:
+        return "any rank"
+    return f"[{', '.join('?' if size is None else str(size) for size in value.shape)}]"
+
+
+def range_text(value: ValueSpec, dims: Any) -> str:
+    """ "batch 1 to 64, values 0 to 30521": of the named dimensions of its shape, and of itself."""
+    found: dict[str, DimRange] = {
+        size: dims[size] for size in value.shape or () if isinstance(size, str) and size in dims
+    }
+    ranges = [f"{name} {one.min} to {one.max}" for name, one in found.items()]
+    if value.values is not None:
+        ranges.append(f"values {value.values.min} to {value.values.max}")
+    return ", ".join([*ranges, *(["may be left out"] if value.optional else [])])
+
+
+def size_text(size: int) -> str:
+    """ "91.1 MB", "466 kB", "112 B"."""
+    for factor, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if size >= factor:
+            return f"{size / factor:.3g} {unit}"
+    return f"{size} B"
+
+
+# --- facts ----------------------------------------------------------------------------------------
+
+
+def _facts(report: BundleReport) -> dict[str, Any]:
+    manifest = to_json(report.bundle.manifest)
+    return {
+        "created": report.created,
+        "bundle": {
+            "path": str(report.bundle.path),
+            **{key: manifest[key] for key in ("name", "created", "source", "stateful")},
+        },
+        "matrix": [line.to_json() for line in report.matrix],
+        "ranking": [
+            {"name": name_of(row, report.parity), "distance": row.distance, "passed": bool(row)}
+            for row in report.parity.ranking
+        ],
+        "explanations": [one.to_json() for one in report.explanations],
+        "speed": _speed(report),
+        "sizes": {
+            "total": report.size,
+            "files": [
+                {"part": name, "path": file.path, "size": file.size} for name, file in report.files
+            ],
+        },
+        "versions": {
+            "made_with": dict(report.bundle.manifest.producer),
+            "runtimes": list(report.runtimes),
+            "machine": dict(report.machine),
+        },
+        "artifacts": [
+            {
+                key: one[key]
+                for key in (
+                    "name", "format", "device", "devices", "precision", "trust", "strategy",
+                    "requires", "decisions", "hazards",
+                )
+            }
+            for one in manifest["artifacts"]
+        ],
+        "signature": {
+            "dims": manifest["dims"],
+            "methods": [
+                {key: one[key] for key in ("name", "inputs", "outputs")}
+                for one in manifest["methods"]
+            ],
+        },
+        "next": {"does": report.next_step.does, "command": report.next_step.command},
+        "commands": [{"does": one.does, "command": one.command} for one in report.commands],
+    }  # fmt: skip
+
+
+def _speed(report: BundleReport) -> dict[str, Any] | None:
+    if report.speed is None:
+        return None
+    found = report.speed.document()
+    return {
+        "context": dict(found.context),
+        "rows": list(found.rows),
+        "comparisons": found.extra["comparisons"],
+        "notes": list(found.notes),
+        "verdict": found.verdict,
+    }
+
+
+def files_of(artifacts: Sequence[Artifact]) -> list[tuple[str, FileEntry]]:
+    """(artifact, file) of all."""
+    return [(one.name, file) for one in artifacts for file in one.files]

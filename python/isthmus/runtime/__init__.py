@@ -1,0 +1,1 @@
+"""Runs a bundle from Python: load(), the batcher, worker processes and deployment."""

@@ -1,0 +1,227 @@
+"""A folder that runs a bundle where there is no Python and no package: program, libraries, model.
+
+What an engine needs it says itself (`EngineInfo.runtime_files`); what these files link against is
+copied with them, but for the C library, which belongs to the system.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from isthmus.bundle.bundle import Bundle, open_bundle, write_bundle
+from isthmus.bundle.bundle_files import replace_directory, staging
+from isthmus.bundle.manifest import Artifact
+from isthmus.document import Document, Table
+from isthmus.errors import BundleError, EngineUnavailable, InvalidInput
+from isthmus.runtime.python_runtimes import formats_of_engine
+
+__all__ = ["DeployedFile", "Deployment", "deploy"]
+
+_OF_THE_SYSTEM = re.compile(
+    r"^(ld-linux.*|linux-vdso|libc|libm|libdl|libpthread|librt|libresolv|libutil|libnsl|libanl)\."
+    r"so(\.\d+)*$"
+)
+"""The C library: a copy of it would have to fit the system's loader."""
+
+
+@dataclass(frozen=True)
+class DeployedFile:
+    """A file of the folder."""
+
+    path: str
+    """Relative to the folder."""
+    size: int
+    """Bytes."""
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A folder that was made."""
+
+    path: Path
+    engine: str
+    runtime: str
+    """What runs the model, with its version."""
+    artifact: str
+    files: tuple[DeployedFile, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(one.size for one in self.files)
+
+    def document(self) -> Document:
+        """What to print."""
+        parts: dict[str, list[DeployedFile]] = {}
+        for one in self.files:
+            parts.setdefault(one.path.partition("/")[0], []).append(one)
+        largest = sorted(self.files, key=lambda one: -one.size)[:8]
+        rows = [(f"{name}/", f"{len(own)}", _mb(own)) for name, own in sorted(parts.items())]
+        rows += [(f"  {one.path}", "", _mb([one])) for one in largest]
+        return Document(
+            title=f"isthmus deploy folder: {self.path}",
+            schema="isthmus-deploy",
+            schema_version=1,
+            context={
+                "engine": self.engine,
+                "runtime": self.runtime,
+                "artifact": self.artifact,
+                "run": f"{self.path}/bin/isthmus-run verify {self.path}/bundle"
+                f" --engine {self.engine}",
+            },
+            tables=(
+                Table(
+                    "What is in it, and its largest files",
+                    ("part", "files", "MB"),
+                    tuple(rows),
+                    numeric=frozenset({"files", "MB"}),
+                ),
+            ),
+            passed=True,
+            verdict=f"{len(self.files)} files, {self.size / 1e6:.1f} MB",
+            rows=tuple(asdict(one) for one in self.files),
+            extra={"path": str(self.path), "size": self.size},
+        )
+
+
+def deploy(
+    path: str | Path | Bundle,
+    output: str | Path,
+    *,
+    engine: str,
+    artifact: str = "",
+    overwrite: bool = False,
+    progress: Callable[[str], None] | None = None,
+) -> Deployment:
+    """Makes a folder of `bin/isthmus-run`, `lib/` and `bundle/` that needs only a C library.
+
+    Args:
+        path: The bundle; only the artifact that the engine runs, the goldens and the tokenizer
+            travel.
+        output: The folder to make.
+        engine: Which engine's libraries to take.
+        artifact: Name of the artifact; the first that the engine runs when empty.
+        overwrite: Replace such a folder that is there.
+        progress: Called with a sentence at each stage.
+
+    Raises:
+        EngineUnavailable: The engine is not installed, or its runtime is not.
+        InvalidInput: The engine runs none of the bundle's artifacts.
+        BundleError: The bundle is damaged, or the output is taken.
+    """
+    from isthmus import _core
+    from isthmus.runtime import install_paths
+
+    say = progress or (lambda _: None)
+    bundle = path if isinstance(path, Bundle) else open_bundle(path)
+    target = Path(output)
+    _check_output(target, overwrite=overwrite)
+    chosen = _artifact(bundle, engine, artifact)
+    info = _core.engine_info(engine)
+    if info.unavailable:
+        raise EngineUnavailable(info.unavailable)
+    library = install_paths.lib_dir() / f"libisthmus_engine_{engine}.so"
+    roots = [install_paths.binary(), library, *(Path(one) for one in info.runtime_files)]
+    with staging(target) as work:
+        say("Copying the program and its libraries")
+        (work / "bin").mkdir()
+        (work / "lib").mkdir()
+        shutil.copy2(install_paths.binary(), work / "bin" / "isthmus-run")
+        for name, file in {**_needed(roots), **{one.name: one for one in roots[1:]}}.items():
+            shutil.copyfile(file, work / "lib" / name)
+        say("Copying the bundle")
+        _write_part(bundle, chosen, work / "bundle")
+        files = tuple(
+            DeployedFile(one.relative_to(work).as_posix(), one.stat().st_size)
+            for one in sorted(work.rglob("*"))
+            if one.is_file()
+        )
+        replace_directory(work, target)
+    return Deployment(target, engine, info.runtime, chosen.name, files)
+
+
+def _check_output(target: Path, *, overwrite: bool) -> None:
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return
+    ours = (target / "bin" / "isthmus-run").is_file() and (target / "bundle").is_dir()
+    if overwrite and ours:
+        return
+    hint = "pass overwrite=True (--overwrite) to replace it" if ours else "give another path"
+    raise BundleError(f"{target} exists already; {hint}")
+
+
+def _artifact(bundle: Bundle, engine: str, name: str) -> Artifact:
+    formats = formats_of_engine(engine)
+    if not formats:
+        from isthmus import _core
+
+        raise EngineUnavailable(
+            f'engine "{engine}" is not installed; there is {", ".join(_core.engine_names())}'
+        )
+    candidates = [bundle.artifact(name)] if name else list(bundle.manifest.artifacts)
+    for one in candidates:
+        if one.format in formats:
+            return one
+    has = ", ".join(f"{one.name} ({one.format})" for one in candidates)
+    raise InvalidInput(
+        f"engine {engine} runs {', '.join(formats)}, the bundle has {has}; export it with "
+        f"--formats {formats[0]}, or `isthmus convert` it"
+    )
+
+
+def _needed(roots: Sequence[Path]) -> Mapping[str, Path]:
+    """Libraries that these files link against, theirs included, by the name they are asked for.
+
+    Raises:
+        EngineUnavailable: One of them is not found on this machine.
+    """
+    found: dict[str, Path] = {}
+    # What an engine opens before a library that needs it is in no path of the loader's.
+    folders = dict.fromkeys(root.parent for root in roots)
+    open_questions = [root for root in roots if ".so" in root.name or not root.suffix]
+    while open_questions:
+        root = open_questions.pop()
+        done = subprocess.run(["ldd", str(root)], capture_output=True, text=True, check=False)
+        for line in done.stdout.splitlines():
+            name, arrow, rest = line.strip().partition(" => ")
+            if not arrow or _OF_THE_SYSTEM.match(Path(name).name) or name in found:
+                continue
+            if rest.startswith("not found"):
+                place = next((one / name for one in folders if (one / name).exists()), None)
+                if place is None:
+                    raise EngineUnavailable(
+                        f"{root} needs {name}, which is not found on this machine; install it"
+                    )
+                open_questions.append(place)
+            else:
+                place = Path(rest.rpartition(" (")[0])
+            found[name] = place.resolve()
+    return found
+
+
+def _write_part(bundle: Bundle, artifact: Artifact, target: Path) -> None:
+    """The bundle with one artifact: its files, the goldens, and everything else."""
+    faults = bundle.verify_files()
+    if faults:
+        raise BundleError(faults[0])
+    write_bundle(
+        target,
+        replace(bundle.manifest, artifacts=(artifact,)),
+        artifact_files={
+            artifact.name: {
+                entry.path.removeprefix("artifacts/"): bundle.path / entry.path
+                for entry in artifact.files
+            }
+        },
+        goldens=bundle.goldens(),
+        extra_files={entry.path: bundle.path / entry.path for entry in bundle.manifest.files},
+    )
+
+
+def _mb(files: Sequence[DeployedFile]) -> str:
+    return f"{sum(one.size for one in files) / 1e6:.1f}"

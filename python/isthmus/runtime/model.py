@@ -1,0 +1,226 @@
+"""Running a bundle from Python, on the same native core as in C++."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from isthmus.bundle.manifest import MANIFEST_NAME, Manifest, Method, Tree
+from isthmus.bundle.manifest_json import loads
+from isthmus.capture.tree import flatten, unflatten
+from isthmus.errors import InvalidInput
+
+try:
+    from isthmus import _core
+except ImportError as error:
+    raise ImportError(
+        f"isthmus._core, the native part of isthmus, cannot be imported ({error}): build it with "
+        "`pip install .`, or `pip install -e . --no-build-isolation` to work on it"
+    ) from error
+
+if TYPE_CHECKING:
+    from isthmus.runtime.batcher import Batcher, Request
+
+__all__ = ["Model", "Session", "load"]
+
+
+def load(
+    path: str | Path,
+    *,
+    engine: str = "auto",
+    device: str = "cpu",
+    threads: int | None = None,
+    warmup: bool | Literal["background"] = True,
+    mmap: bool = True,
+    trust: str = "graph",
+    op_libraries: Sequence[str | Path] = (),
+    optimize: str = "auto",
+    artifact: str = "",
+    engine_options: Mapping[str, str] | None = None,
+    record: str | Path | None = None,
+    record_limit: int = 1000,
+) -> Model:
+    """Opens, checks and loads a bundle.
+
+    Args:
+        path: The bundle's folder.
+        engine: "auto", or an engine's name such as "torchscript".
+        device: "cpu", "cuda" or "cuda:N". A contract: never a quiet fall-back.
+        threads: Threads of one operator, in each call (LibTorch has one number for the whole
+            process); None leaves them as they are. Processors / threads calls run at once.
+        warmup: Call the model on the bundle's goldens until calls are steady; with "background" the
+            load does not wait for it, and `ready()` says when it is over.
+        mmap: Use weights where they lie in the bundle's files, where the format allows it: nothing
+            is copied, and processes share them. Then the files may be replaced (renamed over) while
+            the model is in use, and may not be written to in place. False: a copy of one's own.
+        trust: "data", "graph" (pure operators only) or "native" (anything: as running a program).
+        op_libraries: Libraries of custom operators to open first.
+        optimize: "auto", "none", "freeze" or "inference": rewrites in memory at load.
+        artifact: Name of one artifact; empty for the best that fits.
+        engine_options: As the engine documents them.
+        record: Folder to write each call's inputs and outputs to, for `isthmus.replay`.
+        record_limit: Calls of this model that are recorded.
+
+    Raises:
+        BundleError: The bundle is damaged, foreign or not trusted that far.
+        EngineUnavailable: No engine here can run it.
+        DeviceUnavailable: The device is absent, or the artifact is not valid on it.
+        InvalidInput: An option is wrong.
+    """
+    if warmup not in (True, False, "background"):
+        raise InvalidInput(f'warmup {warmup!r}: expected True, False or "background"')
+    return Model(
+        Path(path),
+        engine=engine,
+        device=device,
+        threads=0 if threads is None else threads,
+        warmup=bool(warmup),
+        warmup_in_background=warmup == "background",
+        mmap=mmap,
+        trust=trust,
+        op_libraries=[Path(library) for library in op_libraries],
+        optimize=optimize,
+        artifact=artifact,
+        engine_options=dict(engine_options or {}),
+        record="" if record is None else Path(record),
+        record_limit=record_limit,
+    )
+
+
+class Model(_core.Model):
+    """A loaded model, called like the original module.
+
+    Takes torch tensors, NumPy arrays or anything with DLPack, by position or by name, and gives the
+    same family back, in the structure of the original outputs. Every call is checked against the
+    signature. May be called from many threads; the GIL is released while the model runs.
+    """
+
+    def __init__(self, path: Path, **options: Any) -> None:
+        super().__init__(path, **options)
+        self.path = path
+        self._manifest = loads((path / MANIFEST_NAME).read_text(encoding="utf-8"))
+        self._methods = {method.name: method for method in self._manifest.methods}
+
+    @property
+    def manifest(self) -> Manifest:
+        """The bundle's manifest."""
+        return self._manifest
+
+    def call(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        """Calls any exported method by name, e.g. "reset"."""
+        return self._call(method, args, kwargs)
+
+    def session(self) -> Session:
+        """A caller with a state of its own; the weights are shared."""
+        return Session(self)
+
+    def batcher(self, **limits: Any) -> Batcher:
+        """A queue that puts requests of similar length into one call; see `isthmus.Batcher`."""
+        from isthmus.runtime.batcher import Batcher
+
+        return Batcher(self, **limits)
+
+    def submit(self, *args: Any, **kwargs: Any) -> Request:
+        """Queues a call with the default limits; gives a future. See `isthmus.Batcher.submit`."""
+        return self._queue.submit(*args, **kwargs)
+
+    def map(
+        self,
+        inputs: Iterable[Mapping[str, Any] | tuple[Any, ...]],
+        *,
+        progress: Callable[[int], object] | None = None,
+        **limits: Any,
+    ) -> Iterator[Any]:
+        """Calls the model on each element of a data set; answers come in the order of the inputs.
+
+        Args:
+            inputs: Keyword arguments (a mapping) or positional ones (a tuple) of each call.
+            progress: Called with the number of answers so far.
+            **limits: As `isthmus.Batcher` takes them.
+        """
+        with self.batcher(**limits) as batcher:
+            yield from batcher.map(inputs, progress=progress)
+
+    @cached_property
+    def _queue(self) -> Batcher:
+        queue = self.batcher()
+        queue._model = None  # which owns it: neither would ever be freed
+        return queue
+
+    def signature(self, method: str = "forward") -> Method:
+        """Inputs, outputs and nesting of a method.
+
+        Raises:
+            InvalidInput: There is no such method.
+        """
+        found = self._methods.get(method)
+        if found is None:
+            raise InvalidInput(
+                f'the model has no method "{method}"; it has {", ".join(self._methods)}'
+            )
+        return found
+
+    def _flatten(
+        self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Flat inputs by name of a call in the original structure; called by the native part.
+
+        A keyword is a parameter of the original call, or the name of a flat input.
+        """
+        signature = self.signature(method)
+        if len(args) > len(signature.args) + len(signature.kwargs):
+            raise InvalidInput(
+                f'"{method}" takes {len(signature.args) + len(signature.kwargs)} arguments, '
+                f"got {len(args)}"
+            )
+        parameters: list[tuple[str, Tree]] = [
+            *((_parameter_name(tree), tree) for tree in signature.args),
+            *signature.kwargs,
+        ]
+        values: dict[str, Any] = {}
+        for (_, tree), value in zip(parameters, args, strict=False):
+            values.update(flatten(tree, value))
+        rest = dict(parameters[len(args) :])
+        for name, value in kwargs.items():
+            if name in rest:
+                values.update(flatten(rest[name], value))
+            else:
+                values[name] = value
+        return {name: value for name, value in values.items() if value is not None}
+
+    def _rebuild(self, method: str, values: dict[str, Any]) -> Any:
+        """The original structure of a result; called by the native part."""
+        return unflatten(self._methods[method].returns, values)
+
+    def __repr__(self) -> str:
+        if not hasattr(self, "_methods"):  # tracebacks show objects whose loading failed
+            return "<isthmus.Model, not loaded>"
+        report = self.load_report
+        return (
+            f"<isthmus.Model {self._manifest.name!r}: {report.artifact} on {report.device}, "
+            f"{report.runtime}>"
+        )
+
+
+class Session:
+    """A caller's own state of a stateful model. One thread at a time may use a session."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._native = model._session()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Calls "forward" on this session's state."""
+        return self._native._call(self._model, "forward", args, kwargs)
+
+    def call(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        """Calls any exported method by name on this session's state."""
+        return self._native._call(self._model, method, args, kwargs)
+
+
+def _parameter_name(tree: Tree) -> str:
+    """The parameter that an argument's tree came from: the first part of its leaves' names."""
+    leaves = tree.leaves()
+    return leaves[0].partition(".")[0] if leaves else ""

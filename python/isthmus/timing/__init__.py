@@ -1,0 +1,1 @@
+"""Measures a bundle: bench, tune and their statistics."""
