@@ -126,7 +126,7 @@ def misses(rows: list[dict[str, Any]], weights_mb: float) -> list[str]:
 def measure(options: argparse.Namespace) -> Result:
     """Every engine and length; within one, every number of callers once a round."""
     bundle = minilm_bundle(options.folder)
-    made = {one.format: one for one in bundle.manifest.artifacts}
+    made = {artifact.format: artifact for artifact in bundle.manifest.artifacts}
     workers = max(1, available_cores() // options.threads)
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="isthmus-callers-") as folder:

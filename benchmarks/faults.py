@@ -106,7 +106,11 @@ def each(kind: type[nn.Module], at: float = 0.5) -> Callable[[nn.Module], tuple[
     """Finds the module of a kind that lies this far into the model."""
 
     def find(model: nn.Module) -> tuple[str, nn.Module]:
-        found = [(name, one) for name, one in model.named_modules() if isinstance(one, kind)]
+        found = [
+            (name, submodule)
+            for name, submodule in model.named_modules()
+            if isinstance(submodule, kind)
+        ]
         return found[int(at * (len(found) - 1))]
 
     return find
@@ -115,9 +119,9 @@ def each(kind: type[nn.Module], at: float = 0.5) -> Callable[[nn.Module], tuple[
 def drop_bias(model: nn.Module) -> nn.Module:
     """Of one linear or convolution layer in the middle, or of one norm where these have none."""
     layers = [
-        one
-        for one in model.modules()
-        if isinstance(getattr(one, "bias", None), Tensor) and bool(one.bias.abs().sum() > 0)  # type: ignore[union-attr,operator]
+        module
+        for module in model.modules()
+        if isinstance(getattr(module, "bias", None), Tensor) and bool(module.bias.abs().sum() > 0)  # type: ignore[union-attr,operator]
     ]
     nn.init.zeros_(layers[len(layers) // 2].bias)  # type: ignore[arg-type]
     return model
@@ -125,7 +129,7 @@ def drop_bias(model: nn.Module) -> nn.Module:
 
 def change_one_weight(model: nn.Module) -> nn.Module:
     """By 1 %: the one of median size, of a layer in the middle."""
-    layers = [one for one in model.modules() if isinstance(one, (nn.Linear, nn.Conv2d))]
+    layers = [module for module in model.modules() if isinstance(module, (nn.Linear, nn.Conv2d))]
     flat = layers[len(layers) // 2].weight.data.flatten()
     flat[flat.abs().argsort()[flat.numel() // 2]] *= 1.01
     return model
@@ -149,7 +153,7 @@ def change_epsilon_within(model: nn.Module) -> nn.Module:
 
 def swap_channels(model: nn.Module) -> nn.Module:
     """The first two outputs of a layer in the middle."""
-    layers = [one for one in model.modules() if isinstance(one, (nn.Linear, nn.Conv2d))]
+    layers = [module for module in model.modules() if isinstance(module, (nn.Linear, nn.Conv2d))]
     layer = layers[len(layers) // 2]
     layer.weight.data[[0, 1]] = layer.weight.data[[1, 0]]
     if layer.bias is not None:
@@ -168,7 +172,7 @@ def leave_dropout_on(model: nn.Module) -> nn.Module:
 
 
 def _replaced(model: nn.Module, kinds: tuple[str, ...], new: nn.Module) -> nn.Module:
-    found = [name for name, one in model.named_modules() if type(one).__name__ in kinds]
+    found = [name for name, submodule in model.named_modules() if type(submodule).__name__ in kinds]
     parent, _, name = found[len(found) // 2].rpartition(".")
     setattr(model.get_submodule(parent), name, new)
     return model

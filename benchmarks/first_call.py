@@ -48,7 +48,7 @@ def one_process(command: list[str], threads: int) -> tuple[float, float, float, 
 
 def golden_of(bundle: Bundle, tokens: int = 14) -> str:
     """The golden of batch 1 that is nearest to the wanted length."""
-    single = [one for one in bundle.manifest.goldens if one.dims.get("batch", 1) == 1]
+    single = [golden for golden in bundle.manifest.goldens if golden.dims.get("batch", 1) == 1]
     nearest = min(single, key=lambda one: abs(one.dims.get("sequence", tokens) - tokens))
     return nearest.name
 
@@ -56,7 +56,7 @@ def golden_of(bundle: Bundle, tokens: int = 14) -> str:
 def measure(options: argparse.Namespace) -> Result:
     """Starts every contender once a round."""
     bundle = minilm_bundle(options.folder)
-    artifacts = {one.format: one.name for one in bundle.manifest.artifacts}
+    artifacts = {artifact.format: artifact.name for artifact in bundle.manifest.artifacts}
     threads, golden = available_cores(), golden_of(bundle)
     with tempfile.TemporaryDirectory() as folder:
         commands = {}

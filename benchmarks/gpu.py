@@ -97,8 +97,11 @@ def measure_shape(
     def say(line: str) -> None:
         print(f"  {shape}: {line}", file=sys.stderr)
 
-    files = {one.format: bundle.path / one.files[0].path for one in bundle.manifest.artifacts}
-    runners = [Runner(one) for one in contenders]  # type: ignore[arg-type]
+    files = {
+        artifact.format: bundle.path / artifact.files[0].path
+        for artifact in bundle.manifest.artifacts
+    }
+    runners = [Runner(contender) for contender in contenders]  # type: ignore[arg-type]
     expected: np.ndarray | None = None
     with tempfile.TemporaryDirectory(prefix="isthmus-gpu-") as name, ending(runners):
         folder = Path(name)
@@ -128,17 +131,20 @@ def measure_shape(
         warm_up(runners, options.turn_seconds, LEAST_CALLS, say)
         take_turns(runners, options.rounds, DISCARDED, say)
         quit_all(runners)
-    return [row_of(shape, one, runner) for one, runner in zip(contenders, runners, strict=True)]
+    return [
+        row_of(shape, contender, runner)
+        for contender, runner in zip(contenders, runners, strict=True)
+    ]
 
 
-def row_of(shape: Shape, one: Contender, runner: Runner) -> dict[str, Any]:
+def row_of(shape: Shape, contender: Contender, runner: Runner) -> dict[str, Any]:
     """Facts for people and machines."""
     rounds = [median(turn) for turn in runner.turns]
     row: dict[str, Any] = {
         "shape": str(shape),
-        "contender": one.name,
-        "language": one.language,
-        "graphs": one.graphs,
+        "contender": contender.name,
+        "language": contender.language,
+        "graphs": contender.graphs,
         "median ms": "-",
         "from eager": runner.accuracy or "-",
         "load ms": "-",
@@ -178,14 +184,18 @@ def measure(options: argparse.Namespace) -> Result:
         options.rounds, options.turn_seconds = 2, 0.05
     shapes = [Shape.parse(text) for text in options.shapes.split(",")]
     contenders = [
-        one
-        for one in CONTENDERS
-        if not options.only or any(word in one.label for word in options.only)
+        contender
+        for contender in CONTENDERS
+        if not options.only or any(word in contender.label for word in options.only)
     ]
-    formats = [one for one in FORMATS if one not in options.without]
+    formats = [format_name for format_name in FORMATS if format_name not in options.without]
     options.folder.mkdir(parents=True, exist_ok=True)
     bundle = prepare(options.folder, shapes, options.device, options.precision, formats)
-    program = build(options.folder) if any(one.kind == "bare" for one in contenders) else (None, "")
+    program = (
+        build(options.folder)
+        if any(contender.kind == "bare" for contender in contenders)
+        else (None, "")
+    )
     rows: list[dict[str, Any]] = []
     for shape in shapes:
         rows += measure_shape(options, bundle, contenders, shape, program)

@@ -30,31 +30,33 @@ LARGE = "BERT-base"
 
 def drop_bias(block: nn.Module) -> None:
     """Of its last layer that has one."""
-    layers = [one for one in block.modules() if isinstance(getattr(one, "bias", None), Tensor)]
+    layers = [
+        module for module in block.modules() if isinstance(getattr(module, "bias", None), Tensor)
+    ]
     nn.init.zeros_(layers[-1].bias)  # type: ignore[arg-type]
 
 
 def change_weights(block: nn.Module) -> None:
     """All of its first weights by 0.1 %."""
-    next(one for one in block.parameters() if one.dim() > 1).data.mul_(1.001)
+    next(parameter for parameter in block.parameters() if parameter.dim() > 1).data.mul_(1.001)
 
 
 def swap_channels(block: nn.Module) -> None:
     """Of its first weights."""
-    weight = next(one for one in block.parameters() if one.dim() > 1).data
+    weight = next(parameter for parameter in block.parameters() if parameter.dim() > 1).data
     weight[[0, 1]] = weight[[1, 0]]
 
 
 def approximate(block: nn.Module) -> None:
     """Its activation; where it has none, its norm's epsilon."""
     for parent in block.modules():
-        for name, one in list(parent.named_children()):
-            if "GELU" in type(one).__name__:
+        for name, named_child in list(parent.named_children()):
+            if "GELU" in type(named_child).__name__:
                 setattr(parent, name, TanhGelu())
                 return
-    for one in block.modules():
-        if hasattr(one, "eps"):
-            one.eps = 1e-3
+    for module in block.modules():
+        if hasattr(module, "eps"):
+            module.eps = 1e-3
             return
 
 
@@ -86,9 +88,9 @@ def measure(options: argparse.Namespace) -> Result:
     for name in chosen:
         subject = models[name](0)
         holder = next(
-            (path, one)
-            for path, one in subject.module.named_modules()
-            if isinstance(one, nn.ModuleList) and len(one) > 1
+            (path, submodule)
+            for path, submodule in subject.module.named_modules()
+            if isinstance(submodule, nn.ModuleList) and len(submodule) > 1
         )
         path, blocks = holder
         with tempfile.TemporaryDirectory(prefix="isthmus-layers-") as text:

@@ -54,7 +54,7 @@ def export(folder: Path, layout: str) -> Bundle:
 
 def golden_of(bundle: Bundle, batch: int) -> str:
     """A golden of that many images."""
-    return next(one.name for one in bundle.manifest.goldens if one.dims["batch"] == batch)
+    return next(golden.name for golden in bundle.manifest.goldens if golden.dims["batch"] == batch)
 
 
 def measure(options: argparse.Namespace) -> Result:

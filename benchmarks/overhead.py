@@ -73,7 +73,7 @@ def rows_of(engine: str, model: str, program: Path, bundle: Path, turns: int) ->
     samples: dict[str, list[float]] = json.loads(output)
     bare = next(name for name in samples if name.startswith("bare"))
     rows: list[Row] = []
-    for contender in sorted(samples, key=lambda one: (one != bare, one)):
+    for contender in sorted(samples, key=lambda sample: (sample != bare, sample)):
         extra = [
             (mine - theirs) / 1e3
             for mine, theirs in zip(samples[contender], samples[bare], strict=True)

@@ -92,7 +92,7 @@ def measure(options: argparse.Namespace) -> PeersResult:
     load = load_average()
     if options.quick:
         hurry(options)
-    shapes = [Shape.parse(one) for one in options.shapes]
+    shapes = [Shape.parse(shape) for shape in options.shapes]
     chosen = contenders(options.only)
     if not chosen or not shapes:
         sys.exit(f"nothing to measure; contenders are {', '.join(c.label for c in contenders([]))}")
@@ -124,7 +124,7 @@ def measure(options: argparse.Namespace) -> PeersResult:
     result = PeersResult(
         rows=tuple(rows),
         starts=tuple(starts),
-        claims=tuple(judge.claims(rows, {one.name: one.engine for one in subjects})),
+        claims=tuple(judge.claims(rows, {subject.name: subject.engine for subject in subjects})),
         limit=bound,
         facts=_facts(options, threads, load, subjects, stream, bound),
         notes=_notes(options, load),
@@ -171,7 +171,7 @@ def _facts(
         "error": "largest difference from eager over the bundle's absolute tolerance; int8: cosine",
         "process start": f"to the first answer at {options.shapes[0]}, files in the page cache;"
         " isthmus without its warm-up",
-        **{f"auto, {one.name}": one.chosen for one in subjects},
+        **{f"auto, {subject.name}": subject.chosen for subject in subjects},
         **told,
     }  # fmt: skip
 

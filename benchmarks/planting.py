@@ -102,7 +102,7 @@ def plant(
     )
     failed: dict[str, str] = {}
     for artifact in bundle.manifest.artifacts:
-        files = [path / one.path for one in artifact.files]
+        files = [path / file.path for file in artifact.files]
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -123,7 +123,7 @@ def reseed(bundle: Bundle, taken: Captured, path: Path, seed: int) -> Bundle:
     """A copy of the bundle with goldens of other values."""
     shutil.copytree(bundle.path, path, dirs_exist_ok=True)
     goldens, _, _ = make_goldens(taken, seed=seed)
-    names = {one.name for one in bundle.manifest.goldens}
+    names = {golden.name for golden in bundle.manifest.goldens}
     for golden in goldens:
         if golden.name not in names:
             continue
@@ -157,10 +157,10 @@ def restamp(path: Path) -> None:
 def engines(formats: Iterable[str]) -> list[tuple[str, str]]:
     """(format, engine) that can run here."""
     return [
-        (name, one)
+        (name, engine_name)
         for name in formats
-        for one in _core.engine_names()
-        if name in _core.engine_formats(one)
+        for engine_name in _core.engine_names()
+        if name in _core.engine_formats(engine_name)
     ]
 
 
@@ -197,7 +197,7 @@ def verify(path: Path, engine: str, threads: int = 2) -> Verdict:
         max(row["noise_units"] for row in rows),
         worst["strain"] if worst["strain"] is not None else 1e300,
         worst["statistic"],
-        next((str(one) for one in reasons if one), ""),
+        next((str(reason) for reason in reasons if reason), ""),
     )
 
 

@@ -110,7 +110,7 @@ def minilm_bundle(folder: Path) -> Bundle:
     if path.exists():
         try:
             bundle = open_bundle(path)
-            made = [one.format for one in bundle.manifest.artifacts]
+            made = [artifact.format for artifact in bundle.manifest.artifacts]
             if bundle.manifest.producer.get("torch") == torch.__version__ and made == [*FORMATS]:
                 return bundle
         except Error as error:

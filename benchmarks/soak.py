@@ -88,7 +88,7 @@ def measure(options: argparse.Namespace) -> Result:
         models.append(("MiniLM", minilm_bundle(options.folder), options.minilm_calls, 2, 32))
     rows: list[dict[str, Any]] = []
     for name, bundle, calls, batch, sequence in models:
-        formats = {one.format for one in bundle.manifest.artifacts}
+        formats = {artifact.format for artifact in bundle.manifest.artifacts}
         for engine in ENGINES:
             if ("onnx" if engine in ("onnxruntime", "openvino") else engine) not in formats:
                 continue

@@ -70,10 +70,10 @@ def soak(options: argparse.Namespace) -> dict[str, Any]:
             threading.Thread(target=work, args=(mark * options.callers + i, each))
             for i in range(options.callers)
         ]
-        for one in threads:
-            one.start()
-        for one in threads:
-            one.join()
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
         if errors:
             raise errors[0]
         readings.append(resident_bytes())

@@ -90,7 +90,9 @@ def measure(options: argparse.Namespace) -> Result:
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "inputs.safetensors", Path(folder) / "out.safetensors"
         save_file(fitting(bundle, sentence_inputs()), source)
-        artifact = next(one for one in bundle.manifest.artifacts if one.format == "torchscript")
+        artifact = next(
+            artifact for artifact in bundle.manifest.artifacts if artifact.format == "torchscript"
+        )
         archive = bundle.path / artifact.files[0].path
         commands = {
             **{

@@ -228,7 +228,11 @@ def engines_of(name: str) -> list[str]:
     """Engines of this installation that run a format."""
     from isthmus import _core
 
-    return [one for one in _core.engine_names() if name in _core.engine_formats(one)]
+    return [
+        engine_name
+        for engine_name in _core.engine_names()
+        if name in _core.engine_formats(engine_name)
+    ]
 
 
 def run_family(family: str, formats: Sequence[str], folder: Path) -> list[Row]:
@@ -252,13 +256,16 @@ def run_family(family: str, formats: Sequence[str], folder: Path) -> list[Row]:
         except isthmus.Error as error:
             seconds = time.perf_counter() - start
             return [
-                Row(family, one, "", False, None, "", "", seconds, str(error)) for one in formats
+                Row(family, format_name, "", False, None, "", "", seconds, str(error))
+                for format_name in formats
             ]
     grid = [entry.dims for entry in bundle.manifest.goldens]
     shapes = sorted({"x".join(str(size) for size in one.values()) for one in grid})
     rows = []
     for result in bundle.results:
-        found = [one for one in bundle.manifest.artifacts if one.format == result.format]
+        found = [
+            artifact for artifact in bundle.manifest.artifacts if artifact.format == result.format
+        ]
         if not found:
             row = Row(family, result.format, "", False, None, "", "", result.seconds)
             rows.append(Row(**{**asdict(row), "reason": result.explanation}))
@@ -322,7 +329,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--markdown", type=Path)
     options = parser.parse_args()
-    unknown = [one for one in options.families if one not in FAMILIES]
+    unknown = [family for family in options.families if family not in FAMILIES]
     if unknown:
         parser.error(f"unknown family {unknown[0]}; there are {', '.join(FAMILIES)}")
     context = {
@@ -337,7 +344,7 @@ def main() -> int:
         for family in options.families or FAMILIES:
             with console.status(f"{family} ({len({row.family for row in rows}) + 1})"):
                 rows += run_family(family, options.formats.split(","), Path(folder))
-            for row in (one for one in rows if one.family == family):
+            for row in (row for row in rows if row.family == family):
                 verdict = f"{row.format} {row.engine}: {cell(row)} {row.strategy} {row.reason}"
                 console.print(f"{family}: {verdict}", markup=False, highlight=False)
     document = {"json_schema_version": 1, "context": context, "rows": [asdict(row) for row in rows]}

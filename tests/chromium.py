@@ -174,9 +174,9 @@ class Page:
         """The events of that name that came so far."""
         self.run("0")  # whatever is on its way comes before this answer
         return [
-            one["params"]
-            for one in self.browser.events
-            if one.get("sessionId") == self.session and one.get("method") == method
+            event["params"]
+            for event in self.browser.events
+            if event.get("sessionId") == self.session and event.get("method") == method
         ]
 
     def screenshot(self, path: Path, *, whole: bool = False) -> Path:

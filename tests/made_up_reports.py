@@ -72,9 +72,9 @@ def made_up_bundle(name: str = "toy", goldens: tuple[str, ...] = ("batch2", "bat
         source={"kind": "module"}, stateful=True, dims={"batch": DimRange(1, 64)},
         methods=(forward,), artifacts=(artifact,),
         goldens=tuple(
-            GoldenEntry(one, file(f"goldens/{at}.safetensors", 100), {"batch": 2 - at},
+            GoldenEntry(golden, file(f"goldens/{at}.safetensors", 100), {"batch": 2 - at},
                         (GoldenStep("forward"),))
-            for at, one in enumerate(goldens)
+            for at, golden in enumerate(goldens)
         ),
         noise_floor={"y": NoiseFloor(1e-6, 1e-7, "float64")},
         files=(file("tokenizer/t.json", 70),),

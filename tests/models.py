@@ -666,4 +666,4 @@ REFUSED = [
 
 def case(name: str) -> Case:
     """One case by name."""
-    return next(one for one in CASES if one.name == name)
+    return next(case for case in CASES if case.name == name)

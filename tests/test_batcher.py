@@ -69,7 +69,7 @@ def values(result: object) -> list[np.ndarray]:
     if isinstance(result, (np.ndarray, Tensor)):
         return [np.asarray(result)]
     parts = result.values() if isinstance(result, dict) else result
-    return [array for one in parts for array in values(one)]  # type: ignore[attr-defined]
+    return [array for part in parts for array in values(part)]  # type: ignore[attr-defined]
 
 
 def close(a: object, b: object) -> bool:
@@ -84,7 +84,7 @@ def close(a: object, b: object) -> bool:
 def test_a_data_set_gives_the_answers_of_single_calls(bundle: Bundle, engine: str) -> None:
     model = isthmus.load(bundle.path, engine=engine, threads=1)
     calls = sentences(model, 60)
-    alone = [model(**one) for one in calls]
+    alone = [model(**call) for call in calls]
     seen: list[int] = []
     with model.batcher(workers=2, max_padding=0.3) as batcher:
         assert batcher.notes == []
@@ -142,7 +142,7 @@ def test_a_full_queue_refuses(bundle: Bundle) -> None:
         with pytest.raises(ExecutionError, match="queue is full"):
             batcher.submit(**call)
         batcher.close(cancel=True)
-        assert all(one.cancelled() for one in requests)
+        assert all(request.cancelled() for request in requests)
 
 
 def test_bad_requests_and_limits_are_named(bundle: Bundle, tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ def test_bad_requests_and_limits_are_named(bundle: Bundle, tmp_path: Path) -> No
 def test_callers_on_many_threads_get_their_own_answers(bundle: Bundle) -> None:
     model = isthmus.load(bundle.path, engine="onnxruntime", threads=1)
     calls = sentences(model, 24)
-    alone = [model(**one) for one in calls]
+    alone = [model(**call) for call in calls]
     wrong: list[int] = []
     with model.batcher(workers=2, max_padding=0.2, max_queue=8) as batcher:
 
@@ -177,10 +177,10 @@ def test_callers_on_many_threads_get_their_own_answers(bundle: Bundle) -> None:
                     wrong.append(at)
 
         threads = [threading.Thread(target=work, args=(at,)) for at in range(4)]
-        for one in threads:
-            one.start()
-        for one in threads:
-            one.join()
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
     assert wrong == []
 
 

@@ -92,12 +92,12 @@ def write(path: Path, content: bytes = b"archive", **options: Any) -> Bundle:
 
 def tree(root: Path) -> dict[str, bytes]:
     return {
-        str(one.relative_to(root)): one.read_bytes() for one in root.rglob("*") if one.is_file()
+        str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()
     }
 
 
 def names(folder: Path) -> list[str]:
-    return [one.name for one in folder.iterdir()]
+    return [path.name for path in folder.iterdir()]
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     entry = found.artifact(ARTIFACT.name).files[0]
     assert found.read(entry) == b"archive"
     assert found.read(found.manifest.files[0]) == EXTRA["tokenizer/vocab.txt"]
-    assert [one.name for one in found.goldens()] == ["batch2", "batch1"]
+    assert [golden.name for golden in found.goldens()] == ["batch2", "batch1"]
     golden = found.golden("batch2")
     assert golden.dims == {"batch": 2}
     assert torch.equal(golden.steps[0].inputs["x"], torch.ones(2))
@@ -128,7 +128,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 
 
 def test_goldens_keep_every_dtype_shape_and_step(tmp_path: Path) -> None:
-    values = {str(one): torch.arange(6).reshape(2, 3).to(one) for one in DTYPES}
+    values = {str(dtype): torch.arange(6).reshape(2, 3).to(dtype) for dtype in DTYPES}
     values |= {"scalar": torch.tensor(1.5, dtype=torch.float64), "empty": torch.zeros(0, 3)}
     values["transposed"] = torch.arange(6.0).reshape(2, 3).t()
     steps = (Step("forward", values, {}), Step("forward", {}, dict(reversed(values.items()))))
@@ -152,7 +152,7 @@ def test_files_can_come_from_disk_and_be_several(tmp_path: Path) -> None:
         },
     )
     files = bundle.manifest.artifacts[0].files
-    assert [one.path for one in files] == ["artifacts/m.onnx", "artifacts/m.data"]
+    assert [file.path for file in files] == ["artifacts/m.onnx", "artifacts/m.data"]
     assert files[1].size == 3_000_000
     assert bundle.verify_files() == ()
     single = write_bundle(
@@ -355,7 +355,7 @@ def test_every_damaged_file_is_found(tmp_path: Path, path: str, damage: str) -> 
     found = open_bundle(bundle.path)
     faults = found.verify_files()
     assert any(path in fault for fault in faults)
-    entry = next(one for one in found.files() if one.path == path)
+    entry = next(file for file in found.files() if file.path == path)
     with pytest.raises(BundleError, match=path.rpartition("/")[2]):
         found.read(entry)
 
@@ -397,10 +397,10 @@ def test_an_artifact_is_added_and_replaced(tmp_path: Path) -> None:
     bundle = write(tmp_path / "b")
     other = replace(ARTIFACT, name="onnx-cpu-fp32", format="onnx", trust="data")
     bundle = add_artifact(bundle, other, {"onnx-cpu-fp32.onnx": b"graph"})
-    assert [one.name for one in bundle.manifest.artifacts] == [ARTIFACT.name, other.name]
+    assert [artifact.name for artifact in bundle.manifest.artifacts] == [ARTIFACT.name, other.name]
     assert open_bundle(bundle.path).manifest == bundle.manifest
     bundle = add_artifact(bundle, replace(ARTIFACT, strategy="script"), b"better")
-    assert [one.name for one in bundle.manifest.artifacts] == [ARTIFACT.name, other.name]
+    assert [artifact.name for artifact in bundle.manifest.artifacts] == [ARTIFACT.name, other.name]
     assert bundle.read(bundle.artifact(ARTIFACT.name).files[0]) == b"better"
     assert bundle.artifact(ARTIFACT.name).strategy == "script"
     assert open_bundle(bundle.path).verify_files() == ()

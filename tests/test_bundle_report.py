@@ -51,8 +51,8 @@ def strict(schema: Any) -> Any:
     return found | ({"additionalProperties": False} if "properties" in found else {})
 
 
-def check_schema(one: BundleReport) -> dict[str, Any]:
-    document = json.loads(to_json(one), parse_constant=lambda name: pytest.fail(name))
+def check_schema(bundle_report: BundleReport) -> dict[str, Any]:
+    document = json.loads(to_json(bundle_report), parse_constant=lambda name: pytest.fail(name))
     jsonschema.Draft202012Validator(strict(SCHEMA)).validate(document)
     return dict(document)
 
@@ -288,7 +288,7 @@ def test_a_real_bundle_is_proven_timed_and_looked_into(proven: BundleReport) -> 
     assert [line["name"] for line in document["matrix"]] == [
         "eager in Python on cpu", "torch.jit in Python on cpu", "torchscript in C++ on cpu",
     ]  # fmt: skip
-    goldens = [one.name for one in proven.bundle.manifest.goldens]
+    goldens = [golden.name for golden in proven.bundle.manifest.goldens]
     for line in document["matrix"]:
         assert [cell["golden"] for cell in line["cells"]] == goldens
         assert all(cell["share"] <= 1 for cell in line["cells"])
@@ -298,7 +298,7 @@ def test_a_real_bundle_is_proven_timed_and_looked_into(proven: BundleReport) -> 
         (one["form"], one["language"]) for one in document["speed"]["rows"] if one["available"]
     }
     assert {("Torch", PYTHON), ("TorchScript", PYTHON), ("TorchScript", CPP)} <= timed
-    assert document["sizes"]["total"] == sum(one.size for one in proven.bundle.files())
+    assert document["sizes"]["total"] == sum(file.size for file in proven.bundle.files())
     assert document["commands"][0]["command"].endswith(
         "--model test_bundle_report:make_net --device cpu -o report.html"
     )

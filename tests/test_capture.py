@@ -30,39 +30,39 @@ def captured(name: str, **options: Any) -> Captured:
 
 
 def kinds(notes: tuple[Hazard, ...]) -> set[str]:
-    return {one.kind for one in notes}
+    return {note.kind for note in notes}
 
 
 class Echo(nn.Module):
     """Takes anything, gives the sum of all tensors."""
 
     def forward(self, *values: Any, **named: Any) -> Tensor:
-        return torch.stack([one.sum() for one in tensors((values, named))]).sum()
+        return torch.stack([tensor.sum() for tensor in tensors((values, named))]).sum()
 
 
 def tensors(value: Any) -> list[Tensor]:
     if isinstance(value, Tensor):
         return [value.float()]
     if isinstance(value, dict):
-        return [one for item in value.values() for one in tensors(item)]
+        return [tensor for item in value.values() for tensor in tensors(item)]
     if isinstance(value, (list, tuple)):
-        return [one for item in value for one in tensors(item)]
+        return [tensor for item in value for tensor in tensors(item)]
     return []
 
 
 # --- every module of the registry -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("one", CASES, ids=lambda one: one.name)
-def test_every_case_is_captured_and_left_as_it_came(one: Case) -> None:
-    module = one.module()
+@pytest.mark.parametrize("one", CASES, ids=lambda case: case.name)
+def test_every_case_is_captured_and_left_as_it_came(case: Case) -> None:
+    module = case.module()
     before = {name: value.clone() for name, value in module.state_dict().items()}
     modes = [part.training for part in module.modules()]
-    args, kwargs = one.inputs()
+    args, kwargs = case.inputs()
 
-    found = capture(module, args, kwargs, **one.options())
+    found = capture(module, args, kwargs, **case.options())
 
-    assert found.stateful == one.stateful
+    assert found.stateful == case.stateful
     assert found.module is module
     assert [part.training for part in module.modules()] == modes
     after = module.state_dict()
@@ -70,16 +70,16 @@ def test_every_case_is_captured_and_left_as_it_came(one: Case) -> None:
     assert all(torch.equal(after[name], before[name]) for name in before)
 
 
-@pytest.mark.parametrize("one", CASES, ids=lambda one: one.name)
-def test_flat_module_gives_what_the_module_gives(one: Case) -> None:
-    args, kwargs = one.inputs()
-    found = capture(one.module(), args, kwargs, **one.options())
+@pytest.mark.parametrize("one", CASES, ids=lambda case: case.name)
+def test_flat_module_gives_what_the_module_gives(case: Case) -> None:
+    args, kwargs = case.inputs()
+    found = capture(case.module(), args, kwargs, **case.options())
     method = found.methods[0]
     with torch.no_grad():
         values = copy.deepcopy(found.given["forward"])
-        flat = FlatModule(one.module(), method)(*values.values())
+        flat = FlatModule(case.module(), method)(*values.values())
         nested_args, nested_kwargs = arguments(method, copy.deepcopy(found.given["forward"]))
-        expected = one.module()(*nested_args, **nested_kwargs)
+        expected = case.module()(*nested_args, **nested_kwargs)
     leaves = tensors_and_scalars(expected)
     assert len(flat) == len(leaves) == len(method.outputs)
     for got, want in zip(flat, leaves, strict=True):
@@ -91,22 +91,22 @@ def tensors_and_scalars(value: Any) -> list[Any]:
     if value is None:
         return []
     if isinstance(value, dict):
-        return [one for item in value.values() for one in tensors_and_scalars(item)]
+        return [leaf for item in value.values() for leaf in tensors_and_scalars(item)]
     if isinstance(value, (list, tuple)):
-        return [one for item in value for one in tensors_and_scalars(item)]
+        return [leaf for item in value for leaf in tensors_and_scalars(item)]
     if hasattr(value, "__dataclass_fields__"):
-        return [one for item in vars(value).values() for one in tensors_and_scalars(item)]
+        return [leaf for item in vars(value).values() for leaf in tensors_and_scalars(item)]
     return [value]
 
 
-@pytest.mark.parametrize("one", REFUSED, ids=lambda one: one.name)
-def test_what_must_not_be_exported_is_refused_by_name(one: Refusal) -> None:
-    module = one.make()
+@pytest.mark.parametrize("one", REFUSED, ids=lambda refusal: refusal.name)
+def test_what_must_not_be_exported_is_refused_by_name(refusal: Refusal) -> None:
+    module = refusal.make()
     before = {name: value.clone() for name, value in module.state_dict().items()}
-    args, kwargs = one.example()
+    args, kwargs = refusal.example()
     with pytest.raises(InvalidInput) as caught:
         capture(module, args, kwargs)
-    assert [word for word in one.words if word not in str(caught.value)] == []
+    assert [word for word in refusal.words if word not in str(caught.value)] == []
     assert module.training
     assert all(torch.equal(module.state_dict()[name], before[name]) for name in before)
 
@@ -235,7 +235,7 @@ def test_an_example_that_does_not_fit_is_refused() -> None:
 
 def test_methods_are_captured_with_forward_first() -> None:
     found = captured("two_methods")
-    assert [one.name for one in found.methods] == ["forward", "decode"]
+    assert [method.name for method in found.methods] == ["forward", "decode"]
     assert found.method("decode").inputs[0].shape == ("batch", 2)
     with pytest.raises(InvalidInput, match=r'no method "encode".*forward, decode'):
         found.method("encode")
@@ -247,7 +247,7 @@ def test_a_module_without_forward_needs_methods() -> None:
             return x + 1
 
     found = capture(Encoder(), methods={"encode": ((torch.ones(2),), {})})
-    assert [one.name for one in found.methods] == ["encode"]
+    assert [method.name for method in found.methods] == ["encode"]
     assert list(found.example) == ["x"]
     with pytest.raises(InvalidInput, match="no forward"):
         capture(Encoder(), (torch.ones(2),))
@@ -306,7 +306,7 @@ def test_sizes_to_export_at(
     fixed: set[int],
     expected: dict[str, int],
 ) -> None:
-    ranges = {name: DimRange(*one) for name, one in dims.items()}
+    ranges = {name: DimRange(*dim) for name, dim in dims.items()}
     assert choose_sizes(ranges, given, fixed) == expected
 
 
@@ -450,7 +450,7 @@ def test_a_submodule_left_in_train_mode_is_noted_by_name() -> None:
     module = models.DropoutLeftOn().eval()
     module.dropout.train()
     found = capture(module, (torch.ones(2, 8),))
-    notes = [one for one in found.notes if one.kind == "train_mode"]
+    notes = [note for note in found.notes if note.kind == "train_mode"]
     assert len(notes) == 1
     assert notes[0].severity == "warning"
     assert '"dropout" (Dropout)' in notes[0].message
@@ -459,8 +459,8 @@ def test_a_submodule_left_in_train_mode_is_noted_by_name() -> None:
 
 def test_a_module_in_train_mode_is_noted_once() -> None:
     found = capture(models.DropoutLeftOn().train(), (torch.ones(2, 8),))
-    notes = [one for one in found.notes if one.kind == "train_mode"]
-    assert [one.severity for one in notes] == ["info"]
+    notes = [note for note in found.notes if note.kind == "train_mode"]
+    assert [note.severity for note in notes] == ["info"]
 
 
 def test_random_numbers_that_change_nothing_are_noted() -> None:
@@ -497,7 +497,7 @@ def test_an_input_written_in_place_is_noted_and_left_alone() -> None:
     x = torch.ones(2, 4)
     found = capture(models.WritesItsInput(), (x,))
     assert torch.equal(x, torch.ones(2, 4))
-    assert any(one.kind == "writes_input" and '"x"' in one.message for one in found.notes)
+    assert any(note.kind == "writes_input" and '"x"' in note.message for note in found.notes)
 
 
 # --- state ----------------------------------------------------------------------------------------
@@ -545,7 +545,7 @@ def test_state_is_found_wherever_it_is() -> None:
     }
     assert found.stateful
     assert "state" in kinds(found.notes)
-    assert all(getattr(module, name) is one for name, one in objects.items())
+    assert all(getattr(module, name) is value for name, value in objects.items())
     assert module.table["a"] is table and torch.equal(table, torch.zeros(2))
     assert module.buffer is buffer and torch.equal(buffer, torch.zeros(2))
     assert module.absent is None and "absent" in module._buffers
@@ -611,7 +611,7 @@ def test_nan_in_the_state_is_no_change() -> None:
 
 def test_scalars_and_bool_are_told_apart() -> None:
     specs = input_specs({"a": True, "b": 1, "c": 1.0}, {})
-    assert [(one.kind, one.dtype) for one in specs] == [
+    assert [(spec.kind, spec.dtype) for spec in specs] == [
         ("bool", "bool"),
         ("int", "int64"),
         ("float", "float64"),

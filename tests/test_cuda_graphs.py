@@ -85,7 +85,7 @@ def test_replays_are_the_same_bits_on_every_recorded_shape(net: Path) -> None:
     sizes = batches(net)
     assert len(sizes) > 2
     notes = graphs.load_report.notes
-    assert any(one.startswith(f"{len(sizes)} CUDA graphs") for one in notes), notes
+    assert any(note.startswith(f"{len(sizes)} CUDA graphs") for note in notes), notes
     for size in (*sizes, 33):  # one of no graph
         for _ in range(3):
             x = torch.randn(size, 8, device="cuda")
@@ -192,7 +192,9 @@ def test_a_model_that_waits_falls_back_and_says_so(tmp_path: Path, net: Path) ->
     path = export(tmp_path / "waits", Waits())
     model = load(path, cuda_graphs="auto")
     notes = model.load_report.notes
-    assert any('no CUDA graph of "forward" on x=' in one and "uncaptured" in one for one in notes)
+    assert any(
+        'no CUDA graph of "forward" on x=' in note and "uncaptured" in note for note in notes
+    )
     x = torch.randn(5, 8, device="cuda")
     torch.testing.assert_close(model(x), Waits()(x))
     with pytest.raises(isthmus.ExecutionError, match=r"no CUDA graph.*cuda_graphs=auto"):
@@ -207,8 +209,8 @@ def test_a_model_that_waits_falls_back_and_says_so(tmp_path: Path, net: Path) ->
 def test_a_limit_leaves_the_other_shapes_uncaptured(net: Path) -> None:
     model = load(net, cuda_graphs="auto", cuda_graph_limit="1")
     notes = model.load_report.notes
-    assert any(one.startswith("1 CUDA graphs") for one in notes)
-    assert any("cuda_graph_limit" in one for one in notes)
+    assert any(note.startswith("1 CUDA graphs") for note in notes)
+    assert any("cuda_graph_limit" in note for note in notes)
     x = torch.randn(64, 8, device="cuda")
     assert equal(model(x), load(net)(x))
 
@@ -216,7 +218,7 @@ def test_a_limit_leaves_the_other_shapes_uncaptured(net: Path) -> None:
 def test_without_warm_up_there_are_none(net: Path) -> None:
     options: dict[str, str] = {"cuda_graphs": "auto"}
     model = isthmus.load(net, device="cuda:0", warmup=False, engine_options=options)
-    assert any("warm-up, which is off" in one for one in model.load_report.notes)
+    assert any("warm-up, which is off" in note for note in model.load_report.notes)
     with pytest.raises(isthmus.InvalidInput, match="warm-up"):
         isthmus.load(net, device="cuda:0", warmup=False, engine_options=GRAPHS)
 

@@ -51,7 +51,9 @@ def test_graphs_wished_for_on_the_cpu_are_a_note(linear_bundle: Bundle) -> None:
 
 
 def test_nothing_is_said_when_nothing_was_asked(linear_bundle: Bundle) -> None:
-    assert not [one for one in isthmus.load(linear_bundle.path).load_report.notes if "CUDA" in one]
+    assert not [
+        note for note in isthmus.load(linear_bundle.path).load_report.notes if "CUDA" in note
+    ]
 
 
 def test_doctor_tells_whether_graphs_are_built_in() -> None:
@@ -59,7 +61,7 @@ def test_doctor_tells_whether_graphs_are_built_in() -> None:
         [install_paths.binary(), "doctor", "--json"], check=False, stdout=subprocess.PIPE, text=True
     )
     rows = {row["engine"]: row for row in json.loads(done.stdout)["rows"] if "engine" in row}
-    details = [one for one in rows["torchscript"]["details"] if one.startswith("CUDA graphs: ")]
+    details = [row for row in rows["torchscript"]["details"] if row.startswith("CUDA graphs: ")]
     assert len(details) == 1
     if torch.version.cuda is None:
         assert details == ["CUDA graphs: not built in, this LibTorch is a CPU build"]

@@ -114,7 +114,7 @@ def base(export: Make) -> Bundle:
 
 
 def severities(report: DiffReport | Findings, area: str = "") -> dict[str, Severity]:
-    return {one.what: one.severity for one in report.changes if area in ("", one.area)}
+    return {change.what: change.severity for change in report.changes if area in ("", change.area)}
 
 
 def validated(report: DiffReport) -> Any:
@@ -135,8 +135,8 @@ def test_the_same_export_twice_has_no_change(base: Bundle, export: Make) -> None
     (crossing,) = report.crossings
     assert (crossing.status, crossing.vs_before) == ("passed", 0.0)
     assert crossing.goldens == len(base.manifest.goldens)
-    scores = [one for one in crossing.results if one.output == "scores"]
-    assert scores and all(one.to_truth for one in scores), "the truth is A's in float64"
+    scores = [result for result in crossing.results if result.output == "scores"]
+    assert scores and all(score.to_truth for score in scores), "the truth is A's in float64"
     assert crossing.judged_by == "A's torchscript-cpu-fp32"
     count = len(base.manifest.goldens)
     assert report.verdict == (
@@ -159,7 +159,7 @@ def test_a_weight_that_changed_by_one_per_cent_is_another_model(base: Bundle, ex
     report = diff(base, export("weight", module))
     assert not report
     assert report.same_model is False
-    change = next(one for one in report.changes if one.area == "crossing")
+    change = next(change for change in report.changes if change.area == "crossing")
     assert change.severity == "breaking"
     assert change.what.startswith("scores of golden batch")
     assert "off by" in change.after
@@ -206,7 +206,7 @@ def test_a_renamed_input_breaks_callers_though_the_model_is_the_same(
     assert report.same_model, "the crossing passes B its own names"
     (crossing,) = report.crossings
     assert crossing.vs_before == 0.0
-    assert {one.output for one in crossing.results} == {"scores", "best"}
+    assert {result.output for result in crossing.results} == {"scores", "best"}
     assert ("eager, at export", "scores") in {(one.name, one.output) for one in report.accuracy}
     assert severities(report, "signature") == {
         "name of input x": "breaking",
@@ -273,7 +273,7 @@ def test_another_format_is_added_and_crossed(base: Bundle, export: Make) -> None
     assert report, report
     assert severities(report) == {"artifact": "changed"}
     assert report.change("onnx-cpu-fp32").after.startswith("onnx, fp32")
-    engines = {one.engine: one for one in report.crossings}
+    engines = {crossing.engine: crossing for crossing in report.crossings}
     assert {"torchscript", "onnxruntime"} <= engines.keys()
     assert engines["onnxruntime"].vs_before is None, "A has nothing on that engine"
     assert all(report.crossings)
@@ -302,7 +302,7 @@ def test_onnx_graphs_and_weights_are_read(export: Make) -> None:
 
 
 def test_a_stateful_model_is_crossed_call_by_call(tmp_path: Path) -> None:
-    case = next(one for one in CASES if one.name == "streaming_in_place")
+    case = next(case for case in CASES if case.name == "streaming_in_place")
     sides = []
     for name in "ab":
         args, kwargs = case.inputs()
@@ -400,13 +400,13 @@ def method(
     returns: Tree | None = None,
     order: tuple[str, ...] = (),
 ) -> Method:
-    names = order or tuple(one.name for one in inputs)
+    names = order or tuple(input_spec.name for input_spec in inputs)
     result = returns or Tree(
         "dict",
-        keys=tuple(one.name for one in outputs),
-        items=tuple(leaf(one.name) for one in outputs),
+        keys=tuple(output.name for output in outputs),
+        items=tuple(leaf(output.name) for output in outputs),
     )
-    return Method("forward", inputs, outputs, tuple(leaf(one) for one in names), (), result)
+    return Method("forward", inputs, outputs, tuple(leaf(name) for name in names), (), result)
 
 
 def bundle_of(*methods: Method, dims: dict[str, DimRange] | None = None, **more: Any) -> Manifest:
@@ -556,7 +556,9 @@ CHANGES: list[tuple[str, Method, Method, dict[str, Severity]]] = [
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "expected"), [one[1:] for one in CHANGES], ids=[one[0] for one in CHANGES]
+    ("before", "after", "expected"),
+    [change[1:] for change in CHANGES],
+    ids=[change[0] for change in CHANGES],
 )
 def test_what_breaks_a_caller(before: Method, after: Method, expected: dict[str, Severity]) -> None:
     assert signature_changes(bundle_of(before), bundle_of(after)) == expected
@@ -667,7 +669,11 @@ def test_artifacts_are_paired_by_name_then_by_likeness() -> None:
     onnx = replace(ARTIFACT, name="o", format="onnx")
     left = replace(bundle_of(method()), artifacts=(ARTIFACT, half))
     right = replace(bundle_of(method()), artifacts=(onnx, replace(half, name="h"), ARTIFACT))
-    assert [one.name for one in pair_artifacts(left, right)] == ["a", "half -> h", "o"]
+    assert [pair_artifact.name for pair_artifact in pair_artifacts(left, right)] == [
+        "a",
+        "half -> h",
+        "o",
+    ]
 
 
 def test_a_precision_that_a_lacks_is_judged_by_what_b_allows_it() -> None:
@@ -820,7 +826,9 @@ def test_an_archive_s_tensors_are_the_model_s(base: Bundle) -> None:
     # Which of the process's Linear it is depends on what was traced before.
     kind = re.sub(r"___torch_mangle_\d+\.", "", archive.modules["module.up"])
     assert kind == "__torch__.torch.nn.modules.linear.Linear"
-    found = {name.removeprefix("module."): one.read() for name, one in archive.tensors.items()}
+    found = {
+        name.removeprefix("module."): tensor.read() for name, tensor in archive.tensors.items()
+    }
     for name, expected in Net().state_dict().items():
         assert torch.equal(found[name], expected), name
 

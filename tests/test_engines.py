@@ -82,7 +82,7 @@ def test_a_process_without_python_proves_each_engine(probe: Bundle, engine: str)
     assert done.returncode == 0, done.stdout + done.stderr
     document = json.loads(done.stdout)
     assert {row["golden"] for row in document["rows"]} == {
-        one.name for one in probe.manifest.goldens
+        golden.name for golden in probe.manifest.goldens
     }
 
 
@@ -133,7 +133,7 @@ def test_many_threads_get_the_answers_of_one(models: dict[str, isthmus.Model], e
     inputs = [
         {**good_inputs(), "ids": rng.integers(0, 16, (2, 5), dtype=np.int64)} for _ in range(4)
     ]
-    expected = [np.asarray(model(**one)) for one in inputs]
+    expected = [np.asarray(model(**input_spec)) for input_spec in inputs]
     wrong: list[int] = []
 
     def call(index: int) -> None:
@@ -385,7 +385,7 @@ def external(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 def test_large_weights_have_a_file_of_their_own(external: Bundle) -> None:
     made = external.manifest.artifacts[0]
-    assert [one.path.rpartition(".")[2] for one in made.files] == ["onnx", "data"]
+    assert [file.path.rpartition(".")[2] for file in made.files] == ["onnx", "data"]
     for engine in ("onnxruntime", "openvino"):
         done = run("verify", external.path, "--engine", engine)
         assert done.returncode == 0, done.stderr

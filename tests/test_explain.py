@@ -122,7 +122,7 @@ def faulty(change: Callable[[Model], None], right: Bundle) -> Bundle:
         with torch.no_grad():
             change(model)
         folder = right.path.parent
-        formats = tuple(one.format for one in right.manifest.artifacts)
+        formats = tuple(artifact.format for artifact in right.manifest.artifacts)
         wrong = export(model, folder / f"wrong-{len(_made)}", formats)
         _made[change, right.path] = swapped(right, wrong, folder / f"swapped-{len(_made)}")
     return _made[change, right.path]
@@ -175,7 +175,7 @@ def test_the_layer_with_the_fault_is_named(
     assert found.culprit is not None
     if not path.endswith((".up", ".norm")):
         assert found.culprit.source.startswith(f"{__file__}:"), "its own forward"
-    before = [one for one in found.layers if one.path.startswith("blocks.1.")]
+    before = [layer for layer in found.layers if layer.path.startswith("blocks.1.")]
     assert before
     assert not any(one.diverged for one in before)
     assert found.layers[-1].path == ""
@@ -186,8 +186,8 @@ def test_the_layer_with_the_fault_is_named(
 def test_nobody_is_accused_of_a_right_artifact(right: Bundle, engine: str) -> None:
     found = explain(right, make(), engine=engine)
     assert not found
-    assert not any(one.diverged for one in found.layers)
-    assert sum(one.seen for one in found.layers) >= 20
+    assert not any(layer.diverged for layer in found.layers)
+    assert sum(layer.seen for layer in found.layers) >= 20
     assert "no submodule diverges" in found.sentence
 
 
@@ -198,7 +198,7 @@ def test_a_small_budget_of_memory_gives_the_same_answer(right: Bundle) -> None:
     parts = explain(wrong, make(), engine="onnxruntime", budget_bytes=50_000, progress=said.append)
     assert len([one for one in said if "Looking into" in one]) > 2
     assert named(parts) == named(whole)
-    assert [one.path for one in parts.layers] == [one.path for one in whole.layers]
+    assert [layer.path for layer in parts.layers] == [layer.path for layer in whole.layers]
 
 
 def test_a_weight_is_told_with_its_value(right: Bundle) -> None:
@@ -209,7 +209,7 @@ def test_a_weight_is_told_with_its_value(right: Bundle) -> None:
 
     found = explain(faulty(change, right), make(), engine="torchscript")
     assert named(found) == "blocks.1.down"
-    hint = next(one for one in found.hints if "blocks.1.down.weight" in one)
+    hint = next(hint for hint in found.hints if "blocks.1.down.weight" in hint)
     assert hint.startswith("1 of 512 elements")
     assert "the furthest is 7 and should be" in hint
 
@@ -238,7 +238,7 @@ def test_a_compiled_package_is_judged_by_a_copy_and_by_its_weights(tmp_path: Pat
     found = explain(wrong, make(), engine="aoti", trust="native")
     assert named(found) == "blocks.3.up"
     assert "other weights" in found.sentence
-    assert any("blocks.3.up.bias" in one for one in found.hints)
+    assert any("blocks.3.up.bias" in hint for hint in found.hints)
 
     model = make()
     wrong_block = WrongUnderExport()
@@ -278,7 +278,7 @@ def test_verify_explains_a_failure_when_the_model_is_at_hand(right: Bundle, tmp_
     wrong = faulty(drop_bias, right)
     report = isthmus.verify(wrong, make(), engines=["torchscript"])
     assert not report
-    assert [named(one) for one in report.explanations] == ["blocks.3.up"]
+    assert [named(explanation) for explanation in report.explanations] == ["blocks.3.up"]
     assert "blocks.3.up (Linear) is the first to diverge in torchscript" in str(report)
     assert not isthmus.verify(wrong, make(), engines=["torchscript"], explain=False).explanations
     with pytest.raises(isthmus.InvalidInput, match="needs the model"):

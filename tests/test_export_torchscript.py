@@ -20,9 +20,9 @@ from isthmus.runtime.runners import RunnerSpec, make_runner
 from models import CASES, REFUSED, Case, Refusal, SumBranch, Uncompilable, case
 
 
-def export(one: Case, path: Path, **options: Any) -> Bundle:
-    args, kwargs = one.inputs()
-    return isthmus.export(one.module(), args, kwargs, path=path, **one.options(), **options)
+def export(case: Case, path: Path, **options: Any) -> Bundle:
+    args, kwargs = case.inputs()
+    return isthmus.export(case.module(), args, kwargs, path=path, **case.options(), **options)
 
 
 def reasons(bundle: Bundle) -> str:
@@ -31,13 +31,13 @@ def reasons(bundle: Bundle) -> str:
     )
 
 
-@pytest.mark.parametrize("one", CASES, ids=lambda one: one.name)
-def test_auto_chooses_and_cpp_equals_torch_jit_bit_by_bit(one: Case, tmp_path: Path) -> None:
-    bundle = export(one, tmp_path / "b")
+@pytest.mark.parametrize("one", CASES, ids=lambda case: case.name)
+def test_auto_chooses_and_cpp_equals_torch_jit_bit_by_bit(case: Case, tmp_path: Path) -> None:
+    bundle = export(case, tmp_path / "b")
     artifact = bundle.manifest.artifacts[0]
-    assert artifact.strategy == one.strategy, reasons(bundle)
+    assert artifact.strategy == case.strategy, reasons(bundle)
     assert artifact.decisions[-1].accepted
-    assert bundle.manifest.stateful == one.stateful
+    assert bundle.manifest.stateful == case.stateful
     proof = subprocess.run(
         [install_paths.binary(), "verify", bundle.path], capture_output=True, text=True, timeout=120
     )
@@ -61,13 +61,13 @@ def test_auto_chooses_and_cpp_equals_torch_jit_bit_by_bit(one: Case, tmp_path: P
                 assert torch.equal(value, native_outputs[name]), (golden.name, name)
 
 
-@pytest.mark.parametrize("one", REFUSED, ids=lambda one: one.name)
-def test_what_must_not_be_exported_is_refused_by_name(one: Refusal, tmp_path: Path) -> None:
+@pytest.mark.parametrize("one", REFUSED, ids=lambda refusal: refusal.name)
+def test_what_must_not_be_exported_is_refused_by_name(refusal: Refusal, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    args, kwargs = one.example()
+    args, kwargs = refusal.example()
     with pytest.raises(isthmus.Error) as caught:
-        isthmus.export(one.make().eval(), args, kwargs, path=tmp_path / "b")
-    for word in one.words:
+        isthmus.export(refusal.make().eval(), args, kwargs, path=tmp_path / "b")
+    for word in refusal.words:
         assert word in str(caught.value)
     assert not list(tmp_path.iterdir())
 

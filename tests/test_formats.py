@@ -172,12 +172,12 @@ def test_one_formats_crash_loses_one_row(tmp_path: Path, monkeypatch: pytest.Mon
             path=tmp_path / "b",
             formats=("torchscript", "aoti", "onnx"),
         )
-    assert [(one.format, one.ok) for one in bundle.results] == [
+    assert [(result.format, result.ok) for result in bundle.results] == [
         ("torchscript", True),
         ("aoti", False),
         ("onnx", True),
     ]
-    assert [one.format for one in bundle.manifest.artifacts] == ["torchscript", "onnx"]
+    assert [artifact.format for artifact in bundle.manifest.artifacts] == ["torchscript", "onnx"]
     assert run("verify", bundle.path, "--engine", "onnxruntime").returncode == 0
 
 
@@ -186,7 +186,7 @@ def test_nothing_made_is_nothing_written(tmp_path: Path) -> None:
         isthmus.export(Sorted(), (torch.randn(3, 3),), path=tmp_path / "b", formats="onnx")
     assert "linalg_eig" in str(caught.value)
     assert "test_formats.py" in str(caught.value)
-    assert {one.strategy for one in caught.value.decisions} >= {"dynamo", "torchscript"}
+    assert {decision.strategy for decision in caught.value.decisions} >= {"dynamo", "torchscript"}
     assert not (tmp_path / "b").exists()
 
 
@@ -242,8 +242,12 @@ def test_a_branch_survives_the_way_out_of_torchscript(converted: Bundle, engine:
 
 
 def test_the_bundle_grew_and_kept_its_goldens(converted: Bundle) -> None:
-    assert [one.format for one in converted.manifest.artifacts] == ["torchscript", "onnx", "aoti"]
-    assert [one.ok for one in converted.results] == [True, True]
+    assert [artifact.format for artifact in converted.manifest.artifacts] == [
+        "torchscript",
+        "onnx",
+        "aoti",
+    ]
+    assert [result.ok for result in converted.results] == [True, True]
     assert converted.verify_files() == ()
     made = converted.manifest.artifacts[2]
     assert made.strategy == "converter"
@@ -326,13 +330,13 @@ def test_tune_measures_what_verified_and_load_takes_the_fastest(
     converted: Bundle, tuned: Any
 ) -> None:
     assert tuned
-    assert {one.engine for one in tuned.candidates} == {
+    assert {candidate.engine for candidate in tuned.candidates} == {
         "torchscript",
         "onnxruntime",
         "openvino",
         "aoti",
     }
-    scores = [one.score for one in tuned.candidates]
+    scores = [candidate.score for candidate in tuned.candidates]
     assert scores == sorted(scores)
     model = isthmus.load(converted.path, trust="native")
     report = model.load_report
@@ -344,7 +348,7 @@ def test_tune_measures_what_verified_and_load_takes_the_fastest(
 
 
 def test_native_code_that_won_is_passed_over_without_trust(converted: Bundle, tuned: Any) -> None:
-    best = next(one for one in tuned.candidates if one.engine != "aoti")
+    best = next(candidate for candidate in tuned.candidates if candidate.engine != "aoti")
     assert isthmus.load(converted.path).load_report.engine == best.engine
 
 
@@ -393,7 +397,7 @@ def test_what_fails_is_not_chosen(converted: Bundle, monkeypatch: pytest.MonkeyP
         converted, rounds=2, turn_seconds=0.01, threads=[1], engines=["onnxruntime"], write=False
     )
     assert not report
-    assert {one.reason for one in report.candidates} == {"planted"}
+    assert {candidate.reason for candidate in report.candidates} == {"planted"}
 
 
 # --- deploy ---------------------------------------------------------------------------------------
@@ -408,7 +412,7 @@ def test_a_deployed_folder_runs_with_nothing_but_a_c_library(
     root = tmp_path / "root"
     deployment = isthmus.deploy(converted, root / "app", engine=engine)
     assert deployment.size > 1 << 20
-    names = {Path(one.path).name for one in deployment.files}
+    names = {Path(file.path).name for file in deployment.files}
     assert not any("python" in name for name in names)
     assert engine == "torchscript" or not any("torch" in name for name in names if ".so" in name)
     command = [str(root / "app" / "bin" / "isthmus-run"), "verify", str(root / "app" / "bundle")]
@@ -451,7 +455,7 @@ def test_deploy_refuses_what_does_not_fit(
     with pytest.raises(isthmus.BundleError, match="exists already"):
         isthmus.deploy(converted, tmp_path / "c", engine="onnxruntime", overwrite=True)
     assert (tmp_path / "c" / "mine").read_text() == "kept"
-    assert sorted(one.name for one in tmp_path.iterdir()) == ["c"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["c"]
 
 
 # --- the command line -----------------------------------------------------------------------------
@@ -528,7 +532,7 @@ def test_inspect_looks_into_every_format(tmp_path: Path) -> None:
     assert found.format == "onnx" and "opset ai.onnx" in found.versions
     assert {"If", "Gemm"} <= {use.name for use in found.operators}
     assert {use.owner for use in found.operators} == {"ONNX"}
-    assert [one.type for one in found.inputs["forward"]] == ["float32[batch, 8]"]
+    assert [input_spec.type for input_spec in found.inputs["forward"]] == ["float32[batch, 8]"]
     assert not found.refused
     shown = CliRunner().invoke(app, ["inspect", str(bundle.path)])
     assert shown.exit_code == 0 and "ONNX, ir " in shown.output
@@ -538,7 +542,7 @@ def test_inspect_looks_into_every_format(tmp_path: Path) -> None:
     with pytest.raises(isthmus.InvalidInput, match="TorchScript"):
         isthmus.inspect(bundle.path, artifact=onnx.name, graph=True)
     file = isthmus.inspect(bundle.path / onnx.files[0].path)
-    assert [one.name for one in file.inputs["forward"]] == ["input"]
+    assert [input_spec.name for input_spec in file.inputs["forward"]] == ["input"]
 
 
 def test_inspect_says_why_an_onnx_file_would_be_refused(tmp_path: Path) -> None:

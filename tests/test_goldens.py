@@ -39,23 +39,23 @@ def goldens(name: str, **options: Any) -> tuple[list[Golden], dict[str, NoiseFlo
 
 
 def notes(found: Captured, kind: str) -> list[str]:
-    return [one.message for one in found.notes if one.kind == kind]
+    return [note.message for note in found.notes if note.kind == kind]
 
 
 # --- every module of the registry -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("one", CASES, ids=lambda one: one.name)
-def test_goldens_of_every_case(one: Case) -> None:
-    module = one.module()
+@pytest.mark.parametrize("one", CASES, ids=lambda case: case.name)
+def test_goldens_of_every_case(case: Case) -> None:
+    module = case.module()
     before = {name: value.clone() for name, value in module.state_dict().items()}
-    args, kwargs = one.inputs()
-    found, floor, complete = make_goldens(capture(module, args, kwargs, **one.options()))
+    args, kwargs = case.inputs()
+    found, floor, complete = make_goldens(capture(module, args, kwargs, **case.options()))
 
     assert all(torch.equal(value, module.state_dict()[key]) for key, value in before.items())
     assert sum(golden.nbytes for golden in found) < 16 << 20
     assert len({golden.name for golden in found}) == len(found)
-    for dim, size in one.dims.items():
+    for dim, size in case.dims.items():
         seen = {golden.dims[dim] for golden in found if dim in golden.dims}
         assert size[0] in seen
         assert any(value % 2 == 1 and value > 1 for value in seen)
@@ -65,10 +65,10 @@ def test_goldens_of_every_case(one: Case) -> None:
     for name, limit in floor.items():
         values = [s.outputs[name] for g in found for s in g.steps if name in s.outputs]
         # What is computed in float64 as it is has no wider type that could judge it.
-        own = {"ulp"} if all(one.dtype == torch.float64 for one in values) else set()
+        own = {"ulp"} if all(value.dtype == torch.float64 for value in values) else set()
         assert limit.method in {"float64", "exact"} | own
     for golden in found:
-        assert len(golden.steps) >= 3 if one.stateful else len(golden.steps) == 1
+        assert len(golden.steps) >= 3 if case.stateful else len(golden.steps) == 1
         for step in golden.steps:
             check_step(complete, golden, step)
 
@@ -141,18 +141,18 @@ def test_the_probes_take_both_branches() -> None:
     for dims in ({"batch": 2}, {"batch": 5}):
         at = [bool(g.steps[0].inputs["input"].sum() > 0) for g in found if g.dims == dims]
         assert len(at) >= 2
-    masks = [one.steps[0].inputs["mask"] for one in goldens("mask_branch")[0]]
-    assert {bool(one.all()) for one in masks} == {True, False}
+    masks = [golden.steps[0].inputs["mask"] for golden in goldens("mask_branch")[0]]
+    assert {bool(mask.all()) for mask in masks} == {True, False}
 
 
 def test_scalars_are_varied() -> None:
     found, _, _ = goldens("scalars")
     steps = [one.steps[0].inputs for one in found]
-    assert {bool(one["flip"]) for one in steps} == {True, False}
-    assert len({int(one["times"]) for one in steps}) >= 3
-    assert len({float(one["scale"]) for one in steps}) >= 3
-    assert all(one["times"].dtype == torch.int64 for one in steps)
-    assert all(one["scale"].dtype == torch.float64 for one in steps)
+    assert {bool(step["flip"]) for step in steps} == {True, False}
+    assert len({int(step["times"]) for step in steps}) >= 3
+    assert len({float(step["scale"]) for step in steps}) >= 3
+    assert all(step["times"].dtype == torch.int64 for step in steps)
+    assert all(step["scale"].dtype == torch.float64 for step in steps)
 
 
 def test_variations_of_values() -> None:
@@ -257,13 +257,13 @@ def test_a_users_probe_is_always_there() -> None:
     ],
 )
 def test_the_grid_covers_every_range(dims: dict[str, tuple[int, int]]) -> None:
-    ranges = {name: DimRange(*one) for name, one in dims.items()}
-    example = {name: min(one[1], one[0] + 1) for name, one in dims.items()}
+    ranges = {name: DimRange(*dim) for name, dim in dims.items()}
+    example = {name: min(dim[1], dim[0] + 1) for name, dim in dims.items()}
     grid = shape_grid(ranges, example)
     assert grid[0] == example
     assert len(grid) <= 7
     assert all(shape not in grid[:at] for at, shape in enumerate(grid))
-    assert {name: one.min for name, one in ranges.items()} in grid
+    assert {name: value_range.min for name, value_range in ranges.items()} in grid
     for name, one in ranges.items():
         sizes = {shape[name] for shape in grid}
         assert all(one.min <= size <= one.max for size in sizes)
@@ -294,7 +294,7 @@ def test_a_slower_machine_makes_the_same_goldens(monkeypatch: pytest.MonkeyPatch
     for seconds in (0.0, 0.02):  # what a run of the example takes
         clock = itertools.count(step=seconds)
         monkeypatch.setattr(time, "process_time", clock.__next__)
-        made.append([(one.name, one.dims) for one in goldens("bert")[0]])
+        made.append([(golden.name, golden.dims) for golden in goldens("bert")[0]])
     assert made[0] == made[1]
 
 
@@ -425,7 +425,9 @@ def test_inferring_needs_a_dimension_that_moved() -> None:
 def test_outputs_that_share_memory_are_stored_apart() -> None:
     found, _, _ = goldens("returns_its_input")
     step = found[0].steps[0]
-    pointers = [one.data_ptr() for one in (*step.inputs.values(), *step.outputs.values())]
+    pointers = [
+        input_spec.data_ptr() for input_spec in (*step.inputs.values(), *step.outputs.values())
+    ]
     assert len(set(pointers)) == len(pointers)
 
 
@@ -646,7 +648,7 @@ def test_a_golden_and_its_error_give_the_truth_back() -> None:
     for golden in found:
         step = golden.steps[0]
         with torch.no_grad():
-            truth = module(*(one.double() for one in step.inputs.values()))
+            truth = module(*(input_spec.double() for input_spec in step.inputs.values()))
         back = step.outputs["output"].double() - step.errors["output"].double()
         torch.testing.assert_close(back, truth, rtol=1e-12, atol=1e-13)
         assert step.errors["output"].abs().max() > 0
@@ -656,7 +658,7 @@ def test_a_golden_and_its_error_give_the_truth_back() -> None:
 def test_the_truth_by_parts_is_the_truth_of_a_copy(name: str) -> None:
     found, _, complete = goldens(name)
     before = {key: value.clone() for key, value in complete.module.state_dict().items()}
-    identities = [id(one) for one in complete.module.parameters()]
+    identities = [id(parameter) for parameter in complete.module.parameters()]
     whole = Twin(complete, torch.float64, by_parts=False)
     parts = Twin(complete, torch.float64, by_parts=True)
     for golden in found:
@@ -666,7 +668,7 @@ def test_the_truth_by_parts_is_the_truth_of_a_copy(name: str) -> None:
             for key in left:
                 assert left[key].dtype == right[key].dtype
                 assert torch.equal(left[key], right[key]), key
-    assert [id(one) for one in complete.module.parameters()] == identities
+    assert [id(parameter) for parameter in complete.module.parameters()] == identities
     for key, value in complete.module.state_dict().items():
         assert torch.equal(value, before[key])
 
@@ -675,6 +677,6 @@ def test_a_failure_by_parts_leaves_the_module_as_it_was() -> None:
     module = nn.Sequential(nn.Linear(2, 2), nn.Linear(3, 2))
     with pytest.raises(RuntimeError), cast_by_parts(module, torch.float64):
         module(torch.zeros(1, 2, dtype=torch.float64))
-    assert {one.dtype for one in module.parameters()} == {torch.float32}
+    assert {parameter.dtype for parameter in module.parameters()} == {torch.float32}
     assert not module[0]._forward_hooks
     assert not module[0]._forward_pre_hooks

@@ -82,7 +82,7 @@ def test_a_family_from_its_folder_to_cpp(family: str, tmp_path: Path) -> None:
     )
     assert bundle.manifest.artifacts[0].strategy == "trace"
     model = isthmus.load(bundle.path)
-    assert [one.name for one in model.signature().outputs] == outputs
+    assert [output.name for output in model.signature().outputs] == outputs
     assert bundle.manifest.source["attention"] in ("sdpa", "eager")
     # Another batch and another length than any that was traced.
     inputs = {name: torch.cat([value] * 5) for name, value in loaded.kwargs.items()}

@@ -111,7 +111,7 @@ def test_a_transformer_says_its_vocabulary() -> None:
         (),
         {"input_ids": ids, "attention_mask": ids.clone(), "token_type_ids": ids.clone()},
     )
-    ranges = {one.name: one.values for one in found.methods[0].inputs}
+    ranges = {input_spec.name: input_spec.values for input_spec in found.methods[0].inputs}
     assert ranges == {
         "input_ids": ValueRange(0, 99),
         "attention_mask": None,
@@ -132,4 +132,4 @@ def test_a_batcher_refuses_one_request_and_answers_the_others(tmp_path: Path) ->
         futures = [batcher.submit(good), batcher.submit(good)]
         with pytest.raises(InvalidInput, match=r"expected values 0 to 15, got 16 at \[0, 1\]"):
             batcher.submit(torch.tensor([[1, 16]])).result()
-        assert all(torch.equal(one.result(), model(good)) for one in futures)
+        assert all(torch.equal(future.result(), model(good)) for future in futures)

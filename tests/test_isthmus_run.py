@@ -111,9 +111,9 @@ def value(name: str) -> dict[str, Any]:
 def method(name: str, inputs: Sequence[str], outputs: Sequence[str]) -> dict[str, Any]:
     return {
         "name": name,
-        "inputs": [value(one) for one in inputs],
-        "outputs": [value(one) for one in outputs],
-        "args": [{"node": "leaf", "name": one} for one in inputs],
+        "inputs": [value(input_spec) for input_spec in inputs],
+        "outputs": [value(output) for output in outputs],
+        "args": [{"node": "leaf", "name": input_spec} for input_spec in inputs],
         "kwargs": [],
         "returns": {"node": "leaf", "name": outputs[0]} if outputs else {"node": "none"},
     }
@@ -304,7 +304,7 @@ def test_version(run: Runner) -> None:
 )
 def test_bad_usage(arguments: list[str], words: str, run: Runner, good: Path, inputs: Path) -> None:
     places = {"BUNDLE": str(good), "INPUTS": str(inputs)}
-    arguments = [places.get(one, one) for one in arguments]
+    arguments = [places.get(argument, argument) for argument in arguments]
     result = run(*arguments, code=2)
     assert result.stdout == ""
     assert re.match(r"error: \S", result.stderr)

@@ -118,7 +118,7 @@ def test_answers_are_torch_s(name: str, tmp_path: Path) -> None:
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     for batch, targets, sources in ((3, 5, 7), (1, 1, 1), (2, 9, 4), (1, 6, 6)):
         given = inputs(batch, targets, sources, mask(batch, targets, sources))
-        taken = {one.name for one in session.get_inputs()}
+        taken = {input_node.name for input_node in session.get_inputs()}
         feed = {
             one.name: value.numpy()
             for one, value in zip(model.graph.input, given, strict=True)
@@ -165,7 +165,10 @@ def test_openvino_fuses_it(tmp_path: Path) -> None:
     path = tmp_path / "attention.onnx"
     export(Attention(masked=True), inputs(3, 5, 7, padding(3, 5, 7)), path)
     compiled = openvino.Core().compile_model(str(path), "CPU")
-    kinds = [one.get_rt_info()["layerType"].value for one in compiled.get_runtime_model().get_ops()]
+    kinds = [
+        operation.get_rt_info()["layerType"].value
+        for operation in compiled.get_runtime_model().get_ops()
+    ]
     assert "Softmax" not in kinds
     assert "Subgraph" in kinds
 

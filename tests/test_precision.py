@@ -71,7 +71,7 @@ def tokenizer(vocabulary: int = 100) -> bytes:
     """A tokenizer of single characters, with ids below the given number."""
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
-    letters = sorted({letter for one in SENTENCES for letter in one})[: vocabulary - 1]
+    letters = sorted({letter for sentence in SENTENCES for letter in sentence})[: vocabulary - 1]
     made = Tokenizer(models.WordLevel({"?": 0} | {c: i + 1 for i, c in enumerate(letters)}, "?"))
     made.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
     made.enable_padding(length=64)  # as many files of sentence encoders say
@@ -107,8 +107,8 @@ def test_int8_lies_beside_fp32_in_one_bundle(bert: Bundle) -> None:
     full, small = bert.manifest.artifacts
     assert (full.name, full.precision) == ("onnx-cpu-fp32", "fp32")
     assert (small.name, small.precision, small.trust) == (INT8, "int8", "graph")
-    assert [one.label for one in bert.results] == ["onnx", "onnx int8"]
-    assert all(one.ok for one in bert.results)
+    assert [result.label for result in bert.results] == ["onnx", "onnx int8"]
+    assert all(result.ok for result in bert.results)
     assert small.devices == ("cpu",)
     assert small.operators["MatMulInteger"] == 13  # six in each layer, and the pooler's
     # All of ONNX's own, which every engine knows.
@@ -116,7 +116,7 @@ def test_int8_lies_beside_fp32_in_one_bundle(bert: Bundle) -> None:
     decision = small.decisions[-1]
     assert decision.strategy == "quantize_dynamic" and decision.accepted
     assert "per channel" in decision.reason and "the worst of" in decision.reason
-    assert {one.kind for one in small.hazards} >= {"batch_dependent"}
+    assert {hazard.kind for hazard in small.hazards} >= {"batch_dependent"}
     assert small.tolerances["last_hidden_state"].allowance == {"cosine": pytest.approx(0.01)}
 
 
@@ -128,13 +128,13 @@ def test_the_weights_have_seven_bits_so_that_no_processor_overflows(bert: Bundle
         if one.data_type == TensorProto.INT8 and len(one.dims) == 2
     ]
     assert len(weights) > 10
-    assert max(int(np.abs(one.astype(np.int32)).max()) for one in weights) <= 64
+    assert max(int(np.abs(weight.astype(np.int32)).max()) for weight in weights) <= 64
     scales = [
         one
         for one in onnx.load(file).graph.initializer
         if one.name.endswith("_scale") and one.data_type == TensorProto.FLOAT
     ]
-    assert any(one.dims and one.dims[0] > 1 for one in scales), "not per channel"
+    assert any(scale.dims and scale.dims[0] > 1 for scale in scales), "not per channel"
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
@@ -188,10 +188,10 @@ def test_what_int8_breaks_is_refused_with_the_numbers(tmp_path: Path) -> None:
             precision=["int8", "fp32"],
             **options,
         )
-    assert [one.name for one in kept.manifest.artifacts] == ["onnx-cpu-fp32"]
+    assert [artifact.name for artifact in kept.manifest.artifacts] == ["onnx-cpu-fp32"]
     lost = kept.results[0]
     assert (lost.label, lost.ok) == ("onnx int8", False)
-    assert [one.strategy for one in lost.decisions] == [
+    assert [decision.strategy for decision in lost.decisions] == [
         "quantize_dynamic",
         "quantize_dynamic, thorough",
     ]
@@ -225,9 +225,9 @@ def test_what_has_no_int8_says_why(tmp_path: Path) -> None:
 def test_convert_adds_int8_without_the_source(tmp_path: Path) -> None:
     files = {"tokenizer/tokenizer.json": tokenizer()}
     made = export_bert(tmp_path / "b", formats=("onnx",), extra_files=files)
-    assert not any(one.name.startswith("text-") for one in made.manifest.goldens)
+    assert not any(golden.name.startswith("text-") for golden in made.manifest.goldens)
     bundle = isthmus.convert(made, "onnx", precision="int8")
-    assert [one.name for one in bundle.manifest.artifacts] == ["onnx-cpu-fp32", INT8]
+    assert [artifact.name for artifact in bundle.manifest.artifacts] == ["onnx-cpu-fp32", INT8]
     # Of the sentences, those that the model has room for count beside the goldens.
     reason = bundle.artifact(INT8).decisions[-1].reason
     assert f"; {len(made.manifest.goldens) + fitting(64)} goldens" in reason
@@ -240,7 +240,7 @@ def test_convert_adds_int8_without_the_source(tmp_path: Path) -> None:
 
 
 def fitting(longest: int) -> int:
-    return sum(len(one) <= longest for one in SENTENCES)
+    return sum(len(sentence) <= longest for sentence in SENTENCES)
 
 
 def test_convert_refuses_what_it_cannot_make(linear_bundle: Bundle) -> None:
@@ -320,7 +320,7 @@ def test_cosines_at_the_ends_of_the_range(scale: float) -> None:
 
 
 def test_real_sentences_become_goldens_of_reduced_precision(bert: Bundle) -> None:
-    texts = [one for one in bert.manifest.goldens if one.name.startswith("text-")]
+    texts = [golden for golden in bert.manifest.goldens if golden.name.startswith("text-")]
     assert len(texts) == 8
     assert texts[1].dims == {"batch": 1, "sequence": len(SENTENCES[4])}, "the longer ones are out"
     golden = bert.golden("text-0")
@@ -424,7 +424,7 @@ def test_weights_that_something_else_reads_are_left_alone(tmp_path: Path) -> Non
     file, x = outlier_model(tmp_path, wide=True, gemm=False)
     model = onnx.load(file)
     model.graph.node.append(helper.make_node("Identity", ["w"], ["again"], name="reads"))
-    assert [one.alone for one in products(model)] == [False]
+    assert [product.alone for product in products(model)] == [False]
     before = model.SerializeToString()
     assert level(model, input_peaks(file, [{"x": x}])).inputs == 0
     assert model.SerializeToString() == before

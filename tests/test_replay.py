@@ -68,8 +68,8 @@ def record(
     """As a program does it, through the same native core."""
     path = bundle.path if isinstance(bundle, Bundle) else bundle
     model = isthmus.load(path, engine=engine, record=folder)
-    for one in pictures:
-        model(one)
+    for picture in pictures:
+        model(picture)
     return folder
 
 
@@ -202,7 +202,7 @@ def test_an_input_that_was_refused_is_the_inputs_fault(bundle: Bundle, tmp_path:
     )
     assert report.blame == "input" and "float64" in report.verdict
     assert report.differences[0].kind in ("dtype", "rounding")
-    assert [one.status for one in report.answers] == ["right", "refused"]
+    assert [answer.status for answer in report.answers] == ["right", "refused"]
 
 
 # --- engines and programs -------------------------------------------------------------------------
@@ -284,10 +284,10 @@ def test_calls_of_a_state_are_replayed_in_their_order(tmp_path: Path) -> None:
     report = replay(tmp_path / "calls", model=module)
     assert report, str(report)
     assert len(report.answers) == 7
-    assert len({one.golden for one in report.answers}) == 3
+    assert len({answer.golden for answer in report.answers}) == 3
     # The same calls with the state of another order are not the recorded ones.
     files = sorted((tmp_path / "calls").glob("2*-00000[02].safetensors"))
-    first, third = (load_file(one) for one in files)
+    first, third = (load_file(file) for file in files)
     save_file(third, files[0])
     save_file(first, files[1])
     assert replay(tmp_path / "calls", model=module).blame == "program"

@@ -25,7 +25,7 @@ from made_up_reports import CPP, absent, bad, good, layers, made_up, odd, passin
 
 def test_the_ruler_is_monotonous_and_never_leaves_its_box() -> None:
     shares = [0.0, 0.3, 1.0, 1.001, 2.0, 1e3, 1e9, math.inf]
-    places = [ruler_place(one) for one in shares]
+    places = [ruler_place(share) for share in shares]
     assert places == sorted(places)
     assert places[3] - places[2] > 0.02, "just beyond the limit is seen to be beyond it"
     assert (places[0], places[-1] <= 1) == (0.0, True)

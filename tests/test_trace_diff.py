@@ -101,7 +101,7 @@ def hazards_of(module: nn.Module, path: Path) -> dict[str, Hazard]:
             strategy="trace",
             dynamic={"x": {0: "batch"}},
         )
-    return {one.kind: one for one in bundle.manifest.artifacts[0].hazards}
+    return {hazard.kind: hazard for hazard in bundle.manifest.artifacts[0].hazards}
 
 
 def test_a_weight_that_became_a_constant_is_told(tmp_path: Path) -> None:
@@ -121,13 +121,13 @@ def test_a_value_that_python_decided_is_told_with_its_line_and_remedy(tmp_path: 
 
 
 @pytest.mark.parametrize(
-    "one", [one for one in CASES if not one.stateful], ids=lambda one: one.name
+    "one", [case for case in CASES if not case.stateful], ids=lambda case: case.name
 )
-def test_no_clean_model_is_accused(one: Case, tmp_path: Path) -> None:
-    args, kwargs = one.inputs()
+def test_no_clean_model_is_accused(case: Case, tmp_path: Path) -> None:
+    args, kwargs = case.inputs()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        bundle = isthmus.export(one.module(), args, kwargs, path=tmp_path / "b", **one.options())
+        bundle = isthmus.export(case.module(), args, kwargs, path=tmp_path / "b", **case.options())
     for hazard in bundle.manifest.artifacts[0].hazards:
         assert hazard.kind not in BAKED, hazard
 

@@ -45,7 +45,7 @@ def build(folder: Path) -> tuple[Path | None, str]:
 def write_inputs(path: Path, values: Sequence[np.ndarray]) -> Path:
     """As the program reads them: all numbers are int64."""
     numbers = [np.array([len(values)])]
-    for one in values:
-        numbers += [np.array([one.ndim, *one.shape]), one.ravel()]
+    for value in values:
+        numbers += [np.array([value.ndim, *value.shape]), value.ravel()]
     np.concatenate(numbers).astype(np.int64).tofile(path)
     return path

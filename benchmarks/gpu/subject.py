@@ -67,15 +67,15 @@ def prepare(
     """The bundle in `folder`, made by this torch with a golden of every shape, else exported."""
     model = "small" if os.environ.get(MODEL_VARIABLE, "").endswith("small-bert") else "base"
     path = folder / f"bert-{model}-{device.partition(':')[0]}-{precision}"
-    wanted = [{"batch": one.batch, "sequence": one.sequence} for one in shapes]
+    wanted = [{"batch": shape.batch, "sequence": shape.sequence} for shape in shapes]
     if path.exists():
         try:
             bundle = open_bundle(path)
-            there = [dict(one.dims) for one in bundle.manifest.goldens]
+            there = [dict(golden.dims) for golden in bundle.manifest.goldens]
             if (
                 bundle.manifest.producer.get("torch") == torch.__version__
-                and all(one in there for one in wanted)
-                and {one.format for one in bundle.manifest.artifacts} >= set(formats)
+                and all(name in there for name in wanted)
+                and {artifact.format for artifact in bundle.manifest.artifacts} >= set(formats)
             ):
                 return bundle
         except Error as error:
@@ -93,10 +93,10 @@ def prepare(
         precision=precision,
         dynamic={name: {0: "batch", 1: "sequence"} for name in example},
         dims={
-            "batch": (1, max(2, *(one.batch for one in shapes))),
-            "sequence": (1, max(16, *(one.sequence for one in shapes))),
+            "batch": (1, max(2, *(shape.batch for shape in shapes))),
+            "sequence": (1, max(16, *(shape.sequence for shape in shapes))),
         },
-        probes=[inputs_of(one) for one in shapes],
+        probes=[inputs_of(shape) for shape in shapes],
         isa="native",
         overwrite=True,
         progress=lambda line: print(f"  {line}", file=sys.stderr),

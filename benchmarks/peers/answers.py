@@ -41,7 +41,7 @@ def check_stream(
         return
     runner.elements = int(told["elements"])
     answers = load_file(file) if file.suffix == ".safetensors" else dict(np.load(file))
-    hidden = {name: one.reshape(one.shape[-2:]) for name, one in answers.items()}
+    hidden = {name: answer.reshape(answer.shape[-2:]) for name, answer in answers.items()}
     judge(runner, expected, hidden, bundle)
 
 

@@ -99,7 +99,7 @@ def prepare(name: str, folder: Path, shapes: Sequence[Shape], *, retune: bool) -
         absent=made.absent,
         engine=engine,
         chosen=chosen,
-        weights_mb=sum(one.numel() * 4 for one in module.parameters()) / 1e6,
+        weights_mb=sum(parameter.numel() * 4 for parameter in module.parameters()) / 1e6,
         config={
             "layers": config.num_hidden_layers,
             "hidden": config.hidden_size,
@@ -113,7 +113,7 @@ def _bundle(name: str, path: Path, shapes: Sequence[Shape]) -> Bundle:
         try:
             bundle = open_bundle(path)
             sizes = {tuple(sorted(golden.dims.items())) for golden in bundle.manifest.goldens}
-            wanted = {(("batch", one.batch), ("sequence", one.sequence)) for one in shapes}
+            wanted = {(("batch", shape.batch), ("sequence", shape.sequence)) for shape in shapes}
             if bundle.manifest.producer.get("torch") == torch.__version__ and wanted <= sizes:
                 return bundle
         except Error as error:
@@ -149,7 +149,7 @@ def _tuned(bundle: Bundle, shapes: Sequence[Shape], *, retune: bool) -> tuple[st
     """Writes tuning.json, on the shapes that are timed."""
     file = bundle.path / FILE
     if retune or not file.exists():
-        sizes = [{"batch": one.batch, "sequence": one.sequence} for one in shapes]
+        sizes = [{"batch": shape.batch, "sequence": shape.sequence} for shape in shapes]
         names = {
             tuple(sorted(golden.dims.items())): golden.name
             for golden in bundle.manifest.goldens

@@ -148,7 +148,7 @@ def _onnxruntime(request: Request) -> Loaded:
     session = onnxruntime.InferenceSession(
         request.file, options, providers=["CPUExecutionProvider"]
     )
-    names = [one.name for one in session.get_inputs()]
+    names = [input_node.name for input_node in session.get_inputs()]
 
     def bind(values: Values) -> Call:
         feed = {name: values[name] for name in names}

@@ -40,7 +40,7 @@ class Limit:
 
 def best_of(limits: Sequence[Limit]) -> Limit:
     """Of several times: a neighbour that was busy makes a limit too low, and nothing too high."""
-    return Limit(max(one.gflops for one in limits), max(one.gbytes for one in limits))
+    return Limit(max(limit.gflops for limit in limits), max(limit.gbytes for limit in limits))
 
 
 def measure_limit(threads: int) -> Limit:

@@ -128,8 +128,8 @@ def heats(contenders: Sequence[T], weights_mb: float, auto: Callable[[T], bool])
         auto: Whether a contender is the one that all are compared with.
     """
     room = int((available_memory_mb() - LEAST_MEMORY_MB) / (BARE_MB + 2 * weights_mb))
-    anchors = [one for one in contenders if auto(one)]
-    others = [one for one in contenders if not auto(one)]
+    anchors = [contender for contender in contenders if auto(contender)]
+    others = [contender for contender in contenders if not auto(contender)]
     size = max(2, (room - len(anchors)) // 2 * 2)
     parts = [others[at : at + size] for at in range(0, len(others), size)]
     return [[*anchors, *part] for part in parts or [[]]]
@@ -167,7 +167,7 @@ def run(runner: Runner, calls: int) -> list[float]:
     answer = runner.ask(f"run {calls}")
     samples = answer.get("samples_ms", [])
     assert isinstance(samples, list)
-    return [float(one) for one in samples]
+    return [float(sample) for sample in samples]
 
 
 def warm_up(

@@ -86,8 +86,8 @@ class PeersResult:
             notes=(*self.notes, *self._doubts()),
             extra={
                 "limit": asdict(self.limit),
-                "starts": [one.to_json() for one in self.starts],
-                "claims": [one.to_json() for one in self.claims],
+                "starts": [start.to_json() for start in self.starts],
+                "claims": [claim.to_json() for claim in self.claims],
             },
         )
 
@@ -170,8 +170,8 @@ class PeersResult:
 
     def _starts(self) -> list[Table]:
         tables = []
-        for model in dict.fromkeys(one.model for one in self.starts):
-            found = [one for one in self.starts if one.model == model and one.seconds]
+        for model in dict.fromkeys(start.model for start in self.starts):
+            found = [start for start in self.starts if start.model == model and start.seconds]
             found.sort(key=lambda one: statistics.median(one.seconds))
             columns = (f"{model}, process start to first answer", "median s", "min s", "peak MB")
             lines = tuple(
@@ -199,9 +199,9 @@ class PeersResult:
             (row.model, row.case, row.label, row.reason) for row in self.rows if not row
         )
         lines |= dict.fromkeys(
-            (one.model, "start", one.contender.label, one.reason)
-            for one in self.starts
-            if one.reason
+            (start.model, "start", start.contender.label, start.reason)
+            for start in self.starts
+            if start.reason
         )
         if not lines:
             return []
@@ -211,14 +211,14 @@ class PeersResult:
     def _claims(self) -> Table:
         lines = tuple(
             (
-                one.model,
-                one.case,
-                one.what,
-                one.bound,
-                interval_text(one.interval) if one.interval else "-",
-                "reached" if one else f"short by {one.short}" if one.short else one.reason,
+                claim.model,
+                claim.case,
+                claim.what,
+                claim.bound,
+                interval_text(claim.interval) if claim.interval else "-",
+                "reached" if claim else f"short by {claim.short}" if claim.short else claim.reason,
             )
-            for one in self.claims
+            for claim in self.claims
         )
         return Table(
             "What was wanted",

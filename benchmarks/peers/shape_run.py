@@ -57,7 +57,7 @@ def why_absent(subject: Subject, contender: Contender) -> str:
     """Why the contender has nothing to run; empty when it has."""
     if contender.ours and contender.engine != "auto" and contender.engine not in subject.engines:
         return f"the bundle has no artifact for the engine {contender.engine}"
-    names = [one.name for one in subject.bundle.manifest.artifacts]
+    names = [artifact.name for artifact in subject.bundle.manifest.artifacts]
     if contender.ours and contender.option and contender.option not in names:
         return subject.absent.get(contender.option, f"the bundle has no {contender.option}")
     if contender.file and contender.file not in subject.files:
@@ -142,8 +142,10 @@ def measure_starts(
     The files are in the page cache, and what torch.compile keeps on disk is there. isthmus does not
     warm up, as for a program that answers once.
     """
-    found: dict[str, list[Runner]] = {one.label: [] for one in contenders}
-    by_label = {one.label: one for one in contenders if not why_absent(subject, one)}
+    found: dict[str, list[Runner]] = {contender.label: [] for contender in contenders}
+    by_label = {
+        contender.label: contender for contender in contenders if not why_absent(subject, contender)
+    }
     with tempfile.TemporaryDirectory(prefix="isthmus-peers-") as name:
         folder = Path(name)
         inputs = save_inputs(folder, subject, shape)
@@ -160,11 +162,11 @@ def measure_starts(
     return [
         Start(
             subject.name,
-            one,
-            reason=why_absent(subject, one)
-            or next((runner.reason for runner in found[one.label] if runner.reason), ""),
-            seconds=tuple(r.start_ms / 1e3 for r in found[one.label] if not r.reason),
-            peak_rss_bytes=max((r.peak_rss_bytes for r in found[one.label]), default=0),
+            contender,
+            reason=why_absent(subject, contender)
+            or next((runner.reason for runner in found[contender.label] if runner.reason), ""),
+            seconds=tuple(r.start_ms / 1e3 for r in found[contender.label] if not r.reason),
+            peak_rss_bytes=max((r.peak_rss_bytes for r in found[contender.label]), default=0),
         )
-        for one in contenders
+        for contender in contenders
     ]

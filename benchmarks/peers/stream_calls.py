@@ -71,7 +71,7 @@ class _Padded:
 
     def call(self) -> list[np.ndarray]:
         """Sorting and padding are the contender's own work, and inside the clock."""
-        lengths = [len(one) for one in self._sentences]
+        lengths = [len(sentence) for sentence in self._sentences]
         answers: list[np.ndarray] = [np.empty(0)] * len(lengths)
         self._elements = 0
         for places in batches(lengths, self._size, by_length=self._by_length):

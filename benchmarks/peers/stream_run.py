@@ -86,7 +86,7 @@ def measure_stream(
     say: Callable[[str], None],
 ) -> list[Row]:
     """A row for isthmus's contenders with its batcher, two for each peer that takes part."""
-    pairs = [(one, order) for one in contenders for order in orders(one)]
+    pairs = [(contender, order) for contender in contenders for order in orders(contender)]
     with tempfile.TemporaryDirectory(prefix="isthmus-peers-") as name:
         folder = Path(name)
         stream.save(folder / "stream.npz")

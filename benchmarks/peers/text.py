@@ -33,7 +33,7 @@ class Stream:
     @property
     def lengths(self) -> list[int]:
         """Tokens of each sentence."""
-        return [len(one) for one in self.ids]
+        return [len(identifier) for identifier in self.ids]
 
     @property
     def tokens(self) -> int:
@@ -82,9 +82,9 @@ def padded(sentences: Sequence[np.ndarray]) -> Values:
     longest = max(map(len, sentences))
     ids = np.zeros((len(sentences), longest), np.int64)
     mask = np.zeros_like(ids)
-    for row, one in enumerate(sentences):
-        ids[row, : len(one)] = one
-        mask[row, : len(one)] = 1
+    for row, sentence in enumerate(sentences):
+        ids[row, : len(sentence)] = sentence
+        mask[row, : len(sentence)] = 1
     return {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
 
 

@@ -79,12 +79,12 @@ class Bundle:
         for entry in self.manifest.goldens:
             if entry.name == name:
                 return _parse_golden(entry, self.read(entry.file))
-        names = ", ".join(one.name for one in self.manifest.goldens)
+        names = ", ".join(golden.name for golden in self.manifest.goldens)
         raise InvalidInput(f'{self.path} has no golden "{name}"; there are: {names or "none"}')
 
     def goldens(self) -> list[Golden]:
         """All goldens, in the manifest's order."""
-        return [self.golden(one.name) for one in self.manifest.goldens]
+        return [self.golden(golden.name) for golden in self.manifest.goldens]
 
     def artifact(self, name: str) -> Artifact:
         """One artifact by name.
@@ -95,13 +95,13 @@ class Bundle:
         for one in self.manifest.artifacts:
             if one.name == name:
                 return one
-        names = ", ".join(one.name for one in self.manifest.artifacts)
+        names = ", ".join(artifact.name for artifact in self.manifest.artifacts)
         raise InvalidInput(f'{self.path} has no artifact "{name}"; there are: {names or "none"}')
 
     def files(self) -> tuple[FileEntry, ...]:
         """Every file that the manifest lists."""
-        artifacts = [entry for one in self.manifest.artifacts for entry in one.files]
-        goldens = [one.file for one in self.manifest.goldens]
+        artifacts = [entry for artifact in self.manifest.artifacts for entry in artifact.files]
+        goldens = [golden.file for golden in self.manifest.goldens]
         return (*artifacts, *goldens, *self.manifest.files)
 
     def verify_files(self) -> tuple[str, ...]:
@@ -165,7 +165,7 @@ def _parse_golden(entry: GoldenEntry, content: bytes) -> Golden:
         raise BundleError(
             f"{entry.file.path}: expected safetensors, got something else ({error}); export again"
         ) from error
-    steps = [Step(one.method, {}, {}) for one in entry.steps]
+    steps = [Step(step.method, {}, {}) for step in entry.steps]
     for key in tensors:
         number, _, rest = key.partition("/")
         side, _, name = rest.partition("/")
@@ -249,11 +249,14 @@ def write_bundle(
     with staging(target) as work:
         directory = Directory(work)
         artifacts = tuple(
-            replace(one, files=_write_artifact(directory, one.name, artifact_files[one.name]))
-            for one in manifest.artifacts
+            replace(
+                artifact,
+                files=_write_artifact(directory, artifact.name, artifact_files[artifact.name]),
+            )
+            for artifact in manifest.artifacts
         )
         extra = tuple(directory.write(name, source) for name, source in (extra_files or {}).items())
-        entries = tuple(_write_golden(directory, one) for one in goldens)
+        entries = tuple(_write_golden(directory, golden) for golden in goldens)
         complete = replace(manifest, artifacts=artifacts, goldens=entries, files=extra)
         _write_manifest(directory, complete)
         replace_directory(work, target)
@@ -280,15 +283,15 @@ def add_artifact(
     if faults:
         raise BundleError(faults[0])
     others = [one for one in bundle.manifest.artifacts if one.name != artifact.name]
-    kept = {entry.path for one in others for entry in one.files}
-    kept |= {one.file.path for one in bundle.manifest.goldens}
-    kept |= {one.path for one in bundle.manifest.files}
+    kept = {entry.path for other in others for entry in other.files}
+    kept |= {golden.file.path for golden in bundle.manifest.goldens}
+    kept |= {file.path for file in bundle.manifest.files}
     with staging(bundle.path) as work:
         directory = Directory(work)
         for path in sorted(kept):
             directory.link(path, bundle.path / path)
         added = replace(artifact, files=_write_artifact(directory, artifact.name, files))
-        names = [one.name for one in bundle.manifest.artifacts]
+        names = [artifact.name for artifact in bundle.manifest.artifacts]
         artifacts = [
             added if one.name == artifact.name else one for one in bundle.manifest.artifacts
         ]
@@ -314,15 +317,15 @@ def with_goldens(bundle: Bundle, goldens: Sequence[Golden], path: str | Path) ->
     target = Path(path)
     check_destination(target, overwrite=False)
     others = (
-        *(entry for one in bundle.manifest.artifacts for entry in one.files),
+        *(entry for artifact in bundle.manifest.artifacts for entry in artifact.files),
         *bundle.manifest.files,
     )
     with staging(target) as work:
         directory = Directory(work)
         for entry in others:
             directory.link(entry.path, bundle.path / entry.path)
-        entries = tuple(_write_golden(directory, one) for one in goldens)
-        warmup = tuple(one.name for one in entries[:1])
+        entries = tuple(_write_golden(directory, golden) for golden in goldens)
+        warmup = tuple(entry.name for entry in entries[:1])
         complete = replace(bundle.manifest, goldens=entries, warmup=warmup)
         _write_manifest(directory, complete)
         replace_directory(work, target)
@@ -330,7 +333,7 @@ def with_goldens(bundle: Bundle, goldens: Sequence[Golden], path: str | Path) ->
 
 
 def _check_artifacts(manifest: Manifest, files: Mapping[str, ArtifactFiles]) -> None:
-    names = {one.name for one in manifest.artifacts}
+    names = {artifact.name for artifact in manifest.artifacts}
     if names != set(files):
         wrong = ", ".join(sorted(names ^ set(files)))
         raise BundleError(
@@ -343,7 +346,7 @@ def _write_artifact(directory: Directory, name: str, files: ArtifactFiles) -> tu
     if not isinstance(files, Mapping):
         suffix = files.suffix if isinstance(files, Path) else ".pt"
         files = {f"{name}{suffix}": files}
-    return tuple(directory.write(f"artifacts/{key}", one) for key, one in files.items())
+    return tuple(directory.write(f"artifacts/{key}", file) for key, file in files.items())
 
 
 def _write_golden(directory: Directory, golden: Golden) -> GoldenEntry:

@@ -136,7 +136,7 @@ def staging(target: Path) -> Iterator[Path]:
 
     Parents that had to be made are removed again when the body fails.
     """
-    made = [one for one in target.absolute().parents if not one.exists()]
+    made = [parent for parent in target.absolute().parents if not parent.exists()]
     target.absolute().parent.mkdir(parents=True, exist_ok=True)
     work: Path | None = None
     try:
@@ -148,9 +148,9 @@ def staging(target: Path) -> Iterator[Path]:
         yield work
     except BaseException:
         _remove(work)
-        for one in made:
-            if one.exists() and not any(one.iterdir()):
-                one.rmdir()
+        for exported in made:
+            if exported.exists() and not any(exported.iterdir()):
+                exported.rmdir()
         raise
     _remove(work)
 

@@ -60,13 +60,13 @@ def to_json(manifest: Manifest) -> dict[str, Any]:
         "producer": dict(manifest.producer),
         "source": dict(manifest.source),
         "stateful": manifest.stateful,
-        "dims": {name: _plain(one) for name, one in manifest.dims.items()},
-        "methods": [_method_to_json(one) for one in manifest.methods],
-        "artifacts": [_plain(one) for one in manifest.artifacts],
-        "goldens": [_plain(one) for one in manifest.goldens],
+        "dims": {name: _plain(dim) for name, dim in manifest.dims.items()},
+        "methods": [_method_to_json(method) for method in manifest.methods],
+        "artifacts": [_plain(artifact) for artifact in manifest.artifacts],
+        "goldens": [_plain(golden) for golden in manifest.goldens],
         "noise_floor": {name: _plain(one) for name, one in manifest.noise_floor.items()},
         "warmup": list(manifest.warmup),
-        "files": [_plain(one) for one in manifest.files],
+        "files": [_plain(file) for file in manifest.files],
     }
 
 
@@ -87,7 +87,7 @@ _LEFT_OUT: dict[str, tuple[Any, ...]] = {"chunks": ((),), "values": (None,)}
 
 def _plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
-        every = {one.name: getattr(value, one.name) for one in fields(value)}
+        every = {field.name: getattr(value, field.name) for field in fields(value)}
         return {
             name: _plain(one) for name, one in every.items() if one not in _LEFT_OUT.get(name, ())
         }
@@ -101,10 +101,10 @@ def _plain(value: Any) -> Any:
 def _method_to_json(method: Method) -> dict[str, Any]:
     return {
         "name": method.name,
-        "inputs": [_plain(one) for one in method.inputs],
-        "outputs": [_plain(one) for one in method.outputs],
-        "args": [tree_to_json(one) for one in method.args],
-        "kwargs": [[name, tree_to_json(one)] for name, one in method.kwargs],
+        "inputs": [_plain(input_spec) for input_spec in method.inputs],
+        "outputs": [_plain(output) for output in method.outputs],
+        "args": [tree_to_json(argument) for argument in method.args],
+        "kwargs": [[name, tree_to_json(argument)] for name, argument in method.kwargs],
         "returns": tree_to_json(method.returns),
     }
 
@@ -121,7 +121,7 @@ def tree_to_json(tree: Tree) -> dict[str, Any]:
     if tree.node in _KEYED:
         found["keys"] = list(tree.keys)
     if tree.node in _NESTED:
-        found["items"] = [tree_to_json(one) for one in tree.items]
+        found["items"] = [tree_to_json(item) for item in tree.items]
     return found
 
 
@@ -314,7 +314,7 @@ def _method(at: At) -> Method:
         ("inputs", method.inputs, leaves),
         ("outputs", method.outputs, list(method.returns.leaves())),
     ):
-        listed = [one.name for one in specs]
+        listed = [spec.name for spec in specs]
         if sorted(listed) != sorted(names) or len(set(listed)) != len(listed):
             at[key].fail(f"the names {', '.join(names) or 'none'}, as in the trees, each once")
     return method
@@ -390,11 +390,11 @@ def _golden(at: At) -> GoldenEntry:
 
 def _check_references(manifest: Manifest) -> None:
     """Names that point elsewhere in the manifest have to arrive."""
-    methods = [one.name for one in manifest.methods]
-    goldens = [one.name for one in manifest.goldens]
+    methods = [method.name for method in manifest.methods]
+    goldens = [golden.name for golden in manifest.goldens]
     _unique("$.methods", methods)
     _unique("$.goldens", goldens)
-    _unique("$.artifacts", [one.name for one in manifest.artifacts])
+    _unique("$.artifacts", [artifact.name for artifact in manifest.artifacts])
     for number, golden in enumerate(manifest.goldens):
         for at, step in enumerate(golden.steps):
             if step.method not in methods:

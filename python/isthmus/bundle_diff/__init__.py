@@ -184,7 +184,7 @@ def _check_options(
             f"A and B are both {before.path}, expected two bundles; export the second to another"
             " folder"
         )
-    formats = {one.format for side in (before, after) for one in side.manifest.artifacts}
+    formats = {artifact.format for side in (before, after) for artifact in side.manifest.artifacts}
     known = sorted({name for format in formats for name in engines_of(format)})
     for name in engines or ():
         if name not in known:

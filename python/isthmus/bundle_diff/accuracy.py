@@ -120,8 +120,8 @@ def _names(before: Manifest, after: Manifest) -> dict[str, str]:
     """Outputs of A by their name in B."""
     return {
         name: other
-        for one, twin in methods_of(before, after)
-        for name, other in pair_values(one.outputs, twin.outputs).names.items()
+        for method, twin in methods_of(before, after)
+        for name, other in pair_values(method.outputs, twin.outputs).names.items()
     }
 
 
@@ -235,7 +235,7 @@ def _status(way: Way, before: VerifyRow | None, after: VerifyRow | None, found: 
 
 
 def _goldens(row: VerifyRow) -> int:
-    return len({one.golden for one in row.results})
+    return len({result.golden for result in row.results})
 
 
 def _tell(name: str, rows: Sequence[Accuracy], ran: str, found: Findings) -> None:
@@ -251,7 +251,7 @@ def _tell(name: str, rows: Sequence[Accuracy], ran: str, found: Findings) -> Non
                 "worse" if one.verdict == "worse" else "better",
                 f"{number(one.ratio)} x; told from {WORSE:g} x on",
             )
-    furthest = max((one.ratio for one in rows if one.ratio is not None), default=None)
+    furthest = max((row.ratio for row in rows if row.ratio is not None), default=None)
     text = ran
     if furthest is not None:
         distance = f"distance to float64 at most {number(furthest)} x A's"

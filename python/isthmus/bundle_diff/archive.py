@@ -85,7 +85,7 @@ def read_archive(path: Path) -> Archive:
     try:
         with zipfile.ZipFile(path) as file:
             names = file.namelist()
-            prefix = next(one for one in names if one.endswith("data.pkl")).rpartition("/")[0]
+            prefix = next(name for name in names if name.endswith("data.pkl")).rpartition("/")[0]
             root = _unpickle(path, file, f"{prefix}/data.pkl", f"{prefix}/data")
             constants: Any = ()
             if f"{prefix}/constants.pkl" in names:
@@ -99,7 +99,9 @@ def read_archive(path: Path) -> Archive:
             f"({type(error).__name__}: {error}); export the model again"
         ) from error
     modules, tensors = _walk(root)
-    return Archive(modules, tensors, tuple(one for one in constants if _is_tensor(one)))
+    return Archive(
+        modules, tensors, tuple(constant for constant in constants if _is_tensor(constant))
+    )
 
 
 def _is_tensor(value: object) -> bool:
@@ -212,5 +214,5 @@ def _walk(root: object) -> tuple[dict[str, str], dict[str, StoredTensor]]:
             items = list(value.items())
         elif isinstance(value, (list, tuple)):
             items = list(enumerate(value))
-        todo += [(f"{path}.{key}" if path else str(key), one) for key, one in reversed(items)]
+        todo += [(f"{path}.{key}" if path else str(key), item) for key, item in reversed(items)]
     return modules, tensors

@@ -67,8 +67,10 @@ class Crossing:
     @property
     def failures(self) -> tuple[OutputParity, ...]:
         """The worst golden of each output that fails."""
-        names = dict.fromkeys(one.output for one in self.results if not one)
-        found = [worst(one for one in self.results if one.output == name) for name in names]
+        names = dict.fromkeys(result.output for result in self.results if not result)
+        found = [
+            worst(result for result in self.results if result.output == name) for name in names
+        ]
         return tuple(one for one in found if one is not None)
 
     def to_json(self) -> dict[str, Any]:
@@ -99,15 +101,15 @@ def cross(runs: Runs, ways: Sequence[Way], found: Findings) -> tuple[Crossing, .
             reason = runs.why_not(way.pair.after, way.engine)
             found.missing("crossing", way.name, reason)
             continue
-        names = [one.name for one in goldens]
+        names = [golden.name for golden in goldens]
         run = runs.cross(way, names, (inputs, outputs), new=True)
         assert run is not None
         own = runs.cross(way, names, (inputs, outputs), new=False) if not run.error else None
         crossings.append(_judge(runs, way, goldens, outputs, run, own))
     for one in crossings:
         _tell(one, found)
-    if not any(one.results for one in crossings):
-        reasons = [one.reason for one in crossings if one.reason]
+    if not any(crossing.results for crossing in crossings):
+        reasons = [crossing.reason for crossing in crossings if crossing.reason]
         _not_proven(found, reasons[0] if reasons else "no engine here runs an artifact of B")
     return tuple(crossings)
 
@@ -131,15 +133,15 @@ def _names(before: Manifest, after: Manifest) -> tuple[Names, Names]:
     """By method, A's names of inputs and outputs in B."""
     inputs: Names = {}
     outputs: Names = {}
-    for one, other in methods_of(before, after):
-        inputs[one.name] = pair_values(one.inputs, other.inputs).names
-        outputs[one.name] = pair_values(one.outputs, other.outputs).names
+    for method, other in methods_of(before, after):
+        inputs[method.name] = pair_values(method.inputs, other.inputs).names
+        outputs[method.name] = pair_values(method.outputs, other.outputs).names
     return inputs, outputs
 
 
 def _usable(runs: Runs, inputs: Names, found: Findings) -> list[Golden]:
     """A's goldens whose every call B takes; why the others are left out is told."""
-    methods = {one.name: one for one in runs.after.manifest.methods}
+    methods = {method.name: method for method in runs.after.manifest.methods}
     usable: list[Golden] = []
     refused: dict[str, list[str]] = {}
     for golden in runs.goldens:
@@ -166,7 +168,7 @@ def _usable(runs: Runs, inputs: Names, found: Findings) -> list[Golden]:
 
 def refusal(method: Method, dims: Mapping[str, DimRange], values: Mapping[str, Tensor]) -> str:
     """Why a method does not take these inputs; empty when it does."""
-    known = {one.name: one for one in method.inputs}
+    known = {input_spec.name: input_spec for input_spec in method.inputs}
     for name in values:
         if name not in known:
             return f"B has no input {name}"
@@ -250,7 +252,7 @@ def _judge(
         if before is not None:
             for key in before.keys() | actual.keys():
                 furthest = max(furthest or 0.0, difference(before.get(key), actual.get(key)))
-    failed = [one for one in results if not one]
+    failed = [result for result in results if not result]
     reasons = [f"golden {name}: {text}" for name, text in run.errors.items()]
     reasons += [f"{one.output} of golden {one.golden}: {one.reason}" for one in failed]
     more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
@@ -258,7 +260,7 @@ def _judge(
         crossing,
         status="error" if run.errors else "failed" if failed else "passed",
         reason=reasons[0] + more if reasons else "",
-        goldens=len({one.golden for one in results}),
+        goldens=len({result.golden for result in results}),
         results=tuple(results),
         vs_before=furthest,
         drift=run.drift,
@@ -277,8 +279,11 @@ def tolerances_for(
     for one in alike:
         if one.precision == after.precision:
             return one.tolerances, f"A's {one.name}"
-    own = {name: one.own for name, one in alike[0].tolerances.items()}
-    allowed = {name: replace(one, own=own.get(name, {})) for name, one in after.tolerances.items()}
+    own = {name: tolerance.own for name, tolerance in alike[0].tolerances.items()}
+    allowed = {
+        name: replace(tolerance, own=own.get(name, {}))
+        for name, tolerance in after.tolerances.items()
+    }
     return allowed, f"what {after.precision} is allowed in B"
 
 
@@ -286,12 +291,12 @@ def _tell(crossing: Crossing, found: Findings) -> None:
     if crossing.status == "error" and not crossing.results:
         found.missing("crossing", crossing.name, crossing.reason)
         return
-    for one in crossing.failures:
+    for failure in crossing.failures:
         found.change(
             "crossing",
             crossing.name,
-            f"{one.output} of golden {one.golden}",
-            (_allowed(one), _distance(one)),
+            f"{failure.output} of golden {failure.golden}",
+            (_allowed(failure), _distance(failure)),
             "breaking",
             "" if crossing.judged_by.startswith("A's") else f"judged by {crossing.judged_by}",
         )
@@ -311,7 +316,7 @@ def summary(crossing: Crossing) -> str:
     goldens = counted(crossing.goldens, "golden")
     nearest = crossing.worst
     if not crossing:
-        outputs = dict.fromkeys(one.output for one in crossing.results)
+        outputs = dict.fromkeys(result.output for result in crossing.results)
         failing = f"{len(crossing.failures)} of {counted(len(outputs), 'output')}"
         return f"not A's answers: {failing} off, on {goldens}"
     text = f"A's answers within A's noise: {goldens}"

@@ -113,7 +113,8 @@ class Findings:
     def count(self, area: Area, subject: str | None = None) -> int:
         """How many changes an area has, or one subject of it."""
         return sum(
-            one.area == area and (subject is None or one.subject == subject) for one in self.changes
+            change.area == area and (subject is None or change.subject == subject)
+            for change in self.changes
         )
 
 

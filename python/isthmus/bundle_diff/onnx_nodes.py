@@ -49,7 +49,7 @@ def onnx_parts(file: Path) -> dict[str, Part]:
 
 def _scope(node: Any) -> tuple[str, str]:
     """The submodule that a node comes from, and its class."""
-    told = {one.key: one.value for one in node.metadata_props}
+    told = {metadata_prop.key: metadata_prop.value for metadata_prop in node.metadata_props}
     if _SCOPES in told:
         scopes, classes = (_names(told.get(key, "")) for key in (_SCOPES, _CLASSES))
         inside = [

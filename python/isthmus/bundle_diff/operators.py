@@ -27,12 +27,14 @@ def compare_operators(
         known: Operators by count as the manifests tell them, for formats that hide theirs.
         found: Takes the findings.
     """
-    old = {one.name: one.count for one in before.operators} or dict(known[0])
-    new = {one.name: one.count for one in after.operators} or dict(known[1])
+    old = {operator.name: operator.count for operator in before.operators} or dict(known[0])
+    new = {operator.name: operator.count for operator in after.operators} or dict(known[1])
     if not old and not new:
         reason = "native code shows none before it is run"
         found.missing("operators", subject, reason)
-    owners = [{one.name: one.owner for one in side.operators} for side in (before, after)]
+    owners = [
+        {operator.name: operator.owner for operator in side.operators} for side in (before, after)
+    ]
     start = found.count("operators")
     for name in sorted({**old, **new}):
         count, other = old.get(name, 0), new.get(name, 0)
@@ -44,7 +46,7 @@ def compare_operators(
         if all(keepers) and keepers[0] != keepers[1]:
             found.change("operators", subject, f"owner of {name}", keepers, "changed")
     _many(subject, "constant baked in", before.constants, after.constants, "changed", found)
-    left, right = ([one.message for one in side.literals] for side in (before, after))
+    left, right = ([literal.message for literal in side.literals] for side in (before, after))
     _many(subject, "baked in", left, right, "changed", found)
     # The places of a refusal, in brackets at its end, move from version to version.
     refused = [[one.rpartition(" (")[0] or one for one in side.refused] for side in (before, after)]

@@ -35,7 +35,7 @@ class ArtifactPair:
         """Whether both sides hold the same bytes."""
         if self.before is None or self.after is None:
             return False
-        left, right = ([one.sha256 for one in side.files] for side in (self.before, self.after))
+        left, right = ([file.sha256 for file in side.files] for side in (self.before, self.after))
         return left == right
 
 
@@ -70,7 +70,7 @@ def pair_artifacts(
                 partners[one.name] = partner
                 left.remove(one)
                 right.remove(partner)
-    pairs = [ArtifactPair(one, partners.get(one.name)) for one in before.artifacts]
+    pairs = [ArtifactPair(artifact, partners.get(artifact.name)) for artifact in before.artifacts]
     pairs += [ArtifactPair(None, one) for one in right]
     if only is None:
         return tuple(pairs)
@@ -78,7 +78,7 @@ def pair_artifacts(
         pair for pair in pairs if only in {one.name for one in (pair.before, pair.after) if one}
     ]
     if not chosen:
-        known = dict.fromkeys(one.name for one in (*before.artifacts, *after.artifacts))
+        known = dict.fromkeys(artifact.name for artifact in (*before.artifacts, *after.artifacts))
         raise InvalidInput(
             f"artifact {only!r} is in neither bundle, expected one of {', '.join(known)}"
         )
@@ -97,7 +97,7 @@ class ValuePairs:
     @property
     def names(self) -> dict[str, str]:
         """A's names to B's."""
-        return {one.name: other.name for one, other in self.pairs}
+        return {pair.name: other.name for pair, other in self.pairs}
 
 
 def pair_values(before: Sequence[ValueSpec], after: Sequence[ValueSpec]) -> ValuePairs:
@@ -124,10 +124,10 @@ def pair_values(before: Sequence[ValueSpec], after: Sequence[ValueSpec]) -> Valu
 
 def methods_of(before: Manifest, after: Manifest) -> list[tuple[Method, Method]]:
     """Methods of one name."""
-    named = {one.name: one for one in after.methods}
-    return [(one, named[one.name]) for one in before.methods if one.name in named]
+    named = {method.name: method for method in after.methods}
+    return [(method, named[method.name]) for method in before.methods if method.name in named]
 
 
-def _alike(one: ValueSpec, other: ValueSpec) -> bool:
-    ranks = [None if spec.shape is None else len(spec.shape) for spec in (one, other)]
-    return (one.kind, one.dtype) == (other.kind, other.dtype) and ranks[0] == ranks[1]
+def _alike(value_spec: ValueSpec, other: ValueSpec) -> bool:
+    ranks = [None if spec.shape is None else len(spec.shape) for spec in (value_spec, other)]
+    return (value_spec.kind, value_spec.dtype) == (other.kind, other.dtype) and ranks[0] == ranks[1]

@@ -74,7 +74,7 @@ class DiffReport:
     def failures(self) -> tuple[Change, ...]:
         """Changes that fail the report, the gravest first."""
         grave = SEVERITIES[: SEVERITIES.index(self.fail_on) + 1]
-        found = [one for one in self.changes if one.severity in grave]
+        found = [change for change in self.changes if change.severity in grave]
         return tuple(sorted(found, key=lambda one: SEVERITIES.index(one.severity)))
 
     @property
@@ -83,14 +83,14 @@ class DiffReport:
 
         None where that could not be told.
         """
-        ran = [one for one in self.crossings if one.results]
+        ran = [crossing for crossing in self.crossings if crossing.results]
         return all(ran) if ran else None
 
     @property
     def counts(self) -> dict[Severity, int]:
         """How many changes of each severity."""
         return {
-            severity: sum(one.severity == severity for one in self.changes)
+            severity: sum(change.severity == severity for change in self.changes)
             for severity in SEVERITIES
         }
 
@@ -100,7 +100,7 @@ class DiffReport:
         counts = [f"{count} {severity}" for severity, count in self.counts.items() if count]
         total = ", ".join(counts) if counts else "nothing changed"
         text = f"{'PASSED' if self.ok else 'FAILED'}: {self._answers()}; {total}"
-        outside = [one for one in self.failures if one.area != "crossing"]
+        outside = [failure for failure in self.failures if failure.area != "crossing"]
         if self.same_model is not False and outside:
             first = outside[0]
             subject = f" ({first.subject})" if first.subject else ""
@@ -112,7 +112,7 @@ class DiffReport:
             return "what the models answer was not compared"
         if self.same_model is None:
             return "nothing of B could be run on A's goldens"
-        ran = [one for one in self.crossings if one.results]
+        ran = [crossing for crossing in self.crossings if crossing.results]
         if not self.same_model:
             # Where an engine fails only some outputs, the one that is furthest off says most.
             bad = next(one for one in ran if not one)
@@ -142,7 +142,7 @@ class DiffReport:
         for one in self.changes:
             if what in one.what or what in one.subject:
                 return one
-        known = "; ".join(f"{one.area}: {one.what}" for one in self.changes)
+        known = "; ".join(f"{change.area}: {change.what}" for change in self.changes)
         raise KeyError(f"no change {what!r}; there are: {known or 'none'}")
 
     def __str__(self) -> str:
@@ -161,7 +161,9 @@ class DiffReport:
             tables=tables_of(self),
             passed=self.ok,
             verdict=self.verdict,
-            rows=tuple({**asdict(one), "fails": one in self.failures} for one in self.changes),
+            rows=tuple(
+                {**asdict(change), "fails": change in self.failures} for change in self.changes
+            ),
             cases=self._cases(),
             extra={
                 "a": asdict(self.a),
@@ -172,10 +174,12 @@ class DiffReport:
                 "compared": [asdict(one) for one in self.compared],
                 "not_compared": [asdict(one) for one in self.not_compared],
                 "accuracy": [one.to_json() for one in self.accuracy],
-                "crossings": [one.to_json() for one in self.crossings],
-                "speeds": [one.to_json() for one in self.speeds],
-                "graphs": [{**asdict(one), "equal": bool(one)} for one in self.graphs],
-                "weights": [{**asdict(one), "all_equal": bool(one)} for one in self.weights],
+                "crossings": [crossing.to_json() for crossing in self.crossings],
+                "speeds": [speed.to_json() for speed in self.speeds],
+                "graphs": [{**asdict(graph), "equal": bool(graph)} for graph in self.graphs],
+                "weights": [
+                    {**asdict(weight), "all_equal": bool(weight)} for weight in self.weights
+                ],
             },
         )
 
@@ -183,7 +187,7 @@ class DiffReport:
         """A test case for each area."""
         cases = []
         for area in AREAS:
-            failing = [one for one in self.failures if one.area == area]
+            failing = [failure for failure in self.failures if failure.area == area]
             results = [one for one in self.compared if one.area == area]
             missing = [one for one in self.not_compared if one.area == area]
             skipped = ""
@@ -200,7 +204,10 @@ class DiffReport:
                     skipped=skipped,
                     output="\n".join(
                         [
-                            *(f"{one.subject or 'the bundle'}: {one.result}" for one in results),
+                            *(
+                                f"{result.subject or 'the bundle'}: {result.result}"
+                                for result in results
+                            ),
                             *(f"{one.subject}: not compared: {one.reason}" for one in missing),
                         ]
                     ),

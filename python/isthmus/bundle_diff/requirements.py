@@ -40,7 +40,7 @@ def compare_requirements(
 
 def size_of(artifact: Artifact) -> int:
     """Bytes of all its files."""
-    return sum(one.size for one in artifact.files)
+    return sum(file.size for file in artifact.files)
 
 
 def megabytes(size: float) -> str:
@@ -90,7 +90,10 @@ def _artifact(pair: ArtifactPair, found: Findings) -> None:
     _sets(pair.name, "devices", old.devices, new.devices, found, losing_breaks=True)
     _needs(pair.name, old.requires, new.requires, found)
     libraries = [
-        [f"{one.namespace} of {one.library or 'an unknown library'}" for one in side.op_libraries]
+        [
+            f"{op_library.namespace} of {op_library.library or 'an unknown library'}"
+            for op_library in side.op_libraries
+        ]
         for side in (old, new)
     ]
     _sets(pair.name, "operator libraries", libraries[0], libraries[1], found, losing_breaks=False)
@@ -149,7 +152,7 @@ def _goldens(before: Manifest, after: Manifest, found: Findings) -> None:
         why = "nothing is left to prove it with"
         found.change("requirements", "", "goldens", (len(before.goldens), 0), "worse", why)
         return
-    old, new = ({one.name for one in side.goldens} for side in (before, after))
+    old, new = ({golden.name for golden in side.goldens} for side in (before, after))
     if old != new:
         words = [f"{len(old - new)} only in A" if old - new else ""]
         words += [f"{len(new - old)} only in B" if new - old else ""]

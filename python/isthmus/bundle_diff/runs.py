@@ -81,7 +81,7 @@ class Runs:
         engines: list[tuple[ArtifactPair, str]] = []
         for pair in pairs:
             sides = [one for one in (pair.before, pair.after) if one is not None]
-            names = dict.fromkeys(name for one in sides for name in engines_of(one.format))
+            names = dict.fromkeys(name for side in sides for name in engines_of(side.format))
             engines += [
                 (pair, name) for name in names if self.engines is None or name in self.engines
             ]
@@ -168,5 +168,5 @@ def _read(answer: Mapping[str, Any], folder: Path, count: int) -> Run:
     if "error" in answer:
         return Run([], {}, error=str(answer["error"]))
     files = [golden_file(folder, index) for index in range(count)]
-    outputs: list[Outputs | None] = [load_file(one) if one.exists() else None for one in files]
+    outputs: list[Outputs | None] = [load_file(file) if file.exists() else None for file in files]
     return Run(outputs, answer["errors"], str(answer["runtime"]), float(answer["drift"]))

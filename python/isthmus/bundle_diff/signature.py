@@ -18,11 +18,11 @@ _UNPACKS = "Python callers take the result apart"
 
 def compare_signatures(before: Manifest, after: Manifest, found: Findings) -> None:
     """Methods, and of each its inputs, outputs, sizes and nesting."""
-    known = {one.name for one in after.methods}
+    known = {method.name for method in after.methods}
     for one in before.methods:
         if one.name not in known:
             found.change("signature", one.name, "method", ("there", None), "breaking")
-    had = {one.name for one in before.methods}
+    had = {method.name for method in before.methods}
     for one in after.methods:
         if one.name not in had:
             found.change("signature", one.name, "method", (None, "new"), "changed")
@@ -85,22 +85,22 @@ class _Comparison:
                 "breaking" if required else "changed",
                 "callers do not give it" if required else "",
             )
-        for one, other in values.pairs:
-            what = f"{noun} {one.name}"
-            if one.name != other.name:
-                self._change(f"name of {what}", (one.name, other.name), "breaking")
-            if (one.kind, one.dtype) != (other.kind, other.dtype):
-                self._change(f"type of {what}", (_type(one), _type(other)), "breaking")
-            if one.optional != other.optional:
+        for pair, other in values.pairs:
+            what = f"{noun} {pair.name}"
+            if pair.name != other.name:
+                self._change(f"name of {what}", (pair.name, other.name), "breaking")
+            if (pair.kind, pair.dtype) != (other.kind, other.dtype):
+                self._change(f"type of {what}", (_type(pair), _type(other)), "breaking")
+            if pair.optional != other.optional:
                 # An input that has to be given, or an output that may be None, is new to a caller.
-                breaks = one.optional if is_input else other.optional
-                words = ["optional" if spec.optional else "required" for spec in (one, other)]
+                breaks = pair.optional if is_input else other.optional
+                words = ["optional" if spec.optional else "required" for spec in (pair, other)]
                 if not is_input:
-                    words = ["may be None" if spec.optional else "always" for spec in (one, other)]
+                    words = ["may be None" if spec.optional else "always" for spec in (pair, other)]
                 self._change(f"presence of {what}", words, "breaking" if breaks else "changed")
-            if one.values != other.values:
+            if pair.values != other.values:
                 # Where none is known, eager may have refused the same values.
-                old, new = one.values, other.values
+                old, new = pair.values, other.values
                 narrower = old and new and (new.min > old.min or new.max < old.max)
                 words = [f"{it.min} to {it.max}" if it else "any" for it in (old, new)]
                 self._change(f"values of {what}", words, "breaking" if narrower else "changed")
@@ -110,33 +110,38 @@ class _Comparison:
         new = [spec.name for spec in self._after.outputs]
         places = [new.index(other.name) for _, other in self._outputs.pairs]
         if places != sorted(places):
-            old = ", ".join(one.name for one, _ in self._outputs.pairs)
+            old = ", ".join(pair.name for pair, _ in self._outputs.pairs)
             order = ", ".join(one for one in new if one in self._outputs.names.values())
             self._change("order of the outputs", (old, order), "changed", "C++ takes them by name")
 
     # --- sizes ------------------------------------------------------------------------------------
 
     def _input_sizes(self) -> None:
-        for one, other in self._inputs.pairs:
-            if self._rank("input", one, other):
+        for pair, other in self._inputs.pairs:
+            if self._rank("input", pair, other):
                 continue
-            for axis, sizes in enumerate(zip(one.shape or (), other.shape or (), strict=True)):
-                self._axes.setdefault(sizes, []).append(f"{one.name}[{axis}]")
+            for axis, sizes in enumerate(zip(pair.shape or (), other.shape or (), strict=True)):
+                self._axes.setdefault(sizes, []).append(f"{pair.name}[{axis}]")
         for (old, new), places in self._axes.items():
             self._input_size(old, new, places)
         self._ties()
 
-    def _rank(self, noun: str, one: ValueSpec, other: ValueSpec) -> bool:
+    def _rank(self, noun: str, value_spec: ValueSpec, other: ValueSpec) -> bool:
         """Tells another rank; True where the sizes cannot be paired."""
-        if one.shape is None and other.shape is None:
+        if value_spec.shape is None and other.shape is None:
             return True
-        if one.shape is not None and other.shape is not None and len(one.shape) == len(other.shape):
+        if (
+            value_spec.shape is not None
+            and other.shape is not None
+            and len(value_spec.shape) == len(other.shape)
+        ):
             return False
         wider = other.shape is None and noun == "input"
         ranks = [
-            "any rank" if spec.shape is None else f"rank {len(spec.shape)}" for spec in (one, other)
+            "any rank" if spec.shape is None else f"rank {len(spec.shape)}"
+            for spec in (value_spec, other)
         ]
-        self._change(f"rank of {noun} {one.name}", ranks, "changed" if wider else "breaking")
+        self._change(f"rank of {noun} {value_spec.name}", ranks, "changed" if wider else "breaking")
         return True
 
     def _input_size(self, old: Size, new: Size, places: Sequence[str]) -> None:
@@ -174,16 +179,18 @@ class _Comparison:
 
     def _output_sizes(self) -> None:
         renamed = {old: new for old, new in self._axes if isinstance(old, str)}
-        for one, other in self._outputs.pairs:
-            if self._rank("output", one, other):
+        for pair, other in self._outputs.pairs:
+            if self._rank("output", pair, other):
                 continue
-            for axis, (old, new) in enumerate(zip(one.shape or (), other.shape or (), strict=True)):
+            for axis, (old, new) in enumerate(
+                zip(pair.shape or (), other.shape or (), strict=True)
+            ):
                 if old == new or (isinstance(old, str) and renamed.get(old) == new):
                     continue
                 # A size that no rule explained before binds nobody, and a named one may change.
                 loose = old is None or (isinstance(old, str) and not isinstance(new, int))
                 self._change(
-                    f"size of output {one.name}[{axis}]",
+                    f"size of output {pair.name}[{axis}]",
                     ["unknown" if size is None else size for size in (old, new)],
                     "changed" if loose else "breaking",
                 )
@@ -249,7 +256,7 @@ def text_of(tree: Tree, names: Mapping[str, str]) -> str:
         return "None"
     if tree.node == "const":
         return json.dumps(tree.value)
-    items = [text_of(one, names) for one in tree.items]
+    items = [text_of(item, names) for item in tree.items]
     if tree.node == "list":
         return f"[{', '.join(items)}]"
     if tree.node == "tuple":
@@ -270,7 +277,7 @@ def _masked(tree: Tree, names: Mapping[str, str]) -> str:
 def _without_constants(tree: Tree) -> Tree:
     if tree.node == "const":
         return Tree("const", value="")
-    items = tuple(_without_constants(one) for one in tree.items)
+    items = tuple(_without_constants(item) for item in tree.items)
     return Tree(tree.node, tree.name, tree.value, tree.type, tree.keys, items)
 
 
@@ -281,8 +288,8 @@ def _without(tree: Tree, leaves: set[str]) -> Tree:
     keyed = tree.node in ("dict", "dataclass", "model_output")
     kept = [
         at
-        for at, one in enumerate(tree.items)
-        if not (keyed and one.leaves() and set(one.leaves()) <= leaves)
+        for at, item in enumerate(tree.items)
+        if not (keyed and item.leaves() and set(item.leaves()) <= leaves)
     ]
     return Tree(
         tree.node,
@@ -308,8 +315,8 @@ def _shapes(
 ) -> list[str]:
     """Nesting of each parameter, up to the last that is neither told nor a constant."""
 
-    def idle(one: tuple[str, Tree]) -> bool:
-        return set(one[1].leaves()) <= told
+    def idle(group: tuple[str, Tree]) -> bool:
+        return set(group[1].leaves()) <= told
 
     tail = len(list(takewhile(idle, reversed(parameters))))
     return [_masked(tree, names) for _, tree in parameters[: len(parameters) - tail]]

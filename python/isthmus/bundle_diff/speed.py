@@ -102,11 +102,11 @@ def _golden(runs: Runs) -> tuple[str, str] | None:
     """A golden of each with the same shapes; A's first for warm-up where that is possible."""
     manifest = runs.before.manifest
     names = {
-        one.name: pair_values(one.inputs, other.inputs).names
-        for one, other in methods_of(manifest, runs.after.manifest)
+        method.name: pair_values(method.inputs, other.inputs).names
+        for method, other in methods_of(manifest, runs.after.manifest)
     }
-    methods = {one.name: one for one in runs.after.manifest.methods}
-    order = sorted(runs.goldens, key=lambda one: one.name not in manifest.warmup)
+    methods = {method.name: method for method in runs.after.manifest.methods}
+    order = sorted(runs.goldens, key=lambda golden: golden.name not in manifest.warmup)
     for golden in order:
         step = golden.steps[0]
         if step.method not in names:
@@ -117,13 +117,13 @@ def _golden(runs: Runs) -> tuple[str, str] | None:
             continue
         shapes = {key: value.shape for key, value in given.items()}
         twins = [
-            one
-            for one in runs.new_goldens
-            if one.steps[0].method == step.method
-            and {key: value.shape for key, value in one.steps[0].inputs.items()} == shapes
+            new_golden
+            for new_golden in runs.new_goldens
+            if new_golden.steps[0].method == step.method
+            and {key: value.shape for key, value in new_golden.steps[0].inputs.items()} == shapes
         ]
         if twins:
-            twins.sort(key=lambda one: one.name != golden.name)
+            twins.sort(key=lambda twin: twin.name != golden.name)
             return golden.name, twins[0].name
     return None
 
@@ -200,7 +200,7 @@ def _tell(speed: Speed, found: Findings) -> None:
             "speed",
             speed.name,
             f"a call, golden {speed.golden}",
-            [f"{one:.4g} ms" for one in medians],
+            [f"{median:.4g} ms" for median in medians],
             "worse" if speed.verdict == "B slower" else "better",
             f"{interval.ratio:.2f} x, {interval.confidence:.0%} interval"
             f" {interval.low:.2f} to {interval.high:.2f}; told beyond {MARGIN:.0%}",
@@ -211,7 +211,7 @@ def _tell(speed: Speed, found: Findings) -> None:
             "speed",
             speed.name,
             "peak memory",
-            [f"{one / 1e6:.0f} MB" for one in peaks],
+            [f"{peak / 1e6:.0f} MB" for peak in peaks],
             "worse" if peaks[1] > peaks[0] else "better",
             f"told from {MEMORY_SHARE:.0%} and {MEMORY_BYTES / 1e6:.0f} MB on",
         )

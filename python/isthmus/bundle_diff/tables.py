@@ -26,13 +26,15 @@ def tables_of(report: DiffReport) -> tuple[Table, ...]:
     """What was compared, what changed area by area, and what could not be compared."""
     tables = [_overview(report)]
     for area in AREAS:
-        changes = [one for one in report.changes if one.area == area]
-        told = [one for one in changes if not _in_numbers(one)]
+        changes = [change for change in report.changes if change.area == area]
+        told = [change for change in changes if not _in_numbers(change)]
         for subject in dict.fromkeys(one.subject for one in told):
             title = f"{area.capitalize()} of {subject or 'the bundle'}"
             tables.append(_changes(report, title, [one for one in told if one.subject == subject]))
         if area == "graph":
-            tables += [table for one in report.graphs for table in _graph(one, full=report.full)]
+            tables += [
+                table for graph in report.graphs for table in _graph(graph, full=report.full)
+            ]
         if area == "errors":
             tables += _accuracy(report)
         if area == "crossing":
@@ -53,7 +55,7 @@ def _in_numbers(change: Change) -> bool:
 
 
 def _overview(report: DiffReport) -> Table:
-    failing = {(one.area, one.subject) for one in report.failures}
+    failing = {(failure.area, failure.subject) for failure in report.failures}
     rows, marks = [], []
     for area in AREAS:
         for one in report.compared:
@@ -67,7 +69,7 @@ def _overview(report: DiffReport) -> Table:
 
 
 def _changes(report: DiffReport, title: str, changes: Sequence[Change]) -> Table:
-    ordered = sorted(changes, key=lambda one: SEVERITIES.index(one.severity))
+    ordered = sorted(changes, key=lambda change: SEVERITIES.index(change.severity))
     shown = ordered if report.full else ordered[:SHOWN_CHANGES]
     marks: list[bool | None] = []
     rows: list[tuple[str, ...]] = []
@@ -136,7 +138,7 @@ def _accuracy(report: DiffReport) -> list[Table]:
 
 
 def _crossings(crossings: Sequence[Crossing]) -> list[Table]:
-    ran = [one for one in crossings if one.results]
+    ran = [crossing for crossing in crossings if crossing.results]
     if not ran:
         return []
     columns = (
@@ -179,7 +181,7 @@ def _crossings(crossings: Sequence[Crossing]) -> list[Table]:
 
 
 def _speeds(report: DiffReport) -> list[Table]:
-    ran = [one for one in report.speeds if one.interval is not None]
+    ran = [speed for speed in report.speeds if speed.interval is not None]
     if not ran:
         return []
     columns = ("engine", "A", "B", "B/A", "interval", "load", "first call", "peak MB", "verdict")

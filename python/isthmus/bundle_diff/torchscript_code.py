@@ -43,7 +43,7 @@ def torchscript_parts(code: Mapping[str, str], archive: Archive) -> dict[str, Pa
         code: Source by file name, "code/__torch__/a/b.py".
         archive: Which class stands at which path.
     """
-    constants = [_constant(one) for one in archive.constants]
+    constants = [_constant(constant) for constant in archive.constants]
     blocks = {
         f"{module}.{name}": text
         for file, source in code.items()
@@ -84,7 +84,7 @@ def _title(qualified: str) -> str:
 def _blocks(source: str) -> Iterator[tuple[str, str]]:
     """Classes and functions of a file."""
     starts = list(_BLOCK.finditer(source))
-    ends = [one.start() for one in starts[1:]] + [len(source)]
+    ends = [start.start() for start in starts[1:]] + [len(source)]
     for start, end in zip(starts, ends, strict=True):
         yield start[1], source[start.start() : end].rstrip()
 
@@ -147,7 +147,7 @@ def _locals(lines: Sequence[str]) -> set[str]:
             continue
         for found in (_TARGETS.match(line), _LOOP.match(line)):
             if found is not None:
-                names |= {one.strip() for one in found[1].split(",") if one.strip()}
+                names |= {part.strip() for part in found[1].split(",") if part.strip()}
     return names - {"self"}
 
 

@@ -89,16 +89,18 @@ def stored_weights(bundle: Bundle, artifact: Artifact) -> dict[str, StoredTensor
     if artifact.format == "torchscript":
         entry = artifact.files[0]
         archive = read_archive(directory.locate(entry.path, entry.size))
-        found = {model_name(name): one for name, one in archive.tensors.items()}
+        found = {model_name(name): tensor for name, tensor in archive.tensors.items()}
         constants = enumerate(archive.constants)
-        return found | {f"{_CONSTANT}{at}": one for at, one in constants}
+        return found | {f"{_CONSTANT}{at}": constant for at, constant in constants}
     tensors: dict[str, StoredTensor] = {}
     methods = len(bundle.manifest.methods)
-    data = {Path(one.path).name for one in artifact.files[methods:]}
+    data = {Path(file.path).name for file in artifact.files[methods:]}
     for entry, method in zip(artifact.files, bundle.manifest.methods, strict=False):
         file = directory.locate(entry.path, entry.size)
         prefix = "" if methods == 1 else f"{method.name}: "
-        tensors |= {prefix + name: one for name, one in _initializers(file, data).items()}
+        tensors |= {
+            prefix + name: initializer for name, initializer in _initializers(file, data).items()
+        }
     return tensors
 
 

@@ -43,12 +43,14 @@ class Renaming:
     def bind(self, method: str, inputs: Values) -> Callable[[], object]:
         """See `Runner.bind`."""
         names = self._inputs.get(method, {})
-        return self._runner.bind(method, {names.get(key, key): one for key, one in inputs.items()})
+        return self._runner.bind(
+            method, {names.get(key, key): input_spec for key, input_spec in inputs.items()}
+        )
 
     def run(self, method: str, inputs: Values) -> dict[str, Tensor]:
         """See `Runner.run`; outputs that A does not have are left out."""
         names = self._inputs.get(method, {})
-        given = {names.get(key, key): one for key, one in inputs.items()}
+        given = {names.get(key, key): input_spec for key, input_spec in inputs.items()}
         known = self._outputs.get(method, {})
         found = self._runner.run(method, given)
         return {known[name]: value for name, value in found.items() if name in known}

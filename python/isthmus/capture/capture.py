@@ -68,7 +68,7 @@ class Captured:
         for one in self.methods:
             if one.name == name:
                 return one
-        names = ", ".join(one.name for one in self.methods)
+        names = ", ".join(method.name for method in self.methods)
         raise InvalidInput(f'no method "{name}" was captured; there are: {names}')
 
 
@@ -104,7 +104,9 @@ def capture(
     notes: list[Hazard] = []
     module = _unwrapped(require_module(module), notes)
     calls = _calls(module, args, kwargs or {}, methods or {})
-    bound = {one.method: bind(module, one.method, one.args, one.kwargs, constants) for one in calls}
+    bound = {
+        call.method: bind(module, call.method, call.args, call.kwargs, constants) for call in calls
+    }
     _check_constants(constants, bound)
     given = {name: one.values for name, one in bound.items()}
     spec = resolve(dynamic, dims, given)
@@ -274,12 +276,14 @@ def _collisions(sizes: Mapping[str, int]) -> list[Hazard]:
 
 
 def _train_mode(module: nn.Module) -> list[Hazard]:
-    training = [(path, one) for path, one in module.named_modules() if one.training]
+    training = [
+        (path, submodule) for path, submodule in module.named_modules() if submodule.training
+    ]
     if not training:
         return []
     if module.training:
         message = f"{describe('', module)} was handed in train mode; it is exported in eval mode"
-        still = [path for path, one in module.named_modules() if not one.training]
+        still = [path for path, submodule in module.named_modules() if not submodule.training]
         if still:
             message += f" ({len(still)} submodules were in eval mode already)"
         return [Hazard("train_mode", "info", message)]
@@ -322,7 +326,10 @@ def _observe(
         ranges = index_ranges(module, draft, both, state.restore)
         method = replace(
             draft,
-            inputs=tuple(replace(one, values=ranges.get(one.name)) for one in draft.inputs),
+            inputs=tuple(
+                replace(input_spec, values=ranges.get(input_spec.name))
+                for input_spec in draft.inputs
+            ),
             outputs=output_specs(leaves, sizes),
             returns=tree,
         )

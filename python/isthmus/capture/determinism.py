@@ -24,7 +24,7 @@ def stuck_in_training(module: nn.Module) -> None:
     Raises:
         InvalidInput: Naming the submodules.
     """
-    stuck = [(path, one) for path, one in module.named_modules() if one.training]
+    stuck = [(path, submodule) for path, submodule in module.named_modules() if submodule.training]
     if stuck:
         names = ", ".join(describe(path, one) for path, one in stuck[:5])
         more = f" and {len(stuck) - 5} more" if len(stuck) > 5 else ""
@@ -59,7 +59,7 @@ def check_repeatable(
             drew = drew or not torch.equal(before, torch.get_rng_state())
     state.restore()
     names = [spec.name for spec in method.outputs]
-    differing = [one for one in names if not _close(outputs[0].get(one), outputs[1].get(one))]
+    differing = [name for name in names if not _close(outputs[0].get(name), outputs[1].get(name))]
     if differing:
         culprit = _first_difference(module, method, values, state)
         state.restore()
@@ -110,11 +110,11 @@ def _first_difference(
     modules = dict(module.named_modules())
     # Hooks fire when a call returns, children first: the first event that differs on equal inputs
     # is the innermost culprit.
-    for one, two in zip(*runs, strict=False):
-        if one.path != two.path:
+    for run, two in zip(*runs, strict=False):
+        if run.path != two.path:
             break
-        if _all_close(one.inputs, two.inputs) and not _all_close(one.outputs, two.outputs):
-            return describe(one.path, modules[one.path])
+        if _all_close(run.inputs, two.inputs) and not _all_close(run.outputs, two.outputs):
+            return describe(run.path, modules[run.path])
     return f"{describe('', module)}, in the code of {method.name} and not in a submodule"
 
 
@@ -125,14 +125,14 @@ def _all_close(a: list[Tensor], b: list[Tensor]) -> bool:
 def _record(module: nn.Module, method: Method, values: Mapping[str, Any]) -> list[_Event]:
     events: list[_Event] = []
     handles = []
-    for path, one in module.named_modules():
-        if isinstance(one, torch.jit.ScriptModule):
+    for path, submodule in module.named_modules():
+        if isinstance(submodule, torch.jit.ScriptModule):
             continue  # no Python hooks in there
 
         def hook(_: nn.Module, args: Any, kwargs: Any, result: Any, path: str = path) -> None:
             events.append(_Event(path, _tensors((args, kwargs)), _tensors(result)))
 
-        handles.append(one.register_forward_hook(hook, with_kwargs=True))
+        handles.append(submodule.register_forward_hook(hook, with_kwargs=True))
     try:
         call(module, method, values)
     finally:
@@ -145,7 +145,7 @@ def _tensors(value: Any) -> list[Tensor]:
     if isinstance(value, Tensor):
         return [value.detach().clone()]
     if isinstance(value, Mapping):
-        return [one for item in value.values() for one in _tensors(item)]
+        return [tensor for item in value.values() for tensor in _tensors(item)]
     if isinstance(value, (list, tuple)):
-        return [one for item in value for one in _tensors(item)]
+        return [tensor for item in value for tensor in _tensors(item)]
     return []

@@ -142,10 +142,10 @@ def _ranges(
             Hazard(
                 "default_range",
                 "info",
-                f'"{name}" goes from {one.min} to {one.max}, as no range was given; say '
-                f'dims={{"{name}": (min, max)}} for another',
+                f'"{name}" goes from {value_range.min} to {value_range.max}, as no range was '
+                f'given; say dims={{"{name}": (min, max)}} for another',
             )
-            for name, one in ranges.items()
+            for name, value_range in ranges.items()
         )
         _within(ranges, sizes)
         return ranges, notes
@@ -183,9 +183,9 @@ def _range(name: str, entry: Any) -> DimRange:
 
 
 def _within(ranges: Mapping[str, DimRange], sizes: Mapping[str, int]) -> None:
-    for name, one in ranges.items():
-        if not one.min <= sizes[name] <= one.max:
+    for name, value_range in ranges.items():
+        if not value_range.min <= sizes[name] <= value_range.max:
             raise InvalidInput(
                 f'dims["{name}"]: the example has size {sizes[name]}, outside of the range '
-                f"({one.min}, {one.max}); widen the range or mend the example"
+                f"({value_range.min}, {value_range.max}); widen the range or mend the example"
             )

@@ -60,15 +60,15 @@ def parameters(module: nn.Module, method: str) -> inspect.Signature:
         return inspect.Signature(
             [
                 inspect.Parameter(
-                    one.name,
+                    argument.name,
                     inspect.Parameter.KEYWORD_ONLY
-                    if one.kwarg_only
+                    if argument.kwarg_only
                     else inspect.Parameter.POSITIONAL_OR_KEYWORD,
-                    default=one.default_value
-                    if one.has_default_value()
+                    default=argument.default_value
+                    if argument.has_default_value()
                     else inspect.Parameter.empty,
                 )
-                for one in function.schema.arguments[1:]
+                for argument in function.schema.arguments[1:]
             ]
         )
     return inspect.signature(function)
@@ -116,11 +116,11 @@ def bind(
 
 def _positional(signature: inspect.Signature, args: Sequence[Any]) -> list[tuple[str, Any]]:
     names: list[str] = []
-    for one in signature.parameters.values():
-        if one.kind is inspect.Parameter.VAR_POSITIONAL:
-            names += [f"{one.name}.{at}" for at in range(len(args) - len(names))]
+    for parameter in signature.parameters.values():
+        if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+            names += [f"{parameter.name}.{at}" for at in range(len(args) - len(names))]
             break
-        names.append(one.name)
+        names.append(parameter.name)
     return list(zip(names, args, strict=False))
 
 
@@ -254,7 +254,7 @@ def output_specs(values: Mapping[str, Any], sizes: Mapping[str, int]) -> tuple[V
 def tensors_of(values: Mapping[str, Any]) -> dict[str, Tensor]:
     """Output values as tensors, scalars as 0-d ones."""
     specs = output_specs(values, {})
-    return {one.name: to_tensor(one, values[one.name]) for one in specs}
+    return {spec.name: to_tensor(spec, values[spec.name]) for spec in specs}
 
 
 class FlatModule(nn.Module):

@@ -68,13 +68,13 @@ def index_ranges(
     return {
         name: found
         for name, found in common.items()
-        if all(_eager_fails(module, method, one, name, found, restore) for one in examples)
+        if all(_eager_fails(module, method, example, name, found, restore) for example in examples)
     }
 
 
-def _narrow(ranges: dict[str, ValueRange], name: str, one: ValueRange) -> None:
-    known = ranges.get(name, one)
-    ranges[name] = ValueRange(max(one.min, known.min), min(one.max, known.max))
+def _narrow(ranges: dict[str, ValueRange], name: str, value_range: ValueRange) -> None:
+    known = ranges.get(name, value_range)
+    ranges[name] = ValueRange(max(value_range.min, known.min), min(value_range.max, known.max))
 
 
 def _eager_fails(
@@ -141,7 +141,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for value in _written(func, args, kwargs or {}):
             self._names.pop(_address(value), None)
         if operator in _KEEP_VALUES:
-            given = (one for one in tree_leaves(args) if isinstance(one, Tensor))
+            given = (tree_leaf for tree_leaf in tree_leaves(args) if isinstance(tree_leaf, Tensor))
             self._follow(result, frozenset().union(*(self._held(one) for one in given)))
         return result
 
@@ -173,7 +173,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             yield args[2], 0, table.shape[args[1]] - 1
         elif operator is _aten.index:
             indices = args[1]
-            if all(one is None or _is_integer(one) for one in indices):
+            if all(index is None or _is_integer(index) for index in indices):
                 for size, index in zip(table.shape, indices, strict=False):
                     if index is not None:
                         yield index, -size, size - 1
@@ -184,7 +184,7 @@ def _written(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Itera
     for at, argument in enumerate(func._schema.arguments):
         if argument.alias_info is not None and argument.alias_info.is_write:
             value = args[at] if at < len(args) else kwargs.get(argument.name)
-            yield from (one for one in tree_leaves(value) if _is_plain(one))
+            yield from (tree_leaf for tree_leaf in tree_leaves(value) if _is_plain(tree_leaf))
 
 
 def _is_plain(value: Any) -> bool:

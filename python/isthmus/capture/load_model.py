@@ -95,8 +95,8 @@ def _from_factory(text: str) -> Loaded:
         or not isinstance(options, Mapping)
     ):
         raise InvalidInput(
-            f"{text!r} gave a tuple of {', '.join(type(one).__name__ for one in parts)}; expected "
-            "(module, args, kwargs, options): a module, a tuple, a dict and a dict"
+            f"{text!r} gave a tuple of {', '.join(type(part).__name__ for part in parts)}; "
+            "expected (module, args, kwargs, options): a module, a tuple, a dict and a dict"
         )
     unknown = [name for name in options if name not in _OPTIONS]
     if unknown:

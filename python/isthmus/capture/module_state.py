@@ -32,11 +32,16 @@ class Snapshot:
         self._module = module
         self._nodes: dict[int, _Node] = {}
         parameters = list(module.parameters())
-        size = sum(one.numel() * one.element_size() for one in parameters)
-        self._watched = set() if size <= copy_limit else {id(one) for one in parameters}
+        size = sum(parameter.numel() * parameter.element_size() for parameter in parameters)
+        self._watched = set() if size <= copy_limit else {id(parameter) for parameter in parameters}
         self._modules = [
-            (path, one, _names(one), {name: self._take(value) for name, value in _items(one)})
-            for path, one in module.named_modules()
+            (
+                path,
+                submodule,
+                _names(submodule),
+                {name: self._take(value) for name, value in _items(submodule)},
+            )
+            for path, submodule in module.named_modules()
         ]
         self._hooks = [
             (table, dict(table)) for one in module.modules() for table in _hook_tables(one)
@@ -324,5 +329,5 @@ def _assign(module: nn.Module, name: str, value: Any, place: str) -> None:
 def _remove(module: nn.Module, name: str) -> None:
     if _is_scripted(module):
         return  # a compiled class cannot gain attributes
-    for table in (*(vars(module)[one] for one in _OWN_TABLES), vars(module)):
+    for table in (*(vars(module)[own_table] for own_table in _OWN_TABLES), vars(module)):
         table.pop(name, None)

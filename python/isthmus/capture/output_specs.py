@@ -39,8 +39,8 @@ def infer_outputs(method: Method, calls: Sequence[Observed]) -> Method:
         InvalidInput: The structure or a dtype changes from call to call.
     """
     tree = calls[0].tree
-    for one in calls[1:]:
-        tree = _merged(tree, one.tree, _Where(method.name, calls[0], one))
+    for call in calls[1:]:
+        tree = _merged(tree, call.tree, _Where(method.name, calls[0], call))
     outputs = tuple(_spec(method.name, name, calls) for name in tree.leaves())
     return replace(method, outputs=outputs, returns=tree)
 
@@ -74,8 +74,8 @@ def _merged(a: Tree, b: Tree, where: _Where, path: str = "") -> Tree:
         raise where.error(path, repr(a.value), repr(b.value))
     keys = a.keys or tuple(range(len(a.items)))
     items = tuple(
-        _merged(one, other, where, f"{path}.{key}" if path else str(key))
-        for key, one, other in zip(keys, a.items, b.items, strict=True)
+        _merged(item, other, where, f"{path}.{key}" if path else str(key))
+        for key, item, other in zip(keys, a.items, b.items, strict=True)
     )
     return replace(a, items=items)
 
@@ -93,7 +93,7 @@ def _describe(tree: Tree) -> str:
 
 
 def _spec(method: str, name: str, calls: Sequence[Observed]) -> ValueSpec:
-    present = [one for one in calls if one.values.get(name) is not None]
+    present = [call for call in calls if call.values.get(name) is not None]
     specs = [output_specs({name: one.values[name]}, {})[0] for one in present]
     first = specs[0]
     for spec, one in zip(specs[1:], present[1:], strict=True):
@@ -114,19 +114,19 @@ def _type(spec: ValueSpec) -> str:
 
 
 def _shape(name: str, calls: Sequence[Observed]) -> tuple[Size, ...] | None:
-    tensors: list[Tensor] = [one.values[name] for one in calls]
-    if len({one.dim() for one in tensors}) > 1:
+    tensors: list[Tensor] = [call.values[name] for call in calls]
+    if len({tensor.dim() for tensor in tensors}) > 1:
         return None
     shape: list[Size] = []
     for axis in range(tensors[0].dim()):
-        sizes = [int(one.shape[axis]) for one in tensors]
-        shape.append(_size(sizes, [one.dims for one in calls]))
+        sizes = [int(tensor.shape[axis]) for tensor in tensors]
+        shape.append(_size(sizes, [call.dims for call in calls]))
     return tuple(shape)
 
 
 def _size(sizes: Sequence[int], dims: Sequence[Mapping[str, int]]) -> Size:
     for name in dims[0]:
-        values = [one.get(name) for one in dims]
+        values = [dim.get(name) for dim in dims]
         # A dimension that never changed explains nothing: the size might as well be fixed.
         if len(set(values)) > 1 and values == list(sizes):
             return name

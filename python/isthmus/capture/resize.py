@@ -29,7 +29,7 @@ def choose_sizes(
     chosen: dict[str, int] = {}
     avoid = set(fixed)
     # The narrowest range chooses first: the others have somewhere to go.
-    for name in sorted(dims, key=lambda one: dims[one].max - dims[one].min):
+    for name in sorted(dims, key=lambda dim: dims[dim].max - dims[dim].min):
         taken = set(chosen.values())
         usable = _nearest(dims[name], given[name])
         preferred = (
@@ -41,12 +41,12 @@ def choose_sizes(
     return {name: chosen[name] for name in dims}
 
 
-def _nearest(one: DimRange, size: int) -> list[int]:
+def _nearest(dim_range: DimRange, size: int) -> list[int]:
     """Sizes of at least 2 in the range, nearest to `size` first, the larger one of two first."""
     reach = 64  # more than any model has dimensions to keep apart
-    low, high = max(one.min, size - reach, 2), min(one.max, size + reach)
+    low, high = max(dim_range.min, size - reach, 2), min(dim_range.max, size + reach)
     sizes = sorted(range(low, high + 1), key=lambda n: (abs(n - size), -n))
-    return sizes or [min(max(size, one.min), one.max)]
+    return sizes or [min(max(size, dim_range.min), dim_range.max)]
 
 
 def resize(

@@ -103,8 +103,8 @@ def _children(kind: NodeKind, value: Any) -> Iterator[tuple[Any, Any]]:
     elif kind == "namedtuple":
         yield from zip(value._fields, value, strict=True)
     elif kind == "dataclass":
-        for one in dataclasses.fields(value):
-            yield one.name, getattr(value, one.name)
+        for field in dataclasses.fields(value):
+            yield field.name, getattr(value, field.name)
     else:
         yield from enumerate(value)
 
@@ -193,7 +193,7 @@ def unflatten(tree: Tree, values: Mapping[str, Any]) -> Any:
         )
     fields = dict(zip(names, items, strict=True))
     if isinstance(cls, type) and dataclasses.is_dataclass(cls):
-        declared = {one.name for one in dataclasses.fields(cls)}
+        declared = {field.name for field in dataclasses.fields(cls)}
         is_model_output = any(base.__name__ == "ModelOutput" for base in cls.__mro__)
         if declared.issuperset(names) and is_model_output == (tree.node == "model_output"):
             return _make_dataclass(cls, fields)
@@ -205,7 +205,7 @@ def _fields(cls: type) -> tuple[str, ...]:
 
 
 def _make_dataclass(cls: type, values: Mapping[str, Any]) -> Any:
-    initial = {one.name for one in dataclasses.fields(cls) if one.init}
+    initial = {field.name for field in dataclasses.fields(cls) if field.init}
     result = cls(**{name: value for name, value in values.items() if name in initial})
     for name, value in values.items():
         if name not in initial:

@@ -107,7 +107,7 @@ def export(
             progress=say,
         )
     print_bundle(bundle, as_json)
-    raise typer.Exit(0 if all(one.ok for one in bundle.results) else 5)
+    raise typer.Exit(0 if all(result.ok for result in bundle.results) else 5)
 
 
 @app.command()
@@ -188,7 +188,7 @@ def convert(
             progress=say,
         )
     print_bundle(bundle, as_json)
-    good = all(one.ok for one in bundle.results)
+    good = all(result.ok for result in bundle.results)
     if prove and not as_json:
         with work() as say:
             from isthmus.proof.verify import verify as prove_all

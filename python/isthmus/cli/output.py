@@ -66,22 +66,22 @@ def print_report(
 
 def words(text: str) -> list[str]:
     """Words between commas."""
-    return [one.strip() for one in text.split(",") if one.strip()]
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def print_formats(bundle: Bundle, console: Console) -> None:
     """A row for each format that was asked for."""
     table = Table("format", "result", "time", "size", "made by", "why not", "what to try")
-    for one in bundle.results:
-        where = f"\n({one.where})" if one.where else ""
+    for result in bundle.results:
+        where = f"\n({result.where})" if result.where else ""
         table.add_row(
-            one.label,
-            "[green]proven[/green]" if one.ok else "[red]failed[/red]",
-            f"{one.seconds:.1f} s",
-            f"{one.size / 1e6:.1f} MB" if one.ok else "-",
-            one.strategy or "-",
-            escape(one.reason + where),
-            escape(one.advice),
+            result.label,
+            "[green]proven[/green]" if result.ok else "[red]failed[/red]",
+            f"{result.seconds:.1f} s",
+            f"{result.size / 1e6:.1f} MB" if result.ok else "-",
+            result.strategy or "-",
+            escape(result.reason + where),
+            escape(result.advice),
         )
     console.print(table)
 
@@ -94,17 +94,17 @@ def print_bundle(bundle: Bundle, as_json: bool) -> None:
         document: dict[str, Any] = {"path": str(bundle.path), "manifest": to_json(bundle.manifest)}
         document["formats"] = [
             {
-                "format": one.format,
-                "precision": one.precision,
-                "ok": one.ok,
-                "seconds": one.seconds,
-                "size": one.size,
-                "strategy": one.strategy,
-                "reason": one.reason,
-                "where": one.where,
-                "advice": one.advice,
+                "format": result.format,
+                "precision": result.precision,
+                "ok": result.ok,
+                "seconds": result.seconds,
+                "size": result.size,
+                "strategy": result.strategy,
+                "reason": result.reason,
+                "where": result.where,
+                "advice": result.advice,
             }
-            for one in bundle.results
+            for result in bundle.results
         ]
         print(json.dumps(document, indent=2))
         return
@@ -117,15 +117,17 @@ def print_bundle(bundle: Bundle, as_json: bool) -> None:
     )
     for artifact in manifest.artifacts:
         table = Table("strategy", "", "why", "where", title=f"How {artifact.name} was made")
-        for one in artifact.decisions:
-            verdict = "chosen" if one.accepted else "refused"
-            table.add_row(one.strategy, verdict, escape(one.reason), escape(one.where))
+        for decision in artifact.decisions:
+            verdict = "chosen" if decision.accepted else "refused"
+            table.add_row(
+                decision.strategy, verdict, escape(decision.reason), escape(decision.where)
+            )
         console.print(table)
         for hazard in artifact.hazards:
             where = f" ({hazard.where})" if hazard.where else ""
             console.print(f"{hazard.severity}: {escape(hazard.message + where)}", highlight=False)
             if hazard.remedy and hazard.severity != "info":
                 console.print(f"  remedy: {escape(hazard.remedy)}", highlight=False)
-    if len(bundle.results) > 1 or any(not one.ok for one in bundle.results):
+    if len(bundle.results) > 1 or any(not result.ok for result in bundle.results):
         print_formats(bundle, console)
     console.print(f"Prove it anywhere: isthmus-run verify {escape(str(bundle.path))}")

@@ -116,7 +116,7 @@ def tune(
         from isthmus.timing.tune import tune as run
 
         try:
-            counts = [int(one) for one in words(threads)]
+            counts = [int(word) for word in words(threads)]
         except ValueError:
             raise InvalidInput(f'--threads: expected numbers, got "{threads}"') from None
         report = run(

@@ -149,9 +149,9 @@ def _arguments(
         has = ", ".join(sorted(module._c._method_names()))
         raise InvalidInput(f'the module has no method "{method}"; it has {has or "none"}')
     arguments = module._c._get_method(method).schema.arguments[1:]
-    names = [one.name for one in arguments]
+    names = [argument.name for argument in arguments]
     unknown = [name for name in values if name not in names]
-    missing = [one.name for one in arguments if not one.has_default_value()]
+    missing = [argument.name for argument in arguments if not argument.has_default_value()]
     missing = [name for name in missing if name not in values]
     if unknown or missing:
         wrong = f"{unknown[0]} is unknown" if unknown else f"{missing[0]} is missing"

@@ -64,7 +64,7 @@ def convert(
     from isthmus.exporters.quiet_torch import quiet_torch
 
     say = progress or (lambda _: None)
-    known = [one for one in FORMATS if one != "torchscript"]
+    known = [format_name for format_name in FORMATS if format_name != "torchscript"]
     wanted = list(dict.fromkeys([to] if isinstance(to, str) else to))
     for one in wanted:
         if one not in known:
@@ -88,7 +88,9 @@ def convert(
             say(f"Scanning {source.name}")
             archive = bundle.read(source.files[0])
             _require_trusted(bundle, source, archive, trust)
-            subject = _subject(bundle, source, archive, tuple(str(one) for one in op_libraries))
+            subject = _subject(
+                bundle, source, archive, tuple(str(op_library) for op_library in op_libraries)
+            )
             _require_precision(precision, source)
         makers = makers_of(subject, Path(folder), opset=opset, isa=isa)
         results = make_formats(
@@ -97,13 +99,15 @@ def convert(
             time_limit=time_limit,
             progress=say,
         )
-        for one in made:
-            say(f"Adding {one.artifact.name}")
-            bundle = add_artifact(bundle, one.artifact, {file.name: file for file in one.files})
+        for exported in made:
+            say(f"Adding {exported.artifact.name}")
+            bundle = add_artifact(
+                bundle, exported.artifact, {file.name: file for file in exported.files}
+            )
     if not made:
-        lines = [f"  {one.label}: {one.explanation}" for one in results]
+        lines = [f"  {result.label}: {result.explanation}" for result in results]
         error = ExportError("\n".join(["nothing was converted, the bundle is as it was:", *lines]))
-        error.decisions = tuple(decision for one in results for decision in one.decisions)
+        error.decisions = tuple(decision for result in results for decision in result.decisions)
         raise error
     return replace(bundle, results=results)
 
@@ -144,8 +148,8 @@ def _source(bundle: Bundle, name: str, kind: Literal["torchscript", "onnx"]) -> 
         ),
     }[kind]
 
-    def fits(one: Artifact) -> bool:
-        return one.format == kind and (kind != "onnx" or one.precision == "fp32")
+    def fits(artifact: Artifact) -> bool:
+        return artifact.format == kind and (kind != "onnx" or artifact.precision == "fp32")
 
     if name:
         chosen = bundle.artifact(name)
@@ -155,7 +159,7 @@ def _source(bundle: Bundle, name: str, kind: Literal["torchscript", "onnx"]) -> 
                 "one to convert"
             )
         return chosen
-    found = [one for one in bundle.manifest.artifacts if fits(one)]
+    found = [artifact for artifact in bundle.manifest.artifacts if fits(artifact)]
     if not found:
         raise BundleError(f"{bundle.path} lacks {title} artifact to convert; {remedy}")
     return found[0]
@@ -164,7 +168,9 @@ def _source(bundle: Bundle, name: str, kind: Literal["torchscript", "onnx"]) -> 
 def _require_trusted(bundle: Bundle, source: Artifact, archive: bytes, trust: str) -> None:
     from isthmus import _core
 
-    scan = _core.scan_torchscript(archive, {one.namespace for one in source.op_libraries})
+    scan = _core.scan_torchscript(
+        archive, {op_library.namespace for op_library in source.op_libraries}
+    )
     if trust == "graph" and scan.refused:
         raise BundleError(
             f"{bundle.path}: {source.name} is refused: {scan.describe()}. If you trust it as you "

@@ -118,7 +118,7 @@ def export(
     say = progress or (lambda _: None)
     wanted = _formats(formats)
     precisions = _precisions(precision)
-    reduced = any(one != "fp32" for one in precisions)
+    reduced = any(precision != "fp32" for precision in precisions)
     _check_options(strategy, precisions, script, trace, isa)
     where = _device(device)
     check_destination(path, overwrite=overwrite)
@@ -166,9 +166,10 @@ def export(
             say("Writing the bundle")
             bundle = write_bundle(
                 path,
-                replace(manifest, artifacts=tuple(one.artifact for one in made)),
+                replace(manifest, artifacts=tuple(exported.artifact for exported in made)),
                 artifact_files={
-                    one.artifact.name: {file.name: file for file in one.files} for one in made
+                    exported.artifact.name: {file.name: file for file in exported.files}
+                    for exported in made
                 },
                 goldens=goldens,
                 extra_files=extra_files,
@@ -179,14 +180,14 @@ def export(
 
 def _report_losses(results: Sequence[FormatResult]) -> None:
     """Raises when nothing was made, warns when something was lost."""
-    lost = [one for one in results if not one.ok]
+    lost = [result for result in results if not result.ok]
     if len(lost) == len(results):
         if len(lost) == 1 and lost[0].error is not None:
             raise lost[0].error
         lines = ["no format verifies, and nothing was written:"]
-        lines += [f"  {one.label}: {one.explanation}" for one in lost]
+        lines += [f"  {result.label}: {result.explanation}" for result in lost]
         error = ExportError("\n".join(lines))
-        error.decisions = tuple(decision for one in lost for decision in one.decisions)
+        error.decisions = tuple(decision for result in lost for decision in result.decisions)
         raise error
     for one in lost:
         warnings.warn(
@@ -196,8 +197,8 @@ def _report_losses(results: Sequence[FormatResult]) -> None:
 
 def _formats(formats: Sequence[str]) -> tuple[str, ...]:
     names = [formats] if isinstance(formats, str) else list(formats)
-    for one in names:
-        _one_of("formats", one, FORMATS)
+    for name in names:
+        _one_of("formats", name, FORMATS)
     if not names:
         raise InvalidInput(f"formats: expected at least one of {', '.join(FORMATS)}, got none")
     return tuple(dict.fromkeys(names))
@@ -205,8 +206,8 @@ def _formats(formats: Sequence[str]) -> tuple[str, ...]:
 
 def _precisions(precision: str | Sequence[str]) -> tuple[str, ...]:
     names = [precision] if isinstance(precision, str) else list(precision)
-    for one in names:
-        _one_of("precision", one, PRECISIONS)
+    for name in names:
+        _one_of("precision", name, PRECISIONS)
     if not names:
         raise InvalidInput(f"precision: expected some of {', '.join(PRECISIONS)}, got none")
     return tuple(dict.fromkeys(names))
@@ -234,7 +235,7 @@ def _check_options(
             "script and trace: expected one of them; script names the parts to script inside a "
             "traced whole, trace those to trace inside a scripted whole"
         )
-    cast = [one for one in precisions if one in ("fp16", "bf16")]
+    cast = [precision for precision in precisions if precision in ("fp16", "bf16")]
     if cast and (strategy == "script" or trace):
         raise InvalidInput(
             f'precision="{cast[0]}" needs a traced whole, for scripted code keeps the types of '

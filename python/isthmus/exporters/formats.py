@@ -137,7 +137,7 @@ def _say(name: str, progress: Progress, line: str) -> None:
 
 def _failure(name: str, precision: str, error: Exception, seconds: float) -> FormatResult:
     decisions = tuple(getattr(error, "decisions", ()))
-    refused = [one for one in decisions if not one.accepted]
+    refused = [decision for decision in decisions if not decision.accepted]
     if refused:
         # The first that names a line, else the first.
         first = next((one for one in refused if one.where), refused[0])

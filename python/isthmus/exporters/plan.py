@@ -46,8 +46,12 @@ class Making:
 
     def makers(self, formats: Sequence[str], precisions: Sequence[str]) -> dict[Form, Maker]:
         """What makes each format in each precision: all of the first format come first."""
-        by_precision = {one: self._of(one) for one in precisions}
-        return {(name, one): by_precision[one][name] for name in formats for one in precisions}
+        by_precision = {precision: self._of(precision) for precision in precisions}
+        return {
+            (name, precision): by_precision[precision][name]
+            for name in formats
+            for precision in precisions
+        }
 
     def _of(self, precision: str) -> dict[str, Maker]:
         goldens, allowed = self._judged(precision)
@@ -106,8 +110,8 @@ class Making:
         """The goldens that an artifact is proven on, and how far it may be from them."""
         if precision == "fp32":
             return self.goldens, tolerances(self.noise, self.goldens)
-        names = {one.name for one in self.goldens}
-        goldens = [*self.goldens, *(one for one in self.texts if one.name not in names)]
+        names = {golden.name for golden in self.goldens}
+        goldens = [*self.goldens, *(text for text in self.texts if text.name not in names)]
         reduced = None
         if precision != "int8":
             reduced = reduced_errors(self.captured, self.goldens, precision)
@@ -119,9 +123,9 @@ class Making:
         return found if found is not None else self._of("fp32")["onnx"](lambda _: None)
 
     def _already(self, name: str, precision: str) -> Made | None:
-        for one in self.made:
-            if (one.artifact.format, one.artifact.precision) == (name, precision):
-                return one
+        for exported in self.made:
+            if (exported.artifact.format, exported.artifact.precision) == (name, precision):
+                return exported
         return None
 
 
@@ -155,4 +159,6 @@ def _artifact(
 
 def _distinct(hazards: Sequence[Hazard]) -> tuple[Hazard, ...]:
     order = {"error": 0, "warning": 1, "info": 2}
-    return with_remedies(sorted(dict.fromkeys(hazards), key=lambda one: order[one.severity]))
+    return with_remedies(
+        sorted(dict.fromkeys(hazards), key=lambda fromkey: order[fromkey.severity])
+    )

@@ -36,5 +36,6 @@ REMEDIES = {
 def with_remedies(hazards: Iterable[Hazard]) -> tuple[Hazard, ...]:
     """The same, each that has none with the remedy of its kind."""
     return tuple(
-        one if one.remedy else replace(one, remedy=REMEDIES.get(one.kind, "")) for one in hazards
+        hazard if hazard.remedy else replace(hazard, remedy=REMEDIES.get(hazard.kind, ""))
+        for hazard in hazards
     )

@@ -182,7 +182,7 @@ def _ticks(session: int) -> int:
         except OSError:  # it ended meanwhile
             continue
         if int(fields[3]) == session:
-            total = max(total, 0) + sum(int(one) for one in fields[11:15])
+            total = max(total, 0) + sum(int(field) for field in fields[11:15])
     return total
 
 

@@ -71,7 +71,9 @@ class OutputParity:
 
 def worst(results: Iterable[OutputParity]) -> OutputParity | None:
     """The result that comes nearest to failing, failures first; None when there is none."""
-    return max(results, key=lambda one: (not one.passed, one.strain, one.max_abs), default=None)
+    return max(
+        results, key=lambda result: (not result.passed, result.strain, result.max_abs), default=None
+    )
 
 
 def describe(value: Tensor | None) -> str:
@@ -172,4 +174,6 @@ def _plain(tensor: Tensor) -> Tensor:
     return tensor.detach().resolve_conj().resolve_neg().cpu()
 
 
-_FOUND = [one.name for one in fields(OutputParity) if one.name not in ("golden", "atol", "rtol")]
+_FOUND = [
+    field.name for field in fields(OutputParity) if field.name not in ("golden", "atol", "rtol")
+]

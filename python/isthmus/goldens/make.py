@@ -109,7 +109,7 @@ class _Maker:
         kept = self._conditioned(runs, floor)
         kept = self._within_budget(kept)
         goldens = [run.golden for run in kept]
-        methods = tuple(self._with_outputs(one, kept) for one in self._captured.methods)
+        methods = tuple(self._with_outputs(method, kept) for method in self._captured.methods)
         notes = (*self._captured.notes, *self._notes, *floor.notes)
         complete = replace(self._captured, methods=methods, notes=notes)
         return goldens, floor.result([runs.index(run) for run in kept]), complete
@@ -130,14 +130,16 @@ class _Maker:
         shapes = shape_grid(ranges, given, cost.large())
         shapes += [
             shape
-            for name, one in ranges.items()
-            if cost.affordable(shape := {**{n: r.min for n, r in ranges.items()}, name: one.max})
+            for name, value_range in ranges.items()
+            if cost.affordable(
+                shape := {**{n: r.min for n, r in ranges.items()}, name: value_range.max}
+            )
             and shape not in shapes
         ]
         for at, shape in enumerate(shapes[1:], start=1):
             runs.append(self._required(method, shape, self._seed + at))
-        for at, one in enumerate(probes):
-            runs.append(self._user_probe(method, one, at))
+        for at, probe in enumerate(probes):
+            runs.append(self._user_probe(method, probe, at))
         for at, run in enumerate(list(runs[: len(shapes)])):
             runs += self._probe_runs(method, run, None if at == 0 else at)
         return runs
@@ -156,7 +158,12 @@ class _Maker:
     def _dims_of(self, method: Method) -> list[str]:
         if self._captured.stateful:
             return list(self._captured.dims)
-        used = {dim for one in method.inputs for dim in one.shape or () if isinstance(dim, str)}
+        used = {
+            dim
+            for input_spec in method.inputs
+            for dim in input_spec.shape or ()
+            if isinstance(dim, str)
+        }
         return [name for name in self._captured.dims if name in used]
 
     def _values(self, method: str, shape: Mapping[str, int], seed: int) -> dict[str, Any]:
@@ -195,7 +202,7 @@ class _Maker:
         ) from failure
 
     def _user_probe(self, method: Method, probe: Mapping[str, Any], at: int) -> _Run:
-        names = {one.name for one in method.inputs}
+        names = {input_spec.name for input_spec in method.inputs}
         if set(probe) != names:
             wrong = ", ".join(sorted(set(probe) ^ names))
             raise InvalidInput(
@@ -265,10 +272,13 @@ class _Maker:
         observed: list[tuple[str, Observed]] = []
         for name, values in plan.calls:
             method = captured.method(name)
-            inputs = {one.name: _kept(to_tensor(one, values[one.name])) for one in method.inputs}
+            inputs = {
+                input_spec.name: _kept(to_tensor(input_spec, values[input_spec.name]))
+                for input_spec in method.inputs
+            }
             result = call(captured.module, method, values)
             tree, leaves = returns_tree(f"{type(captured.module).__name__}.{name}", result)
-            outputs = {key: _kept(one) for key, one in tensors_of(leaves).items()}
+            outputs = {key: _kept(tensor) for key, tensor in tensors_of(leaves).items()}
             steps.append(Step(name, inputs, outputs))
             typed = {
                 key: outputs[key] if isinstance(value, Tensor) else value

@@ -98,7 +98,9 @@ def reduced_errors(
         # An operator without a kernel in this type: the documented multiple of eps stands in.
         return {}
     return {
-        name: one for name, one in errors.items() if one and all(map(math.isfinite, one.values()))
+        name: error
+        for name, error in errors.items()
+        if error and all(map(math.isfinite, error.values()))
     }
 
 
@@ -156,7 +158,7 @@ class NoiseMeter:
                 if error.max_abs > 0:
                     return f'"{name}" is {int(error.max_abs)} elements different in float64'
                 continue
-            largest = max(one.largest(name) for one in self._runs)
+            largest = max(run.largest(name) for run in self._runs)
             limit = share * max(1.0, error.eps / float(torch.finfo(torch.float32).eps) / 100)
             if error.max_abs > limit * largest:
                 return f'"{name}" differs by {error.max_abs:.3g} in float64'
@@ -169,8 +171,8 @@ class NoiseMeter:
         return {name: self._floor(name, chosen) for name in names}
 
     def _floor(self, name: str, runs: Sequence[_RunNoise]) -> NoiseFloor:
-        tensors = [one for run in runs for one in run.tensors(name)]
-        floats = [one for one in tensors if is_float(one)]
+        tensors = [tensor for run in runs for tensor in run.tensors(name)]
+        floats = [tensor for tensor in tensors if is_float(tensor)]
         if not floats:
             return NoiseFloor(0.0, 0.0, "exact")
         errors = [run.errors[name] for run in runs if name in run.errors]
@@ -179,15 +181,15 @@ class NoiseMeter:
         )
         # A module of float64 is no more exact in float64: then there is nothing wider to be had.
         same = all(one.dtype in (torch.float64, torch.complex128) for one in floats)
-        same = same and not any(one.max_abs for one in errors)
-        if whole and not same and all(one.in_float64 for one in errors):
-            count = sum(one.count for one in errors)
-            squares = sum(one.squares for one in errors)
+        same = same and not any(error.max_abs for error in errors)
+        if whole and not same and all(error.in_float64 for error in errors):
+            count = sum(error.count for error in errors)
+            squares = sum(error.squares for error in errors)
             rms = math.sqrt(squares / count) if count else 0.0
             worst = dict.fromkeys(MULTIPLES, 0.0)
             for one in errors:
                 _largest(worst, one.worst)
-            return NoiseFloor(max(one.max_abs for one in errors), rms, "float64", worst)
+            return NoiseFloor(max(error.max_abs for error in errors), rms, "float64", worst)
         floor = FALLBACK_ULPS * ulp(largest_value(floats), real_dtype(floats[0].dtype))
         return NoiseFloor(floor, floor, "ulp")
 
@@ -231,7 +233,7 @@ class _RunNoise:
         return [step[name] for step in self._outputs if name in step]
 
     def largest(self, name: str) -> float:
-        return largest_value([one for one in self.tensors(name) if is_float(one)])
+        return largest_value([tensor for tensor in self.tensors(name) if is_float(tensor)])
 
     def compare(self, others: Sequence[Mapping[str, Tensor]]) -> None:
         errors: dict[str, _OutputNoise] = {}

@@ -73,7 +73,7 @@ def cast_values(value: Any, dtype: torch.dtype) -> Any:
 
 def fits_in_memory(module: nn.Module, dtype: torch.dtype) -> bool:
     """Whether a whole copy in this type fits beside what runs; True where nobody can tell."""
-    needed = sum(one.numel() for one in (*module.parameters(), *module.buffers()))
+    needed = sum(parameter.numel() for parameter in (*module.parameters(), *module.buffers()))
     needed *= torch.empty((), dtype=dtype).element_size()
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
@@ -125,9 +125,9 @@ class _Part:
             if value is not None and value.is_floating_point():
                 cast = nn.Parameter(value.detach().to(self._dtype), requires_grad=False)
                 module._parameters[name] = cast
-        for name, one in module._buffers.items():
-            if one is not None and one.is_floating_point():
-                module._buffers[name] = one.to(self._dtype)
+        for name, buffer in module._buffers.items():
+            if buffer is not None and buffer.is_floating_point():
+                module._buffers[name] = buffer.to(self._dtype)
 
     def leave(self, module: nn.Module, args: Any, result: Any) -> None:
         self._depth -= 1

@@ -34,7 +34,7 @@ def variations(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     if len(flags) > 1:
         for name in flags[:_MOST_FLAGS]:
             sets[f"{name}-flipped"] = {**values, name: not values[name]}
-    return {kind: one for kind, one in sets.items() if differs(one, values)}
+    return {kind: group for kind, group in sets.items() if differs(group, values)}
 
 
 def differs(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:

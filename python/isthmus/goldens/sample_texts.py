@@ -87,18 +87,18 @@ def encode(
         # A file may say that everything is padded to one length.
         tokenizer.no_padding()
         tokenizer.no_truncation()
-        encodings = [tokenizer.encode(one) for one in SENTENCES]
+        encodings = [tokenizer.encode(sentence) for sentence in SENTENCES]
     except Exception:  # its errors are bare ones; without text there is still the rest to judge by
         return []
     calls = [
         {
-            "input_ids": torch.tensor([one.ids]),
-            "attention_mask": torch.tensor([one.attention_mask]),
-            "token_type_ids": torch.tensor([one.type_ids]),
+            "input_ids": torch.tensor([encoding.ids]),
+            "attention_mask": torch.tensor([encoding.attention_mask]),
+            "token_type_ids": torch.tensor([encoding.type_ids]),
         }
-        for one in encodings
+        for encoding in encodings
     ]
-    fitting = (_fitting(one, method, dims) for one in calls)
+    fitting = (_fitting(call, method, dims) for call in calls)
     return [one for one in fitting if one is not None]
 
 
@@ -142,9 +142,13 @@ def sentence_goldens(captured: Captured, calls: Sequence[Mapping[str, Tensor]]) 
                 # A tokenizer with ids that the model does not have is not this model's own.
                 continue
             _, leaves = returns_tree(method.name, result)
-            outputs = {name: one.detach().cpu().clone() for name, one in tensors_of(leaves).items()}
+            outputs = {
+                name: tensor.detach().cpu().clone() for name, tensor in tensors_of(leaves).items()
+            }
             inputs = {spec.name: to_tensor(spec, values[spec.name]) for spec in method.inputs}
-            if all(bool(one.isfinite().all()) for one in outputs.values() if is_float(one)):
+            if all(
+                bool(output.isfinite().all()) for output in outputs.values() if is_float(output)
+            ):
                 runs.append(([(method.name, values)], Step(method.name, inputs, outputs)))
         meter = NoiseMeter(captured)
         for given, step in runs:
@@ -171,11 +175,11 @@ def kept_as_goldens(
     goldens: Sequence[Golden], sentences: Sequence[Golden], budget_bytes: int = 16 << 20
 ) -> list[Golden]:
     """The first sentences, as far as there is room beside the other goldens."""
-    room = budget_bytes - sum(one.nbytes for one in goldens)
+    room = budget_bytes - sum(golden.nbytes for golden in goldens)
     kept: list[Golden] = []
-    for one in sentences[:_MOST_KEPT]:
-        room -= one.nbytes
+    for sentence in sentences[:_MOST_KEPT]:
+        room -= sentence.nbytes
         if room < 0:
             break
-        kept.append(one)
+        kept.append(sentence)
     return kept

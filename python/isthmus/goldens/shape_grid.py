@@ -40,7 +40,7 @@ def shape_grid(
     names = list(dims)
     levels = [_levels(dims[name], large) for name in names]
     grid: list[dict[str, int]] = [dict(example)] if example is not None else []
-    grid.append({name: one[0] for name, one in zip(names, levels, strict=True)})
+    grid.append({name: level[0] for name, level in zip(names, levels, strict=True)})
     for row in range(len(levels[0]) if levels else 0):
         # Neighbours are one level apart: each pair of dimensions meets at four pairs of levels.
         grid.append(
@@ -49,7 +49,7 @@ def shape_grid(
                 for at, (name, one) in enumerate(zip(names, levels, strict=True))
             }
         )
-    grid.append({name: one[-1] for name, one in zip(names, levels, strict=True)})
+    grid.append({name: level[-1] for name, level in zip(names, levels, strict=True)})
     unique: list[dict[str, int]] = []
     for shape in grid:
         if shape not in unique:
@@ -57,10 +57,10 @@ def shape_grid(
     return unique
 
 
-def _levels(one: DimRange, large: int) -> list[int]:
+def _levels(dim_range: DimRange, large: int) -> list[int]:
     """Least, small, odd and large size of a range, always four entries."""
-    high = min(one.max, max(large, 2 * one.min + 1))
-    least = one.min
+    high = min(dim_range.max, max(large, 2 * dim_range.min + 1))
+    least = dim_range.min
     small = min(max(least + 1, 2), high)
     odd = _odd_between(small, high)
     return [least, small, odd, high]

@@ -97,7 +97,7 @@ def tolerances(
             result[name] = Tolerance(0.0, 0.0)
             continue
         values = [s.outputs[name] for g in goldens for s in g.steps if name in s.outputs]
-        floats = [one for one in values if is_float(one)]
+        floats = [value for value in values if is_float(value)]
         dtype = real_dtype(floats[0].dtype) if floats else torch.float32
         largest = largest_value(floats)
         atol = max(NOISE_FACTOR * floor.max_abs, LEAST_ULPS * ulp(largest, dtype))

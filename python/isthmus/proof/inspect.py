@@ -85,10 +85,10 @@ class Inspection:
         console.print(f"{self.path}: {title}{versions}{precision}")
         for method, inputs in self.inputs.items():
             table = Table("", "name", "type", title=f"{method}")
-            for one in inputs:
-                table.add_row("in", escape(one.name), escape(one.type))
-            for one in self.outputs.get(method, ()):
-                table.add_row("out", escape(one.name), escape(one.type))
+            for input_spec in inputs:
+                table.add_row("in", escape(input_spec.name), escape(input_spec.type))
+            for output in self.outputs.get(method, ()):
+                table.add_row("out", escape(output.name), escape(output.type))
             console.print(table)
         if self.operators:
             table = Table("operator", "places", "library", title="Operators")
@@ -97,7 +97,7 @@ class Inspection:
             console.print(table)
         for title, lines in (
             ("Constants baked in", self.constants),
-            ("Devices and dtypes baked in", [_line(one) for one in self.literals]),
+            ("Devices and dtypes baked in", [_line(literal) for literal in self.literals]),
             ("Refused without trust", self.refused),
         ):
             if lines:
@@ -215,7 +215,7 @@ def _inspect_onnx(
 ) -> Inspection:
     from isthmus import _core
 
-    beside = {Path(one.path).name for one in artifact.files} if artifact is not None else set()
+    beside = {Path(file.path).name for file in artifact.files} if artifact is not None else set()
     owners = {"": "ONNX", "ai.onnx.ml": "ONNX", "com.microsoft": "ONNX Runtime"} | _owners(manifest)
     scan = _core.scan_onnx(file, beside, set(_owners(manifest)))
     if manifest is None:
@@ -228,7 +228,7 @@ def _inspect_onnx(
         format="onnx",
         versions={
             "ir": str(scan.ir_version),
-            **{f"opset {name or 'ai.onnx'}": str(one) for name, one in scan.opsets.items()},
+            **{f"opset {name or 'ai.onnx'}": str(opset) for name, opset in scan.opsets.items()},
         },
         inputs=inputs,
         outputs=outputs,
@@ -258,7 +258,7 @@ def _from_manifest(label: str, manifest: Manifest, artifact: Artifact) -> Inspec
 
 
 def _refused(findings: Sequence[_core.Finding]) -> tuple[str, ...]:
-    return tuple(f"{one.what} ({one.where})" for one in findings if one.refused)
+    return tuple(f"{finding.what} ({finding.where})" for finding in findings if finding.refused)
 
 
 def _of_bundle(root: Path, artifact: str, *, torchscript: bool) -> tuple[Bundle, Artifact]:
@@ -269,7 +269,9 @@ def _of_bundle(root: Path, artifact: str, *, torchscript: bool) -> tuple[Bundle,
         return bundle, bundle.artifact(artifact)
     if not torchscript:
         return bundle, bundle.manifest.artifacts[0]
-    scripted = [one for one in bundle.manifest.artifacts if one.format == "torchscript"]
+    scripted = [
+        artifact for artifact in bundle.manifest.artifacts if artifact.format == "torchscript"
+    ]
     if not scripted:
         raise InvalidInput(f"{root} has no TorchScript artifact, whose graph could be printed")
     return bundle, scripted[0]
@@ -361,9 +363,11 @@ def _from_code(
         text = max(code.values(), key=len)
     roots = list(_ROOT.finditer(text))
     for found in _METHOD.finditer(text[roots[-1].start() :] if roots else ""):
-        parts = [one.strip() for one in found["inputs"].lstrip(",\n ").split(",\n") if one.strip()]
+        parts = [
+            part.strip() for part in found["inputs"].lstrip(",\n ").split(",\n") if part.strip()
+        ]
         inputs[found["name"]] = tuple(
-            Value(*(piece.strip() for piece in one.partition(":")[::2])) for one in parts
+            Value(*(piece.strip() for piece in part.partition(":")[::2])) for part in parts
         )
         outputs[found["name"]] = (Value("output", found["output"].strip()),)
     return inputs, outputs

@@ -232,7 +232,9 @@ def _verify_model(
     """Eager against the goldens on each device, and its answers on the first as the reference."""
     rows: list[VerifyRow] = []
     reference: Reference | None = None
-    judged_by = next((one for one in artifacts if one.precision == "fp32"), artifacts[0])
+    judged_by = next(
+        (artifact for artifact in artifacts if artifact.precision == "fp32"), artifacts[0]
+    )
     for device in places:
         kind = device.partition(":")[0]
         shown = engines is None or EAGER in engines
@@ -269,19 +271,23 @@ def _verify_artifact(
     names = engines_of(artifact.format)
     wanted = [name for name in names if engines is None or name in engines]
     pythons = [
-        one for one in runtimes_of(artifact.format) if engines is None or one.name in engines
+        runtime
+        for runtime in runtimes_of(artifact.format)
+        if engines is None or runtime.name in engines
     ]
     if artifact.trust == "native" and job.trust != "native" and not absent:
         absent = 'it is native code: allow it with trust="native" (--allow-native)'
         asked = engines is not None
     if absent:
-        rows = [_absent_row(one.name, "Python", device, absent, asked=asked) for one in pythons]
+        rows = [
+            _absent_row(python.name, "Python", device, absent, asked=asked) for python in pythons
+        ]
         rows += [_absent_row(name, "C++", device, absent, asked=asked) for name in wanted]
         return [replace(row, artifact=artifact.name) for row in rows]
 
     native: list[tuple[VerifyRow, Run | None]] = []
     refused = ""
-    twins = {one.engine: one for one in pythons if one.same_bits}
+    twins = {python.engine: python for python in pythons if python.same_bits}
     for name in wanted or (list(names) if pythons else []):
         job.say(f"{name} in C++ on {device}")
         row, run, refusal = _native_row(job, artifact, name, device, reference, name in twins)

@@ -29,9 +29,9 @@ class ParityError(AssertionError):
         lines = [report.verdict]
         for row in report.failures:
             failed = [
-                f"{one.output} of golden {one.golden}: {one.reason}"
-                for one in row.results
-                if not one
+                f"{result.output} of golden {result.golden}: {result.reason}"
+                for result in row.results
+                if not result
             ]
             lines += [f"  {row.label} on {row.device}: {text}" for text in failed or [row.reason]]
         shown = lines[:_SHOWN]
@@ -205,16 +205,16 @@ class VerifyReport:
             tables=(
                 *self._tables(),
                 *([_rank_table(self.ranking)] if self.ranked else []),
-                *(one.table() for one in self.explanations),
+                *(explanation.table() for explanation in self.explanations),
             ),
-            extra={"explanations": [one.to_json() for one in self.explanations]},
+            extra={"explanations": [explanation.to_json() for explanation in self.explanations]},
             passed=self.ok,
             verdict=self.verdict,
             rows=tuple(row.to_json() for row in self.rows),
             cases=tuple(_case(row) for row in self.rows),
             notes=(
                 *[f"{row.label} on {row.device}: {row.reason}" for row in self.failures],
-                *(line for one in self.explanations for line in one.lines),
+                *(line for explanation in self.explanations for line in explanation.lines),
                 *self.notes,
             ),
         )
@@ -309,7 +309,10 @@ def _rank_table(rows: Sequence[VerifyRow]) -> Table:
     columns = ("rank", "runner", "device", "x eager's own RMS", "rms", "max", "worst at", "verdict")
     cells = []
     for at, row in enumerate(rows, start=1):
-        worst = max((one for one in row.results if one.to_truth), key=lambda one: one.noise_units)
+        worst = max(
+            (result for result in row.results if result.to_truth),
+            key=lambda result: result.noise_units,
+        )
         cells.append(
             (
                 str(at),

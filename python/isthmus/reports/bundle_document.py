@@ -32,7 +32,7 @@ def document_of(report: BundleReport) -> Document:
         tables=(
             *_after_first_folded(proof),
             _matrix_table(report.matrix),
-            *(one.table() for one in report.explanations),
+            *(explanation.table() for explanation in report.explanations),
             *_after_first_folded(speed.tables if speed is not None else ()),
             _size_table(report),
             *_hazard_table(report.bundle.manifest.artifacts),
@@ -46,7 +46,7 @@ def document_of(report: BundleReport) -> Document:
             dict.fromkeys(
                 (
                     *parity.notes,
-                    *(line for one in report.explanations for line in one.lines),
+                    *(line for explanation in report.explanations for line in explanation.lines),
                     *(speed.notes if speed is not None else ()),
                     *report.notes,
                     f"next: {report.next_step.does}: {report.next_step.command}",
@@ -78,12 +78,13 @@ def cases(report: BundleReport) -> tuple[Case, ...]:
 
 def _case(line: MatrixRow, at: int, seconds: float) -> Case:
     cell = line.cells[at]
-    results = [one for one in line.row.results if one.golden == cell.golden]
+    results = [result for result in line.row.results if result.golden == cell.golden]
     output = [
-        f"{one.output}: max abs {number(one.max_abs)}, {share_text(one.strain)} of what is allowed"
-        for one in results
+        f"{result.output}: max abs {number(result.max_abs)}, "
+        f"{share_text(result.strain)} of what is allowed"
+        for result in results
     ]
-    failed = [f"{one.output}: {one.reason}" for one in results if not one]
+    failed = [f"{result.output}: {result.reason}" for result in results if not result]
     missing = f"no answer: {cell.reason}" if cell.status == "missing" else ""
     return Case(
         name=f"{line.name}: {cell.golden}",
@@ -98,7 +99,7 @@ def _case(line: MatrixRow, at: int, seconds: float) -> Case:
 
 def _after_first_folded(tables: Sequence[Table]) -> list[Table]:
     """The first of a part says what there is to say in a pull request."""
-    return [replace(one, folded=at > 0) for at, one in enumerate(tables)]
+    return [replace(table, folded=at > 0) for at, table in enumerate(tables)]
 
 
 def _matrix_table(lines: Sequence[MatrixRow]) -> Table:
@@ -143,9 +144,9 @@ def _size_table(report: BundleReport) -> Table:
 
 def _hazard_table(artifacts: Sequence[Artifact]) -> list[Table]:
     rows = tuple(
-        (one.severity, artifact.name, one.message, one.where, one.remedy)
+        (hazard.severity, artifact.name, hazard.message, hazard.where, hazard.remedy)
         for artifact in artifacts
-        for one in artifact.hazards
+        for hazard in artifact.hazards
     )
     columns = ("severity", "artifact", "what", "where", "remedy")
     return [Table("Hazards", columns, rows, folded=True)] if rows else []
@@ -154,10 +155,10 @@ def _hazard_table(artifacts: Sequence[Artifact]) -> list[Table]:
 def _signature_tables(report: BundleReport) -> list[Table]:
     dims = report.bundle.manifest.dims
     rows = tuple(
-        (method.name, side, one.name, one.dtype, shape_text(one), range_text(one, dims))
+        (method.name, side, value.name, value.dtype, shape_text(value), range_text(value, dims))
         for method in report.bundle.manifest.methods
         for side, values in (("in", method.inputs), ("out", method.outputs))
-        for one in values
+        for value in values
     )
     columns = ("method", "", "name", "dtype", "shape", "ranges")
     return [Table("Signature", columns, rows, folded=True)] if rows else []
@@ -207,7 +208,7 @@ def _facts(report: BundleReport) -> dict[str, Any]:
             {"name": name_of(row, report.parity), "distance": row.distance, "passed": bool(row)}
             for row in report.parity.ranking
         ],
-        "explanations": [one.to_json() for one in report.explanations],
+        "explanations": [explanation.to_json() for explanation in report.explanations],
         "speed": _speed(report),
         "sizes": {
             "total": report.size,
@@ -238,7 +239,9 @@ def _facts(report: BundleReport) -> dict[str, Any]:
             ],
         },
         "next": {"does": report.next_step.does, "command": report.next_step.command},
-        "commands": [{"does": one.does, "command": one.command} for one in report.commands],
+        "commands": [
+            {"does": command.does, "command": command.command} for command in report.commands
+        ],
     }  # fmt: skip
 
 
@@ -257,4 +260,4 @@ def _speed(report: BundleReport) -> dict[str, Any] | None:
 
 def files_of(artifacts: Sequence[Artifact]) -> list[tuple[str, FileEntry]]:
     """(artifact, file) of all."""
-    return [(one.name, file) for one in artifacts for file in one.files]
+    return [(artifact.name, file) for artifact in artifacts for file in artifact.files]

@@ -86,22 +86,22 @@ class BundleReport:
     @cached_property
     def matrix(self) -> tuple[MatrixRow, ...]:
         """An engine on a device a row, with a cell for every golden."""
-        return matrix(self.parity, [one.name for one in self.bundle.manifest.goldens])
+        return matrix(self.parity, [golden.name for golden in self.bundle.manifest.goldens])
 
     @property
     def explanations(self) -> tuple[Explanation, ...]:
         """Verify's, then those that were asked for; one an artifact and engine."""
         found: dict[tuple[str, str], Explanation] = {}
-        for one in (*self.parity.explanations, *self.layers):
-            found.setdefault((one.engine, one.artifact), one)
+        for explanation in (*self.parity.explanations, *self.layers):
+            found.setdefault((explanation.engine, explanation.artifact), explanation)
         return tuple(found.values())
 
     @property
     def files(self) -> tuple[tuple[str, FileEntry], ...]:
         """Every file of the bundle, with the part that it belongs to."""
         manifest = self.bundle.manifest
-        goldens = [("goldens", one.file) for one in manifest.goldens]
-        others = [("other files", one) for one in manifest.files]
+        goldens = [("goldens", golden.file) for golden in manifest.goldens]
+        others = [("other files", file) for file in manifest.files]
         return (*files_of(manifest.artifacts), *goldens, *others)
 
     @property
@@ -141,7 +141,7 @@ class BundleReport:
         """How to have all this again."""
         bundle = shlex.quote(str(self.bundle.path))
         model = f" --model {shlex.quote(self.model)}" if self.model else ""
-        options = "".join(f" {shlex.quote(one)}" for one in self.options)
+        options = "".join(f" {shlex.quote(option)}" for option in self.options)
         timed = " --no-bench" if self.speed is None else ""
         return (
             Command(
@@ -289,9 +289,11 @@ def _forms(bundle: Bundle, engines: Sequence[str] | None) -> tuple[str, ...] | N
     from isthmus.timing.bench import FORMS
     from isthmus.timing.turns import EAGER, engine_of
 
-    here = {one.format for one in bundle.manifest.artifacts}
+    here = {artifact.format for artifact in bundle.manifest.artifacts}
     wanted = {
-        one.engine for one in RUNTIMES if one.engine in engines or one.name in engines
+        runtime.engine
+        for runtime in RUNTIMES
+        if runtime.engine in engines or runtime.name in engines
     }  # a Python runtime's name gives its engine's pair
     return tuple(
         form
@@ -309,10 +311,10 @@ def _options(
     trust: str,
     op_libraries: Sequence[str | Path],
 ) -> tuple[str, ...]:
-    found = [word for one in engines or () for word in ("--engine", one)]
-    found += [word for one in devices or () for word in ("--device", one)]
+    found = [word for engine in engines or () for word in ("--engine", engine)]
+    found += [word for device in devices or () for word in ("--device", device)]
     found += ["--artifact", artifact] if artifact is not None else []
     found += ["--threads", str(threads)] if threads is not None else []
     found += ["--trust", trust] if trust != "graph" else []
-    found += [word for one in op_libraries for word in ("--op-library", str(one))]
+    found += [word for op_library in op_libraries for word in ("--op-library", str(op_library))]
     return tuple(found)

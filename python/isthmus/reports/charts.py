@@ -165,9 +165,9 @@ def latency_strip(samples: Sequence[float], axis: Axis, language: str) -> str:
     kind = "cpp" if language == "C++" else "python"
     step = max(1, math.ceil(len(samples) / DOTS))
     dots = [
-        tag("circle", cx=percent(axis.at(one)), cy=f"{4 + spread(at, 22):.1f}", r=1.6)
-        for at, one in enumerate(samples[::step])
-        if one <= axis.edge
+        tag("circle", cx=percent(axis.at(sample)), cy=f"{4 + spread(at, 22):.1f}", r=1.6)
+        for at, sample in enumerate(samples[::step])
+        if sample <= axis.edge
     ]
     first, third = axis.at(found.first), axis.at(found.third)
     median = percent(axis.at(found.median))

@@ -80,7 +80,7 @@ def render(report: BundleReport) -> str:
         "tone": tone,
         "cell_title": cell_title,
         "ranking": _ranking(report, Markup),
-        "layers": [_layers(one, Markup) for one in report.explanations],
+        "layers": [_layers(explanation, Markup) for explanation in report.explanations],
         "speed": _speed(report, Markup),
         "sizes": sizes(report),
         "range_text": range_text,
@@ -109,9 +109,9 @@ def headline(report: BundleReport) -> tuple[str, str, str]:
 
 def first_reason(report: BundleReport) -> str:
     """What failed first, and why; what a layer has to do with it, where that was found."""
-    for one in report.explanations:
-        if one.culprit is not None and report.parity.failures:
-            return short_source(one.sentence)
+    for explanation in report.explanations:
+        if explanation.culprit is not None and report.parity.failures:
+            return short_source(explanation.sentence)
     for row in report.parity.failures:
         text = f"{name_of(row, report.parity)}: {row.reason}"
         return text if len(text) <= _HEADLINE else f"{text[:_HEADLINE].rstrip()} …"
@@ -210,9 +210,9 @@ def absent(rows: Iterable[VerifyRow]) -> list[tuple[str, list[str]]]:
 def golden_head(report: BundleReport) -> list[tuple[str, list[str]]]:
     """The matrix's head: a line for each dimension, then what else tells the goldens apart."""
     names = [cell.golden for cell in report.matrix[0].cells] if report.matrix else []
-    dims = {one.name: one.dims for one in report.bundle.manifest.goldens}
+    dims = {golden.name: golden.dims for golden in report.bundle.manifest.goldens}
     lines = {key: [str(dims.get(name, {}).get(key, "")) for name in names]
-             for key in dict.fromkeys(key for one in dims.values() for key in one)}  # fmt: skip
+             for key in dict.fromkeys(key for dim in dims.values() for key in dim)}  # fmt: skip
     rest = [_rest(name, dims.get(name, {})) for name in names]
     return [*lines.items(), ("golden" if not lines else "probe", rest)]
 
@@ -269,14 +269,14 @@ def _ranking(report: BundleReport, markup: Any) -> dict[str, Any]:
 
 def _layers(found: Explanation, markup: Any) -> dict[str, Any]:
     allowed = SLACK * MULTIPLES["rms"]
-    unseen = sum(not one.seen for one in found.layers)
+    unseen = sum(not layer.seen for layer in found.layers)
     return {
         "found": found,
         "chart": markup(multiples_chart(found, allowed)),
         "errors": markup(errors_chart(found)),
         "allowed": allowed,
         "unseen": unseen,
-        "hints": [short_source(one) for one in found.lines[1:]],
+        "hints": [short_source(line) for line in found.lines[1:]],
         "culprit": found.culprit,
     }
 
@@ -306,7 +306,9 @@ def _speed(report: BundleReport, markup: Any) -> dict[str, Any] | None:
     groups: dict[tuple[str, str], list[BenchRow]] = {}
     for row in timed:
         groups.setdefault((row.form, row.device), []).append(row)
-    verdicts = {(one.form, one.device): one for one in speed.comparisons}
+    verdicts = {
+        (comparison.form, comparison.device): comparison for comparison in speed.comparisons
+    }
     missing: dict[str, list[str]] = {}
     for row in speed.rows:
         if not row.rounds_ms:
@@ -321,9 +323,9 @@ def _speed(report: BundleReport, markup: Any) -> dict[str, Any] | None:
                 "name": f"{form} on {place(device)}",
                 "verdict": comparison_text(verdicts.get((form, device))),
                 "rows": [
-                    {"row": one, "strip": markup(
-                        charts.latency_strip(one.samples_ms, axis, one.language))}
-                    for one in rows
+                    {"row": row, "strip": markup(
+                        charts.latency_strip(row.samples_ms, axis, row.language))}
+                    for row in rows
                 ],
             }
             for (form, device), rows in groups.items()
@@ -336,15 +338,17 @@ def _speed(report: BundleReport, markup: Any) -> dict[str, Any] | None:
     }  # fmt: skip
 
 
-def comparison_text(one: Comparison | None) -> str:
+def comparison_text(comparison: Comparison | None) -> str:
     """ "C++ faster: 0.59 x the time of Python (99 % interval 0.57 to 0.61)"."""
-    if one is None or (one.interval is None and None in (one.python_ms, one.cpp_ms)):
+    if comparison is None or (
+        comparison.interval is None and None in (comparison.python_ms, comparison.cpp_ms)
+    ):
         return ""
-    if one.interval is None:
-        return one.reason
-    found = one.interval
+    if comparison.interval is None:
+        return comparison.reason
+    found = comparison.interval
     return (
-        f"{one.verdict}: {found.ratio:.2f} x the time of Python"
+        f"{comparison.verdict}: {found.ratio:.2f} x the time of Python"
         f" ({found.confidence:.0%} interval {found.low:.2f} to {found.high:.2f})"
     )
 

@@ -23,7 +23,7 @@ _FLOOR = 1e-3
 
 def shown_layers(explanation: Explanation) -> list[LayerError]:
     """What the engine shows, in order, thinned out where there are too many."""
-    seen = [one for one in explanation.layers if one.seen]
+    seen = [layer for layer in explanation.layers if layer.seen]
     step = math.ceil(len(seen) / POINTS) or 1
     if step == 1:
         return seen
@@ -43,7 +43,9 @@ def multiples_chart(explanation: Explanation, allowed: float) -> str:
         allowed: Multiple from which a layer's RMS error counts as divergence.
     """
     layers = shown_layers(explanation)
-    finite = [one.multiple for one in layers if math.isfinite(one.multiple) and one.multiple > 0]
+    finite = [
+        layer.multiple for layer in layers if math.isfinite(layer.multiple) and layer.multiple > 0
+    ]
     low = min([0.1, *(max(_FLOOR, value) for value in finite)])
     high = max([10 * allowed, *(2 * value for value in finite)])
     place = _log_scale(low, high)
@@ -54,7 +56,7 @@ def multiples_chart(explanation: Explanation, allowed: float) -> str:
         tag("text", f"{allowed:g} x: limit", x="100%", y=f"{place(allowed) - 5:.1f}",
             text_anchor="end", class_="strong")
     )  # fmt: skip
-    points = [(_x(at, layers), place(one.multiple)) for at, one in enumerate(layers)]
+    points = [(_x(at, layers), place(layer.multiple)) for at, layer in enumerate(layers)]
     body.append(_line(points, "growth"))
     for (x, y), one in zip(points, layers, strict=True):
         title = f"{one.name}: {number(one.multiple)} x eager's own ({one.statistic})"
@@ -63,7 +65,7 @@ def multiples_chart(explanation: Explanation, allowed: float) -> str:
     if culprit in layers:
         x, y = points[layers.index(culprit)]
         body += _flag(x, y, "first to diverge")
-    worst = max((one.multiple for one in layers), default=0.0)
+    worst = max((layer.multiple for layer in layers), default=0.0)
     says = f"{len(layers)} layers; the largest error is {number(worst)} times eager's own"
     return picture(body, _BOTTOM + _BAND, says, "layers")
 
@@ -71,14 +73,14 @@ def multiples_chart(explanation: Explanation, allowed: float) -> str:
 def errors_chart(explanation: Explanation) -> str:
     """Two lines: the engine's RMS error to float64 by layer, and eager's own."""
     layers = shown_layers(explanation)
-    values = [value for one in layers for value in (one.rms, one.own_rms)]
+    values = [value for layer in layers for value in (layer.rms, layer.own_rms)]
     finite = [value for value in values if math.isfinite(value) and value > 0]
     if not finite:
         return ""
     low, high = min(finite) / 2, 2 * max(finite)
     place = _log_scale(low, high)
-    own = [(_x(at, layers), place(one.own_rms)) for at, one in enumerate(layers)]
-    engine = [(_x(at, layers), place(one.rms)) for at, one in enumerate(layers)]
+    own = [(_x(at, layers), place(layer.own_rms)) for at, layer in enumerate(layers)]
+    engine = [(_x(at, layers), place(layer.rms)) for at, layer in enumerate(layers)]
     body = [
         *_bands(layers),
         *_decades(low, high, place),

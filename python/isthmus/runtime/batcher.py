@@ -134,8 +134,12 @@ class Batcher:
         """
         waiting: deque[Request] = deque()
         done = 0
-        for one in inputs:
-            waiting.append(self.submit(**one) if isinstance(one, Mapping) else self.submit(*one))
+        for input_spec in inputs:
+            waiting.append(
+                self.submit(**input_spec)
+                if isinstance(input_spec, Mapping)
+                else self.submit(*input_spec)
+            )
             while len(waiting) > self._window or (waiting and waiting[0].done()):
                 yield waiting.popleft().result()
                 done += 1

@@ -53,14 +53,14 @@ class Deployment:
     @property
     def size(self) -> int:
         """Bytes of all files."""
-        return sum(one.size for one in self.files)
+        return sum(file.size for file in self.files)
 
     def document(self) -> Document:
         """What to print."""
         parts: dict[str, list[DeployedFile]] = {}
         for one in self.files:
             parts.setdefault(one.path.partition("/")[0], []).append(one)
-        largest = sorted(self.files, key=lambda one: -one.size)[:8]
+        largest = sorted(self.files, key=lambda file: -file.size)[:8]
         rows = [(f"{name}/", f"{len(own)}", _mb(own)) for name, own in sorted(parts.items())]
         rows += [(f"  {one.path}", "", _mb([one])) for one in largest]
         return Document(
@@ -84,7 +84,7 @@ class Deployment:
             ),
             passed=True,
             verdict=f"{len(self.files)} files, {self.size / 1e6:.1f} MB",
-            rows=tuple(asdict(one) for one in self.files),
+            rows=tuple(asdict(file) for file in self.files),
             extra={"path": str(self.path), "size": self.size},
         )
 
@@ -126,20 +126,24 @@ def deploy(
     if info.unavailable:
         raise EngineUnavailable(info.unavailable)
     library = install_paths.lib_dir() / f"libisthmus_engine_{engine}.so"
-    roots = [install_paths.binary(), library, *(Path(one) for one in info.runtime_files)]
+    roots = [
+        install_paths.binary(),
+        library,
+        *(Path(runtime_file) for runtime_file in info.runtime_files),
+    ]
     with staging(target) as work:
         say("Copying the program and its libraries")
         (work / "bin").mkdir()
         (work / "lib").mkdir()
         shutil.copy2(install_paths.binary(), work / "bin" / "isthmus-run")
-        for name, file in {**_needed(roots), **{one.name: one for one in roots[1:]}}.items():
+        for name, file in {**_needed(roots), **{root.name: root for root in roots[1:]}}.items():
             shutil.copyfile(file, work / "lib" / name)
         say("Copying the bundle")
         _write_part(bundle, chosen, work / "bundle")
         files = tuple(
-            DeployedFile(one.relative_to(work).as_posix(), one.stat().st_size)
-            for one in sorted(work.rglob("*"))
-            if one.is_file()
+            DeployedFile(path.relative_to(work).as_posix(), path.stat().st_size)
+            for path in sorted(work.rglob("*"))
+            if path.is_file()
         )
         replace_directory(work, target)
     return Deployment(target, engine, info.runtime, chosen.name, files)
@@ -167,7 +171,7 @@ def _artifact(bundle: Bundle, engine: str, name: str) -> Artifact:
     for one in candidates:
         if one.format in formats:
             return one
-    has = ", ".join(f"{one.name} ({one.format})" for one in candidates)
+    has = ", ".join(f"{candidate.name} ({candidate.format})" for candidate in candidates)
     raise InvalidInput(
         f"engine {engine} runs {', '.join(formats)}, the bundle has {has}; export it with "
         f"--formats {formats[0]}, or `isthmus convert` it"
@@ -192,7 +196,9 @@ def _needed(roots: Sequence[Path]) -> Mapping[str, Path]:
             if not arrow or _OF_THE_SYSTEM.match(Path(name).name) or name in found:
                 continue
             if rest.startswith("not found"):
-                place = next((one / name for one in folders if (one / name).exists()), None)
+                place = next(
+                    (folder / name for folder in folders if (folder / name).exists()), None
+                )
                 if place is None:
                     raise EngineUnavailable(
                         f"{root} needs {name}, which is not found on this machine; install it"
@@ -224,4 +230,4 @@ def _write_part(bundle: Bundle, artifact: Artifact, target: Path) -> None:
 
 
 def _mb(files: Sequence[DeployedFile]) -> str:
-    return f"{sum(one.size for one in files) / 1e6:.1f}"
+    return f"{sum(file.size for file in files) / 1e6:.1f}"

@@ -49,9 +49,11 @@ class OnnxRuntimeCall:
     def bind(self, method: Method, inputs: Mapping[str, Tensor]) -> Callable[[], list[Any]]:
         """See `RuntimeCall.bind`."""
         session = self._sessions[method.name]
-        feed = {one.name: _array(inputs[one.name]) for one in session.get_inputs()}
+        feed = {
+            input_node.name: _array(inputs[input_node.name]) for input_node in session.get_inputs()
+        }
         if any(not hasattr(value, "__array__") for value in feed.values()):
-            names = [one.name for one in session.get_outputs()]
+            names = [output_node.name for output_node in session.get_outputs()]
             values = {name: _ort_value(value) for name, value in feed.items()}
             return lambda: cast("list[Any]", session.run_with_ort_values(names, values))
         return lambda: cast("list[Any]", session.run(None, feed))

@@ -76,21 +76,21 @@ def formats_of_engine(engine: str) -> tuple[str, ...]:
 
 def runtimes_of(format: str) -> tuple[PythonRuntime, ...]:
     """Python runtimes for a format, installed or not."""
-    return tuple(one for one in RUNTIMES if one.format == format)
+    return tuple(runtime for runtime in RUNTIMES if runtime.format == format)
 
 
 def label(engine: str) -> str:
     """What people call an engine; an unknown one by its name."""
-    return next((one.title for one in RUNTIMES if one.engine == engine), engine)
+    return next((runtime.title for runtime in RUNTIMES if runtime.engine == engine), engine)
 
 
 def names_for(artifacts: Iterable[Artifact]) -> set[str]:
     """Names of rows that these artifacts can have."""
-    formats = {one.format for one in artifacts}
+    formats = {artifact.format for artifact in artifacts}
     return {
         name
         for format in formats
-        for name in (*engines_of(format), *(one.name for one in runtimes_of(format)))
+        for name in (*engines_of(format), *(runtime.name for runtime in runtimes_of(format)))
     }
 
 

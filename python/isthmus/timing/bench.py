@@ -39,8 +39,8 @@ FORMS: tuple[str, ...] = (
     EAGER,
     *(
         form
-        for one in RUNTIMES
-        for form in (one.title, *([one.title + OPTIMISED] if one.optimizes else []))
+        for runtime in RUNTIMES
+        for form in (runtime.title, *([runtime.title + OPTIMISED] if runtime.optimizes else []))
     ),
 )
 """Every form that there is; a bundle has those of its artifacts."""
@@ -159,7 +159,7 @@ def bench(
 
 
 def _forms_of(bundle: Bundle) -> tuple[str, ...]:
-    formats = {one.format for one in bundle.manifest.artifacts}
+    formats = {artifact.format for artifact in bundle.manifest.artifacts}
     return tuple(
         form for form in FORMS if form == EAGER or formats & set(formats_of_engine(engine_of(form)))
     )

@@ -166,7 +166,7 @@ class BenchReport:
     @property
     def verdict(self) -> str:
         """One sentence."""
-        found = [one for one in self.comparisons if one.interval is not None]
+        found = [comparison for comparison in self.comparisons if comparison.interval is not None]
         if not self:
             return f"nothing could be timed: {self.rows[0].unavailable if self.rows else 'no rows'}"
         if not found:
@@ -221,7 +221,9 @@ class BenchReport:
             tables=(
                 *_comparison_table(
                     tuple(
-                        one for one in self.comparisons if None not in (one.python_ms, one.cpp_ms)
+                        comparison
+                        for comparison in self.comparisons
+                        if None not in (comparison.python_ms, comparison.cpp_ms)
                     )
                 ),
                 _row_table(tuple(row for row in self.rows if not row.unavailable)),
@@ -232,7 +234,7 @@ class BenchReport:
             rows=tuple(row.to_json() for row in self.rows),
             cases=tuple(Case(row.label, skipped=row.unavailable) for row in self.rows),
             notes=(*_runtimes(self.rows), *self.notes, *_warnings(self.rows)),
-            extra={"comparisons": [one.to_json() for one in self.comparisons]},
+            extra={"comparisons": [comparison.to_json() for comparison in self.comparisons]},
         )
 
 
@@ -272,13 +274,16 @@ def _comparison_table(comparisons: Sequence[Comparison]) -> list[Table]:
                 one.verdict or one.reason,
             )
         )
-    confidence = next((one.interval.confidence for one in comparisons if one.interval), 0.99)
+    confidence = next(
+        (comparison.interval.confidence for comparison in comparisons if comparison.interval), 0.99
+    )
     table = Table(
         title="C++ against Python, median milliseconds a call",
         columns=("form", "Python", "C++", "C++/Python", f"{confidence:.0%} interval", "verdict"),
         rows=tuple(rows),
         marks=tuple(
-            {"C++ faster": True, "C++ slower": False}.get(one.verdict) for one in comparisons
+            {"C++ faster": True, "C++ slower": False}.get(comparison.verdict)
+            for comparison in comparisons
         ),
         numeric=frozenset({"Python", "C++", "C++/Python", f"{confidence:.0%} interval"}),
     )

@@ -89,7 +89,7 @@ class TuneReport:
     @property
     def best(self) -> Candidate | None:
         """The fastest that verified; in fp32, where one in fp32 did."""
-        usable = [one for one in self.candidates if math.isfinite(one.score)]
+        usable = [candidate for candidate in self.candidates if math.isfinite(candidate.score)]
         return min(usable, key=lambda one: one.rank, default=None)
 
     def document(self) -> Document:
@@ -106,7 +106,9 @@ class TuneReport:
         verdict = (
             f"{best.label} is the fastest of those that verified" if best else "nothing verified"
         )
-        faster = [one for one in self.candidates if best and one.score < best.score]
+        faster = [
+            candidate for candidate in self.candidates if best and candidate.score < best.score
+        ]
         if best and faster:
             verdict = (
                 f"{best.label} is the fastest in fp32; {faster[0].label} takes "
@@ -125,8 +127,8 @@ class TuneReport:
                     ("engine", "artifact", "threads", *self.goldens, "of the best", "why not"),
                     tuple(rows),
                     marks=tuple(
-                        one is best or (None if not one.reason else False)
-                        for one in self.candidates
+                        candidate is best or (None if not candidate.reason else False)
+                        for candidate in self.candidates
                     ),
                     numeric=frozenset({"threads", *self.goldens, "of the best"}),
                 ),
@@ -134,8 +136,11 @@ class TuneReport:
             passed=bool(self),
             verdict=verdict,
             rows=tuple(
-                {**asdict(one), "score_ms": one.score if math.isfinite(one.score) else None}
-                for one in self.candidates
+                {
+                    **asdict(candidate),
+                    "score_ms": candidate.score if math.isfinite(candidate.score) else None,
+                }
+                for candidate in self.candidates
             ),
             extra={"machine": self.machine, "best": asdict(best) if best else None},
         )
@@ -260,8 +265,8 @@ def _shapes(bundle: Bundle) -> tuple[str, ...]:
     entries = list(bundle.manifest.goldens)
     if not entries:
         raise InvalidInput("the bundle has no goldens to time with; export it again")
-    entries.sort(key=lambda one: math.prod(one.dims.values()))
-    first = [one for one in entries if one.name in bundle.manifest.warmup[:1]]
+    entries.sort(key=lambda entry: math.prod(entry.dims.values()))
+    first = [entry for entry in entries if entry.name in bundle.manifest.warmup[:1]]
     chosen = [*first, entries[0], entries[-1]]
     distinct = {tuple(sorted(one.dims.items())): one.name for one in reversed(chosen)}
     return tuple(reversed(distinct.values()))[:_SHAPES]
@@ -309,19 +314,19 @@ def _time(
     """The candidates with their medians on the plan's golden."""
     runners: list[Turntaker] = []
     try:
-        for one in candidates:
-            runner = Turntaker(BenchRow(one.label, "C++", device))
+        for candidate in candidates:
+            runner = Turntaker(BenchRow(candidate.label, "C++", device))
             runners.append(runner)
-            if one.reason:
+            if candidate.reason:
                 continue
-            say(f"{plan.golden}: starting {one.label}")
+            say(f"{plan.golden}: starting {candidate.label}")
             spec = RunnerSpec(
                 kind="isthmus",
                 bundle=str(plan.bundle.path.resolve()),
-                artifact=one.artifact,
-                engine=one.engine,
+                artifact=candidate.artifact,
+                engine=candidate.engine,
                 device=device,
-                threads=one.threads,
+                threads=candidate.threads,
                 optimize="auto",
                 trust=plan.trust,
                 op_libraries=plan.op_libraries,
@@ -338,19 +343,21 @@ def _time(
             if runner.worker is not None:
                 runner.worker.close()
     result = []
-    for one, row in zip(candidates, rows, strict=True):
+    for candidate, row in zip(candidates, rows, strict=True):
         if row.summary is None:
-            result.append(replace(one, reason=one.reason or row.unavailable or "no number"))
+            result.append(
+                replace(candidate, reason=candidate.reason or row.unavailable or "no number")
+            )
         else:
-            medians = {**one.medians_ms, plan.golden: row.summary.median_ms}
-            result.append(replace(one, medians_ms=medians))
+            medians = {**candidate.medians_ms, plan.golden: row.summary.median_ms}
+            result.append(replace(candidate, medians_ms=medians))
     return result
 
 
 def _ranking(report: TuneReport) -> list[Candidate]:
     """Each artifact on each engine once, with its best number of threads, as `load` tries them."""
     ranking: dict[tuple[str, str], Candidate] = {}
-    for one in sorted(report.candidates, key=lambda one: one.rank):
+    for one in sorted(report.candidates, key=lambda candidate: candidate.rank):
         if math.isfinite(one.score):
             ranking.setdefault((one.artifact, one.engine), one)
     return list(ranking.values())
@@ -376,19 +383,19 @@ def _write(bundle: Bundle, report: TuneReport) -> Path:
         ],
         "candidates": [
             {
-                "artifact": one.artifact,
-                "engine": one.engine,
-                "threads": one.threads,
-                "medians_ms": one.medians_ms,
-                "reason": one.reason,
+                "artifact": candidate.artifact,
+                "engine": candidate.engine,
+                "threads": candidate.threads,
+                "medians_ms": candidate.medians_ms,
+                "reason": candidate.reason,
             }
-            for one in report.candidates
+            for candidate in report.candidates
         ],
     }
     kept = [
-        one
-        for one in _machines(path)
-        if (one.get("machine"), one.get("device")) != (report.machine, kind)
+        machine
+        for machine in _machines(path)
+        if (machine.get("machine"), machine.get("device")) != (report.machine, kind)
     ]
     document = {
         "format": "isthmus-tuning",
@@ -416,6 +423,6 @@ def _machines(path: Path) -> list[dict[str, Any]]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         machines = document["machines"] if document["format"] == "isthmus-tuning" else []
-        return [one for one in machines if isinstance(one, dict)]
+        return [machine for machine in machines if isinstance(machine, dict)]
     except (OSError, ValueError, KeyError, TypeError):
         return []

@@ -99,11 +99,11 @@ def workers(
 def engine_of(form: str) -> str:
     """The engine that a form's name means; empty for the eager module."""
     title = form.removesuffix(OPTIMISED)
-    return next((one.engine for one in RUNTIMES if one.title == title), "")
+    return next((runtime.engine for runtime in RUNTIMES if runtime.title == title), "")
 
 
 def _runtime_of(form: str) -> PythonRuntime:
-    return next(one for one in RUNTIMES if one.engine == engine_of(form))
+    return next(runtime for runtime in RUNTIMES if runtime.engine == engine_of(form))
 
 
 def _artifact_for(plan: Plan, form: str, device: str) -> Artifact | None:
@@ -111,9 +111,9 @@ def _artifact_for(plan: Plan, form: str, device: str) -> Artifact | None:
     candidates = (plan.artifact,) if plan.artifact is not None else plan.bundle.manifest.artifacts
     format = _runtime_of(form).format
     fitting = [
-        one
-        for one in candidates
-        if one is not None and one.format == format and kind in one.devices
+        candidate
+        for candidate in candidates
+        if candidate is not None and candidate.format == format and kind in candidate.devices
     ]
     fitting.sort(key=lambda one: one.device != kind)
     return fitting[0] if fitting else None

@@ -157,17 +157,17 @@ def _artifact(
     if subject.kind == "cuda":
         major, minor = torch.cuda.get_device_capability(subject.device)
         requires["cuda_arch"] = f"{major}.{minor}"
-    used = next(one for one in decisions if one.accepted)
+    used = next(decision for decision in decisions if decision.accepted)
     hazards = tuple(
         Hazard(
             "fallback",
             "info",
-            f"the package was made by way of {used.strategy}, for {one.strategy} gave none: "
-            f"{one.reason}",
-            one.where,
+            f"the package was made by way of {used.strategy}, for {decision.strategy} gave none: "
+            f"{decision.reason}",
+            decision.where,
         )
-        for one in decisions
-        if not one.accepted
+        for decision in decisions
+        if not decision.accepted
     )
     return Artifact(
         name=name,

@@ -95,8 +95,8 @@ def artifact_of(
     for model in models:
         for label in _operators(model):
             operators[label] = operators.get(label, 0) + 1
-    used = next(one for one in decisions if one.accepted)
-    refused = [one for one in decisions if not one.accepted]
+    used = next(decision for decision in decisions if decision.accepted)
+    refused = [decision for decision in decisions if not decision.accepted]
     hazards = tuple(
         Hazard(
             "fallback",

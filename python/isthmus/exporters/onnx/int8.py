@@ -75,7 +75,9 @@ def export_int8(
         decisions.append(Decision(strategy, bool(verdict), _reason(verdict, made)))
         if verdict:
             return Made(_artifact(subject, full, files, decisions), with_data(files))
-    error = ExportError("; ".join(f"{one.strategy}: {one.reason}" for one in decisions))
+    error = ExportError(
+        "; ".join(f"{decision.strategy}: {decision.reason}" for decision in decisions)
+    )
     error.decisions = tuple(decisions)
     raise error
 

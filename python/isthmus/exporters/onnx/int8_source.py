@@ -58,8 +58,8 @@ def _checked(bundle: Bundle, source: Artifact, folder: Path) -> tuple[Path, ...]
     from isthmus import _core
 
     folder.mkdir()
-    names = {Path(one.path).name for one in source.files}
-    domains = {one.namespace for one in source.op_libraries}
+    names = {Path(file.path).name for file in source.files}
+    domains = {op_library.namespace for op_library in source.op_libraries}
     models = len(bundle.manifest.methods)
     copies = []
     for at, entry in enumerate(source.files):
@@ -78,15 +78,15 @@ def _texts(bundle: Bundle, files: Sequence[Path], goldens: Sequence[Golden]) -> 
     manifest = bundle.manifest
     method = manifest.methods[0]
     tokenizer = {
-        one.path: bundle.read(one)
-        for one in manifest.files
-        if one.path == "tokenizer/tokenizer.json"
+        file.path: bundle.read(file)
+        for file in manifest.files
+        if file.path == "tokenizer/tokenizer.json"
     }
     calls = encode(tokenizer, method, manifest.dims)
     if not calls:
         return []
     run = OnnxRuntimeCall(files, manifest.methods)
-    known = {one.name for one in goldens}
+    known = {golden.name for golden in goldens}
     found = []
     for at, inputs in enumerate(calls):
         try:

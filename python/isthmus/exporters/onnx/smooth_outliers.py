@@ -99,7 +99,7 @@ def input_peaks(file: Path, calls: Sequence[Mapping[str, Any]]) -> Peaks:
     import onnxruntime
 
     model = onnx.load(file, load_external_data=False)
-    tapped = list(dict.fromkeys(one.node.input[0] for one in products(model)))
+    tapped = list(dict.fromkeys(product.node.input[0] for product in products(model)))
     if not tapped or not calls:
         return {}
     del model.graph.output[:]
@@ -112,7 +112,7 @@ def input_peaks(file: Path, calls: Sequence[Mapping[str, Any]]) -> Peaks:
         session = onnxruntime.InferenceSession(
             str(path), options, providers=["CPUExecutionProvider"]
         )
-        wanted = [one.name for one in session.get_inputs()]
+        wanted = [input_node.name for input_node in session.get_inputs()]
         peaks: dict[str, np.ndarray[Any, Any]] = {}
         for call in calls:
             values = session.run(tapped, {name: call[name] for name in wanted})
@@ -145,9 +145,9 @@ def level(model: onnx.ModelProto, peaks: Peaks, *, thorough: bool = False) -> Le
         thorough: Sets apart whatever it would level, also where that is not cheap.
     """
     readers: dict[str, list[Product]] = {}
-    for one in products(model):
-        if one.alone:
-            readers.setdefault(one.node.input[0], []).append(one)
+    for product in products(model):
+        if product.alone:
+            readers.setdefault(product.node.input[0], []).append(product)
     inputs = 0
     exact: list[str] = []
     for name, group in readers.items():

@@ -46,10 +46,10 @@ def other_inputs(captured: Captured, goldens: Sequence[Golden]) -> list[Mapping[
     if captured.stateful:
         return []
     usable = [
-        one
-        for one in goldens
-        if one.steps[0].method == captured.methods[0].name
-        and all(size > 1 for size in one.dims.values())
+        golden
+        for golden in goldens
+        if golden.steps[0].method == captured.methods[0].name
+        and all(size > 1 for size in golden.dims.values())
     ]
     for one in usable:
         same = [two for two in usable if two.dims == one.dims and two.name != one.name]
@@ -67,7 +67,7 @@ class _Item:
 
 
 def differences(
-    one: torch.jit.ScriptModule,
+    script_module: torch.jit.ScriptModule,
     other: torch.jit.ScriptModule,
     depends: Literal["shape", "data"],
     methods: Iterable[str],
@@ -82,7 +82,9 @@ def differences(
     """
     found: dict[tuple[str, str], Baked] = {}
     for method in methods:
-        for baked in _compare(list(_items(one, method)), list(_items(other, method)), depends):
+        for baked in _compare(
+            list(_items(script_module, method)), list(_items(other, method)), depends
+        ):
             found.setdefault((baked.where, baked.what.partition(" is ")[0]), baked)
     return list(found.values())
 

@@ -195,8 +195,8 @@ def _distinct(found: Iterable[GraphLiteral]) -> list[GraphLiteral]:
 def pinned_devices(module: torch.jit.ScriptModule) -> tuple[str, ...]:
     """Device types that literals in scripted code pin the module to; empty when there are none."""
     types = {
-        one.value.split(":", 1)[0]
-        for one in literals(module)
-        if one.kind == "device" and one.scripted
+        literal.value.split(":", 1)[0]
+        for literal in literals(module)
+        if literal.kind == "device" and literal.scripted
     }
     return tuple(sorted(types))

@@ -232,12 +232,12 @@ class _Maker:
             if part is None:
                 break
             targets.append(part)
-            names = ", ".join(describe(one) for one in targets)
+            names = ", ".join(describe(target) for target in targets)
             found = self._trace("mixed", targets, f"traced around scripted {names}", refused)
             if found is not None:
                 return found
-            targets = [one for one in targets if describe(one) not in refused]
-        if not any(one.strategy == "mixed" for one in self.decisions):
+            targets = [target for target in targets if describe(target) not in refused]
+        if not any(decision.strategy == "mixed" for decision in self.decisions):
             reasons = "; ".join(refused.values()) or "no part was found that holds the cause"
             self._decide("mixed", _Refused(reasons))
         return None
@@ -310,7 +310,7 @@ class _Maker:
         if self._dtype is not None:
             return cast_copy(captured.module, self._dtype).to(self.device).eval()
         parameters = list(captured.module.parameters())
-        elsewhere = any(str(one.device) != self.device for one in parameters)
+        elsewhere = any(str(parameter.device) != self.device for parameter in parameters)
         if elsewhere or isinstance(captured.module, torch.jit.ScriptModule):
             return deep_copy(captured.module).to(self.device).eval()
         return private_copy(captured.module, captured.state).to(self.device).eval()
@@ -502,7 +502,7 @@ def _trust(
     scan = _core.scan_torchscript(archive, namespaces)
     if not scan.refused:
         return "graph", []
-    refused = [one for one in scan.findings if one.refused]
+    refused = [finding for finding in scan.findings if finding.refused]
     foreign = [one for one in refused if one.kind != "operator"]
     if foreign:
         raise BundleError(
@@ -523,9 +523,9 @@ def _trust(
 
 def _refuse(module: nn.Module, decisions: Sequence[Decision]) -> NoReturn:
     lines = [f"no export of {type(module).__name__} verifies, and nothing was written:"]
-    for one in decisions:
-        where = f" ({one.where})" if one.where else ""
-        lines.append(f"  {one.strategy}: {one.reason}{where}")
+    for decision in decisions:
+        where = f" ({decision.where})" if decision.where else ""
+        lines.append(f"  {decision.strategy}: {decision.reason}{where}")
     lines.append(
         "Mend the first line named, script the part that holds it (script=[...]), or make the "
         "choice at export (constants=[...])"

@@ -101,8 +101,8 @@ def _flat_method(method: Method, dtype: torch.dtype | None) -> Callable[..., Any
         outputs = [to_tensor(spec, values[spec.name]) for spec in method.outputs]
         if dtype is not None:
             outputs = [
-                one.to(getattr(torch, spec.dtype)) if one.is_floating_point() else one
-                for one, spec in zip(outputs, method.outputs, strict=True)
+                output.to(getattr(torch, spec.dtype)) if output.is_floating_point() else output
+                for output, spec in zip(outputs, method.outputs, strict=True)
             ]
         return tuple(outputs)
 

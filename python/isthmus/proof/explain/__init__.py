@@ -113,7 +113,7 @@ def explain(
             "bundle": str(bundle.path),
             **machine_facts(),
             "threads": str(job.threads),
-            "layers": f"{sum(one.seen for one in layers)} of {len(layers)} seen in the engine",
+            "layers": f"{sum(layer.seen for layer in layers)} of {len(layers)} seen in the engine",
         },
     )
     hints = _hints(culprit, weights, looking.tapped)
@@ -149,7 +149,7 @@ class _Job:
             device="cpu",
             threads=threads,
             trust=trust,
-            op_libraries=tuple(str(one) for one in op_libraries),
+            op_libraries=tuple(str(op_library) for op_library in op_libraries),
             artifact=artifact.name,
         )
 
@@ -162,7 +162,7 @@ class _Job:
     def method(self) -> Method:
         """What is called."""
         name = self.step.method
-        return next(one for one in self.bundle.manifest.methods if one.name == name)
+        return next(method for method in self.bundle.manifest.methods if method.name == name)
 
 
 class _Looking:
@@ -239,7 +239,7 @@ class _Looking:
     def _run(self, module: nn.Module, dtype: torch.dtype | None) -> None:
         values: Mapping[str, Any] = self._job.step.inputs
         if dtype is not None:
-            values = {name: cast_values(one, dtype) for name, one in values.items()}
+            values = {name: cast_values(value, dtype) for name, value in values.items()}
         try:
             with evaluating(module), seeded(0):
                 call(module, self._job.method, values)
@@ -327,7 +327,7 @@ def _choose(bundle: Bundle, engine: str, artifact: str) -> tuple[Artifact, str]:
     raise InvalidInput(
         f"{bundle.path} has no artifact that {engine or 'an engine'} runs"
         f"{f' by the name {artifact}' if artifact else ''}; it has "
-        f"{', '.join(one.name for one in bundle.manifest.artifacts)}"
+        f"{', '.join(artifact.name for artifact in bundle.manifest.artifacts)}"
     )
 
 
@@ -338,8 +338,8 @@ def _golden(bundle: Bundle, name: str) -> Golden:
     if not goldens:
         raise InvalidInput(f"{bundle.path} has no goldens to look into; export the model again")
     # A size of 1 hides what a size of 3 shows: not the very smallest.
-    dynamic = [one for one in goldens if all(size > 1 for size in one.dims.values())]
-    return min(dynamic or goldens, key=lambda one: one.nbytes)
+    dynamic = [golden for golden in goldens if all(size > 1 for size in golden.dims.values())]
+    return min(dynamic or goldens, key=lambda golden: golden.nbytes)
 
 
 def _module(model: nn.Module | str, bundle: Bundle) -> nn.Module:
@@ -353,7 +353,7 @@ def _module(model: nn.Module | str, bundle: Bundle) -> nn.Module:
 def _by_weights(layers: Sequence[LayerError], weights: Mapping[str, str]) -> LayerError | None:
     """The first layer with a weight of its own that is not the model's."""
     owners = {name.rpartition(".")[0] for name in weights}
-    return next((one for one in layers if one.path in owners), None)
+    return next((layer for layer in layers if layer.path in owners), None)
 
 
 def _hints(
@@ -378,7 +378,7 @@ def _sentence(found: Explanation, looking: _Looking) -> str:
     where = f"in {found.engine}, golden {found.golden}"
     culprit = found.culprit
     if culprit is None:
-        missing = [one for one in found.layers if not one.seen]
+        missing = [layer for layer in found.layers if not layer.seen]
         rest = f"; {len(missing)} submodules cannot be seen there" if missing else ""
         return f"no submodule diverges beyond its noise floor {where}{rest}"
     if not culprit.diverged:

@@ -86,12 +86,12 @@ class Explanation:
             "sentence": self.sentence,
             "hints": list(self.hints),
             "repro": self.repro,
-            "layers": [asdict(one) for one in self.layers],
+            "layers": [asdict(layer) for layer in self.layers],
         }
 
     def table(self) -> Table:
         """The layers around the first that diverges."""
-        seen = [one for one in self.layers if one.seen]
+        seen = [layer for layer in self.layers if layer.seen]
         first = next((at for at, one in enumerate(seen) if one.diverged), 0)
         shown = seen[max(0, first - _AROUND) : first + _AROUND + 1]
         if seen and seen[-1] not in shown:
@@ -130,9 +130,9 @@ class Explanation:
         )
 
 
-def _verdict(one: LayerError, culprit: LayerError | None) -> str:
-    if culprit is not None and one.path == culprit.path:
+def _verdict(layer_error: LayerError, culprit: LayerError | None) -> str:
+    if culprit is not None and layer_error.path == culprit.path:
         return "FIRST TO DIVERGE"
-    if one.diverged and one.inputs_diverged:
+    if layer_error.diverged and layer_error.inputs_diverged:
         return "diverges, from wrong inputs"
-    return "diverges" if one.diverged else "right"
+    return "diverges" if layer_error.diverged else "right"

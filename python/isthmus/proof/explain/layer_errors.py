@@ -102,7 +102,7 @@ def _nearest(value: Tensor, several: Sequence[Tensor]) -> list[Tensor]:
     fits = [one for one in several if one.shape == value.shape and one.dtype == value.dtype]
     if not fits or not is_float(value):
         return []
-    return [min(fits, key=lambda one: float((one - value).abs().nan_to_num(0.0).max()))]
+    return [min(fits, key=lambda fit: float((fit - value).abs().nan_to_num(0.0).max()))]
 
 
 def _judge(actual: Tensor, expected: Tensor, truth: Tensor | None) -> OutputParity:
@@ -123,7 +123,7 @@ def blame(layers: Sequence[LayerError]) -> LayerError | None:
     Args:
         layers: In the order in which they finish.
     """
-    by_path: Mapping[str, LayerError] = {one.path: one for one in layers}
+    by_path: Mapping[str, LayerError] = {layer.path: layer for layer in layers}
     for one in layers:
         if not one.seen or not one.diverged:
             continue

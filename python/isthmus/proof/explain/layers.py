@@ -43,8 +43,8 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
         for one in value:
             yield from tensors_in(one)
     elif is_dataclass(value) and not isinstance(value, type):
-        for one in fields(value):
-            yield from tensors_in(getattr(value, one.name))
+        for field in fields(value):
+            yield from tensors_in(getattr(value, field.name))
 
 
 @contextmanager
@@ -57,9 +57,9 @@ def record(module: nn.Module, paths: Collection[str]) -> Iterator[dict[str, Valu
     """
     found: dict[str, Values] = {}
     handles = []
-    for path, one in module.named_modules():
-        if path in paths and not isinstance(one, torch.jit.ScriptModule):
-            handles += _hooked(one, path, found)
+    for path, submodule in module.named_modules():
+        if path in paths and not isinstance(submodule, torch.jit.ScriptModule):
+            handles += _hooked(submodule, path, found)
     try:
         yield found
     finally:
@@ -67,7 +67,7 @@ def record(module: nn.Module, paths: Collection[str]) -> Iterator[dict[str, Valu
             handle.remove()
 
 
-def _hooked(one: nn.Module, path: str, found: dict[str, Values]) -> list[Any]:
+def _hooked(module: nn.Module, path: str, found: dict[str, Values]) -> list[Any]:
     begun: list[Values] = []
 
     def before(_: nn.Module, args: Any, kwargs: Any) -> None:
@@ -80,8 +80,8 @@ def _hooked(one: nn.Module, path: str, found: dict[str, Values]) -> list[Any]:
             found[path] = begun[0]
 
     return [
-        one.register_forward_pre_hook(before, with_kwargs=True),
-        one.register_forward_hook(after, with_kwargs=True),
+        module.register_forward_pre_hook(before, with_kwargs=True),
+        module.register_forward_hook(after, with_kwargs=True),
     ]
 
 
@@ -125,12 +125,12 @@ def in_chunks(layers: Sequence[Layer], budget: int) -> Iterator[list[Layer]]:
     """The layers in order, as many at a time as fit in a number of bytes; at least one."""
     chunk: list[Layer] = []
     size = 0
-    for one in layers:
-        if chunk and size + one.nbytes > budget:
+    for layer in layers:
+        if chunk and size + layer.nbytes > budget:
             yield chunk
             chunk, size = [], 0
-        chunk.append(one)
-        size += one.nbytes
+        chunk.append(layer)
+        size += layer.nbytes
     if chunk:
         yield chunk
 

@@ -51,8 +51,8 @@ def write(tapped: Tapped, folder: Path) -> None:
         for side, several in (("in", values.inputs), ("out", values.outputs)):
             for at, one in enumerate(several):
                 tensors[f"{index}/{side}/{at}"] = one.contiguous().clone()
-    for name, one in tapped.outputs.items():
-        tensors[f"model/{name}"] = one.contiguous().clone()
+    for name, output in tapped.outputs.items():
+        tensors[f"model/{name}"] = output.contiguous().clone()
     save_file(tensors, folder / "taps.safetensors")
     facts = {"paths": paths, "lines": tapped.lines, "outputs": list(tapped.outputs)}
     (folder / "taps.json").write_text(json.dumps(facts), encoding="utf-8")
@@ -66,8 +66,8 @@ def read(folder: Path) -> Tapped:
     facts = json.loads((folder / "taps.json").read_text(encoding="utf-8"))
     return Tapped(
         values={
-            path: Values(*(_side(tensors, one, side) for side in ("in", "out")))
-            for path, one in facts["paths"].items()
+            path: Values(*(_side(tensors, fact, side) for side in ("in", "out")))
+            for path, fact in facts["paths"].items()
         },
         outputs={name: tensors[f"model/{name}"] for name in facts["outputs"]},
         lines=facts["lines"],

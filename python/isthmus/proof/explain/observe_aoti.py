@@ -54,10 +54,10 @@ class _Instrumented(nn.Module):
         self._kept: dict[tuple[str, str], list[Tensor]] = {}
         # A function, since export gives attributes that hold values back as they were.
         self._count = count
-        for path, one in model.named_modules():
+        for path, submodule in model.named_modules():
             if path in paths:
-                one.register_forward_pre_hook(self._before(path), with_kwargs=True)
-                one.register_forward_hook(self._after(path))
+                submodule.register_forward_pre_hook(self._before(path), with_kwargs=True)
+                submodule.register_forward_hook(self._after(path))
 
     def _before(self, path: str) -> Callable[..., None]:
         def before(_: nn.Module, args: Any, kwargs: Any) -> None:

@@ -52,7 +52,7 @@ def tap_onnx(bundle: Bundle, spec: RunnerSpec, step: Step, paths: Sequence[str])
     import onnx
 
     artifact = bundle.artifact(spec.artifact)
-    index = [one.name for one in bundle.manifest.methods].index(step.method)
+    index = [method.name for method in bundle.manifest.methods].index(step.method)
     for entry in artifact.files:
         bundle.read(entry)
     file = bundle.path / artifact.files[index].path
@@ -81,7 +81,7 @@ def tap_onnx(bundle: Bundle, spec: RunnerSpec, step: Step, paths: Sequence[str])
     values |= inputs
     signature = bundle.manifest.methods[index]
     outputs = {
-        one.name: values[name] for one, name in zip(signature.outputs, original, strict=True)
+        output.name: values[name] for output, name in zip(signature.outputs, original, strict=True)
     }
     return Tapped(
         values={
@@ -133,14 +133,14 @@ def _scopes(graph: Any) -> dict[str, _Scope]:
 
 
 def _owners(node: Any) -> list[str]:
-    for one in node.metadata_props:
-        if one.key == _SCOPES:
+    for metadata_prop in node.metadata_props:
+        if metadata_prop.key == _SCOPES:
             try:
                 # The last is the operator's own name.
-                return [str(name) for name in ast.literal_eval(one.value)[:-1] if name]
+                return [str(name) for name in ast.literal_eval(metadata_prop.value)[:-1] if name]
             except (ValueError, SyntaxError):
                 return []
-    parts = [one for one in node.name.split("/") if one][:-1]
+    parts = [part for part in node.name.split("/") if part][:-1]
     return [_dotted(parts[: at + 1]) for at in range(len(parts))]
 
 
@@ -163,9 +163,9 @@ def _prefix(scopes: dict[str, _Scope]) -> str:
 
 def _line(node: Any) -> str:
     """The innermost line of the source that a node tells of."""
-    for one in node.metadata_props:
-        if one.key == _TRACE:
-            found = _LINE.findall(one.value)
+    for metadata_prop in node.metadata_props:
+        if metadata_prop.key == _TRACE:
+            found = _LINE.findall(metadata_prop.value)
             if found:
                 return f"{found[-1][0]}:{found[-1][1]}"
     return ""

@@ -96,7 +96,7 @@ def write_repro(
             ("engine", given.outputs),
             ("float64", truth.outputs if truth else ()),
         ):
-            tensors = {str(at): one.contiguous().clone() for at, one in enumerate(values)}
+            tensors = {str(at): value.contiguous().clone() for at, value in enumerate(values)}
             save_file(tensors, made / f"{name}.safetensors")
         try:
             torch.save(module, made / "module.pt")

@@ -141,13 +141,13 @@ def find_by_masking(
         probe = _Probe(package, artifact, module, method, step)
         if not probe.differs():
             return None
-        paths = [one.path for one in layers if probe.masks(one.path)]
+        paths = [layer.path for layer in layers if probe.masks(layer.path)]
         progress(f"Setting the weights of {len(paths)} submodules to zero, one after the other")
         hides = {path: not probe.differs(path) for path in paths}
     first = next((path for path in paths if hides[path]), None)
     earlier = paths if first is None else paths[: paths.index(first)]
     after = earlier[-1] if earlier else ""
-    order = [one.path for one in layers]
+    order = [layer.path for layer in layers]
     begin = order.index(after) + 1 if after else 0
     end = order.index(first) if first is not None else len(order)
     culprit = _suspect(layers, layers[begin:end], after, first or "")
@@ -158,12 +158,12 @@ def _suspect(
     layers: Sequence[LayerError], between: Sequence[LayerError], after: str, before: str
 ) -> LayerError:
     """The first between them that does something; else their parent; else what hides the fault."""
-    inner = {one.path.rpartition(".")[0] for one in layers}
+    inner = {layer.path.rpartition(".")[0] for layer in layers}
     between = [one for one in between if one.path not in inner]
     for one in between:
         if not one.kind.startswith(_IDENTITIES) and not one.kind.endswith(_IDENTITIES):
             return one
-    named = {one.path: one for one in layers}
+    named = {layer.path: layer for layer in layers}
     parent = before.rpartition(".")[0]
     if not between and after.rpartition(".")[0] == parent and parent in named:
         return named[parent]
@@ -230,8 +230,8 @@ class _Probe:
         name = f"{path}.weight"
         own = self._package.weights[name]
         models = [one for one in (self._eager, self._wide) if one is not None]
-        weights = [one.get_parameter(name) for one in models]
-        kept = [one.detach().clone() for one in weights]
+        weights = [model.get_parameter(name) for model in models]
+        kept = [weight.detach().clone() for weight in weights]
         self._package.set({name: torch.zeros_like(own)})
         with torch.no_grad():
             for one in weights:
@@ -247,7 +247,7 @@ class _Probe:
     def _run(self, module: nn.Module, dtype: torch.dtype | None) -> dict[str, Tensor]:
         values: Mapping[str, Any] = self._step.inputs
         if dtype is not None:
-            values = {name: cast_values(one, dtype) for name, one in values.items()}
+            values = {name: cast_values(value, dtype) for name, value in values.items()}
         with evaluating(module), seeded(0):
             return flat_outputs(self._method, call(module, self._method, values))
 

@@ -96,24 +96,26 @@ def replay(
         reference = Reference(opened.manifest, model)
         if model is not None:
             say(f"eager on {len(sequences)} recorded sequences of calls")
-        goldens = [one for one in map(reference.golden, sequences) if one is not None]
+        goldens = [
+            sequence for sequence in map(reference.golden, sequences) if sequence is not None
+        ]
         parity: VerifyReport | None = None
         if goldens:
             parity = _verify(
                 opened, goldens, Path(folder), taken, engines,
                 threads=threads, trust=trust, op_libraries=op_libraries, timeout=timeout, say=say,
             )  # fmt: skip
-    by_name = {one.name: one for one in goldens}
+    by_name = {golden.name: golden for golden in goldens}
     answers = [
         _judged(opened, sequence, at, by_name.get(sequence.name), reference)
         for sequence in sequences
         for at in range(len(sequence.calls))
     ]
     answers += [
-        Answer(one.name, run.engine, run.device, "refused", one.error)
+        Answer(call.name, run.engine, run.device, "refused", call.error)
         for run in taken
-        for one in run.calls
-        if one.refused
+        for call in run.calls
+        if call.refused
     ]
     return ReplayReport(
         recording=str(path),
@@ -125,7 +127,7 @@ def replay(
         has_model=model is not None,
         context={
             "recording": str(path),
-            "recorded by": "; ".join(dict.fromkeys(_label(one) for one in runs)),
+            "recorded by": "; ".join(dict.fromkeys(_label(run) for run in runs)),
             "bundle": str(opened.path),
             **machine_facts(),
             "threads": str(threads or available_cores()),
@@ -139,7 +141,7 @@ def replay(
 
 
 def _one_model(path: str | Path, runs: Sequence[RecordedRun]) -> None:
-    names = dict.fromkeys(one.model for one in runs)
+    names = dict.fromkeys(run.model for run in runs)
     if len(names) > 1:
         raise InvalidInput(
             f"{path}: expected the calls of one model, got those of {', '.join(names)}; record"
@@ -158,13 +160,13 @@ def _same_model(bundle: Bundle, run: RecordedRun) -> None:
 def _foreign(bundle: Bundle, runs: Sequence[RecordedRun]) -> list[str]:
     """Whether the program ran another artifact than the bundle given has."""
     found = []
-    known = {one.name: one for one in bundle.manifest.artifacts}
+    known = {artifact.name: artifact for artifact in bundle.manifest.artifacts}
     for run in runs:
         artifact = known.get(run.artifact)
         if artifact is None:
             names = ", ".join(known)
             found.append(f"the program ran the artifact {run.artifact}; this bundle has {names}")
-        elif tuple(one.sha256 for one in artifact.files) != run.digests:
+        elif tuple(file.sha256 for file in artifact.files) != run.digests:
             found.append(
                 f"the program ran another {run.artifact} than this bundle has: its sha256 was"
                 f" {run.digests[0][:12]}..., here it is {artifact.files[0].sha256[:12]}...; deploy"
@@ -174,7 +176,7 @@ def _foreign(bundle: Bundle, runs: Sequence[RecordedRun]) -> list[str]:
 
 
 def _unfinished(runs: Sequence[RecordedRun]) -> list[str]:
-    count = sum(one.unfinished for one in runs)
+    count = sum(run.unfinished for run in runs)
     if not count:
         return []
     return [f"{count} calls were not finished: the process ended in them; they are left out"]
@@ -184,7 +186,7 @@ def _taken(runs: Sequence[RecordedRun], most: int) -> tuple[list[RecordedRun], l
     """The first calls, and a note of what is left out."""
     if most < 1:
         raise InvalidInput(f"calls is {most}, expected 1 or more")
-    total = sum(len(one.calls) for one in runs)
+    total = sum(len(run.calls) for run in runs)
     if not total:
         raise InvalidInput("nothing was recorded: the program made no call after it had loaded")
     taken, left = [], most
@@ -216,9 +218,9 @@ def _verify(
 
     present = devices_present()
     devices = [
-        one
-        for one in dict.fromkeys(run.device for run in runs)
-        if not present.get(one.partition(":")[0], "unknown")
+        fromkey
+        for fromkey in dict.fromkeys(run.device for run in runs)
+        if not present.get(fromkey.partition(":")[0], "unknown")
     ]
     probes = with_goldens(bundle, goldens, folder / "recorded")
     return verify(probes, None, engines, devices or ["cpu"], progress=say, **options)
@@ -251,7 +253,7 @@ def _judged(
         )
         for name in {**step.outputs, **call.outputs}
     ]
-    bad = [one for one in results if not one]
+    bad = [result for result in results if not result]
     reason = f"{bad[0].output}: {bad[0].reason}" if bad else ""
     return replace(
         answer, status="wrong" if bad else "right", reason=reason, results=tuple(results)
@@ -261,8 +263,8 @@ def _judged(
 def _artifact(bundle: Bundle, run: RecordedRun) -> Artifact:
     """The one that was recorded; where the bundle has it no more, one of plain precision."""
     artifacts = bundle.manifest.artifacts
-    named = [one for one in artifacts if one.name == run.artifact]
-    plain = [one for one in artifacts if one.precision == "fp32"]
+    named = [artifact for artifact in artifacts if artifact.name == run.artifact]
+    plain = [artifact for artifact in artifacts if artifact.precision == "fp32"]
     return (named or plain or list(artifacts))[0]
 
 
@@ -281,8 +283,8 @@ def _differences(
     call = _chosen(runs, name)
     names = list(dict.fromkeys((*expected, *call.inputs)))
     return [
-        _with_strides(input_difference(one, expected.get(one), call.inputs.get(one)), call)
-        for one in names
+        _with_strides(input_difference(name, expected.get(name), call.inputs.get(name)), call)
+        for name in names
     ], call.name
 
 
@@ -296,7 +298,7 @@ def _with_strides(found: InputDifference, call: RecordedCall) -> InputDifference
 
 
 def _chosen(runs: Sequence[RecordedRun], name: str | None) -> RecordedCall:
-    calls = [one for run in runs for one in run.calls]
+    calls = [call for run in runs for call in run.calls]
     if not calls:
         raise InvalidInput("nothing was recorded: the program made no call after it had loaded")
     if name is None:

@@ -38,8 +38,8 @@ class _Fit:
 
     @property
     def is_identity(self) -> bool:
-        return all(abs(one - 1) < 1e-2 for one in self.factors) and all(
-            abs(one) < 1e-2 for one in self.offsets
+        return all(abs(factor - 1) < 1e-2 for factor in self.factors) and all(
+            abs(offset) < 1e-2 for offset in self.offsets
         )
 
 
@@ -72,8 +72,8 @@ def image_difference(expected: Tensor, actual: Tensor) -> Found | None:
         return None
     best: Found | None = None
     fewest = 4
-    for one in _arrangements(a, b):
-        parts = _explain(one, b)
+    for arrangement in _arrangements(a, b):
+        parts = _explain(arrangement, b)
         if parts is None or len(parts) >= fewest:
             continue
         fewest = len(parts)
@@ -84,10 +84,12 @@ def image_difference(expected: Tensor, actual: Tensor) -> Found | None:
     return best
 
 
-def _explain(one: _Arrangement, actual: Tensor) -> list[Found] | None:
+def _explain(arrangement: _Arrangement, actual: Tensor) -> list[Found] | None:
     """The parts of the explanation by this arrangement; None where it is none."""
-    parts = [(one.kind, one.sentence, one.remedy)] if one.kind else []
-    value = one.value
+    parts = (
+        [(arrangement.kind, arrangement.sentence, arrangement.remedy)] if arrangement.kind else []
+    )
+    value = arrangement.value
     actual = actual.reshape(value.shape)
     if _residual(value, actual) <= _ROUNDING:
         return parts or [_rounded(value, actual)]
@@ -304,7 +306,7 @@ def _scaled(fit: _Fit) -> Found:
     if known:
         return known
     factors, offsets = _numbers(fit.factors), _numbers(fit.offsets)
-    plain = all(abs(one) < 1e-2 * max(1.0, abs(fit.factors[0])) for one in fit.offsets)
+    plain = all(abs(offset) < 1e-2 * max(1.0, abs(fit.factors[0])) for offset in fit.offsets)
     if len(fit.factors) == 1 and plain:
         target = next((text for value, text in _SCALES.items() if _near(fit.factors[0], value)), "")
         meaning = f": {target} came, it seems" if target else ""
@@ -313,7 +315,7 @@ def _scaled(fit: _Fit) -> Found:
             f"is {factors} times what was expected{meaning}",
             f"multiply it by {1 / fit.factors[0]:.6g}",
         )
-    if all(abs(one - 1) < 1e-3 for one in fit.factors):
+    if all(abs(factor - 1) < 1e-3 for factor in fit.factors):
         return (
             "mean",
             f"is what was expected plus {offsets}",
@@ -366,5 +368,5 @@ def _near(value: float, wanted: float) -> bool:
 
 
 def _numbers(values: tuple[float, ...]) -> str:
-    texts = [f"{one:.4g}" for one in values]
+    texts = [f"{value:.4g}" for value in values]
     return texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"

@@ -86,7 +86,7 @@ def read_recording(path: str | Path) -> tuple[RecordedRun, ...]:
             f"{folder}: expected a recording, got a folder without {_HEAD}*.json; give the folder "
             "that was named as LoadOptions::record or `isthmus-run predict --record`"
         )
-    return tuple(_read_run(folder, one) for one in heads)
+    return tuple(_read_run(folder, head) for head in heads)
 
 
 def _read_run(folder: Path, head: Path) -> RecordedRun:
@@ -97,8 +97,10 @@ def _read_run(folder: Path, head: Path) -> RecordedRun:
             f"version {facts.get('schema_version')}; replay it with the isthmus that wrote it"
         )
     stem = head.stem.removeprefix(_HEAD)
-    names = {one.stem for one in folder.glob(f"{stem}-*.json") if _is_call(one.stem, stem)}
-    tensors = {one.stem for one in folder.glob(f"{stem}-*.safetensors") if _is_call(one.stem, stem)}
+    names = {path.stem for path in folder.glob(f"{stem}-*.json") if _is_call(path.stem, stem)}
+    tensors = {
+        path.stem for path in folder.glob(f"{stem}-*.safetensors") if _is_call(path.stem, stem)
+    }
     return RecordedRun(
         name=stem,
         bundle=str(facts["bundle"]),
@@ -109,7 +111,7 @@ def _read_run(folder: Path, head: Path) -> RecordedRun:
         digests=tuple(facts["sha256"]),
         device=str(facts["device"]),
         threads=int(facts["threads"]),
-        calls=tuple(_read_call(folder, one) for one in sorted(names)),
+        calls=tuple(_read_call(folder, name) for name in sorted(names)),
         unfinished=len(tensors - names),
     )
 

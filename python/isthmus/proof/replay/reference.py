@@ -28,7 +28,7 @@ def call_sequences(manifest: Manifest, runs: Iterable[RecordedRun]) -> list[Call
     """Calls that reached the engine, in the order of their state."""
     found = []
     for run in runs:
-        reached = [one for one in run.calls if not one.refused]
+        reached = [call for call in run.calls if not call.refused]
         if not manifest.stateful:
             found += [CallSequence(one.name, run, (one,)) for one in reached]
             continue
@@ -85,10 +85,12 @@ class Reference:
         """The sequence with the right answers; None where they are not known."""
         from isthmus.bundle.golden import Golden, Step
 
-        steps = [Step(one.method, dict(one.inputs), dict(one.outputs)) for one in sequence.calls]
+        steps = [
+            Step(call.method, dict(call.inputs), dict(call.outputs)) for call in sequence.calls
+        ]
         if not self.known:
             # What failed has no answer to be compared with, nor has what follows on its state.
-            failed = [at for at, one in enumerate(sequence.calls) if one.error]
+            failed = [at for at, call in enumerate(sequence.calls) if call.error]
             steps = steps[: failed[0]] if failed else steps
         else:
             answered = self._answered(sequence.name, steps)
@@ -105,14 +107,14 @@ class Reference:
         assert self._module is not None
         runner = EagerRunner(self._module, self._manifest, "cpu")
         try:
-            outputs = [runner.run(one.method, one.inputs) for one in steps]
+            outputs = [runner.run(step.method, step.inputs) for step in steps]
         except Exception as error:  # whatever the module raises on such an input
             self._failures[name] = f"{type(error).__name__}: {error}"
             return None
-        self._meter.add([(one.method, one.inputs) for one in steps], outputs)
+        self._meter.add([(step.method, step.inputs) for step in steps], outputs)
         errors = self._meter.errors_of(self._measured)
         self._measured += 1
-        self.notes = tuple(one.message for one in self._meter.notes)
+        self.notes = tuple(note.message for note in self._meter.notes)
         return [
             replace(step, outputs=values, errors=own)
             for step, values, own in zip(steps, outputs, errors, strict=True)

@@ -48,7 +48,7 @@ class Answer:
 
     def to_json(self) -> dict[str, Any]:
         """The facts for machines."""
-        return {**asdict(self), "results": [asdict(one) for one in self.results]}
+        return {**asdict(self), "results": [asdict(result) for result in self.results]}
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class ReplayReport:
     @property
     def wrong_inputs(self) -> tuple[InputDifference, ...]:
         """Inputs that are not the ones expected."""
-        return tuple(one for one in self.differences if not one)
+        return tuple(difference for difference in self.differences if not difference)
 
     def document(self) -> Document:
         """See `isthmus.report`."""
@@ -107,21 +107,21 @@ class ReplayReport:
             tables=tuple(tables),
             passed=bool(self),
             verdict=self.verdict,
-            rows=tuple(one.to_json() for one in self.answers),
+            rows=tuple(answer.to_json() for answer in self.answers),
             cases=(*map(_case, self.answers), *(parity.cases if parity is not None else ())),
             notes=(
                 *self.notes,
                 *(
-                    f"remedy for {one.name}: {one.remedy}"
-                    for one in self.wrong_inputs
-                    if one.remedy
+                    f"remedy for {wrong_input.name}: {wrong_input.remedy}"
+                    for wrong_input in self.wrong_inputs
+                    if wrong_input.remedy
                 ),
                 *(f"{row.label} on {row.device}: {row.reason}" for row in self._engines_wrong()),
             ),
             extra={
                 "blame": self.blame,
                 "compared_call": self.compared_call,
-                "differences": [one.to_json() for one in self.differences],
+                "differences": [difference.to_json() for difference in self.differences],
                 "engines": list(parity.rows) if parity is not None else [],
             },
         )
@@ -195,7 +195,7 @@ class ReplayReport:
         )
 
     def _of_refusals(self) -> tuple[Blame, str] | None:
-        refused = [one for one in self.answers if one.status == "refused"]
+        refused = [answer for answer in self.answers if answer.status == "refused"]
         if not refused:
             return None
         return "input", (
@@ -204,7 +204,7 @@ class ReplayReport:
         )
 
     def _of_model(self) -> tuple[Blame, str] | None:
-        failing = [one for one in self.answers if one.status == "model fails"]
+        failing = [answer for answer in self.answers if answer.status == "model fails"]
         if not failing:
             return None
         return "model", (
@@ -244,14 +244,14 @@ class ReplayReport:
         rows = self.parity.rows if self.parity is not None else ()
         for row in rows:
             if row.runner == answer.engine and row.language == "C++" and row.status != "absent":
-                known = {one.golden for one in row.results}
+                known = {result.golden for result in row.results}
                 if answer.golden in known or row.status == "error":
                     return row
         return None
 
     @staticmethod
     def _fails_here(row: VerifyRow, answer: Answer) -> bool:
-        mine = [one for one in row.results if one.golden == answer.golden]
+        mine = [result for result in row.results if result.golden == answer.golden]
         return row.status == "error" or any(not one for one in mine)
 
     def _engines_wrong(self) -> list[VerifyRow]:
@@ -264,13 +264,16 @@ class ReplayReport:
         return Table(
             title=f"The input of call {self.compared_call} against the one expected",
             columns=("input", "kind", "what"),
-            rows=tuple((one.name, one.kind, one.sentence) for one in self.differences),
+            rows=tuple(
+                (difference.name, difference.kind, difference.sentence)
+                for difference in self.differences
+            ),
             marks=tuple(map(bool, self.differences)),
         )
 
     def _answers_table(self) -> Table:
-        bad = [one for one in self.answers if not one]
-        good = [one for one in self.answers if one]
+        bad = [answer for answer in self.answers if not answer]
+        good = [answer for answer in self.answers if answer]
         shown = (bad + good)[:_SHOWN]
         more = len(self.answers) - len(shown)
         marks = {"right": True, "unknown": None}
