@@ -18,7 +18,7 @@ from shared import Result, minilm_bundle, run, turns
 
 from isthmus.bundle.bundle import Bundle
 from isthmus.runtime import install_paths
-from isthmus.runtime.runners import RunnerSpec
+from isthmus.runtime.runners import EngineSpec
 from isthmus.runtime.workers import LineWorker, available_cores, python_worker
 
 CLAIM = 1.2
@@ -64,7 +64,7 @@ def measure(options: argparse.Namespace) -> Result:
             ("torch.jit in Python", "torch.jit", "none"),
             ("isthmus in Python", "isthmus", "auto"),
         ):
-            spec = RunnerSpec(
+            spec = EngineSpec(
                 kind=kind, bundle=str(bundle.path.resolve()), artifact=artifacts["torchscript"],
                 threads=threads, optimize=optimize,
             )  # fmt: skip

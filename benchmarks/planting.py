@@ -23,7 +23,7 @@ from isthmus import _core
 from isthmus.bundle.bundle import Bundle, open_bundle
 from isthmus.capture.capture import Captured, capture
 from isthmus.exporters.export_request import Subject as Exportable
-from isthmus.exporters.formats import makers_of
+from isthmus.exporters.formats import artifact_exporters
 from isthmus.exporters.torchscript.strategies import export_torchscript
 from isthmus.goldens.make import make_goldens
 from isthmus.runtime import install_paths
@@ -88,7 +88,7 @@ def plant(
         taken = Captured(**{**vars(right), "module": faulty})
         print(f"  export refuses it: {str(error)[:200]}")
     taken = Captured(**{**vars(taken), "methods": bundle.manifest.methods})
-    makers: dict[str, Any] = makers_of(
+    makers: dict[str, Any] = artifact_exporters(
         Exportable(
             methods=taken.methods,
             examples=taken.examples,

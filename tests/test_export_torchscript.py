@@ -16,7 +16,7 @@ from isthmus.bundle.bundle import Bundle
 from isthmus.errors import BundleError, ExportError, InvalidInput
 from isthmus.exporters.check import load_bytes
 from isthmus.runtime import install_paths
-from isthmus.runtime.runners import RunnerSpec, make_runner
+from isthmus.runtime.runners import EngineSpec, load_engine
 from models import CASES, REFUSED, Case, Refusal, SumBranch, Uncompilable, case
 
 
@@ -43,9 +43,9 @@ def test_auto_chooses_and_cpp_equals_torch_jit_bit_by_bit(case: Case, tmp_path: 
     )
     assert proof.returncode == 0, proof.stdout + proof.stderr
 
-    jit, _ = make_runner(RunnerSpec("torch.jit", str(bundle.path), artifact=artifact.name), bundle)
-    cpp, _ = make_runner(
-        RunnerSpec(
+    jit, _ = load_engine(EngineSpec("torch.jit", str(bundle.path), artifact=artifact.name), bundle)
+    cpp, _ = load_engine(
+        EngineSpec(
             "isthmus", str(bundle.path), artifact=artifact.name, warmup=False, optimize="none"
         ),
         bundle,

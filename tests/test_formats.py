@@ -22,7 +22,7 @@ from isthmus import _core
 from isthmus.bundle.bundle import Bundle
 from isthmus.cli import app
 from isthmus.exporters import formats, subprocess_export
-from isthmus.exporters.export_request import Made
+from isthmus.exporters.export_request import ExportedArtifact
 from isthmus.exporters.subprocess_export import isolated
 from isthmus.runtime import install_paths
 from isthmus.timing.tune import FILE, TuneReport
@@ -160,7 +160,7 @@ def test_an_error_keeps_its_kind_and_what_it_carries() -> None:
 
 
 def test_one_formats_crash_loses_one_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def crash(*_: Any, **__: Any) -> Made:
+    def crash(*_: Any, **__: Any) -> ExportedArtifact:
         os.kill(os.getpid(), signal.SIGABRT)
         raise AssertionError
 

@@ -21,7 +21,7 @@ from isthmus.capture.output_specs import Observed, infer_outputs
 from isthmus.errors import InvalidInput
 from isthmus.goldens.make import make_goldens
 from isthmus.goldens.noise_floor import reduced_errors
-from isthmus.goldens.precision_copy import Twin, cast_by_parts
+from isthmus.goldens.precision_copy import PrecisionCopy, cast_by_parts
 from isthmus.goldens.probes import variations
 from isthmus.goldens.shape_grid import Cost, shape_grid
 from isthmus.goldens.tolerance import tolerances, ulp
@@ -659,8 +659,8 @@ def test_the_truth_by_parts_is_the_truth_of_a_copy(name: str) -> None:
     found, _, complete = goldens(name)
     before = {key: value.clone() for key, value in complete.module.state_dict().items()}
     identities = [id(parameter) for parameter in complete.module.parameters()]
-    whole = Twin(complete, torch.float64, by_parts=False)
-    parts = Twin(complete, torch.float64, by_parts=True)
+    whole = PrecisionCopy(complete, torch.float64, by_parts=False)
+    parts = PrecisionCopy(complete, torch.float64, by_parts=True)
     for golden in found:
         calls = [(step.method, step.inputs) for step in golden.steps]
         for left, right in zip(whole.run(calls), parts.run(calls), strict=True):

@@ -22,8 +22,8 @@ from isthmus.bundle.bundle import Bundle
 from isthmus.bundle.manifest import ValueSpec
 from isthmus.capture.capture import capture
 from isthmus.cli import app
-from isthmus.exporters.onnx.sample_cosine import Cosines, sample_cosines
 from isthmus.exporters.onnx.smooth_outliers import input_peaks, level, products
+from isthmus.exporters.sample_cosine import Cosines, sample_cosines
 from isthmus.goldens.sample_texts import SENTENCES, encode, kept_as_goldens, sentence_goldens
 from isthmus.runtime import install_paths
 from isthmus.timing.tune import Candidate, TuneReport

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from chromium import Browser, browser
-from isthmus.bundle.atomic_write import write_whole
+from isthmus.bundle.atomic_write import write_atomically
 from isthmus.bundle.bundle import Bundle
 from isthmus.errors import InvalidInput
 from isthmus.reports.bundle_report import BundleReport, report
@@ -127,7 +127,7 @@ def test_a_file_is_whole_or_as_it_was(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=r"missing.*cannot be written"):
-        write_whole(tmp_path / "missing" / "report.html", "")
+        write_atomically(tmp_path / "missing" / "report.html", "")
 
 
 def test_without_jinja2_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

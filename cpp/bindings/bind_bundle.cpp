@@ -34,10 +34,11 @@ OnnxScan scan_graph(const py::bytes& file, const std::set<std::string>& files,
 }  // namespace
 
 void bind_bundle(py::module_& module) {
-  py::class_<Sniffed>(module, "Sniffed", "What a file is, told from its content.")
-      .def_readonly("kind", &Sniffed::kind)
-      .def_readonly("advice", &Sniffed::advice);
-  module.def("sniff", &sniff, py::arg("path"), "Tells what a file or folder is; executes nothing.");
+  py::class_<IdentifiedFile>(module, "IdentifiedFile", "What a file is, told from its content.")
+      .def_readonly("kind", &IdentifiedFile::kind)
+      .def_readonly("advice", &IdentifiedFile::advice);
+  module.def("identify_file", &identify_file, py::arg("path"),
+             "Tells what a file or folder is; executes nothing.");
 
   py::class_<Finding>(module, "Finding", "One thing a scan found, and where.")
       .def_readonly("what", &Finding::what)

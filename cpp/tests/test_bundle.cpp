@@ -119,11 +119,11 @@ TEST_CASE_FIXTURE(Fixture, "a golden with foreign keys is refused") {
 TEST_CASE_FIXTURE(Fixture, "files are told from their content, with what to do") {
   const auto kind = [&](const std::string& name, const std::string& content) {
     write_text(folder.path() / name, content);
-    const Sniffed found = sniff(folder.path() / name);
+    const IdentifiedFile found = identify_file(folder.path() / name);
     CHECK_FALSE(found.advice.empty());
     return found.kind;
   };
-  CHECK(sniff(root).kind == "bundle");
+  CHECK(identify_file(root).kind == "bundle");
   CHECK(kind("a.pt", ZipWriter::write({{.name = "m/data.pkl", .data = "x"},
                                        {.name = "m/constants.pkl", .data = "x"},
                                        {.name = "m/code/__torch__.py", .data = "x"},

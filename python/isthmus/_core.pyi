@@ -17,13 +17,13 @@ __all__: list[str] = [
     "BatcherStats",
     "EngineInfo",
     "Finding",
+    "IdentifiedFile",
     "LoadReport",
     "Machine",
     "Model",
     "OnnxScan",
     "OutputParity",
     "Session",
-    "Sniffed",
     "Tensor",
     "Ticket",
     "WarmupReport",
@@ -32,10 +32,10 @@ __all__: list[str] = [
     "engine_formats",
     "engine_info",
     "engine_names",
+    "identify_file",
     "machine_key",
     "scan_onnx",
     "scan_torchscript",
-    "sniff",
     "this_machine",
 ]
 
@@ -57,7 +57,7 @@ class Tensor:
     @property
     def shape(self) -> tuple[int, ...]: ...
 
-class Sniffed:
+class IdentifiedFile:
     """
     What a file is, told from its content.
     """
@@ -418,7 +418,7 @@ def scan_torchscript(
     Scans the bytes of a TorchScript archive without executing anything.
     """
 
-def sniff(path: os.PathLike[str] | str | bytes) -> Sniffed:
+def identify_file(path: os.PathLike[str] | str | bytes) -> IdentifiedFile:
     """
     Tells what a file or folder is; executes nothing.
     """

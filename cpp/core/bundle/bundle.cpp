@@ -69,7 +69,7 @@ std::optional<std::vector<detail::ByteRange>> tensor_ranges(std::span<const std:
 }  // namespace
 
 Bundle Bundle::open(const std::filesystem::path& path) {
-  const Sniffed found = sniff(path);
+  const IdentifiedFile found = identify_file(path);
   if (found.kind != "bundle") {
     throw BundleError("no bundle: " + found.advice);
   }

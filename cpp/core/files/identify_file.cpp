@@ -63,8 +63,8 @@ std::vector<std::string> zip_names(const detail::Descriptor& file, std::uint64_t
   return names;
 }
 
-Sniffed make(const char* kind, const std::string& path, const std::string& what,
-             const std::string& todo) {
+IdentifiedFile make(const char* kind, const std::string& path, const std::string& what,
+                    const std::string& todo) {
   return {kind, path + " is " + what + (todo.empty() ? "." : ": " + todo + ".")};
 }
 
@@ -73,7 +73,8 @@ std::string export_hint() {
          "package.module:factory -o BUNDLE`";
 }
 
-Sniffed sniff_zip(const detail::Descriptor& file, std::uint64_t size, const std::string& path) {
+IdentifiedFile identify_zip(const detail::Descriptor& file, std::uint64_t size,
+                            const std::string& path) {
   const auto names = zip_names(file, size);
   if (names.empty()) {
     return make("truncated_zip", path, "a zip archive without its directory (truncated?)",
@@ -130,7 +131,7 @@ Sniffed sniff_zip(const detail::Descriptor& file, std::uint64_t size, const std:
   return make("zip", path, "a zip archive of no kind that isthmus knows", "");
 }
 
-Sniffed sniff_file(const fs::path& file_path) {
+IdentifiedFile identify_regular_file(const fs::path& file_path) {
   const std::string path = file_path.string();
   const detail::Descriptor file = detail::open_file(file_path);
   const std::uint64_t size = fs::file_size(file_path);
@@ -142,7 +143,7 @@ Sniffed sniff_file(const fs::path& file_path) {
     return head.size() >= at + magic.size() &&
            std::memcmp(head.data() + at, magic.data(), magic.size()) == 0;
   };
-  if (starts("PK\x03\x04") || starts("PK\x05\x06")) return sniff_zip(file, size, path);
+  if (starts("PK\x03\x04") || starts("PK\x05\x06")) return identify_zip(file, size, path);
   if (starts("PTMF", 4)) {
     return make("torchscript_flatbuffer", path, "a TorchScript flatbuffer for mobile devices",
                 "save the module with torch.jit.save instead, and run `isthmus adopt`");
@@ -190,7 +191,7 @@ Sniffed sniff_file(const fs::path& file_path) {
 
 }  // namespace
 
-Sniffed sniff(const fs::path& path) {
+IdentifiedFile identify_file(const fs::path& path) {
   std::error_code error;
   const fs::file_status status = fs::status(path, error);
   const std::string text = path.string();
@@ -214,7 +215,7 @@ Sniffed sniff(const fs::path& path) {
   }
   if (!fs::is_regular_file(status)) return make("special", text, "no regular file", "");
   try {
-    return sniff_file(path);
+    return identify_regular_file(path);
   } catch (const detail::IoError& fault) {
     return make("unreadable", text,
                 std::string("a file that cannot be read (") + fault.what() + ")", "");

@@ -24,7 +24,7 @@ NamedTensors read_tensors(const std::filesystem::path& path) {
   if (bytes.size() >= 2 && std::memcmp(bytes.data(), "PK", 2) == 0) return parse_npz(bytes, label);
   const bool safetensors = bytes.size() >= 9 && bytes[8] == std::byte{'{'};
   if (safetensors) return parse_safetensors(bytes, label);
-  const Sniffed found = sniff(path);
+  const IdentifiedFile found = identify_file(path);
   throw InvalidInput(label + ": expected a .safetensors or .npz file, got " + found.kind +
                      "; write one with safetensors' save_file or numpy.savez");
 }

@@ -13,7 +13,7 @@
 #include "engines/torch/bytes_reader.h"
 #include "engines/torch/cuda_options.h"
 #include "engines/torch/device_constants.h"
-#include "engines/torch/lent_archive.h"
+#include "engines/torch/mapped_archive.h"
 #include "engines/torch/operator_check.h"
 #include "isthmus/error.h"
 #include "isthmus/scan.h"
@@ -130,13 +130,13 @@ LoadedModule load_module(const ArtifactSource& source, const LoadOptions& option
   apply_engine_options(options);
   open_op_libraries(options.op_libraries);
   // The two take about as long as each other.
-  std::future<std::optional<LentArchive>> opening =
-      std::async(std::launch::async, [&]() -> std::optional<LentArchive> {
+  std::future<std::optional<MappedArchive>> opening =
+      std::async(std::launch::async, [&]() -> std::optional<MappedArchive> {
         scan(source, options);
-        return LentArchive::open(source.files.front());
+        return MappedArchive::open(source.files.front());
       });
   check_operators(source.artifact);
-  std::optional<LentArchive> lent = opening.get();
+  std::optional<MappedArchive> lent = opening.get();
 
   LoadedModule loaded;
   try {

@@ -8,8 +8,8 @@
 
 #include "engines/call_gate.h"
 #include "engines/torch/cuda_device.h"
-#include "engines/torch/lent_archive.h"
 #include "engines/torch/load_module.h"
+#include "engines/torch/mapped_archive.h"
 #include "engines/torch/runtime.h"
 #include "engines/torch/thread_budget.h"
 #include "engines/torch/torch_formats.h"

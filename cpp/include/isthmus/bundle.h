@@ -169,10 +169,10 @@ class ISTHMUS_API Bundle {
 /// What kind of file or folder this is, told from its content, with what to do about it: a bundle,
 /// a TorchScript archive, a state dict, an exported program, an AOTInductor package, an ONNX file,
 /// safetensors, empty, ... Never executes anything.
-struct Sniffed {
+struct IdentifiedFile {
   std::string kind;    ///< "bundle", "torchscript", "state_dict", "exported_program", "aoti", ...
   std::string advice;  ///< one sentence: what to do to get a bundle
 };
-ISTHMUS_API Sniffed sniff(const std::filesystem::path& path);
+ISTHMUS_API IdentifiedFile identify_file(const std::filesystem::path& path);
 
 }  // namespace isthmus

@@ -29,7 +29,7 @@ ISTHMUS_API std::string describe_refused(const std::vector<Finding>& findings);
 
 /// What a TorchScript archive holds, read as text and never executed.
 struct ArchiveScan {
-  std::string format;                             ///< as Sniffed::kind
+  std::string format;                             ///< as IdentifiedFile::kind
   std::int64_t file_format_version = 0;           ///< the archive's "version" record
   std::map<std::string, std::int64_t> operators;  ///< "aten::linear" -> occurrences in the code
   std::map<std::string, std::string> code;        ///< "code/__torch__/m.py" -> source

@@ -9,7 +9,7 @@ from pathlib import Path
 from isthmus.errors import InvalidInput
 
 
-def write_whole(path: str | Path, text: str) -> None:
+def write_atomically(path: str | Path, text: str) -> None:
     """Writes to a temporary name beside the file and renames that: nobody reads half of it.
 
     Raises:

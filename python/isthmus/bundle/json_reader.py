@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from isthmus.errors import BundleError
 
 
-class At:
+class JsonCursor:
     """A JSON value and its path, for errors that name it."""
 
     def __init__(self, path: str, value: Any) -> None:
@@ -30,22 +30,22 @@ class At:
             self.fail("an object")
         return self.value
 
-    def __getitem__(self, key: str) -> At:
+    def __getitem__(self, key: str) -> JsonCursor:
         """The value of a key that has to be there."""
         if key not in self.object():
             raise BundleError(
                 f'manifest.json: {self.path}: expected the key "{key}", which is missing; the '
                 "manifest is damaged or was edited: fetch the bundle again or export again"
             )
-        return At(f"{self.path}.{key}", self.value[key])
+        return JsonCursor(f"{self.path}.{key}", self.value[key])
 
-    def optional(self, key: str) -> At:
+    def optional(self, key: str) -> JsonCursor:
         """An empty list where the key is missing."""
-        return At(f"{self.path}.{key}", self.object().get(key, []))
+        return JsonCursor(f"{self.path}.{key}", self.object().get(key, []))
 
-    def get(self, key: str, default: Any) -> At:
+    def get(self, key: str, default: Any) -> JsonCursor:
         """The default where the key is missing."""
-        return At(f"{self.path}.{key}", self.object().get(key, default))
+        return JsonCursor(f"{self.path}.{key}", self.object().get(key, default))
 
     def text(self) -> str:
         """Any text."""
@@ -84,15 +84,19 @@ class At:
             self.fail("one of " + ", ".join(f'"{one}"' for one in known))
         return self.value
 
-    def list(self, item: Callable[[At], Any]) -> tuple[Any, ...]:
+    def list(self, item: Callable[[JsonCursor], Any]) -> tuple[Any, ...]:
         """A list, each item read by `item`."""
         if not isinstance(self.value, list):
             self.fail("a list")
-        return tuple(item(At(f"{self.path}[{at}]", one)) for at, one in enumerate(self.value))
+        return tuple(
+            item(JsonCursor(f"{self.path}[{at}]", one)) for at, one in enumerate(self.value)
+        )
 
-    def map(self, item: Callable[[At], Any]) -> dict[str, Any]:
+    def map(self, item: Callable[[JsonCursor], Any]) -> dict[str, Any]:
         """An object of any keys, each value read by `item`."""
-        return {key: item(At(f"{self.path}.{key}", one)) for key, one in self.object().items()}
+        return {
+            key: item(JsonCursor(f"{self.path}.{key}", one)) for key, one in self.object().items()
+        }
 
 
 def shorten(value: Any) -> str:

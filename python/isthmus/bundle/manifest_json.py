@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, NoReturn, get_args
 
-from isthmus.bundle.json_reader import At, shorten
+from isthmus.bundle.json_reader import JsonCursor, shorten
 from isthmus.bundle.manifest import (
     CHUNK_BYTES,
     FORMAT,
@@ -162,7 +162,7 @@ def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def from_json(value: Any) -> Manifest:
     """The manifest of plain JSON values; see `isthmus.bundle.manifest.from_json`."""
-    root = At("$", value).object()
+    root = JsonCursor("$", value).object()
     if root.get("format") != FORMAT:
         raise BundleError(
             f'manifest.json: expected "format": "{FORMAT}", got {shorten(root.get("format"))}; '
@@ -175,19 +175,19 @@ def from_json(value: Any) -> Manifest:
             f"manifest.json: expected format_version {FORMAT_VERSION}, got {shorten(version)}; "
             + ("update isthmus to read this bundle" if newer else "export the model again")
         )
-    at = At("$", value)
+    at = JsonCursor("$", value)
     manifest = Manifest(
         name=at["name"].text(),
         created=at["created"].text(),
-        producer=at["producer"].map(At.text),
-        source=at["source"].map(At.text),
+        producer=at["producer"].map(JsonCursor.text),
+        source=at["source"].map(JsonCursor.text),
         stateful=at["stateful"].boolean(),
         dims={_dim_name(at["dims"], key): one for key, one in at["dims"].map(_dim_range).items()},
         methods=at["methods"].list(_method),
         artifacts=at["artifacts"].list(_artifact),
         goldens=at["goldens"].list(_golden),
         noise_floor=at["noise_floor"].map(_noise_floor),
-        warmup=at.optional("warmup").list(At.text),
+        warmup=at.optional("warmup").list(JsonCursor.text),
         files=at.optional("files").list(_file),
         format_version=version,
     )
@@ -206,7 +206,7 @@ def check_path(path: str) -> str:
     return ""
 
 
-def _file(at: At) -> FileEntry:
+def _file(at: JsonCursor) -> FileEntry:
     fault = check_path(at["path"].name())
     if fault:
         at["path"].fail(f"a path beneath the bundle, with forward slashes (this one {fault})")
@@ -218,36 +218,36 @@ def _file(at: At) -> FileEntry:
     return FileEntry(at["path"].text(), size, _digest(at["sha256"]), digests)
 
 
-def _digest(at: At) -> str:
+def _digest(at: JsonCursor) -> str:
     if not _SHA256.fullmatch(at.text()):
         at.fail("64 lower-case hexadecimal digits")
     return at.text()
 
 
-def _dim_name(at: At, key: str) -> str:
+def _dim_name(at: JsonCursor, key: str) -> str:
     if not _NAME.fullmatch(key):
-        At(at.path, key).fail("a dimension's name of letters, digits and underscores")
+        JsonCursor(at.path, key).fail("a dimension's name of letters, digits and underscores")
     return key
 
 
-def _dim_range(at: At) -> DimRange:
+def _dim_range(at: JsonCursor) -> DimRange:
     return DimRange(*_bounds(at, 0))
 
 
-def _bounds(at: At, least: int) -> tuple[int, int]:
+def _bounds(at: JsonCursor, least: int) -> tuple[int, int]:
     low, high = at["min"].integer(least), at["max"].integer(least)
     if high < low:
         at.fail("min <= max")
     return low, high
 
 
-def _size(at: At) -> Any:
+def _size(at: JsonCursor) -> Any:
     if at.value is None or (isinstance(at.value, str) and at.value):
         return at.value
     return at.integer()
 
 
-def _spec(at: At) -> ValueSpec:
+def _spec(at: JsonCursor) -> ValueSpec:
     shape = at["shape"]
     return ValueSpec(
         name=at["name"].name(),
@@ -258,18 +258,18 @@ def _spec(at: At) -> ValueSpec:
     )
 
 
-def _input(at: At) -> ValueSpec:
+def _input(at: JsonCursor) -> ValueSpec:
     spec = _spec(at)
     return replace(spec, values=_value_range(at["values"], spec)) if "values" in at.value else spec
 
 
-def _value_range(at: At, spec: ValueSpec) -> ValueRange:
+def _value_range(at: JsonCursor, spec: ValueSpec) -> ValueRange:
     if spec.kind != "tensor" or "int" not in spec.dtype:
         at.fail('no "values" but of a tensor of integers')
     return ValueRange(*_bounds(at, _INT64_MIN))
 
 
-def _tree(at: At, depth: int = 0) -> Tree:
+def _tree(at: JsonCursor, depth: int = 0) -> Tree:
     if depth > _MAX_DEPTH:
         at.fail(f"a tree at most {_MAX_DEPTH} deep")
     node = at["node"].one_of(get_args(NodeKind))
@@ -287,19 +287,21 @@ def _tree(at: At, depth: int = 0) -> Tree:
     )
 
 
-def _key(at: At) -> str | int:
+def _key(at: JsonCursor) -> str | int:
     if isinstance(at.value, bool) or not isinstance(at.value, (str, int)):
         at.fail("text or an integer")
     return at.value
 
 
-def _keyword(at: At) -> tuple[str, Tree]:
+def _keyword(at: JsonCursor) -> tuple[str, Tree]:
     if not isinstance(at.value, list) or len(at.value) != 2:
         at.fail("[name, tree]")
-    return At(f"{at.path}[0]", at.value[0]).name(), _tree(At(f"{at.path}[1]", at.value[1]))
+    return JsonCursor(f"{at.path}[0]", at.value[0]).name(), _tree(
+        JsonCursor(f"{at.path}[1]", at.value[1])
+    )
 
 
-def _method(at: At) -> Method:
+def _method(at: JsonCursor) -> Method:
     method = Method(
         name=at["name"].name(),
         inputs=at["inputs"].list(_input),
@@ -320,23 +322,23 @@ def _method(at: At) -> Method:
     return method
 
 
-def _tolerance(at: At) -> Tolerance:
+def _tolerance(at: JsonCursor) -> Tolerance:
     return Tolerance(
         at["atol"].number(),
         at["rtol"].number(),
-        at.get("multiples", {}).map(At.number),
-        at.get("allowance", {}).map(At.number),
-        at.get("own", {}).map(At.number),
+        at.get("multiples", {}).map(JsonCursor.number),
+        at.get("allowance", {}).map(JsonCursor.number),
+        at.get("own", {}).map(JsonCursor.number),
     )
 
 
-def _noise_floor(at: At) -> NoiseFloor:
+def _noise_floor(at: JsonCursor) -> NoiseFloor:
     method = at["method"].one_of(("float64", "ulp", "exact"))
-    worst = at.get("worst", {}).map(At.number)
+    worst = at.get("worst", {}).map(JsonCursor.number)
     return NoiseFloor(at["max_abs"].number(), at["rms"].number(), method, worst)
 
 
-def _artifact(at: At) -> Artifact:
+def _artifact(at: JsonCursor) -> Artifact:
     files = at["files"].list(_file)
     if not files:
         at["files"].fail("at least one file")
@@ -344,25 +346,25 @@ def _artifact(at: At) -> Artifact:
         name=at["name"].name(),
         format=at["format"].name(),
         device=at["device"].name(),
-        devices=at["devices"].list(At.name),
+        devices=at["devices"].list(JsonCursor.name),
         precision=at["precision"].name(),
         trust=at["trust"].one_of(("data", "graph", "native")),
         convention=at["convention"].one_of(("flat", "structured")),
         strategy=at["strategy"].text(),
         files=files,
-        requires=at["requires"].map(At.text),
+        requires=at["requires"].map(JsonCursor.text),
         op_libraries=at.optional("op_libraries").list(
             lambda one: OpLibrary(one["namespace"].name(), one["library"].text())
         ),
-        operators=at.get("operators", {}).map(At.integer),
+        operators=at.get("operators", {}).map(JsonCursor.integer),
         tolerances=at.get("tolerances", {}).map(_tolerance),
-        state=at.optional("state").list(At.name),
+        state=at.optional("state").list(JsonCursor.name),
         decisions=at.optional("decisions").list(_decision),
         hazards=at.optional("hazards").list(_hazard),
     )
 
 
-def _decision(at: At) -> Decision:
+def _decision(at: JsonCursor) -> Decision:
     return Decision(
         at["strategy"].text(),
         at["accepted"].boolean(),
@@ -371,7 +373,7 @@ def _decision(at: At) -> Decision:
     )
 
 
-def _hazard(at: At) -> Hazard:
+def _hazard(at: JsonCursor) -> Hazard:
     return Hazard(
         at["kind"].text(),
         at["severity"].one_of(get_args(Severity)),
@@ -381,11 +383,13 @@ def _hazard(at: At) -> Hazard:
     )
 
 
-def _golden(at: At) -> GoldenEntry:
+def _golden(at: JsonCursor) -> GoldenEntry:
     steps = at["steps"].list(lambda one: GoldenStep(one["method"].name()))
     if not steps:
         at["steps"].fail("at least one step")
-    return GoldenEntry(at["name"].name(), _file(at["file"]), at["dims"].map(At.integer), steps)
+    return GoldenEntry(
+        at["name"].name(), _file(at["file"]), at["dims"].map(JsonCursor.integer), steps
+    )
 
 
 def _check_references(manifest: Manifest) -> None:
@@ -399,10 +403,10 @@ def _check_references(manifest: Manifest) -> None:
         for at, step in enumerate(golden.steps):
             if step.method not in methods:
                 place = f"$.goldens[{number}].steps[{at}].method"
-                At(place, step.method).fail(f"one of the methods ({', '.join(methods)})")
+                JsonCursor(place, step.method).fail(f"one of the methods ({', '.join(methods)})")
     for at, name in enumerate(manifest.warmup):
         if name not in goldens:
-            At(f"$.warmup[{at}]", name).fail("the name of a golden")
+            JsonCursor(f"$.warmup[{at}]", name).fail("the name of a golden")
     for number, method in enumerate(manifest.methods):
         for key, specs in (("inputs", method.inputs), ("outputs", method.outputs)):
             for at, spec in enumerate(specs):
@@ -413,12 +417,12 @@ def _check_shape(path: str, key: str, spec: ValueSpec, manifest: Manifest) -> No
     for at, size in enumerate(spec.shape or ()):
         if isinstance(size, str) and size not in manifest.dims:
             known = ", ".join(manifest.dims) or "none"
-            At(f"{path}[{at}]", size).fail(f"the name of one of dims ({known})")
+            JsonCursor(f"{path}[{at}]", size).fail(f"the name of one of dims ({known})")
         if size is None and key == "inputs":
-            At(f"{path}[{at}]", size).fail("a size or a name; only outputs may have null")
+            JsonCursor(f"{path}[{at}]", size).fail("a size or a name; only outputs may have null")
 
 
 def _unique(path: str, names: list[str]) -> None:
     for at, name in enumerate(names):
         if name in names[:at]:
-            At(f"{path}[{at}].name", name).fail("a name of its own")
+            JsonCursor(f"{path}[{at}].name", name).fail("a name of its own")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from isthmus.bundle_diff.accuracy import Accuracy, compare_accuracy
-from isthmus.bundle_diff.cross_check import Crossing, cross
+from isthmus.bundle_diff.cross_check import CrossCheck, cross
 from isthmus.bundle_diff.findings import SEVERITIES, Area, Change, Findings, NotCompared, Severity
 from isthmus.bundle_diff.graph import GraphDiff, Part, compare_graphs, tell_graph
 from isthmus.bundle_diff.operators import compare_operators
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Accuracy",
     "Change",
-    "Crossing",
+    "CrossCheck",
     "DiffReport",
     "GraphDiff",
     "NotCompared",
@@ -112,7 +112,7 @@ def diff(
     for pair in pairs:
         _read(before, after, pair, graphs, weights, found, say)
     accuracy: tuple[Accuracy, ...] = ()
-    crossings: tuple[Crossing, ...] = ()
+    crossings: tuple[CrossCheck, ...] = ()
     speeds: tuple[Speed, ...] = ()
     with tempfile.TemporaryDirectory(prefix="isthmus-diff-") as folder:
         runs = Runs(

@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
     from isthmus.bundle.golden import Golden
 
-__all__ = ["Crossing", "cross", "refusal"]
+__all__ = ["CrossCheck", "cross", "refusal"]
 
 Names = dict[str, dict[str, str]]
 
 
 @dataclass(frozen=True)
-class Crossing:
+class CrossCheck:
     """One engine of B on A's goldens; truthy when it gives A's answers within A's noise."""
 
     name: str
@@ -78,7 +78,7 @@ class Crossing:
         return {**asdict(self), "passed": bool(self)}
 
 
-def cross(runs: Runs, ways: Sequence[Way], found: Findings) -> tuple[Crossing, ...]:
+def cross(runs: Runs, ways: Sequence[Way], found: Findings) -> tuple[CrossCheck, ...]:
     """Runs B on A's goldens wherever the signatures let that be.
 
     Args:
@@ -211,10 +211,10 @@ def _tell_lost_outputs(before: Manifest, outputs: Names, found: Findings) -> Non
 
 def _judge(
     runs: Runs, way: Way, goldens: Sequence[Golden], outputs: Names, run: Run, own: Run | None
-) -> Crossing:
+) -> CrossCheck:
     assert way.after is not None
     tolerances, judged_by = tolerances_for(runs.before.manifest, way.pair.before, way.after)
-    crossing = Crossing(
+    crossing = CrossCheck(
         name=way.name,
         artifact=way.pair.name,
         engine=way.engine,
@@ -287,7 +287,7 @@ def tolerances_for(
     return allowed, f"what {after.precision} is allowed in B"
 
 
-def _tell(crossing: Crossing, found: Findings) -> None:
+def _tell(crossing: CrossCheck, found: Findings) -> None:
     if crossing.status == "error" and not crossing.results:
         found.missing("crossing", crossing.name, crossing.reason)
         return
@@ -311,7 +311,7 @@ def _tell(crossing: Crossing, found: Findings) -> None:
     found.result("crossing", crossing.name, summary(crossing), equal=bool(crossing))
 
 
-def summary(crossing: Crossing) -> str:
+def summary(crossing: CrossCheck) -> str:
     """One line about a crossing that ran."""
     goldens = counted(crossing.goldens, "golden")
     nearest = crossing.worst

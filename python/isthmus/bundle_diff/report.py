@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
 from isthmus.bundle_diff.accuracy import Accuracy
-from isthmus.bundle_diff.cross_check import Crossing
+from isthmus.bundle_diff.cross_check import CrossCheck
 from isthmus.bundle_diff.findings import (
     AREAS,
     SEVERITIES,
@@ -49,7 +49,7 @@ class DiffReport:
     not_compared: tuple[NotCompared, ...] = ()
     """With the reason; nothing is left out in silence."""
     accuracy: tuple[Accuracy, ...] = ()
-    crossings: tuple[Crossing, ...] = ()
+    crossings: tuple[CrossCheck, ...] = ()
     speeds: tuple[Speed, ...] = ()
     graphs: tuple[GraphDiff, ...] = ()
     weights: tuple[WeightsDiff, ...] = ()

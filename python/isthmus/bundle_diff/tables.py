@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from isthmus.bundle_diff.cross_check import Crossing, share
+from isthmus.bundle_diff.cross_check import CrossCheck, share
 from isthmus.bundle_diff.findings import AREAS, SEVERITIES, Change, counted, shortened
 from isthmus.bundle_diff.graph import GraphDiff
 from isthmus.document import Table, number
@@ -38,7 +38,7 @@ def tables_of(report: DiffReport) -> tuple[Table, ...]:
         if area == "errors":
             tables += _accuracy(report)
         if area == "crossing":
-            tables += _crossings(report.crossings)
+            tables += _cross_checks(report.crossings)
         if area == "speed":
             tables += _speeds(report)
     if report.not_compared:
@@ -137,7 +137,7 @@ def _accuracy(report: DiffReport) -> list[Table]:
     ]
 
 
-def _crossings(crossings: Sequence[Crossing]) -> list[Table]:
+def _cross_checks(crossings: Sequence[CrossCheck]) -> list[Table]:
     ran = [crossing for crossing in crossings if crossing.results]
     if not ran:
         return []

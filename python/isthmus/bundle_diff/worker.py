@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isthmus.proof.verify_worker import Outputs, golden_file, run_all
-from isthmus.runtime.runners import Runner, RunnerSpec, Values, make_runner
+from isthmus.runtime.runners import EngineSpec, PythonEngine, Values, load_engine
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,7 +28,7 @@ Names = Mapping[str, Mapping[str, str]]
 class Renaming:
     """A runner that is called by A's names."""
 
-    def __init__(self, runner: Runner, inputs: Names, outputs: Names) -> None:
+    def __init__(self, runner: PythonEngine, inputs: Names, outputs: Names) -> None:
         self._runner = runner
         self._inputs = inputs
         self._outputs = {
@@ -37,18 +37,18 @@ class Renaming:
         self.runtime = runner.runtime
 
     def reset(self) -> None:
-        """See `Runner.reset`."""
+        """See `PythonEngine.reset`."""
         self._runner.reset()
 
     def bind(self, method: str, inputs: Values) -> Callable[[], object]:
-        """See `Runner.bind`."""
+        """See `PythonEngine.bind`."""
         names = self._inputs.get(method, {})
         return self._runner.bind(
             method, {names.get(key, key): input_spec for key, input_spec in inputs.items()}
         )
 
     def run(self, method: str, inputs: Values) -> dict[str, Tensor]:
-        """See `Runner.run`; outputs that A does not have are left out."""
+        """See `PythonEngine.run`; outputs that A does not have are left out."""
         names = self._inputs.get(method, {})
         given = {names.get(key, key): input_spec for key, input_spec in inputs.items()}
         known = self._outputs.get(method, {})
@@ -61,12 +61,12 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
 
     from isthmus.bundle.bundle import open_bundle
 
-    spec = RunnerSpec.from_json(request["spec"])
+    spec = EngineSpec.from_json(request["spec"])
     source = open_bundle(Path(request["goldens_of"]))
     goldens = [source.golden(name) for name in request["goldens"]]
     folder = Path(request["folder"])
     try:
-        runner, _ = make_runner(spec, open_bundle(Path(spec.bundle)))
+        runner, _ = load_engine(spec, open_bundle(Path(spec.bundle)))
     except Exception as error:  # becomes the reason
         return {"error": f"{type(error).__name__}: {error}"}
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from isthmus.bundle.atomic_write import write_whole
+from isthmus.bundle.atomic_write import write_atomically
 from isthmus.errors import Error, exit_code
 
 if TYPE_CHECKING:
@@ -55,9 +55,9 @@ def print_report(
     from isthmus.document import to_json, to_junit, to_markdown
 
     if junit is not None:
-        write_whole(junit, to_junit(report))
+        write_atomically(junit, to_junit(report))
     if markdown is not None:
-        write_whole(markdown, to_markdown(report))
+        write_atomically(markdown, to_markdown(report))
     if as_json:
         print(to_json(report))
     else:

@@ -151,7 +151,7 @@ def report(
 ) -> None:
     """Proof, error by layer, timings, sizes, hazards: HTML, Markdown, JSON, JUnit."""
     with work() as say:
-        from isthmus.bundle.atomic_write import write_whole
+        from isthmus.bundle.atomic_write import write_atomically
         from isthmus.document import to_json, to_junit, to_markdown
         from isthmus.reports.bundle_report import report as run
 
@@ -175,9 +175,9 @@ def report(
         if output is not None:
             found.write_html(output)
         if junit is not None:
-            write_whole(junit, to_junit(found))
+            write_atomically(junit, to_junit(found))
         if markdown is not None:
-            write_whole(markdown, to_markdown(found))
+            write_atomically(markdown, to_markdown(found))
     if as_json:
         print(to_json(found))
     elif output is None and junit is None and markdown is None:

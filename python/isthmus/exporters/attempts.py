@@ -9,18 +9,18 @@ from typing import Literal
 
 from isthmus.errors import Decision, ExportError
 from isthmus.exporters.check import Verdict
-from isthmus.exporters.export_request import Subject
+from isthmus.exporters.export_request import ExportRequest
 from isthmus.exporters.source_lines import summarize
 
-__all__ = ["Way", "first_that_verifies"]
+__all__ = ["ExportAttempt", "first_that_verifies"]
 
 
 @dataclass(frozen=True)
-class Way:
+class ExportAttempt:
     """One way to make an artifact."""
 
     name: str
-    make: Callable[[Subject], list[Path]]
+    make: Callable[[ExportRequest], list[Path]]
     """Gives the methods' files."""
     needs: Literal["module", "script"]
     """Whether it starts from the module or from its TorchScript."""
@@ -29,8 +29,8 @@ class Way:
 
 
 def first_that_verifies(
-    ways: Sequence[Way],
-    subject: Subject,
+    attempts: Sequence[ExportAttempt],
+    subject: ExportRequest,
     prove: Callable[[Sequence[Path]], Verdict],
     progress: Callable[[str], None],
 ) -> tuple[list[Path], list[Decision]]:
@@ -40,31 +40,31 @@ def first_that_verifies(
         ExportError: None did; its `decisions` say why.
     """
     decisions: list[Decision] = []
-    for way in ways:
-        if way.needs == "module" and subject.module is None:
+    for attempt in attempts:
+        if attempt.needs == "module" and subject.module is None:
             continue
         try:
-            if way.needs == "script":
+            if attempt.needs == "script":
                 subject = _with_script(subject, progress)
-            progress(f"Exporting by way of {way.name}")
-            files = way.make(subject)
+            progress(f"Exporting by way of {attempt.name}")
+            files = attempt.make(subject)
         except Exception as error:  # whatever an exporter says of code that it cannot follow
             reason, where = summarize(error)
-            decisions.append(Decision(way.name, False, f"{_kind(error)}{reason}", where))
+            decisions.append(Decision(attempt.name, False, f"{_kind(error)}{reason}", where))
             continue
         progress(f"Proving it on {len(subject.goldens)} goldens")
         verdict = prove(files)
         if verdict:
             reason = (
-                f"{way.what}; loaded again from its files, it equals eager on all "
+                f"{attempt.what}; loaded again from its files, it equals eager on all "
                 f"{verdict.goldens} goldens, {verdict.calls} calls{verdict.cosines.note}"
             )
-            decisions.append(Decision(way.name, True, reason))
+            decisions.append(Decision(attempt.name, True, reason))
             return files, decisions
         first = verdict.failures[0]
         decisions.append(
             Decision(
-                way.name,
+                attempt.name,
                 False,
                 f"{len(verdict.failures)} of {verdict.goldens} goldens fail; {first}",
                 first.where,
@@ -73,12 +73,12 @@ def first_that_verifies(
     raise refusal(decisions)
 
 
-def _with_script(subject: Subject, progress: Callable[[str], None]) -> Subject:
+def _with_script(subject: ExportRequest, progress: Callable[[str], None]) -> ExportRequest:
     if subject.scripted is not None:
         return subject
     if subject.make_script is None:
         raise ExportError("there is no TorchScript of the model to start from")
-    progress("Making TorchScript to start from")
+    progress("ExportPlan TorchScript to start from")
     return replace(subject, scripted=subject.make_script(), make_script=None)
 
 

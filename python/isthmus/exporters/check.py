@@ -15,9 +15,9 @@ from torch import Tensor
 
 from isthmus.bundle.golden import Golden
 from isthmus.bundle.manifest import Method, Tolerance
-from isthmus.exporters.onnx.sample_cosine import Cosines
+from isthmus.exporters.call_module import call_flat, call_structured
+from isthmus.exporters.sample_cosine import Cosines
 from isthmus.exporters.source_lines import summarize
-from isthmus.exporters.torchscript.calling import call_flat, call_structured
 from isthmus.goldens.compare import compare
 
 Convention = Literal["flat", "structured"]

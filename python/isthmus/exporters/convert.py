@@ -14,7 +14,7 @@ from isthmus.errors import BundleError, ExportError, InvalidInput
 if TYPE_CHECKING:
     from isthmus.bundle.bundle import Bundle
     from isthmus.bundle.golden import Golden
-    from isthmus.exporters.export_request import Subject
+    from isthmus.exporters.export_request import ExportRequest
 
 __all__ = ["convert"]
 
@@ -59,8 +59,8 @@ def convert(
     """
     from isthmus.bundle.bundle import Bundle, add_artifact, open_bundle
     from isthmus.exporters.export import open_libraries
-    from isthmus.exporters.formats import FORMATS, ISAS, make_formats, makers_of
-    from isthmus.exporters.onnx.int8_source import int8_subject
+    from isthmus.exporters.formats import FORMATS, ISAS, artifact_exporters, export_formats
+    from isthmus.exporters.onnx.int8_source import int8_request
     from isthmus.exporters.quiet_torch import quiet_torch
 
     say = progress or (lambda _: None)
@@ -82,7 +82,7 @@ def convert(
         if precision == "int8":
             source = _source(bundle, artifact, "onnx")
             say(f"Scanning {source.name}")
-            subject = int8_subject(bundle, source, Path(folder, "fp32"))
+            subject = int8_request(bundle, source, Path(folder, "fp32"))
         else:
             source = _source(bundle, artifact, "torchscript")
             say(f"Scanning {source.name}")
@@ -92,8 +92,8 @@ def convert(
                 bundle, source, archive, tuple(str(op_library) for op_library in op_libraries)
             )
             _require_precision(precision, source)
-        makers = makers_of(subject, Path(folder), opset=opset, isa=isa)
-        results = make_formats(
+        makers = artifact_exporters(subject, Path(folder), opset=opset, isa=isa)
+        results = export_formats(
             {(name, subject.precision): makers[name] for name in wanted},
             made,
             time_limit=time_limit,
@@ -180,15 +180,15 @@ def _require_trusted(bundle: Bundle, source: Artifact, archive: bytes, trust: st
 
 def _subject(
     bundle: Bundle, source: Artifact, archive: bytes, op_libraries: tuple[str, ...]
-) -> Subject:
-    from isthmus.exporters.export_request import Scripted, Subject
+) -> ExportRequest:
+    from isthmus.exporters.export_request import ExportRequest, Scripted
 
     manifest = bundle.manifest
     goldens = bundle.goldens()
     if not goldens:
         raise BundleError(f"{bundle.path} has no goldens to prove a format on; export it again")
     axes = axes_of(manifest)
-    return Subject(
+    return ExportRequest(
         methods=manifest.methods,
         examples=_examples(manifest, goldens, axes),
         axes=axes,

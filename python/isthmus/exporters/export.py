@@ -24,8 +24,8 @@ from isthmus.capture.capture import Captured, capture
 from isthmus.capture.dynamic import DimsSpec, DynamicSpec
 from isthmus.errors import DeviceUnavailable, ExportError, InvalidInput
 from isthmus.exporters.export_request import PRECISIONS
-from isthmus.exporters.formats import FORMATS, ISAS, Progress, make_formats
-from isthmus.exporters.plan import Making
+from isthmus.exporters.formats import FORMATS, ISAS, Progress, export_formats
+from isthmus.exporters.plan import ExportPlan
 from isthmus.exporters.quiet_torch import quiet_torch
 from isthmus.exporters.torchscript.script import Target
 from isthmus.exporters.torchscript.strategies import STRATEGIES
@@ -134,7 +134,7 @@ def export(
             methods=methods,
             constants=constants,
         )
-        say("Making goldens over the grid of shapes and values")
+        say("ExportPlan goldens over the grid of shapes and values")
         goldens, noise, captured = make_goldens(captured, seed=seed, probes=probes)
         texts: list[Golden] = []
         if reduced and not captured.stateful:
@@ -142,7 +142,7 @@ def export(
             texts = sentence_goldens(captured, calls)
             goldens = [*goldens, *kept_as_goldens(goldens, texts)]
         with tempfile.TemporaryDirectory(prefix="isthmus-export-") as folder:
-            making = Making(
+            plan = ExportPlan(
                 captured=captured,
                 goldens=goldens,
                 texts=texts,
@@ -156,9 +156,9 @@ def export(
                 isa=isa,
                 folder=Path(folder),
             )
-            made = making.made
-            makers = making.makers(wanted, precisions)
-            results = make_formats(makers, made, time_limit=time_limit, progress=say)
+            made = plan.made
+            makers = plan.makers(wanted, precisions)
+            results = export_formats(makers, made, time_limit=time_limit, progress=say)
             _report_losses(results)
             manifest = _manifest(
                 name or type(captured.module).__name__, captured, noise, goldens, source

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from isthmus.bundle.golden import Golden
 
-__all__ = ["PRECISIONS", "Made", "Scripted", "Subject"]
+__all__ = ["PRECISIONS", "ExportRequest", "ExportedArtifact", "Scripted"]
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 
@@ -33,7 +33,7 @@ class Scripted:
 
 
 @dataclass(frozen=True)
-class Subject:
+class ExportRequest:
     """A model to export, with everything that is known about it."""
 
     methods: tuple[Method, ...]
@@ -49,7 +49,7 @@ class Subject:
     scripted: Scripted | None = None
     make_script: Callable[[], Scripted] | None = None
     """Makes TorchScript that verifies, where there is none yet and a way needs it."""
-    make_full: Callable[[], Made] | None = None
+    make_full: Callable[[], ExportedArtifact] | None = None
     """For int8: gives the ONNX artifact in fp32 that is to be quantised."""
     precision: str = "fp32"
     device: str = "cpu"
@@ -75,7 +75,7 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Made:
+class ExportedArtifact:
     """An artifact that verified; its files lie in a folder that the caller owns."""
 
     artifact: Artifact

@@ -11,19 +11,27 @@ from pathlib import Path
 from isthmus.bundle.format_result import FormatResult
 from isthmus.errors import ExportError
 from isthmus.exporters.aoti.export_aoti import ISAS, export_aoti
-from isthmus.exporters.export_request import Made, Subject
+from isthmus.exporters.export_request import ExportedArtifact, ExportRequest
 from isthmus.exporters.onnx.export_onnx import export_onnx
 from isthmus.exporters.onnx.int8 import WHY_NOT, export_int8
 from isthmus.exporters.source_lines import summarize
 from isthmus.exporters.subprocess_export import can_isolate, isolated
 
-__all__ = ["FORMATS", "ISAS", "Form", "Maker", "Progress", "make_formats", "makers_of"]
+__all__ = [
+    "FORMATS",
+    "ISAS",
+    "ArtifactExporter",
+    "FormatAndPrecision",
+    "Progress",
+    "artifact_exporters",
+    "export_formats",
+]
 
 FORMATS = ("torchscript", "onnx", "aoti")
 
 Progress = Callable[[str], None]
-Maker = Callable[[Progress], Made]
-Form = tuple[str, str]
+ArtifactExporter = Callable[[Progress], ExportedArtifact]
+FormatAndPrecision = tuple[str, str]
 """Format and precision."""
 
 _ADVICE = (
@@ -56,9 +64,9 @@ _ADVICE = (
 )
 
 
-def makers_of(
-    subject: Subject, folder: Path, *, opset: int | None = None, isa: str = "portable"
-) -> dict[str, Maker]:
+def artifact_exporters(
+    subject: ExportRequest, folder: Path, *, opset: int | None = None, isa: str = "portable"
+) -> dict[str, ArtifactExporter]:
     """What makes each format but TorchScript of a subject, by the format's name.
 
     In int8, the formats that do not have it are there too: to say why.
@@ -72,29 +80,33 @@ def makers_of(
 
     if subject.precision == "int8":
 
-        def int8(progress: Progress) -> Made:
+        def int8(progress: Progress) -> ExportedArtifact:
             return export_int8(subject, folder, progress=progress)
 
         return {"onnx": int8, **{name: _refusing(reason) for name, reason in WHY_NOT.items()}}
 
-    def onnx(progress: Progress) -> Made:
+    def onnx(progress: Progress) -> ExportedArtifact:
         return export_onnx(subject, folder, opset=opset, progress=progress)
 
-    def aoti(progress: Progress) -> Made:
+    def aoti(progress: Progress) -> ExportedArtifact:
         return export_aoti(subject, folder, isa=isa, progress=progress)
 
     return {"onnx": onnx, "aoti": aoti}
 
 
-def _refusing(reason: str) -> Maker:
-    def refuse(_: Progress) -> Made:
+def _refusing(reason: str) -> ArtifactExporter:
+    def refuse(_: Progress) -> ExportedArtifact:
         raise ExportError(reason)
 
     return refuse
 
 
-def make_formats(
-    makers: Mapping[Form, Maker], made: list[Made], *, time_limit: float, progress: Progress
+def export_formats(
+    makers: Mapping[FormatAndPrecision, ArtifactExporter],
+    made: list[ExportedArtifact],
+    *,
+    time_limit: float,
+    progress: Progress,
 ) -> tuple[FormatResult, ...]:
     """Makes each format; a failure, a crash or a time-out loses one row and nothing else.
 

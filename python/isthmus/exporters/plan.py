@@ -11,19 +11,24 @@ import torch
 from isthmus.bundle.golden import Golden
 from isthmus.bundle.manifest import Artifact, Hazard, NoiseFloor, Tolerance
 from isthmus.capture.capture import Captured
-from isthmus.exporters.export_request import Made, Scripted, Subject
-from isthmus.exporters.formats import Form, Maker, Progress, makers_of
+from isthmus.exporters.export_request import ExportedArtifact, ExportRequest, Scripted
+from isthmus.exporters.formats import (
+    ArtifactExporter,
+    FormatAndPrecision,
+    Progress,
+    artifact_exporters,
+)
 from isthmus.exporters.remedies import with_remedies
 from isthmus.exporters.torchscript.script import Target
 from isthmus.exporters.torchscript.strategies import Exported, export_torchscript
 from isthmus.goldens.noise_floor import reduced_errors
 from isthmus.goldens.tolerance import tolerances
 
-__all__ = ["Making"]
+__all__ = ["ExportPlan"]
 
 
 @dataclass(frozen=True)
-class Making:
+class ExportPlan:
     """Everything that the formats are made of, and what has been made so far."""
 
     captured: Captured
@@ -41,10 +46,12 @@ class Making:
     isa: str
     folder: Path
     """Where files are written."""
-    made: list[Made] = field(default_factory=list)
+    made: list[ExportedArtifact] = field(default_factory=list)
     """In order; later formats may start from it."""
 
-    def makers(self, formats: Sequence[str], precisions: Sequence[str]) -> dict[Form, Maker]:
+    def makers(
+        self, formats: Sequence[str], precisions: Sequence[str]
+    ) -> dict[FormatAndPrecision, ArtifactExporter]:
         """What makes each format in each precision: all of the first format come first."""
         by_precision = {precision: self._of(precision) for precision in precisions}
         return {
@@ -53,7 +60,7 @@ class Making:
             for precision in precisions
         }
 
-    def _of(self, precision: str) -> dict[str, Maker]:
+    def _of(self, precision: str) -> dict[str, ArtifactExporter]:
         goldens, allowed = self._judged(precision)
 
         def exported(progress: Progress) -> Exported:
@@ -77,16 +84,16 @@ class Making:
             artifact = one.artifact
             return Scripted(one.files[0].read_bytes(), artifact.convention, artifact.strategy)
 
-        def torchscript(progress: Progress) -> Made:
+        def torchscript(progress: Progress) -> ExportedArtifact:
             found = exported(progress)
             artifact = _artifact(self.captured, found, precision, self.device, allowed)
             file = self.folder / f"{artifact.name}.pt"
             file.write_bytes(found.archive)
-            return Made(artifact, (file,))
+            return ExportedArtifact(artifact, (file,))
 
         captured = self.captured
         scripted = isinstance(captured.module, torch.jit.ScriptModule)
-        subject = Subject(
+        subject = ExportRequest(
             methods=captured.methods,
             examples=captured.examples,
             axes=captured.dynamic,
@@ -103,7 +110,7 @@ class Making:
         )
         if precision == "int8":
             subject = replace(subject, make_full=self._full)
-        others = makers_of(subject, self.folder, opset=self.opset, isa=self.isa)
+        others = artifact_exporters(subject, self.folder, opset=self.opset, isa=self.isa)
         return {"torchscript": torchscript, **others}
 
     def _judged(self, precision: str) -> tuple[Sequence[Golden], dict[str, Tolerance]]:
@@ -117,12 +124,12 @@ class Making:
             reduced = reduced_errors(self.captured, self.goldens, precision)
         return goldens, tolerances(self.noise, self.goldens, precision, reduced=reduced)
 
-    def _full(self) -> Made:
+    def _full(self) -> ExportedArtifact:
         """The ONNX artifact in fp32: the one that was made, or one that is made for this."""
         found = self._already("onnx", "fp32")
         return found if found is not None else self._of("fp32")["onnx"](lambda _: None)
 
-    def _already(self, name: str, precision: str) -> Made | None:
+    def _already(self, name: str, precision: str) -> ExportedArtifact | None:
         for exported in self.made:
             if (exported.artifact.format, exported.artifact.precision) == (name, precision):
                 return exported

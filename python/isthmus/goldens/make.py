@@ -81,12 +81,12 @@ def make_goldens(
     with evaluating(captured.module):
         state = Snapshot(captured.module)
         try:
-            return _Maker(captured, state, seed, budget_bytes).make(probes)
+            return _GoldenMaker(captured, state, seed, budget_bytes).make(probes)
         finally:
             state.restore()
 
 
-class _Maker:
+class _GoldenMaker:
     def __init__(self, captured: Captured, state: Snapshot, seed: int, budget: int) -> None:
         self._captured = captured
         self._state = state

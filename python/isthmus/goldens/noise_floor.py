@@ -13,7 +13,7 @@ from torch import Tensor
 from isthmus.bundle.manifest import Hazard, NoiseFloor
 from isthmus.capture.eager import first_line
 from isthmus.goldens.compare import error_statistics
-from isthmus.goldens.precision_copy import Callee, Calls, Twin
+from isthmus.goldens.precision_copy import Callee, Calls, PrecisionCopy
 from isthmus.goldens.tolerance import (
     FALLBACK_ULPS,
     MULTIPLES,
@@ -81,7 +81,7 @@ def reduced_errors(
     errors: dict[str, dict[str, float]] = {}
     device = next((p.device for p in captured.module.parameters()), torch.device("cpu"))
     try:
-        twin = Twin(captured, PRECISIONS[precision])
+        twin = PrecisionCopy(captured, PRECISIONS[precision])
         for golden in goldens:
             steps = [
                 (s.method, {k: v.to(device) if v.dim() else v for k, v in s.inputs.items()})
@@ -116,9 +116,9 @@ class NoiseMeter:
         self._runs: list[_RunNoise] = []
         self.notes: tuple[Hazard, ...] = ()
         """Why float64 could not be had, where it could not."""
-        self._twin: Twin | None = None
+        self._twin: PrecisionCopy | None = None
         try:
-            self._twin = Twin(captured, torch.float64)
+            self._twin = PrecisionCopy(captured, torch.float64)
         except Exception as error:
             self._give_up("the module cannot be copied and cast", error)
 

@@ -162,7 +162,7 @@ class Callee(Protocol):
         ...
 
 
-class Twin:
+class PrecisionCopy:
     """The module in another precision, to be run on the same sequences of calls."""
 
     def __init__(

@@ -146,7 +146,7 @@ def inspect(
     root = Path(path)
     inside = bool(submodule or graph)
     if not root.is_dir():
-        if _core.sniff(root).kind == "onnx" and not inside:
+        if _core.identify_file(root).kind == "onnx" and not inside:
             return _inspect_onnx(root.read_bytes(), str(root), None, None)
         archive = read_archive(root, "a bundle, a TorchScript archive or an ONNX file")
         return _inspect_torchscript(archive, str(root), None, submodule, graph=graph)

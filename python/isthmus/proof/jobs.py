@@ -15,7 +15,7 @@ from isthmus.errors import ExecutionError
 from isthmus.goldens.compare import OutputParity, compare, difference
 from isthmus.proof.verify_report import Status, VerifyRow
 from isthmus.proof.verify_worker import Outputs, golden_file, run_all
-from isthmus.runtime.runners import EagerRunner, RunnerSpec
+from isthmus.runtime.runners import EagerEngine, EngineSpec
 from isthmus.runtime.workers import ask_worker, explain_exit, run_command
 
 if TYPE_CHECKING:
@@ -38,9 +38,9 @@ class Job:
     folder: Path
     say: Callable[[str], None]
 
-    def spec(self, kind: str, device: str, **options: Any) -> RunnerSpec:
+    def spec(self, kind: str, device: str, **options: Any) -> EngineSpec:
         """A runner's spec with what holds for all rows."""
-        return RunnerSpec(
+        return EngineSpec(
             kind=kind,
             bundle=str(self.bundle.path.resolve()),
             device=device,
@@ -74,7 +74,7 @@ class Reference:
     """It passes as the model that the goldens were made of, so that their truth is its own."""
 
 
-def run_workers(job: Job, specs: Sequence[tuple[RunnerSpec, bool]]) -> list[Run]:
+def run_workers(job: Job, specs: Sequence[tuple[EngineSpec, bool]]) -> list[Run]:
     """Runs all goldens by each spec, in one process of its own; True: twice, to see the drift."""
     folders = [Path(tempfile.mkdtemp(dir=job.folder)) for _ in specs]
     request = {
@@ -112,7 +112,7 @@ def run_here(job: Job, model: torch.nn.Module, device: str) -> Run:
     """The caller's own module, which cannot be sent to another process."""
     outputs: list[Outputs | None] = [None] * len(job.goldens)
     try:
-        runner = EagerRunner(model, job.bundle.manifest, device)
+        runner = EagerEngine(model, job.bundle.manifest, device)
         errors, drift = run_all(runner, job.goldens, outputs.__setitem__, repeat=True)
     except Exception as error:  # whatever the user's module raises is the row's reason
         return Run([], {}, error=f"{type(error).__name__}: {error}")

@@ -28,8 +28,8 @@ from isthmus.proof.jobs import (
 )
 from isthmus.proof.verify_report import ParityError, VerifyReport, VerifyRow
 from isthmus.runtime.machine import devices_present, machine_facts
-from isthmus.runtime.python_runtimes import PythonRuntime, engines_of, names_for, runtimes_of
-from isthmus.runtime.runners import RunnerSpec
+from isthmus.runtime.python_runtimes import EngineInPython, engines_in_python, engines_of, names_for
+from isthmus.runtime.runners import EngineSpec
 from isthmus.runtime.workers import available_cores
 
 if TYPE_CHECKING:
@@ -272,7 +272,7 @@ def _verify_artifact(
     wanted = [name for name in names if engines is None or name in engines]
     pythons = [
         runtime
-        for runtime in runtimes_of(artifact.format)
+        for runtime in engines_in_python(artifact.format)
         if engines is None or runtime.name in engines
     ]
     if artifact.trust == "native" and job.trust != "native" and not absent:
@@ -310,7 +310,7 @@ def _verify_artifact(
 def _python_row(
     job: Job,
     artifact: Artifact,
-    runtime: PythonRuntime,
+    runtime: EngineInPython,
     device: str,
     reference: Reference | None,
     refused: str,
@@ -348,7 +348,7 @@ def _native_row(
     row = VerifyRow(engine, "C++", device, "passed", artifact=artifact.name)
     start = time.perf_counter()
     row, refused = prove_without_python(job, row)
-    runs: list[tuple[RunnerSpec, bool]] = []
+    runs: list[tuple[EngineSpec, bool]] = []
     spec = job.spec("isthmus", device, artifact=artifact.name, engine=engine)
     if row.status != "error":
         if with_twin:

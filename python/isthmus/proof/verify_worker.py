@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isthmus.goldens.compare import difference
-from isthmus.runtime.runners import Runner, RunnerSpec, make_runner
+from isthmus.runtime.runners import EngineSpec, PythonEngine, load_engine
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,7 +26,7 @@ Outputs = dict[str, "Tensor"]
 """By STEP/out/NAME; absent values have no key."""
 
 
-def run_golden(runner: Runner, golden: Golden) -> Outputs:
+def run_golden(runner: PythonEngine, golden: Golden) -> Outputs:
     """The outputs of one golden's calls, from the state as loaded."""
     runner.reset()
     found: Outputs = {}
@@ -42,7 +42,11 @@ def golden_file(folder: Path, index: int) -> Path:
 
 
 def run_all(
-    runner: Runner, goldens: list[Golden], save: Callable[[int, Outputs], None], *, repeat: bool
+    runner: PythonEngine,
+    goldens: list[Golden],
+    save: Callable[[int, Outputs], None],
+    *,
+    repeat: bool,
 ) -> tuple[dict[str, str], float]:
     """Runs every golden; gives the errors by golden, and how far a second run was from the first.
 
@@ -72,12 +76,12 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
 
     runs: list[dict[str, Any]] = []
     for item in request["runs"]:
-        spec = RunnerSpec.from_json(item["spec"])
+        spec = EngineSpec.from_json(item["spec"])
         folder = Path(item["folder"])
         try:
             bundle = open_bundle(Path(spec.bundle))
             goldens = bundle.goldens()
-            runner, _ = make_runner(spec, bundle)
+            runner, _ = load_engine(spec, bundle)
         except Exception as error:  # becomes the row's reason
             runs.append({"error": f"{type(error).__name__}: {error}"})
             continue

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from isthmus.bundle.atomic_write import write_whole
+from isthmus.bundle.atomic_write import write_atomically
 from isthmus.bundle.bundle import Bundle, open_bundle
 from isthmus.bundle.manifest import FileEntry
 from isthmus.document import Document, to_text
@@ -174,7 +174,7 @@ class BundleReport:
         Raises:
             InvalidInput: There is no jinja2, or the file cannot be written.
         """
-        write_whole(path, self.html())
+        write_atomically(path, self.html())
 
     def __str__(self) -> str:
         """The tables, as on the console."""
@@ -285,14 +285,14 @@ def _forms(bundle: Bundle, engines: Sequence[str] | None) -> tuple[str, ...] | N
     """Of bench: those of the engines that were asked for."""
     if engines is None:
         return None
-    from isthmus.runtime.python_runtimes import RUNTIMES, formats_of_engine
+    from isthmus.runtime.python_runtimes import ENGINES_IN_PYTHON, formats_of_engine
     from isthmus.timing.bench import FORMS
     from isthmus.timing.turns import EAGER, engine_of
 
     here = {artifact.format for artifact in bundle.manifest.artifacts}
     wanted = {
         runtime.engine
-        for runtime in RUNTIMES
+        for runtime in ENGINES_IN_PYTHON
         if runtime.engine in engines or runtime.name in engines
     }  # a Python runtime's name gives its engine's pair
     return tuple(

@@ -11,11 +11,18 @@ from dataclasses import dataclass
 
 from isthmus.bundle.manifest import Artifact
 
-__all__ = ["RUNTIMES", "PythonRuntime", "engines_of", "formats_of_engine", "label", "runtimes_of"]
+__all__ = [
+    "ENGINES_IN_PYTHON",
+    "EngineInPython",
+    "engines_in_python",
+    "engines_of",
+    "formats_of_engine",
+    "label",
+]
 
 
 @dataclass(frozen=True)
-class PythonRuntime:
+class EngineInPython:
     """A runtime's own Python interface: what a user without isthmus would call."""
 
     name: str
@@ -44,8 +51,8 @@ class PythonRuntime:
         return f"the package {self.package} is not installed: pip install {self.package}"
 
 
-RUNTIMES = (
-    PythonRuntime(
+ENGINES_IN_PYTHON = (
+    EngineInPython(
         "torch.jit",
         "torchscript",
         "torchscript",
@@ -56,11 +63,13 @@ RUNTIMES = (
         same_bits=True,
         optimizes=True,
     ),
-    PythonRuntime(
+    EngineInPython(
         "onnxruntime", "onnx", "onnxruntime", "ONNX Runtime", "onnxruntime", "onnxruntime"
     ),
-    PythonRuntime("openvino", "onnx", "openvino", "OpenVINO", "openvino", "openvino"),
-    PythonRuntime("aoti", "aoti", "aoti", "AOTInductor", "torch", "torch", devices=("cpu", "cuda")),
+    EngineInPython("openvino", "onnx", "openvino", "OpenVINO", "openvino", "openvino"),
+    EngineInPython(
+        "aoti", "aoti", "aoti", "AOTInductor", "torch", "torch", devices=("cpu", "cuda")
+    ),
 )
 
 
@@ -74,14 +83,16 @@ def formats_of_engine(engine: str) -> tuple[str, ...]:
     return _engines().get(engine, ())
 
 
-def runtimes_of(format: str) -> tuple[PythonRuntime, ...]:
+def engines_in_python(format: str) -> tuple[EngineInPython, ...]:
     """Python runtimes for a format, installed or not."""
-    return tuple(runtime for runtime in RUNTIMES if runtime.format == format)
+    return tuple(runtime for runtime in ENGINES_IN_PYTHON if runtime.format == format)
 
 
 def label(engine: str) -> str:
     """What people call an engine; an unknown one by its name."""
-    return next((runtime.title for runtime in RUNTIMES if runtime.engine == engine), engine)
+    return next(
+        (runtime.title for runtime in ENGINES_IN_PYTHON if runtime.engine == engine), engine
+    )
 
 
 def names_for(artifacts: Iterable[Artifact]) -> set[str]:
@@ -90,7 +101,7 @@ def names_for(artifacts: Iterable[Artifact]) -> set[str]:
     return {
         name
         for format in formats
-        for name in (*engines_of(format), *(runtime.name for runtime in runtimes_of(format)))
+        for name in (*engines_of(format), *(runtime.name for runtime in engines_in_python(format)))
     }
 
 

@@ -31,7 +31,7 @@ Values = Mapping[str, "Tensor"]
 
 
 @dataclass(frozen=True)
-class RunnerSpec:
+class EngineSpec:
     """Which runner to make: what a worker process is asked for."""
 
     kind: str
@@ -56,12 +56,12 @@ class RunnerSpec:
         return asdict(self)
 
     @staticmethod
-    def from_json(data: Mapping[str, Any]) -> RunnerSpec:
+    def from_json(data: Mapping[str, Any]) -> EngineSpec:
         """The inverse of `to_json`."""
-        return RunnerSpec(**{**data, "op_libraries": tuple(data["op_libraries"])})
+        return EngineSpec(**{**data, "op_libraries": tuple(data["op_libraries"])})
 
 
-class Runner(Protocol):
+class PythonEngine(Protocol):
     """A loaded model."""
 
     runtime: str
@@ -80,7 +80,7 @@ class Runner(Protocol):
         ...
 
 
-def make_runner(spec: RunnerSpec, bundle: Bundle) -> tuple[Runner, float]:
+def load_engine(spec: EngineSpec, bundle: Bundle) -> tuple[PythonEngine, float]:
     """Loads what the spec says; the second value is the time of the load, milliseconds.
 
     Raises:
@@ -99,17 +99,17 @@ def make_runner(spec: RunnerSpec, bundle: Bundle) -> tuple[Runner, float]:
     for library in spec.op_libraries if spec.kind != "isthmus" else ():
         operators.load_library(library)
     start = time.perf_counter()
-    runner: Runner
+    runner: PythonEngine
     if spec.kind == "eager":
         module = resolve_model(spec.model, bundle.manifest)
         start = time.perf_counter()
-        runner = EagerRunner(module, bundle.manifest, spec.device)
+        runner = EagerEngine(module, bundle.manifest, spec.device)
     elif spec.kind == "isthmus":
-        runner = NativeRunner(spec)
-    elif spec.kind in _PYTHON_RUNNERS:
-        runner = _PYTHON_RUNNERS[spec.kind](bundle, bundle.artifact(spec.artifact), spec)
+        runner = NativeEngine(spec)
+    elif spec.kind in _FILE_ENGINES:
+        runner = _FILE_ENGINES[spec.kind](bundle, bundle.artifact(spec.artifact), spec)
     else:
-        known = ", ".join(["'eager'", "'isthmus'", *map(repr, _PYTHON_RUNNERS)])
+        known = ", ".join(["'eager'", "'isthmus'", *map(repr, _FILE_ENGINES)])
         raise InvalidInput(f"runner is {spec.kind!r}, expected one of {known}")
     return runner, (time.perf_counter() - start) * 1e3
 
@@ -127,7 +127,7 @@ def find_method(manifest: Manifest, name: str) -> Method:
     raise InvalidInput(f"method {name!r} is not in the bundle, which has {names}; use one of them")
 
 
-class EagerRunner:
+class EagerEngine:
     """The module itself."""
 
     def __init__(self, module: torch.nn.Module, manifest: Manifest, device: str) -> None:
@@ -147,7 +147,7 @@ class EagerRunner:
             self._module = deep_copy(self._origin)
 
     def bind(self, method: str, inputs: Values) -> Callable[[], object]:
-        """See `Runner.bind`."""
+        """See `PythonEngine.bind`."""
         import torch
 
         from isthmus.capture.eager import arguments
@@ -166,17 +166,17 @@ class EagerRunner:
         return call
 
     def run(self, method: str, inputs: Values) -> dict[str, Tensor]:
-        """See `Runner.run`."""
+        """See `PythonEngine.run`."""
         from isthmus.capture.eager import flat_outputs
 
         outputs = flat_outputs(find_method(self._manifest, method), self.bind(method, inputs)())
         return {name: value.cpu().clone() for name, value in outputs.items()}
 
 
-class JitRunner:
+class TorchJitEngine:
     """The TorchScript artifact through `torch.jit` in Python, without isthmus's native code."""
 
-    def __init__(self, bundle: Bundle, artifact: Artifact, spec: RunnerSpec) -> None:
+    def __init__(self, bundle: Bundle, artifact: Artifact, spec: EngineSpec) -> None:
         import torch
 
         self.runtime = f"torch.jit of PyTorch {torch.__version__}"
@@ -195,7 +195,7 @@ class JitRunner:
             self._fresh = True
 
     def bind(self, method: str, inputs: Values) -> Callable[[], object]:
-        """See `Runner.bind`."""
+        """See `PythonEngine.bind`."""
         import torch
 
         signature = find_method(self._manifest, method)
@@ -217,7 +217,7 @@ class JitRunner:
         return call
 
     def run(self, method: str, inputs: Values) -> dict[str, Tensor]:
-        """See `Runner.run`."""
+        """See `PythonEngine.run`."""
         from isthmus.capture.tree import flatten
 
         result = self.bind(method, inputs)()
@@ -241,10 +241,10 @@ class JitRunner:
         return module
 
 
-class FileRunner:
+class FileEngine:
     """An artifact of files without state, through its runtime's own Python interface."""
 
-    def __init__(self, bundle: Bundle, artifact: Artifact, spec: RunnerSpec) -> None:
+    def __init__(self, bundle: Bundle, artifact: Artifact, spec: EngineSpec) -> None:
         import torch
 
         for entry in artifact.files:
@@ -256,7 +256,7 @@ class FileRunner:
         self._call = self.open(files, methods, spec)
         self.runtime = self._call.runtime
 
-    def open(self, files: list[Path], methods: Sequence[Method], spec: RunnerSpec) -> RuntimeCall:
+    def open(self, files: list[Path], methods: Sequence[Method], spec: EngineSpec) -> RuntimeCall:
         """What runs the files."""
         raise NotImplementedError
 
@@ -264,40 +264,40 @@ class FileRunner:
         """There is no state."""
 
     def bind(self, method: str, inputs: Values) -> Callable[[], object]:
-        """See `Runner.bind`."""
+        """See `PythonEngine.bind`."""
         return self._call.bind(self._methods[method], _copies(inputs, self._device))
 
     def run(self, method: str, inputs: Values) -> dict[str, Tensor]:
-        """See `Runner.run`."""
+        """See `PythonEngine.run`."""
         signature = self._methods[method]
         return _tensors(signature, self._call(signature, _copies(inputs, self._device)))
 
 
-class OnnxRuntimeRunner(FileRunner):
+class OnnxRuntimeEngine(FileEngine):
     """The ONNX artifact through `onnxruntime` in Python."""
 
-    def open(self, files: list[Path], methods: Sequence[Method], spec: RunnerSpec) -> RuntimeCall:
-        """See `FileRunner.open`."""
+    def open(self, files: list[Path], methods: Sequence[Method], spec: EngineSpec) -> RuntimeCall:
+        """See `FileEngine.open`."""
         from isthmus.runtime.python_calls import OnnxRuntimeCall
 
         return OnnxRuntimeCall(files, methods, spec.threads)
 
 
-class OpenVinoRunner(FileRunner):
+class OpenVinoEngine(FileEngine):
     """The ONNX artifact through `openvino` in Python."""
 
-    def open(self, files: list[Path], methods: Sequence[Method], spec: RunnerSpec) -> RuntimeCall:
-        """See `FileRunner.open`."""
+    def open(self, files: list[Path], methods: Sequence[Method], spec: EngineSpec) -> RuntimeCall:
+        """See `FileEngine.open`."""
         from isthmus.runtime.python_calls import OpenVinoCall
 
         return OpenVinoCall(files, methods, spec.threads)
 
 
-class AotiRunner(FileRunner):
+class AotiEngine(FileEngine):
     """The AOTInductor package through torch's own loader in Python."""
 
-    def open(self, files: list[Path], methods: Sequence[Method], spec: RunnerSpec) -> RuntimeCall:
-        """See `FileRunner.open`."""
+    def open(self, files: list[Path], methods: Sequence[Method], spec: EngineSpec) -> RuntimeCall:
+        """See `FileEngine.open`."""
         from isthmus.runtime.python_calls import AotiCall
 
         if spec.trust != "native":
@@ -305,10 +305,10 @@ class AotiRunner(FileRunner):
         return AotiCall(files, methods)
 
 
-class NativeRunner:
+class NativeEngine:
     """The native library, through the same calls as a user's Python makes."""
 
-    def __init__(self, spec: RunnerSpec) -> None:
+    def __init__(self, spec: EngineSpec) -> None:
         import torch
 
         from isthmus.runtime.model import load
@@ -333,7 +333,7 @@ class NativeRunner:
         self._session = self._model.session()
 
     def bind(self, method: str, inputs: Values) -> Callable[[], object]:
-        """See `Runner.bind`."""
+        """See `PythonEngine.bind`."""
         values = _copies(inputs, self._device)
         session = self._session
 
@@ -343,7 +343,7 @@ class NativeRunner:
         return call
 
     def run(self, method: str, inputs: Values) -> dict[str, Tensor]:
-        """See `Runner.run`."""
+        """See `PythonEngine.run`."""
         from isthmus.capture.tree import flatten
 
         result = self.bind(method, inputs)()
@@ -351,13 +351,13 @@ class NativeRunner:
         return _tensors(signature, flatten(signature.returns, result))
 
 
-_PYTHON_RUNNERS: dict[str, Callable[[Bundle, Artifact, RunnerSpec], Runner]] = {
-    "torch.jit": JitRunner,
-    "onnxruntime": OnnxRuntimeRunner,
-    "openvino": OpenVinoRunner,
-    "aoti": AotiRunner,
+_FILE_ENGINES: dict[str, Callable[[Bundle, Artifact, EngineSpec], PythonEngine]] = {
+    "torch.jit": TorchJitEngine,
+    "onnxruntime": OnnxRuntimeEngine,
+    "openvino": OpenVinoEngine,
+    "aoti": AotiEngine,
 }
-"""By the name of the Python runtime (`isthmus.runtime.python_runtimes.RUNTIMES`)."""
+"""By the name of the Python runtime (`isthmus.runtime.python_runtimes.ENGINES_IN_PYTHON`)."""
 
 
 def _copies(inputs: Values, device: torch.device) -> dict[str, Tensor]:

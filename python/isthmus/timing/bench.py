@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from isthmus.errors import InvalidInput
 from isthmus.runtime.machine import cpu_governor, devices_present, load_average, machine_facts
-from isthmus.runtime.python_runtimes import RUNTIMES, formats_of_engine
+from isthmus.runtime.python_runtimes import ENGINES_IN_PYTHON, formats_of_engine
 from isthmus.runtime.workers import available_cores
 from isthmus.timing.bench_report import BenchReport, BenchRow, Comparison, Language, compare_rows
 from isthmus.timing.turns import (
@@ -39,7 +39,7 @@ FORMS: tuple[str, ...] = (
     EAGER,
     *(
         form
-        for runtime in RUNTIMES
+        for runtime in ENGINES_IN_PYTHON
         for form in (runtime.title, *([runtime.title + OPTIMISED] if runtime.optimizes else []))
     ),
 )

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from isthmus.runtime.runners import RunnerSpec, make_runner
+from isthmus.runtime.runners import EngineSpec, load_engine
 
 
 def peak_rss_bytes() -> int:
@@ -54,10 +54,10 @@ def _say(event: str, **facts: Any) -> None:
 def _serve(request: dict[str, Any]) -> None:
     from isthmus.bundle.bundle import open_bundle
 
-    spec = RunnerSpec.from_json(request["spec"])
+    spec = EngineSpec.from_json(request["spec"])
     bundle = open_bundle(Path(spec.bundle))
     step = bundle.golden(request["golden"]).steps[0]
-    runner, load_ms = make_runner(spec, bundle)
+    runner, load_ms = load_engine(spec, bundle)
 
     import torch
 

@@ -20,7 +20,7 @@ from isthmus.proof.jobs import Job, prove_without_python
 from isthmus.proof.verify_report import VerifyRow
 from isthmus.runtime.machine import devices_present, machine_facts
 from isthmus.runtime.python_runtimes import engines_of
-from isthmus.runtime.runners import RunnerSpec
+from isthmus.runtime.runners import EngineSpec
 from isthmus.runtime.workers import available_cores
 from isthmus.timing.bench_report import BenchRow
 from isthmus.timing.turns import Plan, Turntaker, finish, start_native, take_turns, warm_up
@@ -320,7 +320,7 @@ def _time(
             if candidate.reason:
                 continue
             say(f"{plan.golden}: starting {candidate.label}")
-            spec = RunnerSpec(
+            spec = EngineSpec(
                 kind="isthmus",
                 bundle=str(plan.bundle.path.resolve()),
                 artifact=candidate.artifact,

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from isthmus.bundle.manifest import Artifact
 from isthmus.capture.load_model import no_model
 from isthmus.errors import Error
-from isthmus.runtime.python_runtimes import RUNTIMES, PythonRuntime, engines_of
-from isthmus.runtime.runners import RunnerSpec
+from isthmus.runtime.python_runtimes import ENGINES_IN_PYTHON, EngineInPython, engines_of
+from isthmus.runtime.runners import EngineSpec
 from isthmus.runtime.workers import LineWorker, python_worker
 from isthmus.timing.bench_report import BenchRow
 from isthmus.timing.statistics import summarize
@@ -99,11 +99,11 @@ def workers(
 def engine_of(form: str) -> str:
     """The engine that a form's name means; empty for the eager module."""
     title = form.removesuffix(OPTIMISED)
-    return next((runtime.engine for runtime in RUNTIMES if runtime.title == title), "")
+    return next((runtime.engine for runtime in ENGINES_IN_PYTHON if runtime.title == title), "")
 
 
-def _runtime_of(form: str) -> PythonRuntime:
-    return next(runtime for runtime in RUNTIMES if runtime.engine == engine_of(form))
+def _runtime_of(form: str) -> EngineInPython:
+    return next(runtime for runtime in ENGINES_IN_PYTHON if runtime.engine == engine_of(form))
 
 
 def _artifact_for(plan: Plan, form: str, device: str) -> Artifact | None:
@@ -146,7 +146,7 @@ def _why_unavailable(plan: Plan, row: BenchRow, present: dict[str, str]) -> str:
 def _start(plan: Plan, runner: Turntaker) -> None:
     row = runner.row
     artifact = None if row.form == EAGER else _artifact_for(plan, row.form, row.device)
-    spec = RunnerSpec(
+    spec = EngineSpec(
         kind="eager" if row.form == EAGER else _runtime_of(row.form).name,
         bundle=str(plan.bundle.path.resolve()),
         artifact=artifact.name if artifact is not None else "",
@@ -164,7 +164,7 @@ def _start(plan: Plan, runner: Turntaker) -> None:
         _launch(plan, spec, runner, _python_command(plan, spec))
 
 
-def start_native(plan: Plan, spec: RunnerSpec, runner: Turntaker) -> None:
+def start_native(plan: Plan, spec: EngineSpec, runner: Turntaker) -> None:
     """Starts `isthmus-run bench --worker` for a row.
 
     Raises:
@@ -173,7 +173,7 @@ def start_native(plan: Plan, spec: RunnerSpec, runner: Turntaker) -> None:
     _launch(plan, spec, runner, _native_command(plan, spec))
 
 
-def _launch(plan: Plan, spec: RunnerSpec, runner: Turntaker, command: Sequence[str]) -> None:
+def _launch(plan: Plan, spec: EngineSpec, runner: Turntaker, command: Sequence[str]) -> None:
     runner.worker = LineWorker(command, threads=spec.threads)
     ready = runner.worker.receive(plan.timeout)
     runner.row = replace(
@@ -196,7 +196,7 @@ def _optimize(row: BenchRow) -> str:
     return "none" if row.form == EAGER or _runtime_of(row.form).optimizes else "auto"
 
 
-def _python_command(plan: Plan, spec: RunnerSpec) -> list[str]:
+def _python_command(plan: Plan, spec: EngineSpec) -> list[str]:
     with tempfile.NamedTemporaryFile(
         "w", suffix=".json", dir=plan.folder, delete=False, encoding="utf-8"
     ) as file:
@@ -204,7 +204,7 @@ def _python_command(plan: Plan, spec: RunnerSpec) -> list[str]:
     return python_worker("isthmus.timing.bench_worker", file.name)
 
 
-def _native_command(plan: Plan, spec: RunnerSpec) -> list[str]:
+def _native_command(plan: Plan, spec: EngineSpec) -> list[str]:
     from isthmus.runtime import install_paths
 
     command = [

@@ -14,9 +14,9 @@ import torch
 from isthmus.bundle.manifest import Artifact, Hazard
 from isthmus.errors import Decision, ExportError, InvalidInput
 from isthmus.exporters.aoti.exported_program import export_module, export_scripted
-from isthmus.exporters.attempts import Way, first_that_verifies
+from isthmus.exporters.attempts import ExportAttempt, first_that_verifies
 from isthmus.exporters.check import Verdict, check_calls
-from isthmus.exporters.export_request import Made, Subject
+from isthmus.exporters.export_request import ExportedArtifact, ExportRequest
 from isthmus.runtime.python_calls import AotiCall
 
 __all__ = ["ISAS", "export_aoti"]
@@ -33,12 +33,12 @@ _BITS = {"avx2": 256, "avx512": 512}
 
 
 def export_aoti(
-    subject: Subject,
+    subject: ExportRequest,
     folder: Path,
     *,
     isa: str = "portable",
     progress: Callable[[str], None] = lambda _: None,
-) -> Made:
+) -> ExportedArtifact:
     """Compiles the model with AOTInductor; what does not verify is refused.
 
     Ways, in order: "export" (`torch.export` of the module), "converter" (TorchScript to
@@ -64,7 +64,7 @@ def export_aoti(
     name = f"aoti-{subject.kind}-{subject.precision}"
     configs = _configs(isa, subject.kind)
 
-    def compile_with(each: Callable[..., Any], given: Subject) -> list[Path]:
+    def compile_with(each: Callable[..., Any], given: ExportRequest) -> list[Path]:
         files = []
         for index, method in enumerate(subject.methods):
             stem = name if index == 0 else f"{name}.{method.name}"
@@ -91,17 +91,17 @@ def export_aoti(
             least_cosine=subject.least_cosine,
         )
 
-    ways = [
-        Way("export", partial(compile_with, export_module), "module", "torch.export"),
-        Way(
+    attempts = [
+        ExportAttempt("export", partial(compile_with, export_module), "module", "torch.export"),
+        ExportAttempt(
             "converter",
             partial(compile_with, export_scripted),
             "script",
             "TorchScript converted to torch.export",
         ),
     ]
-    files, decisions = first_that_verifies(ways, subject, prove, progress)
-    return Made(_artifact(subject, name, decisions, needed), tuple(files))
+    files, decisions = first_that_verifies(attempts, subject, prove, progress)
+    return ExportedArtifact(_artifact(subject, name, decisions, needed), tuple(files))
 
 
 def _instruction_sets(isa: str) -> tuple[str, ...]:
@@ -149,7 +149,7 @@ def _configs(isa: str, kind: str) -> dict[str, Any]:
 
 
 def _artifact(
-    subject: Subject, name: str, decisions: Sequence[Decision], needed: Sequence[str]
+    subject: ExportRequest, name: str, decisions: Sequence[Decision], needed: Sequence[str]
 ) -> Artifact:
     requires = {"torch": str(torch.__version__), "machine": platform.machine()}
     if needed:

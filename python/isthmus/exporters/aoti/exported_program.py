@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from isthmus.bundle.manifest import Method
-from isthmus.exporters.export_request import Scripted, Subject
+from isthmus.exporters.export_request import ExportRequest, Scripted
 from isthmus.exporters.quiet_torch import ignore_deprecation
 from isthmus.exporters.torchscript.call_source import flat_call_source, structured_call_source
 from isthmus.exporters.torchscript.script import private_copy
@@ -37,7 +37,7 @@ class FlatCall(nn.Module):
         return getattr(self.holder, self._method)(*flat)
 
 
-def export_module(subject: Subject, method: Method, device: str) -> ExportedProgram:
+def export_module(subject: ExportRequest, method: Method, device: str) -> ExportedProgram:
     """`torch.export` of one method of the module, in the signature's flat form.
 
     Raises:
@@ -56,7 +56,7 @@ def export_module(subject: Subject, method: Method, device: str) -> ExportedProg
     return _export(flat, subject, method, device)
 
 
-def export_scripted(subject: Subject, method: Method, device: str) -> ExportedProgram:
+def export_scripted(subject: ExportRequest, method: Method, device: str) -> ExportedProgram:
     """The program of a TorchScript archive, control flow included.
 
     By `torch._export.converter.TS2EPConverter`, exported again for the named dimensions.
@@ -76,7 +76,7 @@ def export_scripted(subject: Subject, method: Method, device: str) -> ExportedPr
 
 
 def flat_script(
-    scripted: Scripted, subject: Subject, method: Method, device: str
+    scripted: Scripted, subject: ExportRequest, method: Method, device: str
 ) -> torch.jit.ScriptModule:
     """The archive with one method as `forward`, taking the flat inputs as tensors.
 
@@ -113,7 +113,9 @@ class _Outer(nn.Module):
         self.module = module
 
 
-def _export(flat: nn.Module, subject: Subject, method: Method, device: str) -> ExportedProgram:
+def _export(
+    flat: nn.Module, subject: ExportRequest, method: Method, device: str
+) -> ExportedProgram:
     args = as_tensors(method, subject.examples[method.name], device)
     made: dict[str, Any] = {}
     shapes = tuple(_shape_of(subject, spec.name, made) for spec in method.inputs)
@@ -129,7 +131,7 @@ def _parameters(flat: nn.Module) -> Mapping[str, Any]:
     return inspect.signature(flat.forward).parameters
 
 
-def _shape_of(subject: Subject, name: str, made: dict[str, Any]) -> dict[int, Any]:
+def _shape_of(subject: ExportRequest, name: str, made: dict[str, Any]) -> dict[int, Any]:
     """`torch.export` dimensions of one input; one object is one size wherever it is used."""
     found: dict[int, Any] = {}
     for axis, dim in subject.axes.get(name, {}).items():

@@ -17,9 +17,9 @@ import torch
 from isthmus.bundle.manifest import Method
 from isthmus.errors import ExportError
 from isthmus.exporters.aoti.exported_program import export_module, export_scripted, flat_script
-from isthmus.exporters.attempts import Way, first_that_verifies
+from isthmus.exporters.attempts import ExportAttempt, first_that_verifies
 from isthmus.exporters.check import Verdict, check_calls
-from isthmus.exporters.export_request import Made, Subject
+from isthmus.exporters.export_request import ExportedArtifact, ExportRequest
 from isthmus.exporters.onnx.attention import translations
 from isthmus.exporters.onnx.files import artifact_of, save_model, stems, with_data
 from isthmus.exporters.source_lines import in_stack_text
@@ -38,12 +38,12 @@ TORCHSCRIPT_OPSET = 18
 
 
 def export_onnx(
-    subject: Subject,
+    subject: ExportRequest,
     folder: Path,
     *,
     opset: int | None = None,
     progress: Callable[[str], None] = lambda _: None,
-) -> Made:
+) -> ExportedArtifact:
     """Exports to ONNX; what does not verify on ONNX Runtime is refused.
 
     Ways, in order: "dynamo" (`torch.export`, then `torch.onnx` with dynamo), "torchscript" (the
@@ -73,24 +73,28 @@ def export_onnx(
         )
     name = f"onnx-cpu-{subject.precision}"
 
-    def save(each: Callable[[Subject, Method], onnx.ModelProto], given: Subject) -> list[Path]:
+    def save(
+        each: Callable[[ExportRequest, Method], onnx.ModelProto], given: ExportRequest
+    ) -> list[Path]:
         return [
             save_model(each(given, method), folder, stem) for method, stem in stems(subject, name)
         ]
 
-    def of_module(given: Subject, method: Method) -> onnx.ModelProto:
+    def of_module(given: ExportRequest, method: Method) -> onnx.ModelProto:
         return _from_program(export_module(given, method, "cpu"), method, opset)
 
-    def of_converted(given: Subject, method: Method) -> onnx.ModelProto:
+    def of_converted(given: ExportRequest, method: Method) -> onnx.ModelProto:
         return _from_program(export_scripted(given, method, "cpu"), method, opset)
 
-    def of_script(given: Subject, method: Method) -> onnx.ModelProto:
+    def of_script(given: ExportRequest, method: Method) -> onnx.ModelProto:
         return _from_script(given, method, opset, folder)
 
-    ways = [
-        Way("dynamo", partial(save, of_module), "module", "torch.onnx with dynamo"),
-        Way("torchscript", partial(save, of_script), "script", "torch.onnx's TorchScript exporter"),
-        Way(
+    attempts = [
+        ExportAttempt("dynamo", partial(save, of_module), "module", "torch.onnx with dynamo"),
+        ExportAttempt(
+            "torchscript", partial(save, of_script), "script", "torch.onnx's TorchScript exporter"
+        ),
+        ExportAttempt(
             "converter",
             partial(save, of_converted),
             "script",
@@ -108,8 +112,8 @@ def export_onnx(
             least_cosine=subject.least_cosine,
         )
 
-    made, decisions = first_that_verifies(ways, subject, prove, progress)
-    return Made(artifact_of(subject, name, made, decisions), with_data(made))
+    made, decisions = first_that_verifies(attempts, subject, prove, progress)
+    return ExportedArtifact(artifact_of(subject, name, made, decisions), with_data(made))
 
 
 def require_packages() -> None:
@@ -152,7 +156,7 @@ def _from_program(
 
 
 def _from_script(
-    subject: Subject, method: Method, opset: int | None, folder: Path
+    subject: ExportRequest, method: Method, opset: int | None, folder: Path
 ) -> onnx.ModelProto:
     import onnx
 

@@ -10,7 +10,7 @@ import torch
 
 from isthmus.bundle.manifest import Artifact, Hazard, Method
 from isthmus.errors import Decision
-from isthmus.exporters.export_request import Subject
+from isthmus.exporters.export_request import ExportRequest
 
 if TYPE_CHECKING:
     import onnx
@@ -26,7 +26,7 @@ _LARGEST = (2 << 30) - 1
 """A protocol buffer, hence an .onnx file, is no larger."""
 
 
-def stems(subject: Subject, name: str) -> Iterator[tuple[Method, str]]:
+def stems(subject: ExportRequest, name: str) -> Iterator[tuple[Method, str]]:
     """Each method with the name of its file; the first has the artifact's own."""
     for index, method in enumerate(subject.methods):
         yield method, name if index == 0 else f"{name}.{method.name}"
@@ -83,7 +83,7 @@ def with_data(files: Sequence[Path]) -> tuple[Path, ...]:
 
 
 def artifact_of(
-    subject: Subject, name: str, files: Sequence[Path], decisions: Sequence[Decision]
+    subject: ExportRequest, name: str, files: Sequence[Path], decisions: Sequence[Decision]
 ) -> Artifact:
     """What the manifest says of these files; the first way that was accepted made them."""
     import onnx

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from isthmus.bundle.manifest import Artifact, Hazard
 from isthmus.errors import Decision, ExportError
 from isthmus.exporters.check import Verdict, check_calls
-from isthmus.exporters.export_request import Made, Subject
+from isthmus.exporters.export_request import ExportedArtifact, ExportRequest
 from isthmus.exporters.onnx.export_onnx import require_packages
 from isthmus.exporters.onnx.files import artifact_of, save_model, stems, with_data
 from isthmus.exporters.onnx.smooth_outliers import input_peaks, level, products
@@ -40,8 +40,8 @@ WHY_NOT: Mapping[str, str] = {
 
 
 def export_int8(
-    subject: Subject, folder: Path, *, progress: Callable[[str], None] = lambda _: None
-) -> Made:
+    subject: ExportRequest, folder: Path, *, progress: Callable[[str], None] = lambda _: None
+) -> ExportedArtifact:
     """Quantises the fp32 ONNX model of a subject; what is too far from fp32 is refused.
 
     MatMul and Gemm with constant weights compute in int8: weights per channel, activations with a
@@ -74,7 +74,7 @@ def export_int8(
         verdict = _prove(subject, files)
         decisions.append(Decision(strategy, bool(verdict), _reason(verdict, made)))
         if verdict:
-            return Made(_artifact(subject, full, files, decisions), with_data(files))
+            return ExportedArtifact(_artifact(subject, full, files, decisions), with_data(files))
     error = ExportError(
         "; ".join(f"{decision.strategy}: {decision.reason}" for decision in decisions)
     )
@@ -82,7 +82,7 @@ def export_int8(
     raise error
 
 
-def _prove(subject: Subject, files: Sequence[Path]) -> Verdict:
+def _prove(subject: ExportRequest, files: Sequence[Path]) -> Verdict:
     return check_calls(
         lambda: OnnxRuntimeCall(files, subject.methods),
         subject.methods,
@@ -94,7 +94,10 @@ def _prove(subject: Subject, files: Sequence[Path]) -> Verdict:
 
 
 def _artifact(
-    subject: Subject, full: Made, files: Sequence[Path], decisions: Sequence[Decision]
+    subject: ExportRequest,
+    full: ExportedArtifact,
+    files: Sequence[Path],
+    decisions: Sequence[Decision],
 ) -> Artifact:
     artifact = artifact_of(subject, files[0].stem, files, full.artifact.decisions)
     return replace(
@@ -151,7 +154,7 @@ def _calls_of(goldens: Sequence[Golden], method: str) -> list[dict[str, Any]]:
 
 
 def _quantise(
-    subject: Subject, full: Made, folder: Path, *, thorough: bool
+    subject: ExportRequest, full: ExportedArtifact, folder: Path, *, thorough: bool
 ) -> tuple[list[Path], _Counts]:
     """The files, and what was done."""
     files: list[Path] = []

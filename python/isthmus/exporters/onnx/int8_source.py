@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from isthmus.bundle.golden import Golden, Step
 from isthmus.bundle.manifest import Artifact
 from isthmus.errors import BundleError
-from isthmus.exporters.export_request import Made, Subject
+from isthmus.exporters.export_request import ExportedArtifact, ExportRequest
 from isthmus.goldens.sample_texts import as_golden, encode
 from isthmus.goldens.tolerance import tolerances
 from isthmus.runtime.python_calls import OnnxRuntimeCall
@@ -17,10 +17,10 @@ from isthmus.runtime.python_calls import OnnxRuntimeCall
 if TYPE_CHECKING:
     from isthmus.bundle.bundle import Bundle
 
-__all__ = ["int8_subject"]
+__all__ = ["int8_request"]
 
 
-def int8_subject(bundle: Bundle, source: Artifact, folder: Path) -> Subject:
+def int8_request(bundle: Bundle, source: Artifact, folder: Path) -> ExportRequest:
     """What `export_int8` starts from.
 
     Judged on the bundle's goldens and, where it has a tokenizer, on real sentences: what the fp32
@@ -40,14 +40,14 @@ def int8_subject(bundle: Bundle, source: Artifact, folder: Path) -> Subject:
         raise BundleError(f"{bundle.path} has no goldens to prove int8 on; export it again")
     files = _checked(bundle, source, folder)
     texts = [] if manifest.stateful else _texts(bundle, files, goldens)
-    return Subject(
+    return ExportRequest(
         methods=manifest.methods,
         examples={},
         axes={},
         dims=dict(manifest.dims),
         goldens=[*goldens, *texts],
         tolerances=tolerances(manifest.noise_floor, goldens, "int8"),
-        make_full=lambda: Made(source, files),
+        make_full=lambda: ExportedArtifact(source, files),
         precision="int8",
         stateful=manifest.stateful,
     )

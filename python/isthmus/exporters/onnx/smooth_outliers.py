@@ -24,7 +24,7 @@ import numpy as np
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["Levelled", "Product", "input_peaks", "level", "products"]
+__all__ = ["Product", "Smoothed", "input_peaks", "level", "products"]
 
 Peaks = Mapping[str, "np.ndarray[Any, Any]"]
 """By value in the graph: the largest magnitude of each channel (last axis) on any call."""
@@ -127,7 +127,7 @@ def input_peaks(file: Path, calls: Sequence[Mapping[str, Any]]) -> Peaks:
 
 
 @dataclass(frozen=True)
-class Levelled:
+class Smoothed:
     """What was done to a model."""
 
     inputs: int = 0
@@ -136,7 +136,7 @@ class Levelled:
     """Names of the new nodes that must stay in float32."""
 
 
-def level(model: onnx.ModelProto, peaks: Peaks, *, thorough: bool = False) -> Levelled:
+def level(model: onnx.ModelProto, peaks: Peaks, *, thorough: bool = False) -> Smoothed:
     """Levels the channels that stand out and sets apart the worst, in place.
 
     Args:
@@ -156,7 +156,7 @@ def level(model: onnx.ModelProto, peaks: Peaks, *, thorough: bool = False) -> Le
             continue
         inputs += 1
         exact += _rewrite(model, name, group, plan)
-    return Levelled(inputs, tuple(exact))
+    return Smoothed(inputs, tuple(exact))
 
 
 @dataclass(frozen=True)

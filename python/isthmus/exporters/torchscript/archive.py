@@ -19,7 +19,7 @@ def read_archive(path: Path, expected: str = "a TorchScript archive") -> bytes:
 
     if not path.exists():
         raise BundleError(f"{path}: there is no such file; expected {expected}")
-    found = _core.sniff(path)
+    found = _core.identify_file(path)
     if found.kind != "torchscript":
         raise BundleError(f"{path}: expected {expected}, got {found.kind}; {found.advice}")
     return path.read_bytes()

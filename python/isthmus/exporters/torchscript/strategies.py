@@ -119,7 +119,7 @@ def export_torchscript(
     Raises:
         ExportError: Nothing verified; its `decisions` say what was tried.
     """
-    maker = _Maker(captured, goldens, tolerances, precision, device, progress)
+    maker = _TorchScriptExport(captured, goldens, tolerances, precision, device, progress)
     if isinstance(captured.module, torch.jit.ScriptModule):
         found = maker.keep()
     elif script or trace_parts:
@@ -137,7 +137,7 @@ def export_torchscript(
     return _finish(found, maker, op_libraries)
 
 
-def _automatic(maker: _Maker) -> _Candidate | None:
+def _automatic(maker: _TorchScriptExport) -> _Candidate | None:
     traced = maker.trace()
     if traced is not None and not traced.unproven:
         return traced
@@ -167,7 +167,7 @@ def _automatic(maker: _Maker) -> _Candidate | None:
     return traced
 
 
-class _Maker:
+class _TorchScriptExport:
     """Makes candidates and keeps the log of decisions."""
 
     def __init__(
@@ -448,7 +448,9 @@ def _save(module: torch.jit.ScriptModule) -> bytes:
     return buffer.getvalue()
 
 
-def _finish(found: _Candidate, maker: _Maker, op_libraries: Sequence[str | Path]) -> Exported:
+def _finish(
+    found: _Candidate, maker: _TorchScriptExport, op_libraries: Sequence[str | Path]
+) -> Exported:
     """Facts about the archive for the manifest."""
     module = load_bytes(found.archive, "cpu")
     operators = count_operators(module)
@@ -471,7 +473,7 @@ def _finish(found: _Candidate, maker: _Maker, op_libraries: Sequence[str | Path]
     )
 
 
-def _warnings(found: _Candidate, maker: _Maker) -> list[Hazard]:
+def _warnings(found: _Candidate, maker: _TorchScriptExport) -> list[Hazard]:
     """Every place where the tracer warned; data-dependent ones the goldens cannot exhaust."""
     if found.convention != "flat":
         return []

@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 
 from isthmus.bundle.manifest import Method
 from isthmus.capture.eager import to_tensor
-from isthmus.capture.tree import flatten, unflatten
+from isthmus.capture.tree import flatten
 from isthmus.exporters.quiet_torch import ignore_deprecation
 from isthmus.exporters.source_lines import Location, in_frames
 
@@ -115,13 +115,6 @@ def _flat_method(method: Method, dtype: torch.dtype | None) -> Callable[..., Any
     body.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     body.__name__ = method.name
     return body
-
-
-def call_arguments(method: Method, values: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
-    """The positional and keyword arguments of one call, from flat values by input name."""
-    args = [unflatten(tree, values) for tree in method.args]
-    kwargs = {name: unflatten(tree, values) for name, tree in method.kwargs}
-    return args, kwargs
 
 
 def as_tensors(method: Method, values: Mapping[str, Any], device: str) -> tuple[Tensor, ...]:

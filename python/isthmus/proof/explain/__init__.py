@@ -27,12 +27,12 @@ from isthmus.goldens.precision_copy import cast_by_parts, cast_copy, cast_values
 from isthmus.proof.explain.explanation import Explanation, LayerError
 from isthmus.proof.explain.layer_errors import blame, judge_layer
 from isthmus.proof.explain.layers import Layer, Values, in_chunks, layers_of, record, source_of
-from isthmus.proof.explain.observe import Tapped, read
+from isthmus.proof.explain.observe import Observation, read
 from isthmus.proof.explain.repro import write_repro
-from isthmus.proof.explain.weight_ablation import find_by_masking
+from isthmus.proof.explain.weight_ablation import find_by_ablation
 from isthmus.proof.explain.weights import differing_weights, weights_of
 from isthmus.runtime.machine import machine_facts
-from isthmus.runtime.runners import RunnerSpec
+from isthmus.runtime.runners import EngineSpec
 from isthmus.runtime.workers import ask_worker, available_cores
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def explain(
         culprit = _by_weights(layers, weights)
     masked = None
     if culprit is None and engine == "aoti" and trust == "native":
-        masked = find_by_masking(bundle, chosen, module, job.method, job.step, layers, say)
+        masked = find_by_ablation(bundle, chosen, module, job.method, job.step, layers, say)
         culprit = masked.culprit if masked is not None else None
     found = Explanation(
         bundle=bundle.manifest.name,
@@ -143,7 +143,7 @@ class _Job:
         self.engine = engine
         self.golden = golden
         self.threads = threads
-        self.spec = RunnerSpec(
+        self.spec = EngineSpec(
             kind=_KINDS.get(engine, ""),
             bundle=str(bundle.path.resolve()),
             device="cpu",
@@ -182,7 +182,7 @@ class _Looking:
         self._timeout = timeout
         self._budget = budget
         self._state = Snapshot(module)
-        self.tapped = Tapped()
+        self.tapped = Observation()
         """What was seen last; lines of all chunks."""
         self.truth_missing = ""
         self.outputs: dict[str, Any] = {}
@@ -247,12 +247,12 @@ class _Looking:
             if module is self._module:
                 self._state.restore()
 
-    def _tap(self, paths: Sequence[str]) -> Tapped:
+    def _tap(self, paths: Sequence[str]) -> Observation:
         job = self._job
         if job.engine == "aoti":
-            from isthmus.proof.explain.observe_aoti import tap_aoti
+            from isthmus.proof.explain.observe_aoti import observe_aoti
 
-            return tap_aoti(
+            return observe_aoti(
                 self._module, job.method, job.step, paths, seconds=self._timeout,
                 progress=self._say,
             )  # fmt: skip
@@ -357,7 +357,7 @@ def _by_weights(layers: Sequence[LayerError], weights: Mapping[str, str]) -> Lay
 
 
 def _hints(
-    culprit: LayerError | None, weights: Mapping[str, str], tapped: Tapped
+    culprit: LayerError | None, weights: Mapping[str, str], tapped: Observation
 ) -> tuple[str, ...]:
     hints = []
     if culprit is not None:

@@ -19,11 +19,11 @@ from isthmus.proof.explain.layers import Values
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Tapped", "read", "write"]
+__all__ = ["Observation", "read", "write"]
 
 
 @dataclass
-class Tapped:
+class Observation:
     """What was seen inside an artifact."""
 
     values: dict[str, Values] = field(default_factory=dict)
@@ -36,7 +36,7 @@ class Tapped:
     """By path: how a weight differs from the model's, where it can be told."""
 
 
-def write(tapped: Tapped, folder: Path) -> None:
+def write(tapped: Observation, folder: Path) -> None:
     """Tensors as one safetensors file, the rest as JSON beside it."""
     from safetensors.torch import save_file
 
@@ -58,13 +58,13 @@ def write(tapped: Tapped, folder: Path) -> None:
     (folder / "taps.json").write_text(json.dumps(facts), encoding="utf-8")
 
 
-def read(folder: Path) -> Tapped:
+def read(folder: Path) -> Observation:
     """What `write` wrote."""
     from safetensors.torch import load_file
 
     tensors = load_file(folder / "taps.safetensors")
     facts = json.loads((folder / "taps.json").read_text(encoding="utf-8"))
-    return Tapped(
+    return Observation(
         values={
             path: Values(*(_side(tensors, fact, side) for side in ("in", "out")))
             for path, fact in facts["paths"].items()
@@ -79,28 +79,28 @@ def _side(tensors: Mapping[str, Any], one: Mapping[str, int], side: str) -> tupl
     return tuple(tensors[f"{one['index']}/{side}/{at}"] for at in range(count))
 
 
-def tap(runner: str, request: Mapping[str, Any]) -> Tapped:
+def observe(runner: str, request: Mapping[str, Any]) -> Observation:
     """Runs the artifact of a request, with taps at its `paths`."""
     from isthmus.bundle.bundle import open_bundle
-    from isthmus.runtime.runners import RunnerSpec
+    from isthmus.runtime.runners import EngineSpec
 
-    spec = RunnerSpec.from_json(request["spec"])
+    spec = EngineSpec.from_json(request["spec"])
     bundle = open_bundle(Path(spec.bundle))
     golden = bundle.golden(request["golden"])
     paths: Sequence[str] = request["paths"]
     if runner == "torch.jit":
-        from isthmus.proof.explain.observe_torchscript import tap_torchscript
+        from isthmus.proof.explain.observe_torchscript import observe_torchscript
 
-        return tap_torchscript(bundle, spec, golden.steps[0], paths)
-    from isthmus.proof.explain.observe_onnx import tap_onnx
+        return observe_torchscript(bundle, spec, golden.steps[0], paths)
+    from isthmus.proof.explain.observe_onnx import observe_onnx
 
-    return tap_onnx(bundle, spec, golden.steps[0], paths)
+    return observe_onnx(bundle, spec, golden.steps[0], paths)
 
 
 def main() -> None:
     """Answers the request that the command line names."""
     request = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    write(tap(request["spec"]["kind"], request), Path(request["folder"]))
+    write(observe(request["spec"]["kind"], request), Path(request["folder"]))
     Path(request["answer"]).write_text("{}", encoding="utf-8")
 
 

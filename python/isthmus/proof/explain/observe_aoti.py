@@ -21,13 +21,13 @@ from isthmus.exporters.subprocess_export import isolated
 from isthmus.exporters.torchscript.trace import as_tensors, flat_holder
 from isthmus.goldens.precision_copy import deep_copy
 from isthmus.proof.explain.layers import Values, tensors_in
-from isthmus.proof.explain.observe import Tapped
+from isthmus.proof.explain.observe import Observation
 
 if TYPE_CHECKING:
     from isthmus.bundle.bundle import Bundle
     from isthmus.bundle.golden import Step
 
-__all__ = ["tap_aoti", "weights_of_package"]
+__all__ = ["observe_aoti", "weights_of_package"]
 
 
 class _Instrumented(nn.Module):
@@ -83,7 +83,7 @@ class _Instrumented(nn.Module):
         return (*outputs, *(one for several in self._kept.values() for one in several))
 
 
-def tap_aoti(
+def observe_aoti(
     model: nn.Module,
     method: Method,
     step: Step,
@@ -91,7 +91,7 @@ def tap_aoti(
     *,
     seconds: float,
     progress: Callable[[str], None],
-) -> Tapped:
+) -> Observation:
     """Compiles an instrumented copy at the shapes of one call, and runs that call.
 
     Args:
@@ -131,7 +131,7 @@ def tap_aoti(
 
     found, counts = isolated(work, seconds=seconds, progress=progress)
     names = [spec.name for spec in method.outputs]
-    tapped = Tapped(outputs=dict(zip(names, found, strict=False)))
+    tapped = Observation(outputs=dict(zip(names, found, strict=False)))
     rest = found[len(names) :]
     for (path, side), count in counts.items():
         values = tapped.values.setdefault(path, Values())

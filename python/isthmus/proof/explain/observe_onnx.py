@@ -19,8 +19,8 @@ from torch import Tensor
 
 from isthmus.errors import ExecutionError
 from isthmus.proof.explain.layers import Values
-from isthmus.proof.explain.observe import Tapped
-from isthmus.runtime.runners import RunnerSpec
+from isthmus.proof.explain.observe import Observation
+from isthmus.runtime.runners import EngineSpec
 
 if TYPE_CHECKING:
     from isthmus.bundle.bundle import Bundle
@@ -40,7 +40,7 @@ class _Scope:
     leaving: list[str] = field(default_factory=list)
 
 
-def tap_onnx(bundle: Bundle, spec: RunnerSpec, step: Step, paths: Sequence[str]) -> Tapped:
+def observe_onnx(bundle: Bundle, spec: EngineSpec, step: Step, paths: Sequence[str]) -> Observation:
     """One call of the file, with taps, in the engine that the spec's kind names.
 
     Args:
@@ -83,7 +83,7 @@ def tap_onnx(bundle: Bundle, spec: RunnerSpec, step: Step, paths: Sequence[str])
     outputs = {
         output.name: values[name] for output, name in zip(signature.outputs, original, strict=True)
     }
-    return Tapped(
+    return Observation(
         values={
             path: Values(
                 tuple(values[name] for name in scope.entering if name in values),

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from isthmus.exporters.source_lines import in_source_range
 from isthmus.proof.explain.layers import Values
-from isthmus.proof.explain.observe import Tapped
-from isthmus.runtime.runners import JitRunner, RunnerSpec
+from isthmus.proof.explain.observe import Observation
+from isthmus.runtime.runners import EngineSpec, TorchJitEngine
 
 if TYPE_CHECKING:
     from isthmus.bundle.bundle import Bundle
@@ -28,7 +28,7 @@ _seen: dict[str, list[Tensor]] = {}
 @cache
 def _library() -> Any:
     library: Any = torch.library.Library("isthmus_explain", "DEF")  # type: ignore[no-untyped-call]
-    library.define("tap(Tensor x, str key) -> Tensor")
+    library.define("observe(Tensor x, str key) -> Tensor")
 
     def keep(x: Tensor, key: str) -> Tensor:
         _seen.setdefault(key, []).append(x.detach().cpu().clone())
@@ -38,7 +38,9 @@ def _library() -> Any:
     return library
 
 
-def tap_torchscript(bundle: Bundle, spec: RunnerSpec, step: Step, paths: Sequence[str]) -> Tapped:
+def observe_torchscript(
+    bundle: Bundle, spec: EngineSpec, step: Step, paths: Sequence[str]
+) -> Observation:
     """One call of the archive, with taps.
 
     Args:
@@ -49,11 +51,11 @@ def tap_torchscript(bundle: Bundle, spec: RunnerSpec, step: Step, paths: Sequenc
     """
     _library()
     _seen.clear()
-    runner = JitRunner(bundle, bundle.artifact(spec.artifact), spec)
+    runner = TorchJitEngine(bundle, bundle.artifact(spec.artifact), spec)
     archive: Any = runner._module
     flat = bundle.artifact(spec.artifact).convention == "flat"
     modules = dict(archive.named_modules())
-    tapped = Tapped()
+    tapped = Observation()
     counts: dict[str, tuple[int, int]] = {}
     for path in paths:
         inner = ".".join(one for one in ("module" if flat else "", path) if one)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from isthmus.bundle.golden import Step
     from isthmus.bundle.manifest import Artifact, Method
 
-__all__ = ["Masked", "Package", "find_by_masking", "open_package"]
+__all__ = ["Masked", "Package", "find_by_ablation", "open_package"]
 
 _IDENTITIES = ("Dropout", "Identity")
 """Classes whose name begins or ends so do nothing in eval mode: the last to be suspected."""
@@ -112,7 +112,7 @@ class Masked:
         )
 
 
-def find_by_masking(
+def find_by_ablation(
     bundle: Bundle,
     artifact: Artifact,
     module: nn.Module,

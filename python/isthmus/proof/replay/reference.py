@@ -102,10 +102,10 @@ class Reference:
         return Golden(sequence.name, _dims(self._manifest, steps[0]), tuple(steps))
 
     def _answered(self, name: str, steps: Sequence[Step]) -> list[Step] | None:
-        from isthmus.runtime.runners import EagerRunner
+        from isthmus.runtime.runners import EagerEngine
 
         assert self._module is not None
-        runner = EagerRunner(self._module, self._manifest, "cpu")
+        runner = EagerEngine(self._module, self._manifest, "cpu")
         try:
             outputs = [runner.run(step.method, step.inputs) for step in steps]
         except Exception as error:  # whatever the module raises on such an input

@@ -1,4 +1,4 @@
-#include "engines/torch/lent_archive.h"
+#include "engines/torch/mapped_archive.h"
 
 #include <c10/util/Exception.h>
 #include <caffe2/serialize/inline_container.h>
@@ -83,11 +83,11 @@ class PackageReader final : public caffe2::serialize::ReadAdapterInterface {
 
 }  // namespace
 
-std::optional<LentArchive> LentArchive::open(const FileBytes& archive) try {
+std::optional<MappedArchive> MappedArchive::open(const FileBytes& archive) try {
   PyTorchStreamReader reader(std::make_shared<BytesReader>(archive));
   // A writer gives its package this version at least, and the version tells how code is read.
   if (reader.version() < caffe2::serialize::kMinProducedFileFormatVersion) return std::nullopt;
-  LentArchive lent;
+  MappedArchive lent;
   PyTorchStreamWriter writer(
       [&](const void* from, std::size_t count) {
         lent.package_.append(static_cast<const char*>(from), count);
@@ -114,7 +114,7 @@ std::optional<LentArchive> LentArchive::open(const FileBytes& archive) try {
   return std::nullopt;
 }
 
-std::optional<torch::jit::Module> LentArchive::load(c10::Device device) && try {
+std::optional<torch::jit::Module> MappedArchive::load(c10::Device device) && try {
   const auto bytes = std::make_shared<PackageReader>(std::move(package_));
   const auto reader = std::make_shared<PyTorchStreamReader>(bytes);
   const auto context = std::make_shared<DeserializationStorageContext>();

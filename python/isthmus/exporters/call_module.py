@@ -9,11 +9,17 @@ import torch
 from torch import Tensor
 
 from isthmus.bundle.manifest import Method, ValueSpec
-from isthmus.capture.tree import flatten
+from isthmus.capture.tree import flatten, unflatten
 from isthmus.errors import ExecutionError
-from isthmus.exporters.torchscript.trace import call_arguments
 
 _NUMBERS = {"int": int, "float": float, "bool": bool, "number": float}
+
+
+def call_arguments(method: Method, values: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+    """The positional and keyword arguments of one call, from flat values by input name."""
+    args = [unflatten(tree, values) for tree in method.args]
+    kwargs = {name: unflatten(tree, values) for name, tree in method.kwargs}
+    return args, kwargs
 
 
 def call_flat(

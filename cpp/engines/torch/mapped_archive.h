@@ -19,11 +19,11 @@ namespace isthmus::torch_engine {
 /// and code in memory, under the names that a package has for them, and its tensors as storages
 /// over the archive's bytes, which they keep alive. Tensors that share a record share their memory,
 /// as they did in the model; `torch::jit::load` makes a copy for each.
-class LentArchive {
+class MappedArchive {
  public:
   /// nullopt when it is not laid out for that (deflated or misaligned tensors, no zip archive): to
   /// be loaded, and judged, by LibTorch's own.
-  static std::optional<LentArchive> open(const FileBytes& archive);
+  static std::optional<MappedArchive> open(const FileBytes& archive);
 
   /// nullopt when LibTorch reads it in another order than is known here. @throws as
   /// `torch::jit::load` does.
@@ -32,7 +32,7 @@ class LentArchive {
  private:
   using Storages = std::vector<std::pair<std::string, c10::Storage>>;
 
-  LentArchive() = default;
+  MappedArchive() = default;
 
   std::string package_;
   Storages constants_;
