@@ -22,6 +22,7 @@ from torch.overrides import TorchFunctionMode
 from isthmus.bundle.manifest import Method
 from isthmus.capture.eager import to_tensor
 from isthmus.capture.tree import flatten
+from isthmus.exporters.call_module import call_arguments
 from isthmus.exporters.quiet_torch import ignore_deprecation
 from isthmus.exporters.source_lines import Location, in_frames
 
