@@ -21,7 +21,7 @@ from isthmus.exporters.subprocess_export import isolated
 from isthmus.exporters.torchscript.trace import as_tensors, flat_holder
 from isthmus.goldens.precision_copy import deep_copy
 from isthmus.proof.explain.layers import Values, tensors_in
-from isthmus.proof.explain.observe import Observation
+from isthmus.proof.explain.observation import Observation
 
 if TYPE_CHECKING:
     from isthmus.bundle.bundle import Bundle

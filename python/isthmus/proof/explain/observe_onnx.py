@@ -19,7 +19,7 @@ from torch import Tensor
 
 from isthmus.errors import ExecutionError
 from isthmus.proof.explain.layers import Values
-from isthmus.proof.explain.observe import Observation
+from isthmus.proof.explain.observation import Observation
 from isthmus.runtime.runners import EngineSpec
 
 if TYPE_CHECKING:

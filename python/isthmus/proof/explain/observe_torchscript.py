@@ -15,7 +15,7 @@ from torch import Tensor
 
 from isthmus.exporters.source_lines import in_source_range
 from isthmus.proof.explain.layers import Values
-from isthmus.proof.explain.observe import Observation
+from isthmus.proof.explain.observation import Observation
 from isthmus.runtime.runners import EngineSpec, TorchJitEngine
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def _library() -> Any:
         _seen.setdefault(key, []).append(x.detach().cpu().clone())
         return x.clone()
 
-    library.impl("tap", keep, "CompositeExplicitAutograd")
+    library.impl("observe", keep, "CompositeExplicitAutograd")
     return library
 
 
@@ -119,7 +119,7 @@ def _is_tensor(value: Any) -> bool:
 def _node(graph: Any, value: Any, key: str, *, before: Any) -> Any:
     constant = graph.insertConstant(key)
     constant.node().moveBefore(before)
-    node = graph.create("isthmus_explain::tap", [value, constant], 1)
+    node = graph.create("isthmus_explain::observe", [value, constant], 1)
     node.insertBefore(before)
     node.output().setType(value.type())
     return node

@@ -22,7 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from isthmus.bundle.manifest import Tolerance
-from isthmus.capture.eager import call, evaluating, flat_outputs, seeded
+from isthmus.capture.run_module import call, evaluating, seeded
+from isthmus.capture.values import flat_outputs
 from isthmus.goldens.compare import compare
 from isthmus.goldens.noise_floor import own_error
 from isthmus.goldens.precision_copy import cast_copy, cast_values, deep_copy
