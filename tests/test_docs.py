@@ -1,0 +1,98 @@
+"""The documents name folders and files that exist, and the architecture names every folder."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+ARCHITECTURE = (ROOT / "docs/architecture.md", ROOT / "docs/images/architecture.svg")
+DOCUMENTS = sorted(
+    [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
+    + list((ROOT / "docs").glob("*.md"))
+    + list((ROOT / "benchmarks").glob("*.md"))
+)
+# A changelog names paths as they were at the time.
+CURRENT = [path for path in DOCUMENTS if path.name != "CHANGELOG.md"] + [ARCHITECTURE[1]]
+PATH = re.compile(
+    r"(?<![\w./-])(?:python/isthmus|cpp|tests|scripts|examples|benchmarks|docs)"
+    r"(?:/[\w-]+(?:\.[\w-]+)*)+"
+)
+PLACEHOLDER = re.compile(r"/[A-Z]+\b")
+FENCED_CODE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^()\s]+)\)")
+HEADING = re.compile(r"^#+ +(.+)$", re.MULTILINE)
+
+
+def paths_named(document: Path) -> set[str]:
+    return {path for path in PATH.findall(document.read_text()) if not PLACEHOLDER.search(path)}
+
+
+def relative(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def folders_below(top: str) -> set[str]:
+    return {
+        relative(folder)
+        for folder in (ROOT / top).rglob("*")
+        if folder.is_dir()
+        and "__pycache__" not in folder.parts
+        and any(child.is_file() for child in folder.iterdir())
+    }
+
+
+def anchor(heading: str) -> str:
+    """Returns the anchor that GitHub gives to a heading."""
+    text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).replace("`", "").strip().lower()
+    return re.sub(r"[^\w\- ]", "", text).replace(" ", "-")
+
+
+@pytest.mark.parametrize("document", CURRENT, ids=relative)
+def test_documents_name_paths_that_exist(document: Path) -> None:
+    missing = {path for path in paths_named(document) if not (ROOT / path).exists()}
+    assert not missing
+
+
+@pytest.mark.parametrize("top", ["python/isthmus", "cpp/core", "cpp/engines"])
+def test_the_architecture_names_every_folder(top: str) -> None:
+    missing = folders_below(top) - paths_named(ARCHITECTURE[0])
+    assert not missing
+
+
+def test_the_picture_shows_every_folder_of_the_data_way() -> None:
+    direct = {
+        folder
+        for top in ("python/isthmus", "cpp/core", "cpp/engines")
+        for folder in folders_below(top)
+        if folder.count("/") == 2
+    }
+    missing = direct - paths_named(ARCHITECTURE[1])
+    assert not missing
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=relative)
+def test_relative_links_point_to_files_and_headings(path: Path) -> None:
+    broken = []
+    for link in LINK.findall(FENCED_CODE.sub("", path.read_text())):
+        if re.match(r"[a-z]+:", link):
+            continue
+        name, _, fragment = link.partition("#")
+        target = (path.parent / name).resolve() if name else path
+        if not target.exists():
+            broken.append(link)
+        elif fragment and target.suffix == ".md":
+            text = FENCED_CODE.sub("", target.read_text())
+            if fragment not in {anchor(heading) for heading in HEADING.findall(text)}:
+                broken.append(link)
+    assert not broken
+
+
+def test_the_text_of_the_picture_is_large_enough() -> None:
+    """The picture is 900 units wide, so that a unit is a pixel at a width of 900 pixels."""
+    text = ARCHITECTURE[1].read_text()
+    assert 'viewBox="0 0 900 ' in text
+    sizes = [int(size) for size in re.findall(r'font-size(?::\s*|=")(\d+)', text)]
+    assert sizes and min(sizes) >= 12
