@@ -1,7 +1,7 @@
 """The first calls after a load, as multiples of the median call, on every engine.
 
-MiniLM, batch 1 x 14 tokens. isthmus warms up while it loads; bare torch.jit pays in the first
-calls. A fresh process for every sample, in random order.
+MiniLM, 1 x 14 tokens. isthmus warms up while it loads; bare torch.jit compiles in its first calls.
+Each sample comes from a fresh process; the processes take turns in random order.
 """
 
 from __future__ import annotations
@@ -11,26 +11,28 @@ import json
 import statistics
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from shared import Result, minilm_bundle, run, turns
+from isthmus.runtime.runners import EngineSpec
+from shared import FORMAT_OF_ENGINE, Result, medians, minilm_bundle, run, turns
 
 from isthmus.bundle.bundle import Bundle
 from isthmus.runtime import install_paths
-from isthmus.runtime.runners import EngineSpec
 from isthmus.runtime.workers import LineWorker, available_cores, python_worker
 
 CLAIM = 1.2
 CLAIM_NEXT = 1.1
-"""Of the mean of the second to the tenth call."""
+"""The claim for the mean of the second to the tenth call."""
 CALLS = 60
-ENGINES = {"torchscript": "torchscript", "onnxruntime": "onnx", "openvino": "onnx", "aoti": "aoti"}
-"""With the format that each runs."""
+
+Sample = tuple[float, float, float, float]
+"""Milliseconds of the load, the first call, the mean of the next nine, and the median warm call."""
 
 
-def one_process(command: list[str], threads: int) -> tuple[float, float, float, float]:
-    """Load, first call, mean of the next nine, and median of warm ones, milliseconds."""
+def measure_process(command: list[str], threads: int) -> Sample:
+    """Starts a worker, times its calls and ends it."""
     worker = LineWorker(command, threads=threads)
     try:
         ready = worker.receive(120)
@@ -40,21 +42,46 @@ def one_process(command: list[str], threads: int) -> tuple[float, float, float, 
         worker.receive(30)
     finally:
         worker.close()
-    # The last half: bare torch.jit is not warm before.
+    # Bare torch.jit is warm only in the second half.
     median = statistics.median(samples[CALLS // 2 :])
     following = statistics.mean(samples[:9])
     return float(ready["load_ms"]), float(ready["first_call_ms"]), following, median
 
 
+def sample_processes(
+    commands: Mapping[str, list[str]], rounds: int, threads: int
+) -> dict[str, list[Sample]]:
+    """Returns the samples of each command, measured once a round in random order."""
+    samples: dict[str, list[Sample]] = {name: [] for name in commands}
+    for index, name in turns(commands, rounds):
+        print(f"round {index + 1}: {name}", file=sys.stderr)
+        samples[name].append(measure_process(commands[name], threads))
+    return samples
+
+
+def timing_columns(samples: Sequence[Sample]) -> dict[str, Any]:
+    """Returns the medians of the four durations as members of a row."""
+    columns = ("load ms", "first call ms", "next nine ms", "median call ms")
+    return medians(dict(zip(columns, zip(*samples, strict=True), strict=True)))
+
+
 def golden_of(bundle: Bundle, tokens: int = 14) -> str:
-    """The golden of batch 1 that is nearest to the wanted length."""
+    """Returns the name of the golden of batch 1 whose length is nearest to `tokens`."""
     single = [golden for golden in bundle.manifest.goldens if golden.dims.get("batch", 1) == 1]
-    nearest = min(single, key=lambda one: abs(one.dims.get("sequence", tokens) - tokens))
+    nearest = min(single, key=lambda golden: abs(golden.dims.get("sequence", tokens) - tokens))
     return nearest.name
 
 
+def native_worker(bundle: Bundle, engine: str, golden: str, *options: str) -> list[str]:
+    """Returns the command of an `isthmus-run bench` worker."""
+    return [
+        str(install_paths.binary()), "bench", str(bundle.path), "--worker", "--allow-native",
+        "--golden", golden, "--engine", engine, *options,
+    ]  # fmt: skip
+
+
 def measure(options: argparse.Namespace) -> Result:
-    """Starts every contender once a round."""
+    """Times the first calls of torch.jit, of isthmus in Python, and of every engine in C++."""
     bundle = minilm_bundle(options.folder)
     artifacts = {artifact.format: artifact.name for artifact in bundle.manifest.artifacts}
     threads, golden = available_cores(), golden_of(bundle)
@@ -71,45 +98,31 @@ def measure(options: argparse.Namespace) -> Result:
             request = Path(folder) / f"{kind}.json"
             request.write_text(json.dumps({"spec": spec.to_json(), "golden": golden}))
             commands[name] = python_worker("isthmus.timing.bench_worker", str(request))
-        for engine, format in ENGINES.items():
-            if format not in artifacts:
-                continue
-            commands[f"isthmus in C++, {engine}"] = [
-                str(install_paths.binary()), "bench", str(bundle.path), "--worker",
-                "--golden", golden, "--artifact", artifacts[format], "--engine", engine,
-                "--threads", str(threads),
-                "--allow-native",
-            ]  # fmt: skip
-        samples: dict[str, list[tuple[float, float, float, float]]] = {
-            name: [] for name in commands
+        for engine, format in FORMAT_OF_ENGINE.items():
+            if format in artifacts:
+                commands[f"isthmus in C++, {engine}"] = native_worker(
+                    bundle, engine, golden, "--artifact", artifacts[format], "--threads",
+                    str(threads),
+                )  # fmt: skip
+        samples = sample_processes(commands, options.rounds, threads)
+    rows: list[dict[str, Any]] = [
+        {
+            "loaded by": name,
+            **timing_columns(timings),
+            "first / median": statistics.median(first / warm for _, first, _, warm in timings),
+            "2nd to 10th / median": statistics.median(
+                after / warm for _, _, after, warm in timings
+            ),
         }
-        for _, name in turns(commands, options.rounds):
-            samples[name].append(one_process(commands[name], threads))
-    rows = []
-    for name, found in samples.items():
-        loads, firsts, nexts, medians = zip(*found, strict=True)
-        rows.append(
-            {
-                "loaded by": name,
-                "load ms": statistics.median(loads),
-                "first call ms": statistics.median(firsts),
-                "median call ms": statistics.median(medians),
-                "first / median": _median_ratio(firsts, medians),
-                "2nd to 10th / median": _median_ratio(nexts, medians),
-                "samples_ms": found,
-            }
-        )
-    ours = [row for row in rows if "C++" in str(row["loaded by"])]
-    first = max(float(row["first / median"]) for row in ours)  # type: ignore[arg-type]
-    following = max(float(row["2nd to 10th / median"]) for row in ours)  # type: ignore[arg-type]
+        for name, timings in samples.items()
+    ]
+    in_cpp = [row for row in rows if "C++" in row["loaded by"]]
+    first = max(row["first / median"] for row in in_cpp)
+    following = max(row["2nd to 10th / median"] for row in in_cpp)
     return Result(
         name="first_call",
         columns=(
-            "loaded by",
-            "load ms",
-            "first call ms",
-            "median call ms",
-            "first / median",
+            "loaded by", "load ms", "first call ms", "median call ms", "first / median",
             "2nd to 10th / median",
         ),
         rows=tuple(rows),
@@ -117,11 +130,7 @@ def measure(options: argparse.Namespace) -> Result:
         f" most {CLAIM:g}), the next nine {following:.2f} (wanted at most {CLAIM_NEXT:g})",
         passed=first <= CLAIM and following <= CLAIM_NEXT,
         facts={"model": f"all-MiniLM-L6-v2, golden {golden}", "threads": str(threads)},
-    )
-
-
-def _median_ratio(above: Sequence[float], below: Sequence[float]) -> float:
-    return statistics.median(a / b for a, b in zip(above, below, strict=True))
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ import isthmus
 from isthmus import _core
 from isthmus.bundle.bundle import Bundle
 from isthmus.runtime import install_paths
-from isthmus.runtime.python_runtimes import engines_of
+from isthmus.runtime.engines import engines_of
 from test_bad_input import BAD_CALLS, BadCall, Probe, good_inputs
 
 ENGINES = ("torchscript", "onnxruntime", "openvino", "aoti")

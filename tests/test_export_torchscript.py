@@ -16,7 +16,8 @@ from isthmus.bundle.bundle import Bundle
 from isthmus.errors import BundleError, ExportError, InvalidInput
 from isthmus.exporters.check import load_bytes
 from isthmus.runtime import install_paths
-from isthmus.runtime.runners import EngineSpec, load_engine
+from isthmus.runtime.engine_spec import EngineSpec
+from isthmus.runtime.load_engine import load_engine
 from models import CASES, REFUSED, Case, Refusal, SumBranch, Uncompilable, case
 
 
@@ -31,7 +32,7 @@ def reasons(bundle: Bundle) -> str:
     )
 
 
-@pytest.mark.parametrize("one", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_auto_chooses_and_cpp_equals_torch_jit_bit_by_bit(case: Case, tmp_path: Path) -> None:
     bundle = export(case, tmp_path / "b")
     artifact = bundle.manifest.artifacts[0]
@@ -61,7 +62,7 @@ def test_auto_chooses_and_cpp_equals_torch_jit_bit_by_bit(case: Case, tmp_path: 
                 assert torch.equal(value, native_outputs[name]), (golden.name, name)
 
 
-@pytest.mark.parametrize("one", REFUSED, ids=lambda refusal: refusal.name)
+@pytest.mark.parametrize("refusal", REFUSED, ids=lambda refusal: refusal.name)
 def test_what_must_not_be_exported_is_refused_by_name(refusal: Refusal, tmp_path: Path) -> None:
     torch.manual_seed(0)
     args, kwargs = refusal.example()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from isthmus.exporters.options import FORMATS
 from shapes import MODELS, inputs_of
 from shared import minilm_weights
 
@@ -18,8 +19,7 @@ import isthmus
 from isthmus.bundle.bundle import Bundle, open_bundle
 from isthmus.bundle.golden import Golden
 from isthmus.errors import Error
-from isthmus.exporters.formats import FORMATS
-from isthmus.runtime.python_runtimes import engines_of
+from isthmus.runtime.engines import engines_of
 from isthmus.timing.tune import FILE, tune
 
 from .kinds import OUTPUT, Shape

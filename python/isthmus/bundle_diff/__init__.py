@@ -24,8 +24,8 @@ from isthmus.bundle_diff.signature import compare_signatures
 from isthmus.bundle_diff.speed import Speed, compare_speed
 from isthmus.bundle_diff.weights import WeightsDiff, compare_weights, stored_weights, tell_weights
 from isthmus.errors import BundleError, DeviceUnavailable, Error, InvalidInput
+from isthmus.runtime.engines import engines_of
 from isthmus.runtime.machine import devices_present, machine_facts
-from isthmus.runtime.python_runtimes import engines_of
 from isthmus.runtime.workers import available_cores
 
 if TYPE_CHECKING:

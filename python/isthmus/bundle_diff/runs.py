@@ -15,7 +15,7 @@ from isthmus.errors import ExecutionError
 from isthmus.proof.jobs import Job, Run, prove_without_python
 from isthmus.proof.verify_report import VerifyRow
 from isthmus.proof.verify_worker import Outputs, golden_file
-from isthmus.runtime.python_runtimes import engines_of
+from isthmus.runtime.engines import engines_of
 from isthmus.runtime.workers import ask_worker
 
 if TYPE_CHECKING:

@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isthmus.proof.verify_worker import Outputs, golden_file, run_all
-from isthmus.runtime.runners import EngineSpec, PythonEngine, Values, load_engine
+from isthmus.runtime.engine_spec import EngineSpec
+from isthmus.runtime.load_engine import load_engine
+from isthmus.runtime.python_engine import PythonEngine, Values
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -15,7 +15,8 @@ from isthmus.errors import ExecutionError
 from isthmus.goldens.compare import OutputParity, compare, difference
 from isthmus.proof.verify_report import Status, VerifyRow
 from isthmus.proof.verify_worker import Outputs, golden_file, run_all
-from isthmus.runtime.runners import EagerEngine, EngineSpec
+from isthmus.runtime.engine_spec import EngineSpec
+from isthmus.runtime.python_engines import EagerEngine
 from isthmus.runtime.workers import ask_worker, explain_exit, run_command
 
 if TYPE_CHECKING:

@@ -27,9 +27,9 @@ from isthmus.proof.jobs import (
     run_workers,
 )
 from isthmus.proof.verify_report import ParityError, VerifyReport, VerifyRow
+from isthmus.runtime.engine_spec import EngineSpec
+from isthmus.runtime.engines import EngineInPython, engines_in_python, engines_of, names_for
 from isthmus.runtime.machine import devices_present, machine_facts
-from isthmus.runtime.python_runtimes import EngineInPython, engines_in_python, engines_of, names_for
-from isthmus.runtime.runners import EngineSpec
 from isthmus.runtime.workers import available_cores
 
 if TYPE_CHECKING:

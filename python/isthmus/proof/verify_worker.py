@@ -12,28 +12,41 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from isthmus.goldens.compare import difference
-from isthmus.runtime.runners import EngineSpec, PythonEngine, load_engine
+from isthmus.runtime.engine_spec import EngineSpec
+from isthmus.runtime.load_engine import load_engine
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from isthmus.bundle.golden import Golden
+    from isthmus.runtime.python_engine import Values
 
 Outputs = dict[str, "Tensor"]
 """By STEP/out/NAME; absent values have no key."""
 
 
-def run_golden(runner: PythonEngine, golden: Golden) -> Outputs:
-    """The outputs of one golden's calls, from the state as loaded."""
-    runner.reset()
-    found: Outputs = {}
+class Runnable(Protocol):
+    """The part of `PythonEngine` that goldens need."""
+
+    def reset(self) -> None:
+        """Puts the state back as it was after load."""
+
+    def run(self, method: str, inputs: Values) -> dict[str, Tensor]:
+        """Calls a method; returns its outputs by name, on the CPU."""
+        ...
+
+
+def run_golden(engine: Runnable, golden: Golden) -> Outputs:
+    """Returns the outputs of a golden's calls, from the state after load."""
+    engine.reset()
+    outputs: Outputs = {}
     for index, step in enumerate(golden.steps):
-        for name, value in runner.run(step.method, step.inputs).items():
-            found[f"{index}/out/{name}"] = value.contiguous()
-    return found
+        for name, value in engine.run(step.method, step.inputs).items():
+            outputs[f"{index}/out/{name}"] = value.contiguous()
+    return outputs
 
 
 def golden_file(folder: Path, index: int) -> Path:
@@ -42,7 +55,7 @@ def golden_file(folder: Path, index: int) -> Path:
 
 
 def run_all(
-    runner: PythonEngine,
+    engine: Runnable,
     goldens: list[Golden],
     save: Callable[[int, Outputs], None],
     *,
@@ -57,9 +70,9 @@ def run_all(
     drift = 0.0
     for index, golden in enumerate(goldens):
         try:
-            first = run_golden(runner, golden)
+            first = run_golden(engine, golden)
             if repeat:
-                second = run_golden(runner, golden)
+                second = run_golden(engine, golden)
                 for key in first.keys() | second.keys():
                     drift = max(drift, difference(first.get(key), second.get(key)))
         except Exception as error:  # one golden's failure is that golden's reason

@@ -285,7 +285,7 @@ def _forms(bundle: Bundle, engines: Sequence[str] | None) -> tuple[str, ...] | N
     """Of bench: those of the engines that were asked for."""
     if engines is None:
         return None
-    from isthmus.runtime.python_runtimes import ENGINES_IN_PYTHON, formats_of_engine
+    from isthmus.runtime.engines import ENGINES_IN_PYTHON, formats_of_engine
     from isthmus.timing.bench import FORMS
     from isthmus.timing.turns import EAGER, engine_of
 

@@ -18,7 +18,7 @@ from isthmus.bundle.bundle_files import replace_directory, staging
 from isthmus.bundle.manifest import Artifact
 from isthmus.document import Document, Table
 from isthmus.errors import BundleError, EngineUnavailable, InvalidInput
-from isthmus.runtime.python_runtimes import formats_of_engine
+from isthmus.runtime.engines import formats_of_engine
 
 __all__ = ["DeployedFile", "Deployment", "deploy"]
 

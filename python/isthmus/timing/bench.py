@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from isthmus.errors import InvalidInput
+from isthmus.runtime.engines import ENGINES_IN_PYTHON, formats_of_engine
 from isthmus.runtime.machine import cpu_governor, devices_present, load_average, machine_facts
-from isthmus.runtime.python_runtimes import ENGINES_IN_PYTHON, formats_of_engine
 from isthmus.runtime.workers import available_cores
 from isthmus.timing.bench_report import BenchReport, BenchRow, Comparison, Language, compare_rows
 from isthmus.timing.turns import (

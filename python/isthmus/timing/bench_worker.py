@@ -13,7 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from isthmus.runtime.runners import EngineSpec, load_engine
+from isthmus.runtime.engine_spec import EngineSpec
+from isthmus.runtime.load_engine import load_engine
 
 
 def peak_rss_bytes() -> int:

@@ -18,9 +18,9 @@ from isthmus.document import Document, Table
 from isthmus.errors import Error, ExecutionError, InvalidInput
 from isthmus.proof.jobs import Job, prove_without_python
 from isthmus.proof.verify_report import VerifyRow
+from isthmus.runtime.engine_spec import EngineSpec
+from isthmus.runtime.engines import engines_of
 from isthmus.runtime.machine import devices_present, machine_facts
-from isthmus.runtime.python_runtimes import engines_of
-from isthmus.runtime.runners import EngineSpec
 from isthmus.runtime.workers import available_cores
 from isthmus.timing.bench_report import BenchRow
 from isthmus.timing.turns import Plan, Turntaker, finish, start_native, take_turns, warm_up

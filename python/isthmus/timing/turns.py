@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from isthmus.bundle.manifest import Artifact
 from isthmus.capture.load_model import no_model
 from isthmus.errors import Error
-from isthmus.runtime.python_runtimes import ENGINES_IN_PYTHON, EngineInPython, engines_of
-from isthmus.runtime.runners import EngineSpec
+from isthmus.runtime.engine_spec import EngineSpec
+from isthmus.runtime.engines import ENGINES_IN_PYTHON, EngineInPython, engines_of
 from isthmus.runtime.workers import LineWorker, python_worker
 from isthmus.timing.bench_report import BenchRow
 from isthmus.timing.statistics import summarize

@@ -6,119 +6,63 @@ import contextlib
 import logging
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
 from isthmus.bundle.manifest import Method
 from isthmus.errors import ExportError
 from isthmus.exporters.aoti.exported_program import export_module, export_scripted, flat_script
-from isthmus.exporters.attempts import ExportAttempt, first_that_verifies
-from isthmus.exporters.check import Verdict, check_calls
+from isthmus.exporters.attempts import ExportAttempt, first_that_verifies, refuse_state
 from isthmus.exporters.export_request import ExportedArtifact, ExportRequest
 from isthmus.exporters.onnx.attention import translations
-from isthmus.exporters.onnx.files import artifact_of, save_model, stems, with_data
+from isthmus.exporters.onnx.files import artifact_of, check_files, save_model, with_data
 from isthmus.exporters.source_lines import in_stack_text
 from isthmus.exporters.torchscript.trace import as_tensors
-from isthmus.runtime.python_calls import OnnxRuntimeCall
-
-if TYPE_CHECKING:
-    import onnx
 
 __all__ = ["OPSET", "export_onnx", "require_packages"]
 
 OPSET = 20
-"""The newest that ONNX Runtime 1.21 and OpenVINO run in full."""
+"""The newest operator set that ONNX Runtime 1.21 and OpenVINO run in full."""
 TORCHSCRIPT_OPSET = 18
-"""The newest of which the TorchScript exporter knows every operator."""
+"""The newest operator set of which the TorchScript exporter knows every operator."""
 
 
-def export_onnx(
-    subject: ExportRequest,
-    folder: Path,
-    *,
-    opset: int | None = None,
-    progress: Callable[[str], None] = lambda _: None,
-) -> ExportedArtifact:
+def export_onnx(request: ExportRequest) -> ExportedArtifact:
     """Exports to ONNX; what does not verify on ONNX Runtime is refused.
 
-    Ways, in order: "dynamo" (`torch.export`, then `torch.onnx` with dynamo), "torchscript" (the
-    TorchScript exporter, which keeps scripted `if` and loops), "converter" (TorchScript to
-    `torch.export`, then dynamo).
-
-    Args:
-        subject: The model.
-        folder: Where the files are written.
-        opset: ONNX operator set version; None for `OPSET`.
-        progress: Called with a sentence at each stage.
+    The attempts are, in order: "dynamo" (`torch.export`, then `torch.onnx` with dynamo),
+    "torchscript" (the TorchScript exporter, which keeps scripted `if` and loops) and "converter"
+    (TorchScript converted to `torch.export`, then dynamo).
 
     Raises:
-        ExportError: No way verified; its `decisions` say why.
+        ExportError: No attempt verified; its `decisions` say why.
         ImportError: onnx, onnxscript or onnxruntime is not installed.
     """
     require_packages()
-    if subject.stateful:
-        raise ExportError(
-            "the model has state, which an ONNX graph does not keep; take the state as inputs and "
-            "give it back as outputs, or stay with TorchScript"
-        )
-    if subject.precision == "bf16":
+    refuse_state(request, "an ONNX graph")
+    if request.precision == "bf16":
         raise ExportError(
             "ONNX Runtime has no bf16 operators on the CPU (not even Add), so nothing could be "
             "proven; take fp16 or int8, or bf16 of torchscript or aoti"
         )
-    name = f"onnx-cpu-{subject.precision}"
-
-    def save(
-        each: Callable[[ExportRequest, Method], onnx.ModelProto], given: ExportRequest
-    ) -> list[Path]:
-        return [
-            save_model(each(given, method), folder, stem) for method, stem in stems(subject, name)
-        ]
-
-    def of_module(given: ExportRequest, method: Method) -> onnx.ModelProto:
-        return _from_program(export_module(given, method, "cpu"), method, opset)
-
-    def of_converted(given: ExportRequest, method: Method) -> onnx.ModelProto:
-        return _from_program(export_scripted(given, method, "cpu"), method, opset)
-
-    def of_script(given: ExportRequest, method: Method) -> onnx.ModelProto:
-        return _from_script(given, method, opset, folder)
-
-    attempts = [
-        ExportAttempt("dynamo", partial(save, of_module), "module", "torch.onnx with dynamo"),
-        ExportAttempt(
-            "torchscript", partial(save, of_script), "script", "torch.onnx's TorchScript exporter"
-        ),
-        ExportAttempt(
-            "converter",
-            partial(save, of_converted),
-            "script",
-            "torch.onnx with dynamo, of TorchScript converted to torch.export",
-        ),
-    ]
-
-    def prove(files: Sequence[Path]) -> Verdict:
-        return check_calls(
-            lambda: OnnxRuntimeCall(files, subject.methods),
-            subject.methods,
-            subject.goldens,
-            subject.tolerances,
-            calls_each=2,
-            least_cosine=subject.least_cosine,
-        )
-
-    made, decisions = first_that_verifies(attempts, subject, prove, progress)
-    return ExportedArtifact(artifact_of(subject, name, made, decisions), with_data(made))
+    name = f"onnx-cpu-{request.precision}"
+    files = request.method_files(name, ".onnx")
+    paths = [path for _, path in files]
+    decisions = first_that_verifies(
+        _ATTEMPTS, request, files, lambda: check_files(request, paths)
+    )
+    return ExportedArtifact(artifact_of(request, name, paths, decisions), with_data(paths))
 
 
 def require_packages() -> None:
-    """Raises:
-    ImportError: What the onnx format is made with is not installed.
+    """Checks that the packages are installed with which the onnx format is made.
+
+    Raises:
+        ImportError: A package is missing; names the extra to install.
     """
     import importlib.util
 
@@ -133,57 +77,74 @@ def require_packages() -> None:
         )
 
 
-# --- the exporters --------------------------------------------------------------------------------
+# --- the attempts ---------------------------------------------------------------------------------
 
 
-def _from_program(
-    program: torch.export.ExportedProgram, method: Method, opset: int | None
-) -> onnx.ModelProto:
+def _write_program(
+    export: Callable[[ExportRequest, Method, str], torch.export.ExportedProgram],
+    request: ExportRequest,
+    method: Method,
+    path: Path,
+) -> None:
+    program = export(request, method, "cpu")
     inputs, outputs = value_names(method)
     with _quiet_exporter(), _blamed_on_the_source(program):
-        made = torch.onnx.export(
+        exported = torch.onnx.export(
             program,
             (),
             dynamo=True,
-            opset_version=opset or OPSET,
+            opset_version=request.options.opset or OPSET,
             input_names=inputs,
             output_names=outputs,
             custom_translation_table=translations(),
             verbose=False,
         )
-    assert made is not None
-    return made.model_proto
+    assert exported is not None
+    save_model(exported.model_proto, path)
 
 
-def _from_script(
-    subject: ExportRequest, method: Method, opset: int | None, folder: Path
-) -> onnx.ModelProto:
+def _write_scripted(request: ExportRequest, method: Method, path: Path) -> None:
     import onnx
 
-    assert subject.scripted is not None
     inputs, outputs = value_names(method)
-    script = flat_script(subject.scripted, subject, method, "cpu")
-    axes = {name: dict(subject.axes[name]) for name in inputs if name in subject.axes}
-    path = folder / "exporter.onnx"
+    exporters_own = path.with_name("exporter.onnx")
     with _quiet_exporter():
         torch.onnx.export(
-            script,
-            as_tensors(method, subject.examples[method.name], "cpu"),
-            path,
+            flat_script(request, method, "cpu"),
+            as_tensors(method, request.examples[method.name], "cpu"),
+            exporters_own,
             dynamo=False,
-            opset_version=min(opset or TORCHSCRIPT_OPSET, TORCHSCRIPT_OPSET),
+            opset_version=min(request.options.opset or TORCHSCRIPT_OPSET, TORCHSCRIPT_OPSET),
             input_names=inputs,
             output_names=outputs,
-            dynamic_axes=axes,
+            dynamic_axes={
+                name: dict(request.axes[name]) for name in inputs if name in request.axes
+            },
         )
-    model = onnx.load(path)
-    for left in folder.glob("exporter.onnx*"):
-        left.unlink()
-    return model
+    model = onnx.load(exporters_own)
+    for file in path.parent.glob("exporter.onnx*"):
+        file.unlink()
+    save_model(model, path)
+
+
+_ATTEMPTS = (
+    ExportAttempt(
+        "dynamo", partial(_write_program, export_module), "module", "torch.onnx with dynamo"
+    ),
+    ExportAttempt(
+        "torchscript", _write_scripted, "torchscript", "torch.onnx's TorchScript exporter"
+    ),
+    ExportAttempt(
+        "converter",
+        partial(_write_program, export_scripted),
+        "torchscript",
+        "torch.onnx with dynamo, of TorchScript converted to torch.export",
+    ),
+)
 
 
 def value_names(method: Method) -> tuple[list[str], list[str]]:
-    """Names in the graph: the signature's; an output that is called like an input gets a suffix.
+    """Returns the signature's names for the graph; an output called like an input gets a suffix.
 
     Engines bind inputs by name and outputs by position.
     """
@@ -194,10 +155,10 @@ def value_names(method: Method) -> tuple[list[str], list[str]]:
 
 @contextmanager
 def _blamed_on_the_source(program: torch.export.ExportedProgram) -> Iterator[None]:
-    """An exporter's error becomes its cause, with the line of the Python source behind the node.
+    """Replaces the exporter's three layers of errors by their cause.
 
     Raises:
-        ExportError: Instead of the exporter's own three layers of errors.
+        ExportError: The cause, with the line of the Python source behind the node.
     """
     try:
         yield
@@ -205,8 +166,8 @@ def _blamed_on_the_source(program: torch.export.ExportedProgram) -> Iterator[Non
         cause: BaseException = error
         node = ""
         while cause.__cause__ is not None:
-            found = re.search(r"translating node %?(\w+)", str(cause))
-            node = found[1] if found else node
+            match = re.search(r"translating node %?(\w+)", str(cause))
+            node = match[1] if match else node
             cause = cause.__cause__
         located = ExportError(str(cause))
         located.where = _line_of(program, node)
@@ -214,7 +175,7 @@ def _blamed_on_the_source(program: torch.export.ExportedProgram) -> Iterator[Non
 
 
 def _line_of(program: torch.export.ExportedProgram, name: str) -> str:
-    """file:line of the user's code that made a node; empty where it is not known."""
+    """Returns file:line of the user's code behind a node; empty where it is not known."""
     if not name:
         return ""
     with contextlib.suppress(Exception):  # an explanation may fail without harm
@@ -227,7 +188,7 @@ def _line_of(program: torch.export.ExportedProgram, name: str) -> str:
 
 @contextmanager
 def _quiet_exporter() -> Iterator[None]:
-    """The exporters print and log their progress; what matters is proven afterwards."""
+    """Silences the exporters' warnings and log; what matters is proven afterwards."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

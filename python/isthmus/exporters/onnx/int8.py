@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from isthmus.bundle.manifest import Artifact, Hazard
+from isthmus.bundle.manifest import Hazard
 from isthmus.errors import Decision, ExportError
-from isthmus.exporters.check import Verdict, check_calls
+from isthmus.exporters.check import Verdict
 from isthmus.exporters.export_request import ExportedArtifact, ExportRequest
-from isthmus.exporters.onnx.export_onnx import require_packages
-from isthmus.exporters.onnx.files import artifact_of, save_model, stems, with_data
-from isthmus.exporters.onnx.smooth_outliers import input_peaks, level, products
+from isthmus.exporters.onnx.export_onnx import export_onnx, require_packages
+from isthmus.exporters.onnx.files import artifact_of, check_files, save_model, with_data
+from isthmus.exporters.onnx.smooth_outliers import input_peaks, products, smooth_outliers
 from isthmus.exporters.remedies import with_remedies
-from isthmus.runtime.python_calls import OnnxRuntimeCall
-
-if TYPE_CHECKING:
-    import onnx
-
-    from isthmus.bundle.golden import Golden
 
 __all__ = ["WHY_NOT", "export_int8"]
 
 _THOROUGH = "quantize_dynamic, thorough"
 _STRATEGIES = ("quantize_dynamic", _THOROUGH)
-"""As decisions call them; the second is more exact and slower, for what the first does not bear."""
+"""The names in decisions; the second is slower and more exact, for models that need it."""
 
 WHY_NOT: Mapping[str, str] = {
     "torchscript": "int8 is made of the onnx format: torch's own dynamic quantiser gives "
@@ -36,77 +30,54 @@ WHY_NOT: Mapping[str, str] = {
     "aoti": "int8 is made of the onnx format: for AOTInductor torchao would have to quantise the "
     "module, which isthmus does not do",
 }
-"""Formats without int8, and the reason."""
+"""Maps a format without int8 to the reason."""
 
 
-def export_int8(
-    subject: ExportRequest, folder: Path, *, progress: Callable[[str], None] = lambda _: None
-) -> ExportedArtifact:
-    """Quantises the fp32 ONNX model of a subject; what is too far from fp32 is refused.
+def export_int8(request: ExportRequest) -> ExportedArtifact:
+    """Quantises the model's fp32 ONNX artifact; what is too far from fp32 is refused.
 
     MatMul and Gemm with constant weights compute in int8: weights per channel, activations with a
     scale of their own on every call. Everything else stays as it is. The file holds operators of
     ONNX's own (DynamicQuantizeLinear, MatMulInteger), which ONNX Runtime fuses when it loads.
-
-    Args:
-        subject: In int8; its `make_full` gives the model in fp32.
-        folder: Where the files are written.
-        progress: Called with a sentence at each stage.
 
     Raises:
         ExportError: There is nothing to quantise, or the answers are too far off; with the numbers.
         ImportError: onnx, onnxscript or onnxruntime is not installed.
     """
     require_packages()
-    if subject.make_full is None:
+    fp32 = request.fp32_onnx
+    if fp32 is None:
         raise ExportError("there is no fp32 ONNX model to quantise")
-    full = subject.make_full()
+    if isinstance(fp32, ExportRequest):
+        fp32 = export_onnx(fp32)
     decisions: list[Decision] = []
     for strategy in _STRATEGIES:
-        progress("Quantising it" if not decisions else "Quantising it again, more carefully")
-        files, made = _quantise(subject, full, folder, thorough=strategy == _THOROUGH)
-        if not made.quantised:
+        request.progress("Quantising it again, more carefully" if decisions else "Quantising it")
+        files, counts = _quantise(request, fp32, thorough=strategy == _THOROUGH)
+        if not counts.quantised:
             raise ExportError(
                 "there is nothing to quantise: int8 is made of matrix products with constant "
                 "weights (nn.Linear), and this model has none; convolutions stay in fp32"
             )
-        progress(f"Proving it on {len(subject.goldens)} goldens")
-        verdict = _prove(subject, files)
-        decisions.append(Decision(strategy, bool(verdict), _reason(verdict, made)))
+        request.progress(f"Proving it on {len(request.goldens)} goldens")
+        verdict = check_files(request, files)
+        decisions.append(Decision(strategy, bool(verdict), _reason(verdict, counts)))
         if verdict:
-            return ExportedArtifact(_artifact(subject, full, files, decisions), with_data(files))
+            artifact = artifact_of(request, files[0].stem, files, fp32.artifact.decisions)
+            artifact = replace(
+                artifact,
+                # On CUDA these operators fall back to the CPU one by one, and nothing was proven
+                # there.
+                devices=("cpu",),
+                decisions=(*artifact.decisions, *decisions),
+                hazards=with_remedies((*artifact.hazards, _BATCH)),
+            )
+            return ExportedArtifact(artifact, with_data(files))
     error = ExportError(
         "; ".join(f"{decision.strategy}: {decision.reason}" for decision in decisions)
     )
     error.decisions = tuple(decisions)
     raise error
-
-
-def _prove(subject: ExportRequest, files: Sequence[Path]) -> Verdict:
-    return check_calls(
-        lambda: OnnxRuntimeCall(files, subject.methods),
-        subject.methods,
-        subject.goldens,
-        subject.tolerances,
-        calls_each=2,
-        least_cosine=subject.least_cosine,
-    )
-
-
-def _artifact(
-    subject: ExportRequest,
-    full: ExportedArtifact,
-    files: Sequence[Path],
-    decisions: Sequence[Decision],
-) -> Artifact:
-    artifact = artifact_of(subject, files[0].stem, files, full.artifact.decisions)
-    return replace(
-        artifact,
-        # On CUDA these operators fall back to the CPU one by one, and nothing was proven there.
-        devices=("cpu",),
-        decisions=(*full.artifact.decisions, *decisions),
-        hazards=with_remedies((*artifact.hazards, _BATCH)),
-    )
 
 
 _BATCH = Hazard(
@@ -119,75 +90,71 @@ _BATCH = Hazard(
 
 @dataclass(frozen=True)
 class _Counts:
-    """Of the matrix products of a model."""
+    """Counts of the matrix products of a model."""
 
-    found: int = 0
-    """With constant weights: all that could be quantised."""
+    products: int = 0
+    """The products with constant weights, which are all that could be quantised."""
     quantised: int = 0
-    levelled: int = 0
-    """Inputs, of which several products may share one."""
+    smoothed: int = 0
+    """The smoothed inputs, of which several products may share one."""
 
-    def plus(self, other: _Counts) -> _Counts:
-        """Of two models together."""
+    def __add__(self, other: _Counts) -> _Counts:
         return _Counts(
-            self.found + other.found,
+            self.products + other.products,
             self.quantised + other.quantised,
-            self.levelled + other.levelled,
+            self.smoothed + other.smoothed,
         )
 
 
-def _reason(verdict: Verdict, made: _Counts) -> str:
+def _reason(verdict: Verdict, counts: _Counts) -> str:
     what = (
-        f"ONNX Runtime's dynamic quantiser, per channel, on {made.quantised} of {made.found} "
-        f"matrix products, {made.levelled} of their inputs levelled; loaded again from its files, "
+        f"ONNX Runtime's dynamic quantiser, per channel, on {counts.quantised} of "
+        f"{counts.products} matrix products, {counts.smoothed} of their inputs smoothed; loaded "
+        "again from its files, "
     )
-    judged = str(verdict.cosines) if verdict.cosines.count else "no sample could be compared"
+    cosines = str(verdict.cosines) if verdict.cosines.count else "no sample could be compared"
     if verdict:
-        return f"{what}{judged}; {verdict.goldens} goldens, {verdict.calls} calls"
-    first = verdict.failures[0]
-    return f"{what}{len(verdict.failures)} of {verdict.goldens} goldens fail: {judged}; {first}"
-
-
-def _calls_of(goldens: Sequence[Golden], method: str) -> list[dict[str, Any]]:
-    steps = [step for golden in goldens for step in golden.steps if step.method == method]
-    return [{name: value.numpy() for name, value in step.inputs.items()} for step in steps]
+        return f"{what}{cosines}; {verdict.goldens} goldens, {verdict.calls} calls"
+    failed = f"{len(verdict.failures)} of {verdict.goldens} goldens fail"
+    return f"{what}{failed}: {cosines}; {verdict.failures[0]}"
 
 
 def _quantise(
-    subject: ExportRequest, full: ExportedArtifact, folder: Path, *, thorough: bool
+    request: ExportRequest, fp32: ExportedArtifact, *, thorough: bool
 ) -> tuple[list[Path], _Counts]:
-    """The files, and what was done."""
-    files: list[Path] = []
-    made = _Counts()
-    named = stems(subject, f"onnx-cpu-{subject.precision}")
-    for (method, stem), source in zip(named, full.files, strict=False):
-        calls = _calls_of(subject.goldens, method.name)
-        model, counts = _quantised(source, calls, folder, thorough=thorough)
-        made = made.plus(counts)
-        files.append(save_model(model, folder, stem))
-    return files, made
+    """Quantises the file of each method; returns the new files and counts of what was done."""
+    counts = _Counts()
+    files = request.method_files("onnx-cpu-int8", ".onnx")
+    for (method, path), source in zip(files, fp32.files, strict=False):
+        steps = [step for golden in request.goldens for step in golden.steps]
+        calls = [
+            {name: value.numpy() for name, value in step.inputs.items()}
+            for step in steps
+            if step.method == method.name
+        ]
+        counts += _quantise_file(source, calls, path, thorough=thorough)
+    return [path for _, path in files], counts
 
 
-def _quantised(
-    source: Path, calls: Sequence[Mapping[str, Any]], folder: Path, *, thorough: bool
-) -> tuple[onnx.ModelProto, _Counts]:
+def _quantise_file(
+    source: Path, calls: Sequence[Mapping[str, Any]], path: Path, *, thorough: bool
+) -> _Counts:
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    peaks = input_peaks(source, calls)
     model = onnx.load(source)
-    found = len(products(model))
-    levelled = level(model, peaks, thorough=thorough)
-    path = folder / "quantised.onnx"
+    candidates = len(products(model))
+    smoothed = smooth_outliers(model, input_peaks(source, calls), thorough=thorough)
+    quantisers_own = path.with_name("quantised.onnx")
     with _quiet_quantiser():
         quantize_dynamic(
             model,
-            path,
+            quantisers_own,
             # Not Gather: embeddings in int8 are smaller and no faster. Not Conv: without a
             # calibration ONNX Runtime is slower on it than in fp32. Not LSTM: that becomes an
             # operator of ONNX Runtime's own, which other engines do not have.
             op_types_to_quantize=["MatMul"],
-            nodes_to_exclude=list(levelled.exact),
+            nodes_to_exclude=list(smoothed.exact),
             per_channel=True,
             # Signed weights, for which ONNX Runtime has its fastest kernels (unsigned ones gain
             # about half as much).
@@ -198,15 +165,16 @@ def _quantised(
             # does not know where it will run, so it is made right for either.
             reduce_range=True,
         )
-    made = onnx.load(path)
-    path.unlink()
-    quantised = sum(1 for node in made.graph.node if node.op_type == "MatMulInteger")
-    return made, _Counts(found, quantised, levelled.inputs)
+    quantised = onnx.load(quantisers_own)
+    quantisers_own.unlink()
+    save_model(quantised, path)
+    count = sum(node.op_type == "MatMulInteger" for node in quantised.graph.node)
+    return _Counts(candidates, count, smoothed.inputs)
 
 
 @contextmanager
 def _quiet_quantiser() -> Iterator[None]:
-    """It recommends its own preparation on every call, by way of the root logger."""
+    """Silences the quantiser, which recommends its own preparation by way of the root logger."""
     root = logging.getLogger()
     level_before, silent = root.level, logging.NullHandler()
     root.addHandler(silent)  # else the first message installs a handler that prints

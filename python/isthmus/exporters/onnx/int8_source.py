@@ -12,7 +12,7 @@ from isthmus.errors import BundleError
 from isthmus.exporters.export_request import ExportedArtifact, ExportRequest
 from isthmus.goldens.sample_texts import as_golden, encode
 from isthmus.goldens.tolerance import tolerances
-from isthmus.runtime.python_calls import OnnxRuntimeCall
+from isthmus.runtime.file_engines import OnnxRuntimeEngine
 
 if TYPE_CHECKING:
     from isthmus.bundle.bundle import Bundle
@@ -85,7 +85,7 @@ def _texts(bundle: Bundle, files: Sequence[Path], goldens: Sequence[Golden]) -> 
     calls = encode(tokenizer, method, manifest.dims)
     if not calls:
         return []
-    run = OnnxRuntimeCall(files, manifest.methods)
+    run = OnnxRuntimeEngine(files, manifest.methods).call
     known = {golden.name for golden in goldens}
     found = []
     for at, inputs in enumerate(calls):

@@ -20,9 +20,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from isthmus.bundle.manifest import Method
-from isthmus.capture.eager import to_tensor
-from isthmus.capture.tree import flatten
-from isthmus.exporters.call_module import call_arguments
+from isthmus.capture.tree import flatten, unflatten
+from isthmus.capture.values import to_tensor
 from isthmus.exporters.quiet_torch import ignore_deprecation
 from isthmus.exporters.source_lines import Location, in_frames
 
@@ -91,7 +90,9 @@ def _flat_method(method: Method, dtype: torch.dtype | None) -> Callable[..., Any
     def body(self: _Holder, *flat: Any) -> tuple[Tensor, ...]:
         if dtype is not None:
             flat = tuple(one.to(dtype) if one.is_floating_point() else one for one in flat)
-        args, kwargs = call_arguments(method, dict(zip(names, flat, strict=True)))
+        inputs = dict(zip(names, flat, strict=True))
+        args = [unflatten(tree, inputs) for tree in method.args]
+        kwargs = {name: unflatten(tree, inputs) for name, tree in method.kwargs}
         call = self.module if method.name == "forward" else getattr(self.module, method.name)
         values = flatten(method.returns, call(*args, **kwargs))
         missing = [spec.name for spec in method.outputs if values.get(spec.name) is None]

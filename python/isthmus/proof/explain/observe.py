@@ -18,7 +18,7 @@ from isthmus.proof.explain.observation import Observation, write
 def observe(request: Mapping[str, Any]) -> Observation:
     """Runs the artifact of a request and observes the submodules at its `paths`."""
     from isthmus.bundle.bundle import open_bundle
-    from isthmus.runtime.runners import EngineSpec
+    from isthmus.runtime.engine_spec import EngineSpec
 
     spec = EngineSpec.from_json(request["spec"])
     bundle = open_bundle(Path(spec.bundle))

@@ -1,7 +1,7 @@
-"""Taps inside an ONNX file: values that leave a submodule become outputs of the graph.
+"""Observes an ONNX file: values that cross a submodule's border become outputs of the graph.
 
-Exporters write the submodule into each node: the one that starts from `torch.export` as metadata
-("pkg.torch.onnx.name_scopes"), the older one as the node's name.
+Exporters name the submodule of each node: the exporter based on `torch.export` in the node's
+metadata ("pkg.torch.onnx.name_scopes"), the older one in the node's name.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor
 from isthmus.errors import ExecutionError
 from isthmus.proof.explain.layers import Values
 from isthmus.proof.explain.observation import Observation
-from isthmus.runtime.runners import EngineSpec
+from isthmus.runtime.engine_spec import EngineSpec
 
 if TYPE_CHECKING:
     from isthmus.bundle.bundle import Bundle
@@ -33,7 +33,7 @@ _LINE = re.compile(r'File "([^"]+)", line (\d+)')
 
 @dataclass
 class _Scope:
-    """The nodes of one submodule, and the values that cross its border."""
+    """The nodes of a submodule, and the names of the values that cross its border."""
 
     nodes: list[int] = field(default_factory=list)
     entering: list[str] = field(default_factory=list)
@@ -41,13 +41,16 @@ class _Scope:
 
 
 def observe_onnx(bundle: Bundle, spec: EngineSpec, step: Step, paths: Sequence[str]) -> Observation:
-    """One call of the file, with taps, in the engine that the spec's kind names.
+    """Runs one call of the file and observes the submodules.
 
     Args:
-        bundle: Holds the file.
-        spec: Names the artifact.
+        bundle: The bundle that holds the file.
+        spec: The artifact and the runtime, "onnxruntime" or "openvino".
         step: The call.
-        paths: Submodules, as the model names them.
+        paths: The dotted paths of the submodules in the model.
+
+    Raises:
+        ExecutionError: OpenVINO cannot give all of the values.
     """
     import onnx
 
@@ -61,28 +64,22 @@ def observe_onnx(bundle: Bundle, spec: EngineSpec, step: Step, paths: Sequence[s
     prefix = _prefix(scopes)
     wanted: dict[str, _Scope] = {}
     for path in paths:
-        found = scopes.get(".".join(one for one in (prefix, path) if one))
-        if found is not None and found.leaving:
-            wanted[path] = found
-    existing = {one.name for one in model.graph.output}
+        scope = scopes.get(".".join(part for part in (prefix, path) if part))
+        if scope is not None and scope.leaving:
+            wanted[path] = scope
+    original = [output.name for output in model.graph.output]
+    given = {graph_input.name for graph_input in model.graph.input}
     names = [name for scope in wanted.values() for name in (*scope.leaving, *scope.entering)]
-    extra = [name for name in dict.fromkeys(names) if name not in existing]
-    given = {one.name for one in model.graph.input}
-    extra = [name for name in extra if name not in given]
-    original = [one.name for one in model.graph.output]
+    extra = [name for name in dict.fromkeys(names) if name not in given and name not in original]
     for name in extra:
         model.graph.output.append(onnx.ValueInfoProto(name=name))
     inputs = {key: value for key, value in step.inputs.items() if key in given}
     with tempfile.TemporaryDirectory(prefix="isthmus-explain-") as folder:
-        # As a file with its weights beside it: one message holds 2 GB at most.
-        tapped = Path(folder, "tapped.onnx")
-        onnx.save(model, str(tapped), save_as_external_data=True, location="weights")
-        values = _RUNS[spec.kind](tapped, [*original, *extra], inputs, spec.threads)
+        # The weights go to a file beside it, because a protobuf message holds 2 GB at most.
+        instrumented = Path(folder, "instrumented.onnx")
+        onnx.save(model, str(instrumented), save_as_external_data=True, location="weights")
+        values = _RUNS[spec.kind](instrumented, [*original, *extra], inputs, spec.threads)
     values |= inputs
-    signature = bundle.manifest.methods[index]
-    outputs = {
-        output.name: values[name] for output, name in zip(signature.outputs, original, strict=True)
-    }
     return Observation(
         values={
             path: Values(
@@ -91,29 +88,26 @@ def observe_onnx(bundle: Bundle, spec: EngineSpec, step: Step, paths: Sequence[s
             )
             for path, scope in wanted.items()
         },
-        outputs=outputs,
         lines={path: _line(model.graph.node[scope.nodes[-1]]) for path, scope in wanted.items()},
     )
 
 
 def _scopes(graph: Any) -> dict[str, _Scope]:
-    """By the dotted path of each submodule that any node belongs to."""
-    owners = [_owners(node) for node in graph.node]
-    fixed = {one.name for one in graph.initializer}
-    makers = {name: at for at, node in enumerate(graph.node) for name in node.output if name}
+    """Maps the dotted path of each submodule with nodes to its scope."""
+    producers = {name: at for at, node in enumerate(graph.node) for name in node.output if name}
     users: dict[str, list[int]] = {}
     for at, node in enumerate(graph.node):
         for name in node.input:
             users.setdefault(name, []).append(at)
-    final = {one.name for one in graph.output}
-    # What follows from weights alone is no value of the call.
-    constant = set(fixed)
+    final = {output.name for output in graph.output}
+    # A value that depends on weights alone is the same in every call.
+    constant = {tensor.name for tensor in graph.initializer}
     for node in graph.node:
         if all(name in constant or not name for name in node.input):
             constant.update(node.output)
     scopes: dict[str, _Scope] = {}
-    for at, paths in enumerate(owners):
-        for path in paths:
+    for at, node in enumerate(graph.node):
+        for path in _owners(node):
             scopes.setdefault(path, _Scope()).nodes.append(at)
     for scope in scopes.values():
         inside = set(scope.nodes)
@@ -122,7 +116,7 @@ def _scopes(graph: Any) -> dict[str, _Scope]:
         for at in scope.nodes:
             node = graph.node[at]
             for name in node.input:
-                if name and name not in constant and makers.get(name, -1) not in inside:
+                if name and name not in constant and producers.get(name, -1) not in inside:
                     entering[name] = None
             for name in node.output:
                 out = name in final or any(user not in inside for user in users.get(name, ()))
@@ -133,10 +127,11 @@ def _scopes(graph: Any) -> dict[str, _Scope]:
 
 
 def _owners(node: Any) -> list[str]:
+    """Returns the dotted paths of the submodules around a node, the outermost first."""
     for metadata_prop in node.metadata_props:
         if metadata_prop.key == _SCOPES:
             try:
-                # The last is the operator's own name.
+                # The last entry is the operator's own name.
                 return [str(name) for name in ast.literal_eval(metadata_prop.value)[:-1] if name]
             except (ValueError, SyntaxError):
                 return []
@@ -145,7 +140,7 @@ def _owners(node: Any) -> list[str]:
 
 
 def _dotted(parts: Sequence[str]) -> str:
-    """The older exporter repeats the parents' path in an index: layer/layer.0 is layer.0."""
+    """Joins name parts; the older exporter repeats a parent before an index: layer/layer.0."""
     path: list[str] = []
     for part in parts:
         head = part.rpartition(".")[0]
@@ -157,17 +152,17 @@ def _dotted(parts: Sequence[str]) -> str:
 
 
 def _prefix(scopes: dict[str, _Scope]) -> str:
-    """What stands before the model's own paths."""
-    return next((one for one in ("holder.module", "module") if one in scopes), "")
+    """Returns the path of the model inside the exported module."""
+    return next((path for path in ("holder.module", "module") if path in scopes), "")
 
 
 def _line(node: Any) -> str:
-    """The innermost line of the source that a node tells of."""
+    """Returns file:line of the innermost source line of a node; empty if it names none."""
     for metadata_prop in node.metadata_props:
         if metadata_prop.key == _TRACE:
-            found = _LINE.findall(metadata_prop.value)
-            if found:
-                return f"{found[-1][0]}:{found[-1][1]}"
+            lines = _LINE.findall(metadata_prop.value)
+            if lines:
+                return f"{lines[-1][0]}:{lines[-1][1]}"
     return ""
 
 
@@ -180,8 +175,8 @@ def _run_onnxruntime(
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     feeds = {name: value.numpy() for name, value in inputs.items()}
-    found = session.run(list(names), feeds)
-    return {name: torch.as_tensor(one) for name, one in zip(names, found, strict=True)}
+    results = session.run(list(names), feeds)
+    return {name: torch.as_tensor(value) for name, value in zip(names, results, strict=True)}
 
 
 def _run_openvino(
@@ -201,13 +196,13 @@ def _run_openvino(
         for name in port.get_names()
         if name in inputs
     }
-    found = compiled(feeds)
+    results = compiled(feeds)
     if len(compiled.outputs) != len(names):
         raise ExecutionError(
             f"openvino gives {len(compiled.outputs)} of {len(names)} outputs; explain it with "
             "--engine onnxruntime"
         )
-    return {name: torch.as_tensor(found[at].copy()) for at, name in enumerate(names)}
+    return {name: torch.as_tensor(results[at].copy()) for at, name in enumerate(names)}
 
 
 _RUNS = {"onnxruntime": _run_onnxruntime, "openvino": _run_openvino}

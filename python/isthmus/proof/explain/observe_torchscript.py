@@ -1,7 +1,7 @@
-"""Taps inside a TorchScript archive: its own graphs, with an operator that keeps what passes.
+"""Observes a TorchScript archive: an operator in its graphs copies the values that pass.
 
 A traced or scripted archive has the model's submodules, each with its graph. The operator is put
-before the graph's return and after its inputs; it gives its input on, so nothing else changes.
+after the graph's inputs and before its return, and returns its input unchanged.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ from torch import Tensor
 from isthmus.exporters.source_lines import in_source_range
 from isthmus.proof.explain.layers import Values
 from isthmus.proof.explain.observation import Observation
-from isthmus.runtime.runners import EngineSpec, TorchJitEngine
+from isthmus.runtime.engine_spec import EngineSpec
+from isthmus.runtime.python_engines import TorchJitEngine
 
 if TYPE_CHECKING:
     from isthmus.bundle.bundle import Bundle
     from isthmus.bundle.golden import Step
 
-_seen: dict[str, list[Tensor]] = {}
+_seen: dict[str, Tensor] = {}
+"""Maps "PATH|in|INDEX" or "PATH|out|INDEX" to the value of the first call."""
 
 
 @cache
@@ -31,7 +33,8 @@ def _library() -> Any:
     library.define("observe(Tensor x, str key) -> Tensor")
 
     def keep(x: Tensor, key: str) -> Tensor:
-        _seen.setdefault(key, []).append(x.detach().cpu().clone())
+        if key not in _seen:
+            _seen[key] = x.detach().cpu().clone()
         return x.clone()
 
     library.impl("observe", keep, "CompositeExplicitAutograd")
@@ -41,40 +44,40 @@ def _library() -> Any:
 def observe_torchscript(
     bundle: Bundle, spec: EngineSpec, step: Step, paths: Sequence[str]
 ) -> Observation:
-    """One call of the archive, with taps.
+    """Runs one call of the archive and observes the submodules.
 
     Args:
-        bundle: Holds the archive.
-        spec: Names the artifact; no rewriting at load.
+        bundle: The bundle that holds the archive.
+        spec: The artifact; its `optimize` is "none", because other graphs have no submodules.
         step: The call.
-        paths: Submodules, as the model names them.
+        paths: The dotted paths of the submodules in the model.
     """
     _library()
     _seen.clear()
-    runner = TorchJitEngine(bundle, bundle.artifact(spec.artifact), spec)
-    archive: Any = runner._module
+    engine = TorchJitEngine(bundle, bundle.artifact(spec.artifact), spec)
+    archive: Any = engine._module
     flat = bundle.artifact(spec.artifact).convention == "flat"
     modules = dict(archive.named_modules())
-    tapped = Observation()
+    observation = Observation()
     counts: dict[str, tuple[int, int]] = {}
     for path in paths:
-        inner = ".".join(one for one in ("module" if flat else "", path) if one)
+        inner = ".".join(part for part in ("module" if flat else "", path) if part)
         module = modules.get(inner)
         if module is None or not _has_graph(module):
             continue
-        counts[path] = _tap(module.graph, path)
-        tapped.lines[path] = _last_line(module.graph)
-    tapped.outputs = runner.run(step.method, step.inputs)
+        counts[path] = _instrument(module.graph, path)
+        observation.lines[path] = _last_line(module.graph)
+    engine.run(step.method, step.inputs)
     for path, (inputs, outputs) in counts.items():
-        first_in = [
-            _seen[f"{path}|in|{at}"][0] for at in range(inputs) if f"{path}|in|{at}" in _seen
-        ]
-        first = [
-            _seen[f"{path}|out|{at}"][0] for at in range(outputs) if f"{path}|out|{at}" in _seen
-        ]
-        if first:
-            tapped.values[path] = Values(tuple(first_in), tuple(first))
-    return tapped
+        values = Values(_seen_at(f"{path}|in", inputs), _seen_at(f"{path}|out", outputs))
+        if values.outputs:
+            observation.values[path] = values
+    return observation
+
+
+def _seen_at(side: str, count: int) -> tuple[Tensor, ...]:
+    keys = (f"{side}|{at}" for at in range(count))
+    return tuple(_seen[key] for key in keys if key in _seen)
 
 
 def _has_graph(module: Any) -> bool:
@@ -85,13 +88,13 @@ def _has_graph(module: Any) -> bool:
     return True
 
 
-def _tap(graph: Any, path: str) -> tuple[int, int]:
-    """Puts the taps in; gives how many inputs and outputs they keep."""
+def _instrument(graph: Any, path: str) -> tuple[int, int]:
+    """Inserts the operators, and returns how many inputs and outputs they copy."""
     inputs = 0
     for value in list(graph.inputs())[1:]:
         if _is_tensor(value):
             first = next(iter(graph.nodes()), graph.return_node())
-            node = _node(graph, value, f"{path}|in|{inputs}", before=first)
+            node = _insert(graph, value, f"{path}|in|{inputs}", before=first)
             value.replaceAllUsesAfterNodeWith(node, node.output())
             inputs += 1
     outputs = 0
@@ -106,7 +109,7 @@ def _tap(graph: Any, path: str) -> tuple[int, int]:
             parts = list(end.inputs())[1::2]
         for part in parts:
             if _is_tensor(part):
-                node = _node(graph, part, f"{path}|out|{outputs}", before=end)
+                node = _insert(graph, part, f"{path}|out|{outputs}", before=end)
                 end.replaceInputWith(part, node.output())
                 outputs += 1
     return inputs, outputs
@@ -116,7 +119,7 @@ def _is_tensor(value: Any) -> bool:
     return bool(value.type().kind() == "TensorType")
 
 
-def _node(graph: Any, value: Any, key: str, *, before: Any) -> Any:
+def _insert(graph: Any, value: Any, key: str, *, before: Any) -> Any:
     constant = graph.insertConstant(key)
     constant.node().moveBefore(before)
     node = graph.create("isthmus_explain::observe", [value, constant], 1)
@@ -126,7 +129,7 @@ def _node(graph: Any, value: Any, key: str, *, before: Any) -> Any:
 
 
 def _last_line(graph: Any) -> str:
-    """Where the last operator of a graph was written."""
+    """Returns file:line of a graph's last operator; empty if it names none."""
     for node in reversed(list(graph.nodes())):
         if node.kind().startswith("aten::"):
             location, _ = in_source_range(node.sourceRange())

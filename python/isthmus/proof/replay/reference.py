@@ -50,9 +50,9 @@ class _Callee:
         return self.manifest.stateful
 
     def method(self, name: str = "forward") -> Method:
-        from isthmus.runtime.runners import find_method
+        from isthmus.runtime.python_engine import find_method
 
-        return find_method(self.manifest, name)
+        return find_method(self.manifest.methods, name)
 
 
 class Reference:
@@ -102,7 +102,7 @@ class Reference:
         return Golden(sequence.name, _dims(self._manifest, steps[0]), tuple(steps))
 
     def _answered(self, name: str, steps: Sequence[Step]) -> list[Step] | None:
-        from isthmus.runtime.runners import EagerEngine
+        from isthmus.runtime.python_engines import EagerEngine
 
         assert self._module is not None
         runner = EagerEngine(self._module, self._manifest, "cpu")
@@ -122,10 +122,10 @@ class Reference:
 
 
 def _dims(manifest: Manifest, step: Step) -> dict[str, int]:
-    from isthmus.runtime.runners import find_method
+    from isthmus.runtime.python_engine import find_method
 
     found: dict[str, int] = {}
-    for spec in find_method(manifest, step.method).inputs:
+    for spec in find_method(manifest.methods, step.method).inputs:
         value = step.inputs.get(spec.name)
         if value is None or spec.shape is None or len(spec.shape) != value.dim():
             continue
