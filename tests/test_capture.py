@@ -15,10 +15,10 @@ from torch import Tensor, nn
 import models
 from isthmus.bundle.manifest import DimRange, Hazard
 from isthmus.capture.capture import Captured, FlatModule, capture, evaluating, resize_example
-from isthmus.capture.eager import arguments
 from isthmus.capture.flat import input_specs
-from isthmus.capture.module_state import Snapshot
+from isthmus.capture.module_state import ModuleState
 from isthmus.capture.resize import choose_sizes, is_mask, resize
+from isthmus.capture.values import arguments
 from isthmus.errors import InvalidInput
 from models import CASES, REFUSED, Case, Refusal, case
 
@@ -53,7 +53,7 @@ def tensors(value: Any) -> list[Tensor]:
 # --- every module of the registry -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("one", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_every_case_is_captured_and_left_as_it_came(case: Case) -> None:
     module = case.module()
     before = {name: value.clone() for name, value in module.state_dict().items()}
@@ -70,7 +70,7 @@ def test_every_case_is_captured_and_left_as_it_came(case: Case) -> None:
     assert all(torch.equal(after[name], before[name]) for name in before)
 
 
-@pytest.mark.parametrize("one", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_flat_module_gives_what_the_module_gives(case: Case) -> None:
     args, kwargs = case.inputs()
     found = capture(case.module(), args, kwargs, **case.options())
@@ -99,7 +99,7 @@ def tensors_and_scalars(value: Any) -> list[Any]:
     return [value]
 
 
-@pytest.mark.parametrize("one", REFUSED, ids=lambda refusal: refusal.name)
+@pytest.mark.parametrize("refusal", REFUSED, ids=lambda refusal: refusal.name)
 def test_what_must_not_be_exported_is_refused_by_name(refusal: Refusal) -> None:
     module = refusal.make()
     before = {name: value.clone() for name, value in module.state_dict().items()}
@@ -584,7 +584,7 @@ def test_a_snapshot_restores_shapes_cycles_and_shared_objects() -> None:
             self.me = [self]
 
     module = Holder()
-    state = Snapshot(module)
+    state = ModuleState(module)
     assert state.changed() == ()
     tensor, loop = module.tensor, module.loop
     module.tensor.resize_(5).fill_(1)

@@ -45,7 +45,7 @@ def notes(found: Captured, kind: str) -> list[str]:
 # --- every module of the registry -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("one", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_goldens_of_every_case(case: Case) -> None:
     module = case.module()
     before = {name: value.clone() for name, value in module.state_dict().items()}

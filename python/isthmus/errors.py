@@ -14,6 +14,7 @@ __all__ = [
     "ExportError",
     "InvalidInput",
     "exit_code",
+    "first_line",
 ]
 
 
@@ -59,6 +60,13 @@ class ExportError(Error, RuntimeError):
     """What was tried, and why each was refused."""
     where: str = ""
     """file:line of the cause, where the message does not hold it."""
+
+
+def first_line(error: BaseException) -> str:
+    """Returns "ValueError: the first line of its message", for use inside other messages."""
+    text = str(error).strip()
+    line = text.splitlines()[0] if text else ""
+    return f"{type(error).__name__}: {line}" if line else type(error).__name__
 
 
 def exit_code(error: Error) -> int:

@@ -147,7 +147,7 @@ def _compare_call(
     import torch
 
     from isthmus.bundle.bundle import Bundle
-    from isthmus.capture.eager import flat_outputs
+    from isthmus.capture.values import flat_outputs
     from isthmus.goldens.compare import compare
     from isthmus.runtime.model import load
 

@@ -12,11 +12,10 @@ from isthmus.bundle.manifest import DimRange, Hazard, Method, Tree
 from isthmus.capture import resize as resizing
 from isthmus.capture.determinism import check_repeatable, describe, stuck_in_training
 from isthmus.capture.dynamic import DimsSpec, Dynamic, DynamicSpec, resolve
-from isthmus.capture.eager import call, evaluating, first_line, require_module, seeded
 from isthmus.capture.flat import Bound, FlatModule, bind, input_specs, output_specs, returns_tree
 from isthmus.capture.index_ranges import index_ranges
-from isthmus.capture.module_state import Snapshot
-from isthmus.errors import InvalidInput
+from isthmus.capture.run_module import ModuleRunner, evaluating
+from isthmus.errors import InvalidInput, first_line
 
 __all__ = ["Call", "Captured", "FlatModule", "capture", "evaluating", "resize_example"]
 
@@ -102,7 +101,7 @@ def capture(
             time, stays in train mode, or writes its parameters.
     """
     notes: list[Hazard] = []
-    module = _unwrapped(require_module(module), notes)
+    module = _unwrapped(_require_module(module), notes)
     calls = _calls(module, args, kwargs or {}, methods or {})
     bound = {
         call.method: bind(module, call.method, call.args, call.kwargs, constants) for call in calls
@@ -126,14 +125,10 @@ def capture(
         )
         for name, one in bound.items()
     ]
-    with evaluating(module):
+    with ModuleRunner(module) as runner:
         stuck_in_training(module)
-        state = Snapshot(module)
-        try:
-            complete, changed, found = _observe(module, drafts, given, examples, spec, sizes, state)
-        finally:
-            state.restore()
-    notes += found
+        complete, changed, observed = _observe(runner, drafts, given, examples, spec, sizes)
+    notes += observed
     return Captured(
         module=module,
         methods=tuple(complete),
@@ -167,6 +162,29 @@ def resize_example(
 
 
 # --- the parts of capture -------------------------------------------------------------------------
+
+
+def _require_module(module: Any) -> nn.Module:
+    """The `nn.Module` to export.
+
+    Raises:
+        InvalidInput: It is something else, with what to do about it.
+    """
+    if isinstance(module, nn.Module):
+        return module
+    if isinstance(module, type) and issubclass(module, nn.Module):
+        raise InvalidInput(
+            f"expected a torch.nn.Module, got the class {module.__name__}: call it first, as in "
+            f"export({module.__name__}(...), ...)"
+        )
+    if isinstance(module, Mapping):
+        raise InvalidInput(
+            f"expected a torch.nn.Module, got a {type(module).__name__}: this looks like a state "
+            "dict, which holds weights and no code; make the module, load_state_dict() it, and "
+            "export that"
+        )
+    hint = "; wrap the function in a small nn.Module" if callable(module) else ""
+    raise InvalidInput(f"expected a torch.nn.Module, got {type(module).__name__}{hint}")
 
 
 def _unwrapped(module: nn.Module, notes: list[Hazard]) -> nn.Module:
@@ -300,13 +318,12 @@ def _train_mode(module: nn.Module) -> list[Hazard]:
 
 
 def _observe(
-    module: nn.Module,
+    runner: ModuleRunner,
     drafts: Sequence[Method],
     given: Mapping[str, Mapping[str, Any]],
     examples: Mapping[str, Mapping[str, Any]],
     spec: Dynamic,
     sizes: Mapping[str, int],
-    state: Snapshot,
 ) -> tuple[list[Method], tuple[str, ...], list[Hazard]]:
     """Runs every method: outputs, changed attributes, repeatability."""
     complete: list[Method] = []
@@ -316,14 +333,12 @@ def _observe(
     inputs: set[str] = set()
     for draft in drafts:
         for values, used in ((given[draft.name], spec.sizes), (examples[draft.name], sizes)):
-            state.restore()
-            result, written = _run(module, draft, values, used, spec, state, inputs)
+            result, written = _run(runner, draft, values, used, spec, inputs)
             writers.setdefault(draft.name, []).extend(written)
             changed.update(dict.fromkeys(written))
-        tree, leaves = returns_tree(f"{type(module).__name__}.{draft.name}", result)
+        tree, leaves = returns_tree(f"{type(runner.module).__name__}.{draft.name}", result)
         both = (given[draft.name], examples[draft.name])
-        state.restore()
-        ranges = index_ranges(module, draft, both, state.restore)
+        ranges = index_ranges(runner, draft, both)
         method = replace(
             draft,
             inputs=tuple(
@@ -333,9 +348,9 @@ def _observe(
             outputs=output_specs(leaves, sizes),
             returns=tree,
         )
-        notes += check_repeatable(module, method, examples[draft.name], state)
+        notes += check_repeatable(runner, method, examples[draft.name])
         complete.append(method)
-    _refuse_written_parameters(module, changed)
+    _refuse_written_parameters(runner.module, changed)
     for name, every in writers.items():
         attributes = list(dict.fromkeys(every))
         if attributes:
@@ -360,21 +375,21 @@ def _observe(
 
 
 def _run(
-    module: nn.Module,
+    runner: ModuleRunner,
     method: Method,
     values: Mapping[str, Any],
     sizes: Mapping[str, int],
     spec: Dynamic,
-    state: Snapshot,
     inputs: set[str],
 ) -> tuple[Any, tuple[str, ...]]:
     """Result of one call, and the attributes it changed; adds the inputs it wrote to `inputs`."""
     try:
-        with seeded(0):
-            result = call(module, method, values, inputs)
+        with runner.run():
+            result = runner.call(method, values, inputs)
+            return result, runner.changed()
     except Exception as error:
         at = ", ".join(f"{name}={size}" for name, size in sizes.items())
-        label = f"{type(module).__name__}.{method.name}"
+        label = f"{type(runner.module).__name__}.{method.name}"
         if sizes == spec.sizes:
             raise InvalidInput(
                 f"{label} fails on the example itself: {first_line(error)}"
@@ -385,7 +400,6 @@ def _run(
             "Is that dimension truly dynamic? Take it out of dynamic, give both dimensions one "
             "name if they have to be equal, or narrow the range in dims"
         ) from error
-    return result, state.changed()
 
 
 def _refuse_written_parameters(module: nn.Module, changed: Mapping[str, None]) -> None:

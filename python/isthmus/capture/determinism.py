@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from isthmus.bundle.manifest import Hazard, Method
-from isthmus.capture.eager import call, flat_outputs, seeded
-from isthmus.capture.module_state import Snapshot, same_tensor
+from isthmus.capture.module_state import same_tensor
+from isthmus.capture.run_module import ModuleRunner
+from isthmus.capture.values import flat_outputs
 from isthmus.errors import InvalidInput
 
 _RELATIVE = 1e-4
@@ -42,7 +43,7 @@ def describe(path: str, module: nn.Module) -> str:
 
 
 def check_repeatable(
-    module: nn.Module, method: Method, values: Mapping[str, Any], state: Snapshot
+    runner: ModuleRunner, method: Method, values: Mapping[str, Any]
 ) -> tuple[Hazard, ...]:
     """Runs a method twice on the same input and the same state, with different random seeds.
 
@@ -52,17 +53,14 @@ def check_repeatable(
     outputs = []
     drew = False
     for seed in (1, 2):
-        state.restore()
-        with seeded(seed):
+        with runner.run(seed):
             before = torch.get_rng_state()
-            outputs.append(flat_outputs(method, call(module, method, values)))
+            outputs.append(flat_outputs(method, runner.call(method, values)))
             drew = drew or not torch.equal(before, torch.get_rng_state())
-    state.restore()
     names = [spec.name for spec in method.outputs]
     differing = [name for name in names if not _close(outputs[0].get(name), outputs[1].get(name))]
     if differing:
-        culprit = _first_difference(module, method, values, state)
-        state.restore()
+        culprit = _first_difference(runner, method, values)
         raise InvalidInput(
             f'{method.name} gives other outputs ("{differing[0]}") on the same input each time: '
             f"the first submodule to differ is {culprit}. In eval mode a model has to be "
@@ -99,15 +97,12 @@ class _Event:
     outputs: list[Tensor]
 
 
-def _first_difference(
-    module: nn.Module, method: Method, values: Mapping[str, Any], state: Snapshot
-) -> str:
+def _first_difference(runner: ModuleRunner, method: Method, values: Mapping[str, Any]) -> str:
     runs = []
     for seed in (1, 2):
-        state.restore()
-        with seeded(seed):
-            runs.append(_record(module, method, values))
-    modules = dict(module.named_modules())
+        with runner.run(seed):
+            runs.append(_record(runner, method, values))
+    modules = dict(runner.module.named_modules())
     # Hooks fire when a call returns, children first: the first event that differs on equal inputs
     # is the innermost culprit.
     for run, two in zip(*runs, strict=False):
@@ -115,17 +110,17 @@ def _first_difference(
             break
         if _all_close(run.inputs, two.inputs) and not _all_close(run.outputs, two.outputs):
             return describe(run.path, modules[run.path])
-    return f"{describe('', module)}, in the code of {method.name} and not in a submodule"
+    return f"{describe('', runner.module)}, in the code of {method.name} and not in a submodule"
 
 
 def _all_close(a: list[Tensor], b: list[Tensor]) -> bool:
     return len(a) == len(b) and all(_close(x, y) for x, y in zip(a, b, strict=True))
 
 
-def _record(module: nn.Module, method: Method, values: Mapping[str, Any]) -> list[_Event]:
+def _record(runner: ModuleRunner, method: Method, values: Mapping[str, Any]) -> list[_Event]:
     events: list[_Event] = []
     handles = []
-    for path, submodule in module.named_modules():
+    for path, submodule in runner.module.named_modules():
         if isinstance(submodule, torch.jit.ScriptModule):
             continue  # no Python hooks in there
 
@@ -134,7 +129,7 @@ def _record(module: nn.Module, method: Method, values: Mapping[str, Any]) -> lis
 
         handles.append(submodule.register_forward_hook(hook, with_kwargs=True))
     try:
-        call(module, method, values)
+        runner.call(method, values)
     finally:
         for handle in handles:
             handle.remove()

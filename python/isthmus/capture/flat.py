@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from isthmus.bundle.manifest import Method, Tree, ValueSpec
-from isthmus.capture.eager import SCALAR_DTYPES, to_tensor
+from isthmus.capture.run_module import function_of
 from isthmus.capture.tree import build_tree, flatten, unflatten
+from isthmus.capture.values import SCALAR_DTYPES, to_tensor
 from isthmus.errors import InvalidInput
 
 _KINDS: dict[type, str] = {bool: "bool", int: "int", float: "float"}
@@ -285,9 +286,7 @@ class FlatModule(nn.Module):
         values = {spec.name: value for spec, value in zip(method.inputs, flat, strict=True)}
         args = tuple(unflatten(tree, values) for tree in method.args)
         kwargs = {name: unflatten(tree, values) for name, tree in method.kwargs}
-        # forward by calling the module: hooks are part of it.
-        function = self.module if method.name == "forward" else getattr(self.module, method.name)
-        outputs = flatten(method.returns, function(*args, **kwargs))
+        outputs = flatten(method.returns, function_of(self.module, method)(*args, **kwargs))
         return tuple(
             None if (value := outputs.get(spec.name)) is None else to_tensor(spec, value)
             for spec in method.outputs

@@ -12,8 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from isthmus.capture.eager import first_line
-from isthmus.errors import InvalidInput
+from isthmus.errors import InvalidInput, first_line
 
 __all__ = ["TASKS", "Loaded", "load_hf"]
 

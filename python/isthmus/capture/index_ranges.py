@@ -8,7 +8,7 @@ checks it before any engine sees the input.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from isthmus.bundle.manifest import Method, ValueRange
-from isthmus.capture.eager import call, fresh, seeded
+from isthmus.capture.run_module import ModuleRunner, fresh
 
 __all__ = ["index_ranges"]
 
@@ -32,10 +32,7 @@ _EMBEDDINGS = {_aten.embedding, _aten._embedding_bag, _aten._embedding_bag_forwa
 
 
 def index_ranges(
-    module: nn.Module,
-    method: Method,
-    examples: Sequence[Mapping[str, Any]],
-    restore: Callable[[], None],
+    runner: ModuleRunner, method: Method, examples: Sequence[Mapping[str, Any]]
 ) -> dict[str, ValueRange]:
     """Inclusive ranges of the values of integer inputs, by name; inputs without one are left out.
 
@@ -44,21 +41,18 @@ def index_ranges(
     value beyond. Ids that the model clamps, masks or shifts first have none.
 
     Args:
-        module: In eval mode.
-        method: One of its methods.
+        runner: The runner of the module.
+        method: One of the module's methods.
         examples: Inputs by name, each set of which the method runs on.
-        restore: Puts the module's state back; called after each run.
     """
     every: list[dict[str, ValueRange]] = []
     for values in examples:
-        watch = _Watch(module, values)
+        watch = _Watch(runner.module, values)
         try:
-            with seeded(0), watch:
-                call(module, method, watch.values)
+            with runner.run(), watch:
+                runner.call(method, watch.values)
         except Exception:  # what does not run under watch is not known
             return {}
-        finally:
-            restore()
         every.append(watch.found)
     common: dict[str, ValueRange] = {}
     for name in every[0]:
@@ -68,7 +62,7 @@ def index_ranges(
     return {
         name: found
         for name, found in common.items()
-        if all(_eager_fails(module, method, example, name, found, restore) for example in examples)
+        if all(_eager_fails(runner, method, example, name, found) for example in examples)
     }
 
 
@@ -78,12 +72,11 @@ def _narrow(ranges: dict[str, ValueRange], name: str, value_range: ValueRange) -
 
 
 def _eager_fails(
-    module: nn.Module,
+    runner: ModuleRunner,
     method: Method,
     values: Mapping[str, Any],
     name: str,
     allowed: ValueRange,
-    restore: Callable[[], None],
 ) -> bool:
     """Whether eager refuses the next values on both sides, as the last of all and as all of them.
 
@@ -99,12 +92,10 @@ def _eager_fails(
         last.view(-1)[-1] = one
         for bad in (last, torch.full_like(value, one)):
             try:
-                with seeded(0):
-                    call(module, method, {**values, name: bad})
+                with runner.run():
+                    runner.call(method, {**values, name: bad})
             except Exception:
                 continue
-            finally:
-                restore()
             return False
     return bool(beyond)
 

@@ -19,7 +19,7 @@ _OWN_TABLES = ("_buffers", "_parameters")
 _OPAQUE = (str, bytes, int, float, complex, bool, type, FunctionType, MethodType, ModuleType)
 
 
-class Snapshot:
+class ModuleState:
     """The state of a module at one moment.
 
     Tensors are kept by reference beside a copy, so that both a rebound attribute and a tensor

@@ -11,8 +11,7 @@ import torch
 from isthmus.bundle.bundle import Bundle, check_destination
 from isthmus.bundle.tensor_file import read_tensors
 from isthmus.capture.dynamic import DimsSpec, DynamicSpec
-from isthmus.capture.eager import first_line
-from isthmus.errors import BundleError, InvalidInput
+from isthmus.errors import BundleError, InvalidInput, first_line
 from isthmus.exporters.torchscript.archive import read_archive
 
 __all__ = ["adopt"]

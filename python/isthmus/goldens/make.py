@@ -13,12 +13,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from isthmus.bundle.golden import Golden, Step
 from isthmus.bundle.manifest import Hazard, Method, NoiseFloor
-from isthmus.capture.eager import call, evaluating, first_line, seeded, to_tensor
 from isthmus.capture.flat import returns_tree, tensors_of
-from isthmus.capture.module_state import Snapshot
 from isthmus.capture.output_specs import Observed, infer_outputs
 from isthmus.capture.resize import resize
-from isthmus.errors import InvalidInput
+from isthmus.capture.run_module import ModuleRunner
+from isthmus.capture.values import to_tensor
+from isthmus.errors import InvalidInput, first_line
 from isthmus.goldens.noise_floor import NoiseMeter
 from isthmus.goldens.probes import variations
 from isthmus.goldens.shape_grid import Cost, shape_grid
@@ -78,18 +78,14 @@ def make_goldens(
         InvalidInput: Eager fails on a shape of the grid or on one of `probes`, or the structure of
             a result changes.
     """
-    with evaluating(captured.module):
-        state = Snapshot(captured.module)
-        try:
-            return _GoldenMaker(captured, state, seed, budget_bytes).make(probes)
-        finally:
-            state.restore()
+    with ModuleRunner(captured.module) as runner:
+        return _GoldenMaker(captured, runner, seed, budget_bytes).make(probes)
 
 
 class _GoldenMaker:
-    def __init__(self, captured: Captured, state: Snapshot, seed: int, budget: int) -> None:
+    def __init__(self, captured: Captured, runner: ModuleRunner, seed: int, budget: int) -> None:
         self._captured = captured
-        self._state = state
+        self._runner = runner
         self._seed = seed
         self._budget = budget
         self._names: set[str] = set()
@@ -259,12 +255,8 @@ class _GoldenMaker:
     # --- running ------------------------------------------------------------------------------
 
     def _run(self, plan: _Plan) -> _Run:
-        try:
-            with seeded(0):
-                return self._run_calls(plan)
-        finally:
-            # Also when a probe failed half-way: the next run starts from the state as handed in.
-            self._state.restore()
+        with self._runner.run():
+            return self._run_calls(plan)
 
     def _run_calls(self, plan: _Plan) -> _Run:
         captured = self._captured
@@ -276,7 +268,7 @@ class _GoldenMaker:
                 input_spec.name: _kept(to_tensor(input_spec, values[input_spec.name]))
                 for input_spec in method.inputs
             }
-            result = call(captured.module, method, values)
+            result = self._runner.call(method, values)
             tree, leaves = returns_tree(f"{type(captured.module).__name__}.{name}", result)
             outputs = {key: _kept(tensor) for key, tensor in tensors_of(leaves).items()}
             steps.append(Step(name, inputs, outputs))

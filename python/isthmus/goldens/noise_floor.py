@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from isthmus.bundle.manifest import Hazard, NoiseFloor
-from isthmus.capture.eager import first_line
+from isthmus.errors import first_line
 from isthmus.goldens.compare import error_statistics
 from isthmus.goldens.precision_copy import Callee, Calls, PrecisionCopy
 from isthmus.goldens.tolerance import (

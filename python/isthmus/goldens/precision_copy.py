@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from isthmus.capture.eager import call, evaluating, seeded
 from isthmus.capture.flat import returns_tree, tensors_of
+from isthmus.capture.run_module import ModuleRunner
 
 if TYPE_CHECKING:
     from isthmus.bundle.manifest import Method
@@ -185,10 +185,6 @@ class PrecisionCopy:
             by_parts = not fits_in_memory(captured.module, dtype)
         self._by_parts = by_parts and not captured.stateful
         self._module = captured.module if self._by_parts else cast_copy(captured.module, dtype)
-        if captured.stateful:
-            self._pristine: nn.Module | None = deep_copy(self._module)
-        else:
-            self._pristine = None
 
     def run(self, steps: Calls) -> list[dict[str, Tensor]]:
         """Outputs of each call, on the CPU.
@@ -196,18 +192,18 @@ class PrecisionCopy:
         Raises:
             Exception: What the module raises, for example on a literal dtype.
         """
-        module = self._module if self._pristine is None else deep_copy(self._pristine)
         results = []
+        runner = ModuleRunner(self._module, stateful=self._captured.stateful)
         with ExitStack() as stack:
             if self._by_parts:
-                stack.enter_context(cast_by_parts(module, self._dtype))
-            stack.enter_context(evaluating(module))
-            stack.enter_context(seeded(0))
+                stack.enter_context(cast_by_parts(self._module, self._dtype))
+            stack.enter_context(runner)
+            stack.enter_context(runner.run())
             for name, values in steps:
                 method = self._captured.method(name)
                 cast = {key: cast_values(value, self._dtype) for key, value in values.items()}
                 # Named by this result's own nesting: which outputs are optional is not known yet.
-                _, leaves = returns_tree(name, call(module, method, cast))
+                _, leaves = returns_tree(name, runner.call(method, cast))
                 tensors = tensors_of(leaves)
                 results.append({key: value.detach().cpu() for key, value in tensors.items()})
         return results

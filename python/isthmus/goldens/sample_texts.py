@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from isthmus.bundle.golden import Golden, Step
-from isthmus.capture.eager import call, evaluating, seeded, to_tensor
 from isthmus.capture.flat import returns_tree, tensors_of
+from isthmus.capture.run_module import ModuleRunner
+from isthmus.capture.values import to_tensor
 from isthmus.goldens.noise_floor import NoiseMeter
 from isthmus.goldens.tolerance import is_float
 
@@ -133,11 +134,11 @@ def sentence_goldens(captured: Captured, calls: Sequence[Mapping[str, Tensor]]) 
     """
     method = captured.methods[0]
     runs: list[tuple[Calls, Step]] = []
-    with evaluating(captured.module):
+    with ModuleRunner(captured.module, stateful=False) as runner:
         for values in calls:
             try:
-                with seeded(0):
-                    result = call(captured.module, method, values)
+                with runner.run():
+                    result = runner.call(method, values)
             except Exception:
                 # A tokenizer with ids that the model does not have is not this model's own.
                 continue

@@ -300,7 +300,7 @@ class _TorchScriptExport:
         return self._prove(strategy, scripted, "structured", what)
 
     def _call_examples(self, module: nn.Module) -> None:
-        from isthmus.capture.eager import call
+        from isthmus.capture.run_module import call
 
         for method in self.captured.methods:
             call(module, method, self.captured.examples[method.name])

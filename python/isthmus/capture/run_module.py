@@ -1,0 +1,149 @@
+"""Runs the untouched module: in eval mode, without gradients, from its saved state."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from isthmus.capture.module_state import ModuleState, same_tensor
+from isthmus.capture.values import arguments
+
+if TYPE_CHECKING:
+    from isthmus.bundle.manifest import Method
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Puts a module in eval mode; afterwards each submodule is in the mode it came in."""
+    # Written straight into `training`: an overridden `train()` could refuse to go back.
+    modes = [(submodule, submodule.training) for submodule in module.modules()]
+    try:
+        module.eval()
+        yield
+    finally:
+        for submodule, training in modes:
+            if submodule.training != training:
+                submodule.training = training
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seeds the global generators of torch, Python and NumPy; afterwards they are as before."""
+    numpy: Any = sys.modules.get("numpy")
+    python_state = random.getstate()
+    numpy_state = numpy.random.get_state() if numpy is not None else None
+    cuda: Any = torch.cuda
+    devices = list(range(cuda.device_count())) if cuda.is_initialized() else []
+    try:
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(seed)
+            random.seed(seed)
+            if numpy is not None:
+                numpy.random.seed(seed % 2**32)
+            yield
+    finally:
+        random.setstate(python_state)
+        if numpy is not None:
+            numpy.random.set_state(numpy_state)
+
+
+def fresh(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns copies of the tensors, outside any graph, because a call may write its inputs."""
+    return {
+        name: value.detach().clone() if isinstance(value, Tensor) else value
+        for name, value in values.items()
+    }
+
+
+def call(
+    module: nn.Module,
+    method: Method,
+    values: Mapping[str, Any],
+    written: set[str] | None = None,
+) -> Any:
+    """Calls a method on copies of the inputs, in `no_grad`, and returns its nested result.
+
+    Modes, state and random numbers are left to the caller; `ModuleRunner` controls them.
+
+    Args:
+        module: The module that has the method.
+        method: The method's inputs and their nesting.
+        values: Inputs by name.
+        written: Receives the names of the inputs that the call changed in place.
+    """
+    copies = fresh(values)
+    # Not inference_mode: state that is written in there could never be written again outside.
+    with torch.no_grad():
+        args, kwargs = arguments(method, copies)
+        result = function_of(module, method)(*args, **kwargs)
+    if written is not None:
+        for name, value in values.items():
+            if isinstance(value, Tensor) and not same_tensor(value, copies[name]):
+                written.add(name)
+    return result
+
+
+def function_of(module: nn.Module, method: Method) -> Any:
+    """Returns what to call for a method: the module itself for forward, so that hooks run."""
+    return module if method.name == "forward" else getattr(module, method.name)
+
+
+class ModuleRunner:
+    """Runs a module's methods and leaves the module exactly as it came.
+
+    Inside the context the module is in eval mode; leaving it restores the modes, and the state
+    that the module had when the context was entered. Each `run` starts from that state.
+    """
+
+    def __init__(self, module: nn.Module, *, stateful: bool = True) -> None:
+        """Prepares a runner.
+
+        Args:
+            module: Any module; its submodules may be in different modes.
+            stateful: False when calls are known to change nothing: no state is saved.
+        """
+        self.module = module
+        self._stateful = stateful
+        self._state: ModuleState | None = None
+        self._stack = ExitStack()
+
+    def __enter__(self) -> ModuleRunner:
+        """Puts the module in eval mode and saves its state."""
+        self._stack.enter_context(evaluating(self.module))
+        if self._stateful:
+            self._state = ModuleState(self.module)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Restores the state and the modes."""
+        with self._stack:
+            self._restore()
+
+    @contextmanager
+    def run(self, seed: int = 0) -> Iterator[None]:
+        """Starts a sequence of calls from the saved state, which is restored afterwards."""
+        try:
+            with seeded(seed):
+                yield
+        finally:
+            self._restore()
+
+    def call(
+        self, method: Method, values: Mapping[str, Any], written: set[str] | None = None
+    ) -> Any:
+        """Calls a method of the module; see `call`."""
+        return call(self.module, method, values, written)
+
+    def changed(self) -> tuple[str, ...]:
+        """Returns the dotted names of the attributes that the calls of this run changed."""
+        return self._state.changed() if self._state is not None else ()
+
+    def _restore(self) -> None:
+        if self._state is not None:
+            self._state.restore()

@@ -1,0 +1,56 @@
+"""The values of one call, between their nesting in Python and flat values by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from isthmus.capture.tree import flatten, unflatten
+
+if TYPE_CHECKING:
+    from isthmus.bundle.manifest import Method, ValueSpec
+
+SCALAR_DTYPES = {"int": torch.int64, "float": torch.float64, "bool": torch.bool}
+
+
+def arguments(method: Method, values: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Returns the positional and keyword arguments of a call in their original nesting.
+
+    Args:
+        method: The method to be called.
+        values: Tensors and scalars by input name; a scalar input may come as a 0-d tensor.
+    """
+    plain = {spec.name: to_python(spec, values.get(spec.name)) for spec in method.inputs}
+    args = tuple(unflatten(tree, plain) for tree in method.args)
+    return args, {name: unflatten(tree, plain) for name, tree in method.kwargs}
+
+
+def to_python(spec: ValueSpec, value: Any) -> Any:
+    """Returns the Python scalar for a 0-d tensor that stands for one; other values unchanged."""
+    if spec.kind != "tensor" and isinstance(value, Tensor):
+        return value.item()
+    return value
+
+
+def to_tensor(spec: ValueSpec, value: Any) -> Tensor:
+    """Returns the 0-d tensor (int64, float64 or bool) for a scalar; tensors unchanged."""
+    if isinstance(value, Tensor):
+        return value
+    return torch.tensor(value, dtype=SCALAR_DTYPES[spec.kind])
+
+
+def flat_outputs(method: Method, result: Any) -> dict[str, Tensor]:
+    """Returns the outputs of a call by name; scalars as 0-d tensors, absent values left out.
+
+    Raises:
+        InvalidInput: The result does not have the structure that it had at capture.
+    """
+    values = flatten(method.returns, result)
+    return {
+        spec.name: to_tensor(spec, values[spec.name]).detach()
+        for spec in method.outputs
+        if values.get(spec.name) is not None
+    }
