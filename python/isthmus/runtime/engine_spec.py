@@ -36,6 +36,12 @@ class EngineSpec:
         """Returns the fields as JSON values."""
         return asdict(self)
 
+    def arguments(self) -> list[str]:
+        """Returns the options of `isthmus-run` for this engine, the rewriting left out."""
+        words = ["--artifact", self.artifact, "--engine", self.engine, "--device", self.device]
+        words += ["--threads", str(self.threads), "--trust", self.trust]
+        return [*words, *(word for path in self.op_libraries for word in ("--op-library", path))]
+
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> EngineSpec:
         """Reads what `to_json` returned."""
