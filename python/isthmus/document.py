@@ -1,7 +1,7 @@
-"""Results to console, JSON, Markdown and JUnit XML.
+"""Prints results to the console and as JSON, Markdown and JUnit XML.
 
-Results are data and judge themselves; reporters only print. What a result wants printed is a
-`Document`: context first, then tables, then the verdict.
+A result judges itself and describes what to print as a `Document`: context first, then tables, then
+the verdict. The functions here only print documents.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Table:
-    """Cells for people."""
+    """A table for people."""
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     marks: tuple[bool | None, ...] = ()
-    """For each row: True good, False bad, None neither; empty when no row is judged."""
+    """The verdict of each row: True, False, or None for none; empty when no row is judged."""
     numeric: frozenset[str] = frozenset()
-    """Columns that are aligned to the right."""
+    """The columns that are aligned to the right."""
     folded: bool = False
-    """Long: Markdown shows its title, and the rest when that is clicked."""
+    """True to fold the table in Markdown behind its title."""
     prose: bool = False
-    """Cells are words that wrap: a narrow terminal narrows them and keeps the rows."""
+    """True when cells hold sentences, which a narrow terminal wraps."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """One judged thing, for JUnit: a row."""
+    """A test case for JUnit."""
 
     name: str
     seconds: float = 0.0
@@ -49,36 +49,40 @@ class Case:
 
 @dataclass(frozen=True)
 class Document:
-    """Everything that a report prints."""
+    """Everything that a report prints; it is itself `Reportable`."""
 
     title: str
     schema: str
-    """Name of the JSON document's schema, e.g. "isthmus-verify"."""
+    """The name of the JSON document's schema, e.g. "isthmus-verify"."""
     schema_version: int
     context: Mapping[str, str]
     tables: tuple[Table, ...]
     passed: bool
     verdict: str
     rows: tuple[Mapping[str, Any], ...]
-    """The facts for machines."""
+    """The rows of the JSON document."""
     cases: tuple[Case, ...] = ()
     notes: tuple[str, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
     """Further members of the JSON document."""
     lead: str = ""
-    """What Markdown says below its title already, in place of its last line."""
+    """The line that Markdown prints below the title instead of the verdict at the end."""
+
+    def document(self) -> Document:
+        """Returns the document itself."""
+        return self
 
 
 class Reportable(Protocol):
     """A result that can be printed."""
 
     def document(self) -> Document:
-        """What to print."""
+        """Returns what to print."""
         ...
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A number for a cell: "0", "1.53e-07", "0.25", "-" for None."""
+    """Formats a number for a cell: "0", "1.53e-07", "0.25", "-" for None."""
     if value is None:
         return "-"
     if value == 0:
@@ -89,9 +93,9 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def to_json(report: Reportable, *, indent: int | None = 2) -> str:
-    """One JSON document: schema, schema_version, context, rows, passed, verdict.
+    """Returns a JSON document with the members schema, schema_version, context, rows and so on.
 
-    NaN and infinity are not JSON; they are written as the strings "nan", "inf" and "-inf".
+    NaN and infinity, which JSON lacks, are written as the strings "nan", "inf" and "-inf".
     """
     document = report.document()
     data: dict[str, Any] = {
@@ -108,7 +112,7 @@ def to_json(report: Reportable, *, indent: int | None = 2) -> str:
 
 
 def to_markdown(report: Reportable) -> str:
-    """Headings and tables in GitHub's dialect, for a pull request or a job summary."""
+    """Returns headings and tables in GitHub's Markdown, for a pull request or a job summary."""
     document = report.document()
     lines = [f"## {_markdown(document.title)}", ""]
     lines += [f"**{_markdown(document.lead)}**", ""] if document.lead else []
@@ -131,7 +135,7 @@ def to_markdown(report: Reportable) -> str:
 
 
 def to_junit(report: Reportable) -> str:
-    """A JUnit XML document with one test case a row."""
+    """Returns a JUnit XML document."""
     document = report.document()
     failures = sum(bool(case.failure) for case in document.cases)
     skipped = sum(bool(case.skipped) for case in document.cases)
@@ -170,14 +174,14 @@ def to_junit(report: Reportable) -> str:
 
 
 def print_report(report: Reportable, console: Console | None = None) -> None:
-    """Context, tables and verdict on the console."""
+    """Prints context, tables and verdict to the console."""
     from rich.console import Console
     from rich.text import Text
 
     if console is None:
         console = Console()
         if not console.is_terminal and "COLUMNS" not in os.environ:
-            console = Console(width=160)  # a file or a pipe: no need to wrap
+            console = Console(width=160)  # a file or a pipe
     document = report.document()
     console.print(Text(document.title, style="bold"))
     for name, value in document.context.items():
@@ -185,11 +189,11 @@ def print_report(report: Reportable, console: Console | None = None) -> None:
     for table in document.tables:
         console.print()
         grid = _grid(table)
-        # A terminal that is too narrow gets a column for each row, not words broken in pieces.
+        # A narrow terminal gets a column for each row, because narrow cells break words.
         unbounded = console.options.update_width(10_000)
         needed = console.measure(grid, options=unbounded).maximum
-        stand = not table.prose and len(table.rows) < len(table.columns)
-        if needed > console.width and stand:
+        fits_upright = not table.prose and len(table.rows) < len(table.columns)
+        if needed > console.width and fits_upright:
             grid = _grid(table, upright=True)
         console.print(grid)
     for note in document.notes:
@@ -198,7 +202,7 @@ def print_report(report: Reportable, console: Console | None = None) -> None:
 
 
 def to_text(report: Reportable, width: int = 180) -> str:
-    """The console's text without colours, for messages and logs."""
+    """Returns the console's text without colours, for messages and logs."""
     from io import StringIO
 
     from rich.console import Console
@@ -209,7 +213,7 @@ def to_text(report: Reportable, width: int = 180) -> str:
 
 
 def _grid(table: Table, *, upright: bool = False) -> RichTable:
-    """The table for a terminal; `upright`: a line for each column, a column for each row."""
+    """Returns the table for a terminal; `upright` exchanges its rows and columns."""
     from rich.table import Table as RichTable
     from rich.text import Text
 
@@ -237,12 +241,12 @@ def _markdown_row(cells: tuple[str, ...] | list[str]) -> str:
 
 
 def _markdown(text: str) -> str:
-    """One line in which nothing is taken for HTML."""
+    """Returns the text as one line, with HTML escaped."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace("\n", " ")
 
 
 def _xml(text: str) -> str:
-    """The text without the control characters that XML 1.0 cannot hold."""
+    """Returns the text without the control characters that XML 1.0 excludes."""
     return "".join(
         char for char in text if char in "\t\n\r" or (char >= " " and char not in "\ufffe\uffff")
     )
