@@ -1,4 +1,4 @@
-"""Where an engine leaves the model: the layers with their errors, and the first that diverges."""
+"""The result of explain: the layers with their errors, and the first that diverges."""
 
 from __future__ import annotations
 
@@ -12,72 +12,72 @@ SCHEMA = "isthmus-explain"
 SCHEMA_VERSION = 1
 
 _AROUND = 8
-"""Layers shown on either side of the first that diverges."""
+"""The number of layers shown on either side of the first that diverges."""
 
 
 @dataclass(frozen=True)
 class LayerError:
-    """A submodule in one call: what the engine gave, against eager in float64."""
+    """A submodule in one call: the engine's error to float64, beside eager's own."""
 
     path: str
-    """Dotted; the model itself is ""."""
+    """The dotted path; the model itself is ""."""
     kind: str
-    """Its class."""
+    """The name of its class."""
     source: str
-    """file:line of its forward; empty where it cannot be told."""
+    """file:line of its forward; empty if Python has no source of it."""
     multiple: float = 0.0
-    """RMS error to float64 in units of eager's own; where that is not known, of what is allowed."""
+    """The RMS error in units of eager's own; without float64, the share of the tolerance used."""
     rms: float = 0.0
-    """RMS error to float64."""
+    """The RMS error to float64; without float64, the largest difference from eager."""
     own_rms: float = 0.0
-    """The same of eager: the layer's noise floor."""
+    """Eager's own RMS error, the layer's noise floor; without float64, the absolute tolerance."""
     statistic: str = ""
-    """The one that is nearest to failing; "atol" where float64 is not known."""
+    """The statistic that is nearest to failing; "atol" without float64."""
     diverged: bool = False
-    """Beyond its own noise floor."""
+    """True when the error is beyond the layer's own noise floor."""
     inputs_diverged: bool = False
-    """What it was given was wrong already."""
+    """True when the layer's inputs were wrong already."""
     seen: bool = True
-    """False: the artifact does not show it."""
+    """False when the artifact does not show the layer."""
 
     @property
     def name(self) -> str:
-        """ "encoder.layer.3 (BertLayer)"."""
+        """The path and the class: "encoder.layer.3 (BertLayer)"."""
         return f"{self.path or 'the model itself'} ({self.kind})"
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """Why an engine's answers are not the model's; truthy when a submodule was named."""
+    """The reason why an engine's answers are not the model's; truthy when a submodule was named."""
 
     bundle: str
     engine: str
     artifact: str
     golden: str
     layers: tuple[LayerError, ...]
-    """In the order in which they finish: what is inside a submodule comes before it."""
+    """The layers in the order in which they finish: children come before their parent."""
     culprit: LayerError | None = None
-    """The first submodule that diverges on inputs that are right."""
+    """The first submodule that diverges on right inputs."""
     sentence: str = ""
-    """What was found."""
+    """The finding."""
     hints: tuple[str, ...] = ()
-    """What else is known of the cause: weights that differ, lines of the source."""
+    """Further facts about the cause: weights that differ, lines of the source."""
     repro: str = ""
-    """Folder with the submodule, its inputs, both outputs and a script; empty without one."""
+    """The folder with the submodule, its inputs, both outputs and a script; empty without one."""
     context: Mapping[str, str] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
-        """Whether a submodule was named."""
+        """Returns True when a submodule was named."""
         return self.culprit is not None
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """What was found, a sentence a line."""
+        """The finding and the hints, a sentence a line."""
         repro = [f"run python {self.repro}/repro.py to see it"] if self.repro else []
         return (self.sentence, *self.hints, *repro)
 
     def to_json(self) -> dict[str, Any]:
-        """The facts for machines."""
+        """Returns the explanation as JSON data."""
         return {
             "engine": self.engine,
             "artifact": self.artifact,
@@ -90,9 +90,9 @@ class Explanation:
         }
 
     def table(self) -> Table:
-        """The layers around the first that diverges."""
+        """Returns a table of the layers around the first that diverges."""
         seen = [layer for layer in self.layers if layer.seen]
-        first = next((at for at, one in enumerate(seen) if one.diverged), 0)
+        first = next((at for at, layer in enumerate(seen) if layer.diverged), 0)
         shown = seen[max(0, first - _AROUND) : first + _AROUND + 1]
         if seen and seen[-1] not in shown:
             shown.append(seen[-1])
@@ -101,21 +101,21 @@ class Explanation:
             columns=("layer", "x eager's own", "by", "rms", "eager's rms", "verdict"),
             rows=tuple(
                 (
-                    one.name,
-                    number(one.multiple),
-                    one.statistic,
-                    number(one.rms),
-                    number(one.own_rms),
-                    _verdict(one, self.culprit),
+                    layer.name,
+                    number(layer.multiple),
+                    layer.statistic,
+                    number(layer.rms),
+                    number(layer.own_rms),
+                    _verdict(layer, self.culprit),
                 )
-                for one in shown
+                for layer in shown
             ),
-            marks=tuple(not one.diverged for one in shown),
+            marks=tuple(not layer.diverged for layer in shown),
             numeric=frozenset(("x eager's own", "rms", "eager's rms")),
         )
 
     def document(self) -> Document:
-        """See `isthmus.report`."""
+        """Returns what reporters print; see `isthmus.document`."""
         return Document(
             title=f"isthmus verify --explain {self.bundle}",
             schema=SCHEMA,
@@ -130,9 +130,9 @@ class Explanation:
         )
 
 
-def _verdict(layer_error: LayerError, culprit: LayerError | None) -> str:
-    if culprit is not None and layer_error.path == culprit.path:
+def _verdict(layer: LayerError, culprit: LayerError | None) -> str:
+    if culprit is not None and layer.path == culprit.path:
         return "FIRST TO DIVERGE"
-    if layer_error.diverged and layer_error.inputs_diverged:
+    if layer.diverged and layer.inputs_diverged:
         return "diverges, from wrong inputs"
-    return "diverges" if layer_error.diverged else "right"
+    return "diverges" if layer.diverged else "right"

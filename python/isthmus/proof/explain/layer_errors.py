@@ -1,4 +1,4 @@
-"""Each layer against float64: which diverge beyond their own noise, and which is to blame."""
+"""Judges each layer against float64 and finds the first that diverges beyond its own noise."""
 
 from __future__ import annotations
 
@@ -24,35 +24,37 @@ from isthmus.proof.explain.layers import Values
 __all__ = ["blame", "judge_layer"]
 
 SLACK = 2.0
-"""Layers are many and small: they may be this many times further off than a model's output."""
+"""The factor by which a layer may exceed the multiples that hold for a model's outputs.
+
+Layers are many and small, so their statistics vary more."""
 
 
 def judge_layer(
     layer: LayerError, engine: Values | None, eager: Values, truth: Values | None
 ) -> LayerError:
-    """Fills in what the engine's values say of a layer.
+    """Returns the layer with the errors of the engine's values.
 
     Args:
-        layer: Names it.
-        engine: What it took and gave there; None where the artifact does not show it.
-        eager: The same in eager mode.
-        truth: The same in float64; None where that cannot be had.
+        layer: The name of the layer.
+        engine: The values in the engine; None if the artifact does not show them.
+        eager: The values in eager mode.
+        truth: The values in float64; None if they are not known.
     """
     if engine is None:
         return replace(layer, seen=False)
-    found = _compare(engine.outputs, eager.outputs, truth.outputs if truth else ())
-    if found is None:
+    parity = _compare(engine.outputs, eager.outputs, truth.outputs if truth else ())
+    if parity is None:
         return replace(layer, seen=False)
     entering = _compare(
         engine.inputs, eager.inputs, truth.inputs if truth else (), every_actual=True
     )
     return replace(
         layer,
-        multiple=found.noise_units if found.to_truth else found.strain,
-        rms=found.errors.get("rms", found.max_abs) if found.to_truth else found.max_abs,
-        own_rms=found.own.get("rms", 0.0) if found.to_truth else found.atol,
-        statistic=found.statistic if found.to_truth else "atol",
-        diverged=not found.passed,
+        multiple=parity.noise_units if parity.to_truth else parity.strain,
+        rms=parity.errors.get("rms", parity.max_abs) if parity.to_truth else parity.max_abs,
+        own_rms=parity.own.get("rms", 0.0) if parity.to_truth else parity.atol,
+        statistic=parity.statistic if parity.to_truth else "atol",
+        diverged=not parity.passed,
         inputs_diverged=entering is not None and not entering.passed,
     )
 
@@ -64,42 +66,42 @@ def _compare(
     *,
     every_actual: bool = False,
 ) -> OutputParity | None:
-    """The worst pair; None when none can be paired.
+    """Returns the worst pair; None when no values can be paired.
 
-    Values are paired by their place where both sides have as many, else by their shape: a graph
-    keeps only what is used, and what it keeps of a number or a mask is another value.
+    Values are paired by their place if both sides have equally many, else by their shape: a graph
+    keeps only what is used, and may hold another value in place of a number or a mask.
     """
     results = []
     if every_actual:
-        pairs = [(one, _like(one, expected)) for one in actual]
+        pairs = [(value, _places_like(value, expected)) for value in actual]
     elif len(actual) == len(expected):
-        pairs = [(one, [at]) for at, one in enumerate(actual)]
+        pairs = [(value, [at]) for at, value in enumerate(actual)]
     else:
         pairs = []
-        for at, one in enumerate(expected):
-            pairs += [(other, [at]) for other in _nearest(one, actual)]
+        for at, reference in enumerate(expected):
+            pairs += [(value, [at]) for value in _nearest(reference, actual)]
     for value, places in pairs:
         judged = [
             _judge(value, expected[at], truth[at] if at < len(truth) else None)
             for at in places
-            if value.shape == expected[at].shape and value.dtype == expected[at].dtype
+            if _alike(value, expected[at])
         ]
         if judged:
-            # Of several that it may stand for, the one that fits.
-            results.append(min(judged, key=lambda one: (not one.passed, one.strain)))
+            # The value may stand for any of them: take the best fit.
+            results.append(min(judged, key=lambda parity: (not parity.passed, parity.strain)))
     return worst(results)
 
 
-def _like(value: Tensor, several: Sequence[Tensor]) -> list[int]:
-    return [
-        at
-        for at, one in enumerate(several)
-        if one.shape == value.shape and one.dtype == value.dtype
-    ]
+def _alike(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and a.dtype == b.dtype
 
 
-def _nearest(value: Tensor, several: Sequence[Tensor]) -> list[Tensor]:
-    fits = [one for one in several if one.shape == value.shape and one.dtype == value.dtype]
+def _places_like(value: Tensor, candidates: Sequence[Tensor]) -> list[int]:
+    return [at for at, candidate in enumerate(candidates) if _alike(candidate, value)]
+
+
+def _nearest(value: Tensor, candidates: Sequence[Tensor]) -> list[Tensor]:
+    fits = [candidates[at] for at in _places_like(value, candidates)]
     if not fits or not is_float(value):
         return []
     return [min(fits, key=lambda fit: float((fit - value).abs().nan_to_num(0.0).max()))]
@@ -111,31 +113,33 @@ def _judge(actual: Tensor, expected: Tensor, truth: Tensor | None) -> OutputPari
     multiples = {
         name: value * (SLACK**2 if name == "cosine" else SLACK) for name, value in MULTIPLES.items()
     }
-    # A few elements tell little of their own noise: a few units of the largest stand for it.
+    # A few elements are too few to measure their noise: assume two units of the largest value.
     own = dict.fromkeys(MULTIPLES, 2 * unit) | {"cosine": 0.0}
     tolerance = Tolerance(FALLBACK_ULPS * unit, 0.0, multiples, own=own)
     return compare("", expected, actual, tolerance, None, own_error(expected, truth))
 
 
 def blame(layers: Sequence[LayerError]) -> LayerError | None:
-    """The first that diverges; its parent's own code where it was given wrong values already.
+    """Returns the first layer that diverges on right inputs; None when no layer diverges.
+
+    When the inputs of the first are wrong already, the fault lies in the code of a parent.
 
     Args:
-        layers: In the order in which they finish.
+        layers: The layers in the order in which they finish.
     """
     by_path: Mapping[str, LayerError] = {layer.path: layer for layer in layers}
-    for one in layers:
-        if not one.seen or not one.diverged:
+    for layer in layers:
+        if not layer.seen or not layer.diverged:
             continue
-        if not one.inputs_diverged:
-            return one
-        # Everything that finished before is right, so the wrong values come from the code of
-        # whatever is around it.
-        parent = one.path
+        if not layer.inputs_diverged:
+            return layer
+        # Everything that finished before is right, so the wrong values come from the code of a
+        # module around it.
+        parent = layer.path
         while parent:
             parent = parent.rpartition(".")[0]
             around = by_path.get(parent)
             if around is not None and not (around.seen and around.inputs_diverged):
                 return around
-        return one
+        return layer
     return None

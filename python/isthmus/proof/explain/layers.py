@@ -1,4 +1,4 @@
-"""What each submodule takes and gives in one call of the model."""
+"""Records the inputs and outputs of submodules in one call of a model."""
 
 from __future__ import annotations
 
@@ -15,33 +15,32 @@ __all__ = ["Layer", "Values", "in_chunks", "layers_of", "record", "source_of", "
 
 @dataclass(frozen=True)
 class Layer:
-    """A submodule that a call reaches."""
+    """A submodule that a call runs."""
 
     path: str
-    """Dotted; the model itself is ""."""
+    """The dotted path; the model itself is ""."""
     nbytes: int
-    """Of its inputs and outputs."""
-    calls: int
+    """The size of its inputs and outputs."""
 
 
 @dataclass
 class Values:
-    """The tensors of a submodule's first call, on the CPU, in the order of its arguments."""
+    """The tensors of a submodule's first call, on the CPU, in the order of the arguments."""
 
     inputs: tuple[Tensor, ...] = ()
     outputs: tuple[Tensor, ...] = ()
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:
-    """All tensors of nested tuples, lists, dicts and dataclasses, in order."""
+    """Yields all tensors of nested tuples, lists, dicts and dataclasses, in order."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, Mapping):
-        for one in value.values():
-            yield from tensors_in(one)
+        for item in value.values():
+            yield from tensors_in(item)
     elif isinstance(value, (tuple, list)):
-        for one in value:
-            yield from tensors_in(one)
+        for item in value:
+            yield from tensors_in(item)
     elif is_dataclass(value) and not isinstance(value, type):
         for field in fields(value):
             yield from tensors_in(getattr(value, field.name))
@@ -49,35 +48,35 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
 
 @contextmanager
 def record(module: nn.Module, paths: Collection[str]) -> Iterator[dict[str, Values]]:
-    """Keeps what these submodules take and give while inside; a submodule's first call counts.
+    """Records copies of the values of some submodules' first calls while the context lasts.
 
     Args:
-        module: Whose submodules they are.
-        paths: Dotted paths.
+        module: The model.
+        paths: The dotted paths of the submodules.
     """
-    found: dict[str, Values] = {}
+    recorded: dict[str, Values] = {}
     handles = []
     for path, submodule in module.named_modules():
         if path in paths and not isinstance(submodule, torch.jit.ScriptModule):
-            handles += _hooked(submodule, path, found)
+            handles += _hooked(submodule, path, recorded)
     try:
-        yield found
+        yield recorded
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _hooked(module: nn.Module, path: str, found: dict[str, Values]) -> list[Any]:
+def _hooked(module: nn.Module, path: str, recorded: dict[str, Values]) -> list[Any]:
     begun: list[Values] = []
 
     def before(_: nn.Module, args: Any, kwargs: Any) -> None:
         if not begun:
-            begun.append(Values(inputs=_kept((args, kwargs))))
+            begun.append(Values(inputs=_copies((args, kwargs))))
 
     def after(_: nn.Module, args: Any, kwargs: Any, result: Any) -> None:
-        if path not in found and begun:
-            begun[0].outputs = _kept(result)
-            found[path] = begun[0]
+        if path not in recorded and begun:
+            begun[0].outputs = _copies(result)
+            recorded[path] = begun[0]
 
     return [
         module.register_forward_pre_hook(before, with_kwargs=True),
@@ -85,44 +84,43 @@ def _hooked(module: nn.Module, path: str, found: dict[str, Values]) -> list[Any]
     ]
 
 
-def _kept(value: Any) -> tuple[Tensor, ...]:
-    # A copy: what comes after may write in place.
-    return tuple(one.detach().cpu().clone() for one in tensors_in(value))
+def _copies(value: Any) -> tuple[Tensor, ...]:
+    # Later operators may write in place.
+    return tuple(tensor.detach().cpu().clone() for tensor in tensors_in(value))
 
 
 @contextmanager
 def layers_of(module: nn.Module) -> Iterator[list[Layer]]:
-    """Takes down the submodules in the order in which they finish; keeps no values.
+    """Lists the submodules that run while the context lasts, in the order in which they finish.
 
-    A submodule finishes after everything inside it.
+    A submodule finishes after everything inside it. No values are kept.
     """
-    found: list[Layer] = []
-    calls: dict[str, int] = {}
+    layers: list[Layer] = []
+    seen: set[str] = set()
     handles = []
 
-    def note(path: str) -> Any:
+    def hook(path: str) -> Any:
         def after(_: nn.Module, args: Any, kwargs: Any, result: Any) -> None:
-            calls[path] = calls.get(path, 0) + 1
-            if calls[path] == 1:
-                used = [*tensors_in((args, kwargs)), *tensors_in(result)]
-                size = sum(one.numel() * one.element_size() for one in used)
-                found.append(Layer(path, size, 1))
+            if path not in seen:
+                seen.add(path)
+                used = (*tensors_in((args, kwargs)), *tensors_in(result))
+                size = sum(tensor.numel() * tensor.element_size() for tensor in used)
+                layers.append(Layer(path, size))
 
         return after
 
-    for path, one in module.named_modules():
-        if not isinstance(one, torch.jit.ScriptModule):
-            handles.append(one.register_forward_hook(note(path), with_kwargs=True))
+    for path, submodule in module.named_modules():
+        if not isinstance(submodule, torch.jit.ScriptModule):
+            handles.append(submodule.register_forward_hook(hook(path), with_kwargs=True))
     try:
-        yield found
+        yield layers
     finally:
         for handle in handles:
             handle.remove()
-        found[:] = [Layer(one.path, one.nbytes, calls[one.path]) for one in found]
 
 
 def in_chunks(layers: Sequence[Layer], budget: int) -> Iterator[list[Layer]]:
-    """The layers in order, as many at a time as fit in a number of bytes; at least one."""
+    """Yields the layers in order, as many at a time as fit in `budget` bytes; at least one."""
     chunk: list[Layer] = []
     size = 0
     for layer in layers:
@@ -136,7 +134,7 @@ def in_chunks(layers: Sequence[Layer], budget: int) -> Iterator[list[Layer]]:
 
 
 def source_of(module: nn.Module) -> str:
-    """file:line of a module's forward; empty where Python has no source of it."""
+    """Returns file:line of a module's forward; empty if Python has no source of it."""
     import inspect
 
     try:

@@ -24,8 +24,6 @@ class Observation:
 
     values: dict[str, Values] = field(default_factory=dict)
     """Maps a submodule's path to its values; paths that the artifact does not show are missing."""
-    outputs: dict[str, Tensor] = field(default_factory=dict)
-    """The outputs of the whole model, by name."""
     lines: dict[str, str] = field(default_factory=dict)
     """Maps a submodule's path to the file:line of its last operator, if the artifact names it."""
 
@@ -41,10 +39,8 @@ def write(observation: Observation, folder: Path) -> None:
         for side, several in (("in", values.inputs), ("out", values.outputs)):
             for at, value in enumerate(several):
                 tensors[f"{index}/{side}/{at}"] = value.contiguous().clone()
-    for name, output in observation.outputs.items():
-        tensors[f"model/{name}"] = output.contiguous().clone()
     save_file(tensors, folder / _TENSORS)
-    facts = {"counts": counts, "lines": observation.lines, "outputs": list(observation.outputs)}
+    facts = {"counts": counts, "lines": observation.lines}
     (folder / _FACTS).write_text(json.dumps(facts), encoding="utf-8")
 
 
@@ -63,6 +59,5 @@ def read(folder: Path) -> Observation:
             path: Values(side(index, "in", inputs), side(index, "out", outputs))
             for index, (path, (inputs, outputs)) in enumerate(facts["counts"].items())
         },
-        outputs={name: tensors[f"model/{name}"] for name in facts["outputs"]},
         lines=facts["lines"],
     )

@@ -6,13 +6,12 @@ artifact and writes the inputs and outputs of the submodules that the request na
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from isthmus.proof.explain.observation import Observation, write
+from isthmus.runtime.worker_main import run_worker
 
 
 def observe(request: Mapping[str, Any]) -> Observation:
@@ -32,12 +31,10 @@ def observe(request: Mapping[str, Any]) -> Observation:
     return observe_onnx(bundle, spec, step, request["paths"])
 
 
-def main() -> None:
-    """Answers the request that the command line names."""
-    request = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+def _answer(request: dict[str, Any]) -> dict[str, Any]:
     write(observe(request), Path(request["folder"]))
-    Path(request["answer"]).write_text("{}", encoding="utf-8")
+    return {}
 
 
 if __name__ == "__main__":
-    main()
+    run_worker(_answer)

@@ -1,17 +1,17 @@
-"""Taps for AOTInductor, whose packages show nothing inside: an instrumented copy is compiled.
+"""Observes AOTInductor by an instrumented copy, because packages hide intermediate outputs.
 
-The copy is exported from the model at hand; so this finds what the compiler does wrong, and not
-what is wrong in the package alone. For that its weights are compared with the model's, and set to
-zero (`isthmus.proof.explain.weight_ablation`).
+The copy is exported and compiled from the model, so it shows errors of the compiler, but not those
+of the package alone. To find these, the package's weights are compared with the model's and
+ablated (`isthmus.proof.explain.weight_ablation`).
 """
 
 from __future__ import annotations
 
 import tempfile
 import warnings
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,39 +20,39 @@ from isthmus.bundle.manifest import Method
 from isthmus.exporters.subprocess_export import isolated
 from isthmus.exporters.torchscript.trace import as_tensors, flat_holder
 from isthmus.goldens.precision_copy import deep_copy
+from isthmus.proof.explain.explain_job import ExplainJob
 from isthmus.proof.explain.layers import Values, tensors_in
 from isthmus.proof.explain.observation import Observation
 
-if TYPE_CHECKING:
-    from isthmus.bundle.bundle import Bundle
-    from isthmus.bundle.golden import Step
+__all__ = ["observe_aoti"]
 
-__all__ = ["observe_aoti", "weights_of_package"]
+_Counts = dict[tuple[str, str], int]
+"""Maps a submodule's path and "in" or "out" to its number of tensors."""
 
 
 class _Instrumented(nn.Module):
-    """Gives the model's outputs, and what some submodules take and give."""
+    """Returns the model's outputs, then the inputs and outputs of some submodules."""
 
     def __init__(
         self,
         model: nn.Module,
         method: Method,
         paths: Collection[str],
-        count: Callable[[dict[tuple[str, str], int]], None],
+        count: Callable[[_Counts], None],
     ) -> None:
-        """Puts the taps in.
+        """Registers the hooks.
 
         Args:
-            model: The module.
-            method: The one that is called.
-            paths: Submodules.
-            count: Is told, at each call, how many tensors follow by path and side, "in" or "out".
+            model: The module; it keeps the hooks.
+            method: The method that is called.
+            paths: The dotted paths of the submodules.
+            count: Receives, at each call, the number of tensors that follow the outputs.
         """
         super().__init__()
         self.holder = flat_holder(model, [method])
         self._method = method.name
         self._kept: dict[tuple[str, str], list[Tensor]] = {}
-        # A function, since export gives attributes that hold values back as they were.
+        # A function, because export resets attributes to their values before the call.
         self._count = count
         for path, submodule in model.named_modules():
             if path in paths:
@@ -72,83 +72,61 @@ class _Instrumented(nn.Module):
         return after
 
     def _keep(self, path: str, side: str, value: Any) -> None:
-        # Copies, lest an output is also another's, which export would merge.
-        self._kept.setdefault((path, side), [one.clone() for one in tensors_in(value)])
+        # Export would merge outputs that are the same tensor.
+        self._kept.setdefault((path, side), [tensor.clone() for tensor in tensors_in(value)])
 
     def forward(self, *flat: Tensor) -> tuple[Tensor, ...]:
-        """The flat outputs, then what the submodules took and gave."""
+        """Runs the method on flat inputs."""
         self._kept.clear()
         outputs = getattr(self.holder, self._method)(*flat)
-        self._count({place: len(several) for place, several in self._kept.items()})
-        return (*outputs, *(one for several in self._kept.values() for one in several))
+        self._count({place: len(tensors) for place, tensors in self._kept.items()})
+        return (*outputs, *(tensor for tensors in self._kept.values() for tensor in tensors))
 
 
-def observe_aoti(
-    model: nn.Module,
-    method: Method,
-    step: Step,
-    paths: Sequence[str],
-    *,
-    seconds: float,
-    progress: Callable[[str], None],
-) -> Observation:
-    """Compiles an instrumented copy at the shapes of one call, and runs that call.
+def observe_aoti(model: nn.Module, job: ExplainJob, paths: Sequence[str]) -> Observation:
+    """Compiles an instrumented copy for the shapes of the job's call, and runs that call.
 
     Args:
-        model: The module, in eval mode; is left as it came.
-        method: The one that is called.
-        step: The call.
-        paths: Submodules.
-        seconds: How long it may take.
-        progress: Called with a sentence at each stage.
+        model: The module; is left as it came.
+        job: The call.
+        paths: The dotted paths of the submodules.
 
     Raises:
         ExportError: The process died or took too long.
-        Exception: What the exporter or the compiler raised.
+        Exception: The exporter or the compiler failed.
     """
+    method = job.method
 
-    def work(say: Callable[[str], None]) -> tuple[list[Tensor], dict[tuple[str, str], int]]:
-        # As it was exported: a model may give its submodules another mask then.
-        counts: dict[tuple[str, str], int] = {}
+    def work(say: Callable[[str], None]) -> tuple[list[Tensor], _Counts]:
+        # The counts are those under export: a model may pass other masks than in eager mode.
+        counts: _Counts = {}
 
-        def count(found: dict[tuple[str, str], int]) -> None:
+        def count(latest: _Counts) -> None:
             counts.clear()
-            counts.update(found)
+            counts.update(latest)
 
         copy = _Instrumented(deep_copy(model).eval(), method, paths, count).eval()
-        args = as_tensors(method, step.inputs, "cpu")
+        args = as_tensors(method, job.step.inputs, "cpu")
         with tempfile.TemporaryDirectory(prefix="isthmus-explain-") as folder, torch.no_grad():
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                say(f"Exporting a copy with {len(paths)} taps")
+                say(f"Exporting a copy that returns the values of {len(paths)} submodules")
                 program = torch.export.export(copy, args, strict=False)
                 say("Compiling it")
                 package = torch._inductor.aoti_compile_and_package(
-                    program, package_path=str(Path(folder, "tapped.pt2"))
+                    program, package_path=str(Path(folder, "instrumented.pt2"))
                 )
-                found = torch._inductor.aoti_load_package(package)(*args)
-        return [one.clone() for one in tensors_in(found)], counts
+                results = torch._inductor.aoti_load_package(package)(*args)
+        return [tensor.clone() for tensor in tensors_in(results)], counts
 
-    found, counts = isolated(work, seconds=seconds, progress=progress)
-    names = [spec.name for spec in method.outputs]
-    tapped = Observation(outputs=dict(zip(names, found, strict=False)))
-    rest = found[len(names) :]
+    tensors, counts = isolated(work, seconds=job.options.timeout, progress=job.options.say)
+    observation = Observation()
+    rest = tensors[len(method.outputs) :]
     for (path, side), count in counts.items():
-        values = tapped.values.setdefault(path, Values())
+        values = observation.values.setdefault(path, Values())
         if side == "in":
             values.inputs = tuple(rest[:count])
         else:
             values.outputs = tuple(rest[:count])
         rest = rest[count:]
-    return tapped
-
-
-def weights_of_package(bundle: Bundle, name: str) -> Mapping[str, Tensor]:
-    """Constants of a package by the model's parameter names; runs its native code.
-
-    Empty where this torch cannot give them.
-    """
-    from isthmus.proof.explain.weight_ablation import open_package
-
-    with open_package(bundle, name) as package:
-        return {} if package is None else package.weights
+    return observation

@@ -1,23 +1,23 @@
-"""A folder that shows the fault: the submodule, its inputs, both outputs, and a script."""
+"""Writes a folder that reproduces an error: a submodule, its inputs, both outputs and a script."""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from isthmus.proof.explain.explanation import LayerError
 from isthmus.proof.explain.layers import Values
 
-__all__ = ["write_repro"]
+__all__ = ["Repro", "write_repro"]
 
 _SCRIPT = '''"""{sentence}
 
-Runs the submodule in eager mode on the inputs that it had, and compares with what {engine} gave.
+Runs the submodule in eager mode on its recorded inputs and compares with the output of {engine}.
 """
 
 import sys
@@ -48,7 +48,7 @@ for name in engine:
             show("eager against float64 (the noise floor)", eager[name], truth[name])
 
 if (folder / "module.pt").exists():
-    # The module is a pickle that isthmus wrote: load it as you would run a program.
+    # The module is a pickle: loading it runs code, so trust the folder first.
     module = torch.load(folder / "module.pt", weights_only=False).eval()
     print(module)
     call = torch.load(folder / "call.pt", weights_only=False)
@@ -60,57 +60,57 @@ if (folder / "module.pt").exists():
 '''
 
 
-def write_repro(
-    folder: Path,
-    *,
-    sentence: str,
-    engine: str,
-    layer: LayerError,
-    module: nn.Module,
-    call: dict[str, object],
-    eager: Values,
-    given: Values,
-    truth: Values | None,
-    paths: list[str],
-) -> Path:
-    """Writes the folder whole, replacing one of the same name.
+@dataclass(frozen=True)
+class Repro:
+    """A submodule in one call, with everything that reproduces its error."""
 
-    Args:
-        folder: To be made.
-        sentence: What was found.
-        engine: Whose fault it is.
-        layer: The submodule.
-        module: The same, in eager mode.
-        call: Its "args" and "kwargs" in eager mode.
-        eager: What it took and gave in eager mode.
-        given: The same in the engine.
-        truth: The same in float64.
-        paths: Folders that its source was imported from.
-    """
+    sentence: str
+    """The finding, for the head of the script."""
+    engine: str
+    path: str
+    """The dotted path of the submodule; the model itself is ""."""
+    module: nn.Module
+    """The submodule in eager mode."""
+    call: dict[str, object]
+    """Its arguments in eager mode, "args" and "kwargs"."""
+    eager: Values
+    observed: Values
+    """The values in the engine."""
+    truth: Values | None
+    """The values in float64; None if the model does not run in it."""
+    import_paths: list[str]
+    """The folders that the source of the submodule was imported from."""
+
+
+def write_repro(folder: Path, repro: Repro) -> Path:
+    """Writes the folder as a whole, replaces an older one, and returns its path."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    target = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         for name, values in (
-            ("inputs", eager.inputs),
-            ("eager", eager.outputs),
-            ("engine", given.outputs),
-            ("float64", truth.outputs if truth else ()),
+            ("inputs", repro.eager.inputs),
+            ("eager", repro.eager.outputs),
+            ("engine", repro.observed.outputs),
+            ("float64", repro.truth.outputs if repro.truth else ()),
         ):
             tensors = {str(at): value.contiguous().clone() for at, value in enumerate(values)}
-            save_file(tensors, made / f"{name}.safetensors")
+            save_file(tensors, target / f"{name}.safetensors")
         try:
-            torch.save(module, made / "module.pt")
-            torch.save(call, made / "call.pt")
-        except Exception:  # what cannot be pickled is left out: the tensors are there
-            (made / "module.pt").unlink(missing_ok=True)
+            torch.save(repro.module, target / "module.pt")
+            torch.save(repro.call, target / "call.pt")
+        except Exception:  # not everything can be pickled; the tensors are there without it
+            (target / "module.pt").unlink(missing_ok=True)
         script = _SCRIPT.format(
-            sentence=sentence, engine=engine, path=layer.path or "the model", paths=paths
+            sentence=repro.sentence,
+            engine=repro.engine,
+            path=repro.path or "the model",
+            paths=repro.import_paths,
         )
-        (made / "repro.py").write_text(script, encoding="utf-8")
+        (target / "repro.py").write_text(script, encoding="utf-8")
         if folder.exists():
             shutil.rmtree(folder)
-        made.rename(folder)
+        target.rename(folder)
     except BaseException:
-        shutil.rmtree(made, ignore_errors=True)
+        shutil.rmtree(target, ignore_errors=True)
         raise
     return folder

@@ -1,4 +1,4 @@
-"""Weights of an artifact that are not the model's: the shortest way to many a fault."""
+"""Finds weights of an artifact that are not the model's."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ __all__ = ["differing_weights", "weights_of"]
 
 
 def weights_of(bundle: Bundle, name: str, *, native: bool) -> Mapping[str, Tensor]:
-    """By the model's names: those that the artifact shows.
+    """Returns the weights that an artifact shows, by the model's names.
 
     Args:
-        bundle: Holds it; it has been scanned.
-        name: Of the artifact.
-        native: Whether native code may run: an AOTInductor package is asked.
+        bundle: The bundle, already scanned.
+        name: The name of the artifact.
+        native: Whether native code may run; without it an AOTInductor package shows no weights.
     """
     artifact = bundle.artifact(name)
     if artifact.format == "torchscript":
@@ -30,17 +30,18 @@ def weights_of(bundle: Bundle, name: str, *, native: bool) -> Mapping[str, Tenso
         loaded: Any = torch.jit.load(  # type: ignore[no-untyped-call]
             io.BytesIO(bundle.read(artifact.files[0])), map_location="cpu"
         )
-        found = dict(loaded.state_dict())
+        weights = dict(loaded.state_dict())
     elif artifact.format == "onnx":
-        found = _initializers(bundle.path / artifact.files[0].path)
+        weights = _initializers(bundle.path / artifact.files[0].path)
     elif native:
-        from isthmus.proof.explain.observe_aoti import weights_of_package
+        from isthmus.proof.explain.weight_ablation import open_package
 
-        found = dict(weights_of_package(bundle, name))
+        with open_package(bundle, name) as package:
+            weights = {} if package is None else dict(package.weights)
     else:
-        found = {}
+        weights = {}
     return {
-        key.removeprefix("holder.").removeprefix("module."): value for key, value in found.items()
+        key.removeprefix("holder.").removeprefix("module."): value for key, value in weights.items()
     }
 
 
@@ -50,15 +51,15 @@ def _initializers(file: Path) -> dict[str, Tensor]:
 
     model: Any = onnx.load(str(file))
     return {
-        one.name: torch.from_numpy(numpy_helper.to_array(one).copy())
-        for one in model.graph.initializer
-        if one.data_type == onnx.TensorProto.FLOAT
+        tensor.name: torch.from_numpy(numpy_helper.to_array(tensor).copy())
+        for tensor in model.graph.initializer
+        if tensor.data_type == onnx.TensorProto.FLOAT
     }
 
 
 def differing_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, str]:
-    """By the path of a parameter or buffer: how the artifact's differs from the model's."""
-    found = {}
+    """Maps the path of each parameter or buffer that is not the model's to a sentence about it."""
+    sentences = {}
     own = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     for name, value in own.items():
         other = weights.get(name)
@@ -69,9 +70,9 @@ def differing_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> dict[
             continue
         unequal = here != there
         at = int((here.double() - there.double()).abs().argmax())
-        found[name] = (
+        sentences[name] = (
             f"{int(unequal.sum())} of {here.numel()} elements of {name} are not the model's; the "
             f"furthest is {float(there.flatten()[at]):.6g} and should be "
             f"{float(here.flatten()[at]):.6g}"
         )
-    return found
+    return sentences
