@@ -1,16 +1,16 @@
-"""Write the tables by which the scan judges operators.
+"""Writes the tables with which the scan judges operators.
 
     python scripts/make_pure_operators.py
 
-cpp/core/scan/pure_operators.inc lists what a TorchScript archive may call without being trusted,
-and cpp/core/scan/effectful_operators.inc every other operator that LibTorch registers,
-with the reason. Run it after an upgrade of torch and review the difference: each new name is a
-decision.
+cpp/core/scan/pure_operators.inc lists the operators that an untrusted TorchScript archive may call.
+cpp/core/scan/effectful_operators.inc lists every other operator that LibTorch registers, with the
+reason to refuse it. Run the script after an upgrade of torch and review the difference: each new
+name is a decision.
 
-An operator is pure here when all that it does is compute tensors and scalars from its arguments,
-write into tensors it was given, draw random numbers, or print. Files, other processes, state that
-outlives the call, Python, and kernels that trust their arguments (unchecked sizes, indices or
-pointers corrupt memory) are not.
+A pure operator only computes tensors and scalars from its arguments, writes into tensors it was
+given, draws random numbers, or prints. An operator is not pure when it touches files, other
+processes, state that outlives the call, or Python, or when its kernel does not check its arguments,
+because unchecked sizes, indices or pointers corrupt memory.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ REMOTE = "talks to other processes"
 PYTHON = "is implemented in Python, which a C++ program does not have"
 EXECUTOR = "is internal to the executor and never part of an archive"
 
-# Effects of public aten operators.
+# The effects of public aten operators.
 EFFECTS = {
     "from_file": "maps a file into memory, and can write to it",
     "save": "writes a file",
@@ -42,8 +42,8 @@ EFFECTS = {
     "set_data": "lays a tensor over other memory",
 }
 
-# They need a remote reference, a sparse tensor or a generator, which nothing allowed here can make:
-# refused as operators, but harmless as the name of a module's own attribute. In neither table.
+# These operators need a remote reference, a sparse tensor or a generator, which no allowed operator
+# makes. They are in neither table: refused as operators, but allowed as names of attributes.
 NEUTRAL = {
     "ccol_indices",
     "col_indices",
@@ -60,8 +60,8 @@ NEUTRAL = {
     "to_here",
 }
 
-# Private aten operators that exported models do use, and that check their arguments. Two leading
-# underscores are Python's operators, all pure.
+# Private aten operators that exported models use, and that check their arguments. Names with two
+# leading underscores are Python's operators, which are all pure.
 PRIVATE = re.compile(
     r"__\w+"
     r"|_adaptive_avg_pool[23]d|_add_relu_?|_addmm_activation|_aminmax|_assert_\w+"
@@ -85,8 +85,8 @@ PRIVATE = re.compile(
     r"|_weight_norm(_interface)?"
 )
 
-# Public aten operators that are as unchecked as private ones: backward kernels (indices), packed
-# weights that are raw C++ objects inside byte tensors, vendors' kernels.
+# Public aten operators that do not check their arguments: backward kernels (indices), packed weights
+# (raw C++ objects inside byte tensors), kernels of vendors.
 UNCHECKED_PUBLIC = re.compile(
     r"\w*_backward(_\w+)?|batch_norm_backward_\w+|fbgemm_\w+|quantized_\w+_cell|miopen_\w+"
     r"|glu_(backward_)?jvp|convolution_overrideable|sym_constrain_\w+"
@@ -96,7 +96,7 @@ SPARSE_PUBLIC = re.compile(
     r"|copy_sparse_to_sparse_?|c?(row|col)_indices_copy|indices_copy|values_copy"
 )
 
-# Effectless by construction or by review; printed by scripted code.
+# Operators of scripted code without effects, by construction or by review.
 PRIM = {
     "ConstantChunk", "EnumName", "EnumValue", "ModuleContainerIndex", "NumToTensor", "Print",
     "RaiseException", "StringIndex", "TupleIndex", "TupleUnpack", "Uninitialized", "abs",
@@ -107,10 +107,10 @@ PRIM = {
     "unchecked_cast", "unchecked_unwrap_optional",
 }  # fmt: skip
 
-# What torch.jit.optimize_for_inference leaves in a module that is saved afterwards.
+# Operators that torch.jit.optimize_for_inference leaves in a module that is saved afterwards.
 PREPACKED = re.compile(r"BroadcastMKLDNNTensors|ConstantMKLDNNTensor|MKLDNN\w+|mkldnn_convolution")
 
-# Resolved by the TorchScript compiler, or registered only in some builds of LibTorch.
+# Operators that the TorchScript compiler resolves, or that only some builds of LibTorch register.
 UNREGISTERED = {
     "aten::H", "aten::T", "aten::mH", "aten::mT", "aten::ndim", "aten::is_autocast_enabled",
     "aten::list_with_default", "aten::_assert_int_or_pair", "aten::_nested_tensor_from_mask",
@@ -120,7 +120,7 @@ UNREGISTERED = {
     "prim::H", "prim::T", "prim::mH", "prim::mT", "prim::ndim", "prim::shape",
 }  # fmt: skip
 
-# Their arguments are packed weights in a class of LibTorch's own, which no archive can forge.
+# Namespaces whose arguments are packed weights in a class of LibTorch, which no archive can forge.
 PACKED = {"_quantized", "mkldnn_prepacked", "quantized", "sparse"}
 UNPACKED = re.compile(r"\w*_legacy|_?wrapped_\w+|_wrapped_\w+|int4mm_\w+")
 
@@ -142,7 +142,7 @@ NAMESPACES = {
 
 
 def judge(operator: str) -> str | None:
-    """The reason to refuse an operator; None when it is pure, "" when it stands in no table."""
+    """Returns the reason to refuse an operator, None for a pure one, "" for one in neither table."""
     namespace, name = operator.split("::")
     if namespace == "aten":
         return judge_aten(name)
@@ -160,7 +160,7 @@ def judge(operator: str) -> str | None:
 
 
 def judge_aten(name: str) -> str | None:
-    """The same for a name in aten."""
+    """Returns the same as `judge` for a name in aten."""
     if name in NEUTRAL:
         return ""
     if name in EFFECTS:
@@ -177,7 +177,7 @@ def judge_aten(name: str) -> str | None:
 
 
 def main() -> None:
-    """Write both tables."""
+    """Writes both tables."""
     registered = {schema.name for schema in torch._C._jit_get_all_schemas()}
     pure = {name for name in registered if judge(name) is None} | UNREGISTERED
     effectful = {name: judge(name) for name in registered - pure if judge(name)}
