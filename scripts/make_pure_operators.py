@@ -85,8 +85,8 @@ PRIVATE = re.compile(
     r"|_weight_norm(_interface)?"
 )
 
-# Public aten operators that do not check their arguments: backward kernels (indices), packed weights
-# (raw C++ objects inside byte tensors), kernels of vendors.
+# Public aten operators that do not check their arguments: backward kernels (indices), packed
+# weights (raw C++ objects inside byte tensors), kernels of vendors.
 UNCHECKED_PUBLIC = re.compile(
     r"\w*_backward(_\w+)?|batch_norm_backward_\w+|fbgemm_\w+|quantized_\w+_cell|miopen_\w+"
     r"|glu_(backward_)?jvp|convolution_overrideable|sym_constrain_\w+"
@@ -142,7 +142,7 @@ NAMESPACES = {
 
 
 def judge(operator: str) -> str | None:
-    """Returns the reason to refuse an operator, None for a pure one, "" for one in neither table."""
+    """Returns why an operator is refused, None for a pure one, "" for one in neither table."""
     namespace, name = operator.split("::")
     if namespace == "aten":
         return judge_aten(name)
