@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -96,3 +99,31 @@ def test_the_text_of_the_picture_is_large_enough() -> None:
     assert 'viewBox="0 0 900 ' in text
     sizes = [int(size) for size in re.findall(r'font-size(?::\s*|=")(\d+)', text)]
     assert sizes and min(sizes) >= 12
+
+
+def readme_steps() -> list[tuple[str, str]]:
+    """Returns language and text of each code block below the heading of the four steps."""
+    _, steps = (ROOT / "README.md").read_text().split("\n## Your own module, in four steps\n")
+    return re.findall(r"^```(\w+)\n(.*?)^```", steps, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.slow
+def test_the_steps_of_the_readme_work(tmp_path: Path) -> None:
+    """Exports, proves, builds and calls a module by the README's code alone."""
+    source, prove, cmake, program, build = (text for _, text in readme_steps())
+    (tmp_path / "make_net.py").write_text(source)
+    (tmp_path / "CMakeLists.txt").write_text(cmake)
+    (tmp_path / "main.cpp").write_text(program)
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    script = "set -e\npython make_net.py\n" + prove + build
+    done = subprocess.run(
+        ["bash", "-c", script],
+        cwd=tmp_path,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "PASSED" in done.stdout
+    assert "float32[3, 4]" in done.stdout.splitlines()[-1]
