@@ -1,60 +1,48 @@
-"""Models, and faults that are planted into them: each is a mistake that shipped models have had."""
+"""Models, and faults that are planted into them: mistakes that shipped models have had."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
 
 import torch
 import transformers
+from hf_models import IDS, Example, make, random_pixels
 from shared import minilm_weights
 from torch import Tensor, nn
 
 Plant = Callable[[nn.Module], nn.Module]
-"""Takes a copy of the model, gives it back with the fault."""
+"""Puts the fault into a copy of the model and returns it."""
 
-IDS = {0: "batch", 1: "sequence"}
 RANGE = 0.0625
-"""Standard deviation of the random weights. With the usual 0.02, which is for a hidden size of 768,
-layers of 64 do next to nothing, and neither would their faults."""
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A model with an example call."""
-
-    module: nn.Module
-    inputs: Mapping[str, Tensor]
-    dynamic: Mapping[str, Mapping[int, str]]
-    dims: Mapping[str, tuple[int, int]]
+"""The standard deviation of the random weights. The usual 0.02 is for a hidden size of 768;
+with it, layers of 64 and their faults would change next to nothing."""
 
 
 class Pooled(nn.Module):
-    """An encoder with the mean over tokens, and another scale for inputs that are full."""
+    """An encoder with the mean over tokens, scaled differently for inputs without padding."""
 
     def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
         self.encoder = encoder
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Values of the tokens, [batch, sequence, hidden], and their means, [batch, hidden]."""
+        """Returns the tokens' values [batch, sequence, hidden] and their means [batch, hidden]."""
         hidden = self.encode(input_ids, attention_mask)
         return hidden, self.scale(hidden.sum(1) / hidden.size(1), attention_mask)
 
     def encode(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Values of the tokens."""
+        """Returns the tokens' values."""
         return self.encoder(input_ids=input_ids, attention_mask=attention_mask)[0]
 
     def scale(self, pooled: Tensor, attention_mask: Tensor) -> Tensor:
-        """Twice as much where nothing is masked."""
+        """Doubles the means where nothing is masked."""
         full = attention_mask.bool().all()
         return torch.where(full, 2 * pooled, pooled)
 
 
 class MaskIgnored(Pooled):
-    """All tokens are attended to."""
+    """Attends to all tokens."""
 
     def encode(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         return super().encode(input_ids, torch.ones_like(attention_mask))
@@ -69,7 +57,7 @@ class DimensionBaked(Pooled):
 
 
 class PositionsOff(Pooled):
-    """Position ids from 1 instead of 0."""
+    """Counts position ids from 1 instead of 0."""
 
     def encode(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         positions = torch.arange(1, input_ids.size(1) + 1, device=input_ids.device)[None]
@@ -79,21 +67,21 @@ class PositionsOff(Pooled):
 
 
 class BranchBaked(Pooled):
-    """Goes the way that the example went."""
+    """Takes the branch that the example took."""
 
     def scale(self, pooled: Tensor, attention_mask: Tensor) -> Tensor:
         return 2 * pooled
 
 
 class DropoutLeftOn(nn.Module):
-    """What a dropout in train mode does."""
+    """A dropout in train mode."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x * (torch.rand_like(x) > 0.1).to(x.dtype) / 0.9
 
 
 class TanhGelu(nn.Module):
-    """The approximation by tanh."""
+    """GELU approximated by tanh."""
 
     def forward(self, x: Tensor) -> Tensor:
         return nn.functional.gelu(x, approximate="tanh")
@@ -103,21 +91,21 @@ class TanhGelu(nn.Module):
 
 
 def each(kind: type[nn.Module], at: float = 0.5) -> Callable[[nn.Module], tuple[str, nn.Module]]:
-    """Finds the module of a kind that lies this far into the model."""
+    """Returns a function that finds the module of a kind at this share of the model's depth."""
 
     def find(model: nn.Module) -> tuple[str, nn.Module]:
-        found = [
+        matches = [
             (name, submodule)
             for name, submodule in model.named_modules()
             if isinstance(submodule, kind)
         ]
-        return found[int(at * (len(found) - 1))]
+        return matches[int(at * (len(matches) - 1))]
 
     return find
 
 
 def drop_bias(model: nn.Module) -> nn.Module:
-    """Of one linear or convolution layer in the middle, or of one norm where these have none."""
+    """Sets the bias of the middle one of the layers that have a bias to zero."""
     layers = [
         module
         for module in model.modules()
@@ -128,7 +116,7 @@ def drop_bias(model: nn.Module) -> nn.Module:
 
 
 def change_one_weight(model: nn.Module) -> nn.Module:
-    """By 1 %: the one of median size, of a layer in the middle."""
+    """Scales the weight of median magnitude of a layer in the middle by 1.01."""
     layers = [module for module in model.modules() if isinstance(module, (nn.Linear, nn.Conv2d))]
     flat = layers[len(layers) // 2].weight.data.flatten()
     flat[flat.abs().argsort()[flat.numel() // 2]] *= 1.01
@@ -136,7 +124,7 @@ def change_one_weight(model: nn.Module) -> nn.Module:
 
 
 def change_epsilon(model: nn.Module) -> nn.Module:
-    """1e-12 to 1e-5, of the first layer norm."""
+    """Changes the epsilon of the first layer norm from 1e-12 to 1e-5."""
     _, norm = each(nn.LayerNorm, 0)(model)
     assert isinstance(norm, nn.LayerNorm)
     norm.eps = 1e-5
@@ -144,7 +132,7 @@ def change_epsilon(model: nn.Module) -> nn.Module:
 
 
 def change_epsilon_within(model: nn.Module) -> nn.Module:
-    """The same, of one in the middle, which trained weights make felt."""
+    """Changes the epsilon of a layer norm in the middle, which matters with trained weights."""
     _, norm = each(nn.LayerNorm)(model)
     assert isinstance(norm, nn.LayerNorm)
     norm.eps = 1e-5
@@ -152,7 +140,7 @@ def change_epsilon_within(model: nn.Module) -> nn.Module:
 
 
 def swap_channels(model: nn.Module) -> nn.Module:
-    """The first two outputs of a layer in the middle."""
+    """Swaps the first two outputs of a layer in the middle."""
     layers = [module for module in model.modules() if isinstance(module, (nn.Linear, nn.Conv2d))]
     layer = layers[len(layers) // 2]
     layer.weight.data[[0, 1]] = layer.weight.data[[1, 0]]
@@ -162,24 +150,24 @@ def swap_channels(model: nn.Module) -> nn.Module:
 
 
 def approximate_gelu(model: nn.Module) -> nn.Module:
-    """In one layer in the middle."""
+    """Approximates GELU in a layer in the middle."""
     return _replaced(model, ("GELUActivation", "GELU"), TanhGelu())
 
 
 def leave_dropout_on(model: nn.Module) -> nn.Module:
-    """One of them, in the middle."""
+    """Leaves a dropout in the middle on."""
     return _replaced(model, ("Dropout",), DropoutLeftOn())
 
 
 def _replaced(model: nn.Module, kinds: tuple[str, ...], new: nn.Module) -> nn.Module:
-    found = [name for name, submodule in model.named_modules() if type(submodule).__name__ in kinds]
-    parent, _, name = found[len(found) // 2].rpartition(".")
+    paths = [path for path, submodule in model.named_modules() if type(submodule).__name__ in kinds]
+    parent, _, name = paths[len(paths) // 2].rpartition(".")
     setattr(model.get_submodule(parent), name, new)
     return model
 
 
 def as_class(kind: type[Pooled]) -> Plant:
-    """The model with another class."""
+    """Returns a fault that gives the model another class."""
 
     def plant(model: nn.Module) -> nn.Module:
         model.__class__ = kind
@@ -193,7 +181,7 @@ WEIGHTS: dict[str, Plant] = {
     "one weight changed by 1 %": change_one_weight,
     "swapped channels": swap_channels,
 }
-"""Faults that any model can have."""
+"""The faults that any model can have."""
 
 FAULTS: dict[str, Plant] = {
     **WEIGHTS,
@@ -205,11 +193,11 @@ FAULTS: dict[str, Plant] = {
     "a branch baked in": as_class(BranchBaked),
     "dropout left on": leave_dropout_on,
 }
-"""Faults of a text encoder."""
+"""The faults of a text encoder."""
 
 
 def planted(model: nn.Module, plant: Plant) -> nn.Module:
-    """A copy with the fault."""
+    """Returns a copy with the fault."""
     with torch.no_grad():
         return plant(copy.deepcopy(model)).eval()
 
@@ -217,80 +205,67 @@ def planted(model: nn.Module, plant: Plant) -> nn.Module:
 # --- models ---------------------------------------------------------------------------------------
 
 
-def make(name: str, seed: int, **config: Any) -> nn.Module:
-    """A model of transformers with random weights and biases."""
-    kind = getattr(transformers, name)
-    torch.manual_seed(seed)
-    model: nn.Module = kind(kind.config_class(use_cache=False, **config)).eval()
-    # Fresh models have no bias anywhere: one that is dropped would not be missed.
-    with torch.no_grad():
-        for key, value in model.named_parameters():
-            if key.endswith("bias"):
-                value.normal_(0, 0.02)
-    return model
-
-
-def text(module: nn.Module, vocabulary: int, sequence: int) -> Subject:
-    """A model of token ids and their mask."""
+def text(module: nn.Module, vocabulary: int, sequence: int) -> Example:
+    """Returns a model of token ids and their mask with an example call."""
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(5, vocabulary, (2, 9), generator=generator)
     mask = torch.ones_like(ids)
     mask[1, 6:] = 0
     inputs = {"input_ids": ids, "attention_mask": mask}
     dims = {"batch": (1, 16), "sequence": (1, sequence)}
-    return Subject(module, inputs, dict.fromkeys(inputs, IDS), dims)
+    return Example(module, inputs, dict.fromkeys(inputs, IDS), dims)
 
 
-def bert(seed: int = 0, layers: int = 4) -> Subject:
-    """A BERT with random weights."""
+def bert(seed: int = 0, layers: int = 4) -> Example:
+    """Returns a BERT with random weights."""
     model = make(
-        "BertModel", seed, hidden_size=64, num_hidden_layers=layers, num_attention_heads=4,
-        intermediate_size=256, vocab_size=500, max_position_embeddings=128, initializer_range=RANGE,
+        "BertModel", seed, random_biases=True, hidden_size=64, num_hidden_layers=layers,
+        num_attention_heads=4, intermediate_size=256, vocab_size=500, max_position_embeddings=128,
+        initializer_range=RANGE,
     )  # fmt: skip
     return text(Pooled(model), 500, 48)
 
 
-def mini_lm(seed: int = 0) -> Subject:
-    """all-MiniLM-L6-v2 with its weights."""
+def mini_lm(seed: int = 0) -> Example:
+    """Returns all-MiniLM-L6-v2 with its weights."""
     model = transformers.AutoModel.from_pretrained(str(minilm_weights()))
     return text(Pooled(model.eval()), 30000, 512)
 
 
-def gpt2(seed: int = 0) -> Subject:
-    """A GPT-2 of 3 layers with random weights."""
+def gpt2(seed: int = 0) -> Example:
+    """Returns a GPT-2 of 3 layers with random weights."""
     model = make(
-        "GPT2LMHeadModel", seed, n_embd=64, n_layer=3, n_head=4, n_positions=64, vocab_size=500,
-        bos_token_id=0, eos_token_id=0, initializer_range=RANGE,
+        "GPT2LMHeadModel", seed, random_biases=True, n_embd=64, n_layer=3, n_head=4, n_positions=64,
+        vocab_size=500, bos_token_id=0, eos_token_id=0, initializer_range=RANGE,
     )  # fmt: skip
     return text(model, 500, 48)
 
 
-def vit(seed: int = 0) -> Subject:
-    """A ViT of 3 layers with random weights."""
+def vit(seed: int = 0) -> Example:
+    """Returns a ViT of 3 layers with random weights."""
     model = make(
-        "ViTModel", seed, hidden_size=64, num_hidden_layers=3, num_attention_heads=4,
-        intermediate_size=256, image_size=64, patch_size=8, initializer_range=RANGE,
+        "ViTModel", seed, random_biases=True, hidden_size=64, num_hidden_layers=3,
+        num_attention_heads=4, intermediate_size=256, image_size=64, patch_size=8,
+        initializer_range=RANGE,
     )  # fmt: skip
     return _image(model, 64)
 
 
-def resnet18(seed: int = 0) -> Subject:
-    """A ResNet-18 with random weights."""
+def resnet18(seed: int = 0) -> Example:
+    """Returns a ResNet-18 with random weights."""
     model = make(
-        "ResNetModel", seed, embedding_size=64, hidden_sizes=[64, 128, 256, 512],
-        depths=[2, 2, 2, 2], layer_type="basic",
+        "ResNetModel", seed, random_biases=True, embedding_size=64,
+        hidden_sizes=[64, 128, 256, 512], depths=[2, 2, 2, 2], layer_type="basic",
     )  # fmt: skip
     return _image(model, 64)
 
 
-def _image(module: nn.Module, size: int) -> Subject:
-    pixels = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
-    return Subject(
-        module, {"pixel_values": pixels}, {"pixel_values": {0: "batch"}}, {"batch": (1, 8)}
-    )
+def _image(module: nn.Module, size: int) -> Example:
+    pixels = {"pixel_values": random_pixels(2, size)}
+    return Example(module, pixels, {"pixel_values": {0: "batch"}}, {"batch": (1, 8)})
 
 
-MODELS: dict[str, Callable[[int], Subject]] = {
+MODELS: dict[str, Callable[[int], Example]] = {
     "all-MiniLM-L6-v2": mini_lm,
     "BERT": bert,
     "GPT-2": gpt2,
@@ -300,12 +275,12 @@ MODELS: dict[str, Callable[[int], Subject]] = {
 
 
 def faults_of(name: str) -> dict[str, Plant]:
-    """Those that a model of `MODELS` can have."""
+    """Returns the faults that a model of `MODELS` can have."""
     if name == "all-MiniLM-L6-v2":
         return FAULTS | {"the same epsilon, in the middle": change_epsilon_within}
     if name == "BERT":
         return FAULTS
     if name == "ViT":
         more = ("a layer norm's epsilon 1e-12 -> 1e-5", "tanh-GELU for erf-GELU")
-        return WEIGHTS | {one: FAULTS[one] for one in more}
+        return WEIGHTS | {fault: FAULTS[fault] for fault in more}
     return WEIGHTS

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from isthmus.runtime.runners import EngineSpec
+from isthmus.runtime.engine_spec import EngineSpec
 from shared import FORMAT_OF_ENGINE, Result, medians, minilm_bundle, run, turns
 
 from isthmus.bundle.bundle import Bundle

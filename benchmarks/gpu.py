@@ -1,12 +1,13 @@
-"""BERT-base on a GPU, every way that there is, in processes that take turns.
+"""BERT-base on a GPU with every tool, in processes that take turns.
 
 Eager, torch.compile (default and reduce-overhead), traced TorchScript, AOTInductor, LibTorch called
-bare from C++, and isthmus with and without CUDA graphs, from Python and C++. `gpu/` has the parts.
+directly from C++, and isthmus with and without CUDA graphs, from Python and C++.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -15,15 +16,12 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-
-sys.path.insert(1, str(Path(__file__).resolve().parent.parent / "scripts"))
-
 from gpu.bare import build, write_inputs
-from gpu.contenders import CONTENDERS, DTYPES, GRAPHS, INPUTS, Contender, Request
-from gpu.subject import FORMATS, prepare, save_inputs, small_model
-from peers.kinds import Shape
+from gpu.bert_bundle import FORMATS, prepare, save_inputs, small_model
+from gpu.contenders import CONTENDERS, DTYPES, GRAPHS, Contender, Request
+from peers.kinds import INPUTS, Shape
 from peers.processes import Runner, ending, quit_all, start, take_turns, warm_up
-from shared import Result, run
+from shared import CONFIDENCE, Result, run
 
 from isthmus.bundle.bundle import Bundle
 from isthmus.runtime import install_paths
@@ -31,51 +29,50 @@ from isthmus.runtime.workers import available_cores, python_worker
 from isthmus.timing.statistics import median_interval
 
 SHAPES = "1x14,1x128,32x128"
-CONFIDENCE = 0.95
 DISCARDED = 2
-"""Calls thrown away at the start of each turn: another process had the device."""
+"""The calls discarded at the start of each turn, because another process had the device."""
 LEAST_CALLS = 5
 CALLS_BEFORE = 10
-"""Of each contender before any clock: compilers and profilers have then done what they do."""
+"""The calls of each contender before any timing: compilers and profilers are done by then."""
 
 
 def command_of(request: Request, folder: Path, program: Path | None) -> list[str]:
-    """What serves the request."""
-    one = request.contender
-    if one.kind == "bare":
+    """Returns the command that serves the request."""
+    contender = request.contender
+    assert isinstance(contender, Contender)
+    if contender.kind == "bare":
         assert program is not None
         with np.load(request.inputs) as file:
             path = write_inputs(folder / "inputs.bin", [file[name] for name in INPUTS])
         return [
-            str(program), one.option, request.file, str(path), request.device, str(request.threads),
+            str(program), contender.option, request.file, str(path), request.device,
+            str(request.threads),
         ]  # fmt: skip
-    if one.language == "C++":
-        graphs = [f"{name}={value}" for name, value in GRAPHS.items()] if one.graphs else []
+    if contender.language == "C++":
+        graphs = [f"{name}={value}" for name, value in GRAPHS.items()] if contender.graphs else []
         return [
             str(install_paths.binary()), "bench", request.bundle, "--worker",
-            "--engine", one.option,
+            "--engine", contender.engine,
             "--device", request.device,
             "--inputs", request.inputs,
             "--threads", str(request.threads),
             "--trust", "native",
             *(word for option in graphs for word in ("--engine-option", option)),
         ]  # fmt: skip
-    import json
-
-    path = folder / f"{one.label.replace(' ', '-').replace(',', '')}.json"
+    path = folder / f"{contender.label.replace(' ', '-').replace(',', '')}.json"
     path.write_text(json.dumps(request.to_json()), encoding="utf-8")
     return python_worker("gpu.worker", str(path))
 
 
 def difference(runner: Runner, expected: np.ndarray | None, folder: Path) -> np.ndarray | None:
-    """Notes how far the answer is from eager's; gives the answer, for the first one to be it."""
-    one: Contender = runner.contender  # type: ignore[assignment]
-    if one.language == "C++" and one.kind != "bare":
+    """Notes the answer's distance from eager's, and returns the answer."""
+    kind = runner.contender.kind
+    if runner.contender.language == "C++" and kind != "bare":
         return None  # `isthmus-run verify` proves those
     path = folder / "answer.npy"
     if not runner.ask(f"answer {path}"):
         return None
-    if one.kind == "bare":
+    if kind == "bare":
         assert expected is not None
         answer = np.fromfile(path, dtype=np.float32).reshape(expected.shape)
     else:
@@ -92,7 +89,7 @@ def measure_shape(
     shape: Shape,
     program: tuple[Path | None, str],
 ) -> list[dict[str, Any]]:
-    """A row for each contender."""
+    """Returns a row for each contender."""
 
     def say(line: str) -> None:
         print(f"  {shape}: {line}", file=sys.stderr)
@@ -101,31 +98,31 @@ def measure_shape(
         artifact.format: bundle.path / artifact.files[0].path
         for artifact in bundle.manifest.artifacts
     }
-    runners = [Runner(contender) for contender in contenders]  # type: ignore[arg-type]
+    runners = [Runner(contender) for contender in contenders]
     expected: np.ndarray | None = None
     with tempfile.TemporaryDirectory(prefix="isthmus-gpu-") as name, ending(runners):
         folder = Path(name)
         inputs = save_inputs(folder / "inputs.npz", shape)
-        for runner, one in zip(runners, contenders, strict=True):
-            if one.kind == "bare":
+        for runner, contender in zip(runners, contenders, strict=True):
+            if contender.kind == "bare":
                 runner.reason = program[1]
-            if one.format and one.format not in files:
-                runner.reason = f"the bundle has no artifact of the format {one.format}"
+            if contender.format and contender.format not in files:
+                runner.reason = f"the bundle has no artifact of the format {contender.format}"
             if runner.reason:
                 continue
-            say(f"starting {one.label}")
+            say(f"starting {contender.label}")
             request = Request(
-                contender=one,
+                contender=contender,
                 device=options.device,
                 precision=options.precision,
                 threads=options.threads,
                 bundle=str(bundle.path.resolve()),
-                file=str(files[one.format].resolve()) if one.format else "",
+                file=str(files[contender.format].resolve()) if contender.format else "",
                 inputs=str(inputs),
             )
             start(runner, command_of(request, folder, program[0]), options.threads)
             runner.ask(f"run {CALLS_BEFORE}")
-            if runner.worker is not None and (expected is not None or one.kind == "eager"):
+            if runner.worker is not None and (expected is not None or contender.kind == "eager"):
                 answer = difference(runner, expected, folder)
                 expected = answer if expected is None else expected
         warm_up(runners, options.turn_seconds, LEAST_CALLS, say)
@@ -138,7 +135,7 @@ def measure_shape(
 
 
 def row_of(shape: Shape, contender: Contender, runner: Runner) -> dict[str, Any]:
-    """Facts for people and machines."""
+    """Returns the contender's numbers at this shape."""
     rounds = [median(turn) for turn in runner.turns]
     row: dict[str, Any] = {
         "shape": str(shape),
@@ -154,18 +151,18 @@ def row_of(shape: Shape, contender: Contender, runner: Runner) -> dict[str, Any]
         "first_call_ms": runner.first_call_ms,
         "runtime": runner.runtime,
         "peak_rss_bytes": runner.peak_rss_bytes,
-        "turns_ms": [list(turn) for turn in runner.turns],
+        "samples": {"turns_ms": [list(turn) for turn in runner.turns]},
     }
     if rounds:
         low, high = median_interval(rounds, CONFIDENCE)
-        row["median_ms"] = median(rounds)
+        row["median_ms"], row["interval_ms"] = median(rounds), [low, high]
         row["median ms"] = f"{median(rounds):.3f} ({low:.3f} to {high:.3f})"
         row["load ms"] = f"{runner.load_ms:.0f}"
     return row
 
 
 def beside(rows: Sequence[dict[str, Any]]) -> None:
-    """Sets "of bare": each median over that of bare LibTorch's TorchScript at the same shape."""
+    """Sets "of bare": the median over that of LibTorch's TorchScript, called directly."""
     bare = {
         row["shape"]: row["median_ms"]
         for row in rows
@@ -178,7 +175,7 @@ def beside(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def measure(options: argparse.Namespace) -> Result:
-    """Every contender on every shape."""
+    """Measures every contender on every shape."""
     if options.quick:
         small_model(options.folder)
         options.rounds, options.turn_seconds = 2, 0.05
@@ -215,13 +212,13 @@ def measure(options: argparse.Namespace) -> Result:
 
 
 def expected_absence(options: argparse.Namespace, row: Mapping[str, Any]) -> bool:
-    """Whether a row without numbers is as it should be: no GPU, or a format left out."""
+    """Returns True when a row cannot have numbers: no GPU, or a format that was left out."""
     no_device = row["graphs"] and not options.device.startswith("cuda")
     return no_device or "no artifact of the format" in row["why not"]
 
 
 def verdict(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The fastest at each shape, and how many have no numbers."""
+    """Returns the fastest at each shape, and the number of rows without numbers."""
     words = []
     for shape in dict.fromkeys(row["shape"] for row in rows):
         timed = [row for row in rows if row["shape"] == shape and row["median_ms"]]
@@ -233,7 +230,7 @@ def verdict(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def facts(options: argparse.Namespace) -> dict[str, str]:
-    """What the numbers depend on."""
+    """Returns the conditions of the measurement."""
     import torch
 
     gpu = torch.cuda.get_device_name(options.device) if options.device != "cpu" else "none"
@@ -252,7 +249,7 @@ def facts(options: argparse.Namespace) -> dict[str, str]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What is measured, and how long."""
+    """Adds what is measured, and for how long."""
     parser.set_defaults(rounds=12, folder=Path("build/gpu"))
     parser.add_argument("--device", default="cuda:0")
     parser.add_argument("--shapes", default=SHAPES, help=SHAPES)

@@ -1,7 +1,7 @@
-"""Is the layer with the fault the one that is named? A fault in every layer of four models.
+"""Does explain name the layer with the fault? A fault in every layer of four models.
 
-Artifacts of a copy with the fault are put behind the back of every check into the right model's
-bundle; `isthmus verify --explain` is then asked where each engine leaves the model.
+Artifacts of a faulty copy replace those of the right model's bundle, past every check; explain then
+has to say where each engine leaves the model.
 """
 
 from __future__ import annotations
@@ -16,20 +16,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from faults import MODELS, Pooled, Subject, TanhGelu, bert, make, text
-from planting import engines, export, plant
-from shared import Result, run
+from faults import MODELS, Pooled, TanhGelu, bert, text
+from hf_models import Example, make
+from planting import export, plant
+from shared import Result, engine_pairs, run
 from torch import Tensor, nn
 
 from isthmus.proof.explain import explain
 
 NAMES = ("BERT-12", "GPT-2", "ViT", "ResNet-18")
 LARGE = "BERT-base"
-"""Only when asked for: an hour."""
+"""A model that takes an hour and runs only when it is named."""
 
 
 def drop_bias(block: nn.Module) -> None:
-    """Of its last layer that has one."""
+    """Sets the bias of the last layer that has one to zero."""
     layers = [
         module for module in block.modules() if isinstance(getattr(module, "bias", None), Tensor)
     ]
@@ -37,18 +38,18 @@ def drop_bias(block: nn.Module) -> None:
 
 
 def change_weights(block: nn.Module) -> None:
-    """All of its first weights by 0.1 %."""
+    """Scales the first weights by 1.001."""
     next(parameter for parameter in block.parameters() if parameter.dim() > 1).data.mul_(1.001)
 
 
 def swap_channels(block: nn.Module) -> None:
-    """Of its first weights."""
+    """Swaps the first two rows of the first weights."""
     weight = next(parameter for parameter in block.parameters() if parameter.dim() > 1).data
     weight[[0, 1]] = weight[[1, 0]]
 
 
 def approximate(block: nn.Module) -> None:
-    """Its activation; where it has none, its norm's epsilon."""
+    """Approximates the activation; a block without one gets another epsilon in its norm."""
     for parent in block.modules():
         for name, named_child in list(parent.named_children()):
             if "GELU" in type(named_child).__name__:
@@ -68,47 +69,47 @@ MISTAKES: dict[str, Callable[[nn.Module], None]] = {
 }
 
 
-def bert12(seed: int = 0) -> Subject:
-    """BERT of 12 layers."""
+def bert12(seed: int = 0) -> Example:
+    """Returns a BERT of 12 layers."""
     return bert(seed, layers=12)
 
 
-def bert_base(seed: int = 0) -> Subject:
-    """BERT-base, its 12 layers at full size, with random weights."""
-    return text(Pooled(make("BertModel", seed)), 30000, 64)
+def bert_base(seed: int = 0) -> Example:
+    """Returns BERT-base, with its 12 layers at full size and random weights."""
+    return text(Pooled(make("BertModel", seed, random_biases=True)), 30000, 64)
 
 
 def measure(options: argparse.Namespace) -> Result:
-    """All layers of all models; a mistake each, in turn."""
+    """Plants a mistake into each layer of each model and asks explain for it."""
     rows: list[dict[str, Any]] = []
     formats = options.formats.split(",")
     models = {"BERT-12": bert12, **{name: MODELS[name] for name in NAMES[1:]}}
     chosen = options.models.split(",") if options.models else list(models)
     models[LARGE] = bert_base
     for name in chosen:
-        subject = models[name](0)
+        example = models[name](0)
         holder = next(
             (path, submodule)
-            for path, submodule in subject.module.named_modules()
+            for path, submodule in example.module.named_modules()
             if isinstance(submodule, nn.ModuleList) and len(submodule) > 1
         )
         path, blocks = holder
         with tempfile.TemporaryDirectory(prefix="isthmus-layers-") as text:
             folder = Path(text)
-            bundle = export(subject, folder / "right", formats)
+            bundle = export(example, folder / "right", formats)
             for at in range(len(blocks)):
                 what = list(MISTAKES)[at % len(MISTAKES)]
-                faulty = copy.deepcopy(subject.module)
+                faulty = copy.deepcopy(example.module)
                 with torch.no_grad():
                     MISTAKES[what](faulty.get_submodule(f"{path}.{at}"))
-                wrong, failed = plant(bundle, subject, faulty.eval(), folder / "bad", folder)
-                for form, engine in engines(formats):
-                    if form in failed:
-                        raise SystemExit(f"{form} of {name} cannot be planted: {failed[form]}")
+                wrong, failed = plant(bundle, example, faulty.eval(), folder / "bad", folder)
+                for format, engine in engine_pairs(formats):
+                    if format in failed:
+                        raise SystemExit(f"{format} of {name} cannot be planted: {failed[format]}")
                     start = time.perf_counter()
-                    found = explain(wrong, subject.module, engine=engine, trust="native")
+                    report = explain(wrong, example.module, engine=engine, trust="native")
                     seconds = time.perf_counter() - start
-                    named = found.culprit.path if found.culprit is not None else ""
+                    named = report.culprit.path if report.culprit is not None else ""
                     right = f"{named}.".startswith(f"{path}.{at}.")
                     row = {
                         "fault": f"{name}, layer {at}: {what}", "engine": engine, "named": named,
@@ -137,7 +138,7 @@ def measure(options: argparse.Namespace) -> Result:
 
 def _options(parser: argparse.ArgumentParser) -> None:
     known = ", ".join((*NAMES, LARGE))
-    parser.add_argument("--models", default="", help=f"with commas, of {known}")
+    parser.add_argument("--models", default="", help=f"comma-separated, of {known}")
     parser.add_argument("--formats", default="torchscript,onnx,aoti")
 
 

@@ -1,47 +1,44 @@
-"""What a call through the C++ library adds to the engine's own C++ API, in microseconds.
+"""The cost in microseconds that the C++ library adds to a call of the engine's own C++ API.
 
-Exports two small modules, and has a program for each engine (`overhead/`) call them in every way.
+Exports two small modules; a program for each engine (`overhead/`) calls them in every way.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
-from shared import Result, run
+from shared import Result, medians, run
 from torch import Tensor, nn
 
 import isthmus
 from isthmus.errors import EngineUnavailable
-from isthmus.timing.statistics import median_interval
 
 CLAIM_US = {"torchscript": 2.0, "onnxruntime": 3.0, "openvino": 3.0, "aoti": 3.0}
 FORMATS = ("torchscript", "onnx", "aoti")
 CLAIMED = ("run", "run_ordered")
-"""Not the wrapper of `isthmus/torch.h`, which converts once more each way: it is shown."""
-
+"""The wrapper of `isthmus/torch.h` is shown only: it converts once more each way."""
 
 Row = dict[str, Any]
 
 
 class ThreeInputs(nn.Module):
-    """MiniLM's signature, and next to no work."""
+    """A module with MiniLM's signature and next to no work."""
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """int64[batch, sequence] three times, to the same shape twice."""
+        """Maps three inputs int64[batch, sequence] to two outputs of the same shape."""
         return input_ids + attention_mask, token_type_ids
 
 
 def export_all(folder: Path) -> dict[str, Path]:
-    """Bundles by what they are: one input of a fixed shape, three of named dimensions."""
+    """Returns the bundles by description: one input of a fixed shape, three of named dimensions."""
     torch.manual_seed(0)
     folder.mkdir(parents=True, exist_ok=True)
     linear = isthmus.export(
@@ -66,7 +63,7 @@ def export_all(folder: Path) -> dict[str, Path]:
 
 
 def rows_of(engine: str, model: str, program: Path, bundle: Path, turns: int) -> list[Row]:
-    """The program run once; differences are taken within a turn."""
+    """Runs the program once; differences are taken within a turn."""
     output = subprocess.run(
         [program, bundle, str(turns)], check=True, stdout=subprocess.PIPE, text=True
     ).stdout
@@ -78,24 +75,25 @@ def rows_of(engine: str, model: str, program: Path, bundle: Path, turns: int) ->
             (mine - theirs) / 1e3
             for mine, theirs in zip(samples[contender], samples[bare], strict=True)
         ]
-        low, high = median_interval(extra, 0.95)
-        added = statistics.median(extra)
+        timings = medians(
+            {"median us": [sample / 1e3 for sample in samples[contender]], "added_us": extra}
+        )
+        low, high = timings["intervals"]["added_us"]
+        added = f"{timings['added_us']:.2f} ({low:.2f} to {high:.2f})"
         rows.append(
             {
                 "engine": engine,
                 "model": model,
                 "call": contender,
-                "median us": statistics.median(samples[contender]) / 1e3,
-                "added us": "-" if contender == bare else f"{added:.2f} ({low:.2f} to {high:.2f})",
-                "added_us": added,
-                "samples_ns": samples[contender],
+                "added us": "-" if contender == bare else added,
+                **timings,
             }
         )
     return rows
 
 
 def measure(options: argparse.Namespace) -> Result:
-    """Every engine whose program was built, on every bundle."""
+    """Runs the program of every engine on every bundle."""
     programs = {
         engine: options.programs / f"isthmus-overhead-{engine}"
         for engine in options.engines or CLAIM_US
@@ -134,7 +132,7 @@ def measure(options: argparse.Namespace) -> Result:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Where the C++ programs are, and which to run."""
+    """Adds the folder of the C++ programs and the engines to run."""
     parser.add_argument("--programs", type=Path, default=Path("build/release/bin"))
     parser.add_argument(
         "--engines", type=lambda text: text.split(","), help=f"default: {','.join(CLAIM_US)}"

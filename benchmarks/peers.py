@@ -1,8 +1,8 @@
-"""Holds isthmus to every tool that one would pick instead, side by side in one run.
+"""Compares isthmus with the tools that a user would pick instead, side by side.
 
 all-MiniLM-L6-v2 and BERT-base on three shapes and a stream of real sentences. Each contender is a
-process; all have the same threads and take turns in random order; whoever gives another answer than
-the eager module is not timed. `peers/` has the parts.
+process; all have the same threads and take turns in random order. A contender whose answers differ
+from the eager module's is not timed.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from peers import judge, limit, plot, text
-from peers.bundles import Subject, prepare
+from peers.bundles import ModelFiles, prepare
 from peers.kinds import PEERS, Contender, Shape, ours
 from peers.report import PeersResult
-from peers.rows import CONFIDENCE, STREAM, Row, Start
+from peers.rows import STREAM, Row, Start
 from peers.shape_run import Effort, measure_shape, measure_starts
 from peers.stream_run import Batching, build_program, measure_stream
 from shapes import MODELS
-from shared import minilm_weights, run
+from shared import CONFIDENCE, minilm_weights, run, run_facts
 
 from isthmus.runtime.machine import cpu_governor, load_average, machine_facts, version_of
 from isthmus.runtime.workers import available_cores
@@ -32,13 +32,13 @@ MINILM = "all-MiniLM-L6-v2"
 ENGINES = ("torchscript", "onnxruntime", "openvino", "aoti")
 PACKAGES = ("transformers", "onnxruntime", "openvino", "ctranslate2")
 STREAM_EVERY = {"BERT-base": 8}
-"""Eight times MiniLM's work: so its stream takes as long, with the same spread of lengths."""
+"""The step between the sentences of a model: BERT-base takes eight times as long as MiniLM."""
 BUSY = 0.5
-"""Processes that wanted to run before anything began; from here on a note says so."""
+"""The load average before the run from which on a note calls the machine busy."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What is measured, and how long."""
+    """Adds what is measured, and for how long."""
     parser.set_defaults(rounds=12)
     parser.add_argument("--models", type=_names, default=tuple(MODELS), help=", ".join(MODELS))
     parser.add_argument("--shapes", type=_names, default=_names(SHAPES), help=SHAPES)
@@ -67,7 +67,7 @@ def _names(words: str) -> tuple[str, ...]:
 
 
 def hurry(options: argparse.Namespace) -> None:
-    """Little of everything: its numbers say nothing."""
+    """Reduces everything to a functional check, whose numbers mean nothing."""
     options.models = options.models[:1]
     options.rounds, options.stream_rounds, options.starts = 3, 2, 1
     options.turn_seconds, options.stream = 0.05, min(options.stream, 100)
@@ -75,58 +75,60 @@ def hurry(options: argparse.Namespace) -> None:
 
 
 def contenders(only: Sequence[str]) -> list[Contender]:
-    """Those that were asked for."""
-    everybody = [*ours(ENGINES), *PEERS]
-    if not only:
-        return everybody
-    return [one for one in everybody if any(word.lower() in one.label.lower() for word in only)]
+    """Returns the contenders whose label contains one of the words; all without any word."""
+    return [
+        contender
+        for contender in (*ours(ENGINES), *PEERS)
+        if not only or any(word.lower() in contender.label.lower() for word in only)
+    ]
 
 
 def say(line: str) -> None:
-    """Progress."""
+    """Prints progress to standard error."""
     print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr)
 
 
 def measure(options: argparse.Namespace) -> PeersResult:
-    """Everything that the options name."""
+    """Measures everything that the options name."""
     load = load_average()
     if options.quick:
         hurry(options)
     shapes = [Shape.parse(shape) for shape in options.shapes]
     chosen = contenders(options.only)
     if not chosen or not shapes:
-        sys.exit(f"nothing to measure; contenders are {', '.join(c.label for c in contenders([]))}")
+        known = ", ".join(contender.label for contender in contenders([]))
+        sys.exit(f"nothing to measure; contenders are {known}")
     threads = available_cores()
     stream = text.tokenised(minilm_weights(), options.stream) if options.stream else None
     rows: list[Row] = []
     starts: list[Start] = []
-    subjects: list[Subject] = []
+    models: list[ModelFiles] = []
     bounds: list[limit.Limit] = []
     for name in options.models:
-        subject = prepare(name, options.folder, shapes, retune=not options.keep_tuning)
-        subjects.append(subject)
+        model = prepare(name, options.folder, shapes, retune=not options.keep_tuning)
+        models.append(model)
         for shape in shapes:
             say(f"{name}, {shape}")
             bounds.append(limit.measure_limit(threads))
             effort = Effort(threads, options.rounds, options.turn_seconds)
-            rows += measure_shape(subject, shape, chosen, effort, say)
+            rows += measure_shape(model, shape, chosen, effort, say)
         if stream is not None and name in (options.stream_models or options.models):
             say(f"{name}, {STREAM}")
             effort = Effort(threads, options.stream_rounds, 0)
             batching = Batching(workers=options.workers)
             program = build_program(options.folder)
             part = stream if options.whole_stream else stream.every(STREAM_EVERY.get(name, 1))
-            rows += measure_stream(subject, part, chosen, batching, effort, program, say)
+            rows += measure_stream(model, part, chosen, batching, effort, program, say)
         if options.starts:
-            starts += measure_starts(subject, shapes[0], chosen, threads, options.starts, say)
+            starts += measure_starts(model, shapes[0], chosen, threads, options.starts, say)
     bounds.append(limit.measure_limit(threads))
     bound = limit.best_of(bounds)
     result = PeersResult(
         rows=tuple(rows),
         starts=tuple(starts),
-        claims=tuple(judge.claims(rows, {subject.name: subject.engine for subject in subjects})),
+        claims=tuple(judge.claims(rows, {model.name: model.engine for model in models})),
         limit=bound,
-        facts=_facts(options, threads, load, subjects, stream, bound),
+        facts=_facts(options, threads, load, models, stream, bound),
         notes=_notes(options, load),
         unjudged=_why_unjudged(options),
     )
@@ -139,11 +141,11 @@ def _facts(
     options: argparse.Namespace,
     threads: int,
     load: float,
-    subjects: Sequence[Subject],
+    models: Sequence[ModelFiles],
     stream: text.Stream | None,
     bound: limit.Limit,
 ) -> dict[str, str]:
-    told = {} if stream is None else {
+    stream_facts = {} if stream is None else {
         "stream": f"{stream.describe()}, of {text.SOURCE}",
         **(
             {}
@@ -171,15 +173,16 @@ def _facts(
         "error": "largest difference from eager over the bundle's absolute tolerance; int8: cosine",
         "process start": f"to the first answer at {options.shapes[0]}, files in the page cache;"
         " isthmus without its warm-up",
-        **{f"auto, {subject.name}": subject.chosen for subject in subjects},
-        **told,
+        **{f"auto, {model.name}": model.ranking for model in models},
+        **stream_facts,
+        **run_facts(),
     }  # fmt: skip
 
 
 def _why_unjudged(options: argparse.Namespace) -> str:
-    """Why a part of a run is no verdict; empty for a whole one."""
+    """Returns the reason why a partial run has no verdict; empty for a complete run."""
     if options.quick:
-        return "--quick is a look at whether it works"
+        return "--quick only checks that the benchmark works"
     return "with --only, the fastest peer may be missing" if options.only else ""
 
 

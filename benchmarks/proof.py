@@ -1,8 +1,8 @@
-"""Does the verdict tell right from wrong? Known good must pass, and known bad must fail.
+"""Does the verdict tell right from wrong? Good computations must pass, and bad ones must fail.
 
 Good: every engine on the goldens of 20 seeds; sums in another order; fused kernels; one unit in
-the last place of noise. Bad: the faults of `faults.py`, planted into the artifacts behind the back
-of every check. The verdicts are those of `isthmus-run verify`, a process without Python.
+the last place of noise. Bad: the faults of `faults.py`, planted into the artifacts past every
+check. The verdicts are those of `isthmus-run verify`, a process without Python.
 """
 
 from __future__ import annotations
@@ -16,14 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from faults import MODELS, Subject, faults_of, planted
-from planting import captured, engines, export, one_ulp, plant, reseed, verify
-from shared import Result, run
+from faults import MODELS, faults_of, planted
+from hf_models import Example
+from planting import export, one_ulp, plant, reseed, verify
+from shared import Result, engine_pairs, run
 from torch import Tensor, nn
 
 from isthmus.bundle.bundle import Bundle
-from isthmus.capture.eager import call, flat_outputs
-from isthmus.exporters.formats import FORMATS
+from isthmus.capture.capture import capture
+from isthmus.capture.run_module import call
+from isthmus.capture.values import flat_outputs
+from isthmus.exporters.options import FORMATS
 from isthmus.goldens.compare import compare
 
 SEEDS = 20
@@ -32,7 +35,7 @@ Row = dict[str, Any]
 
 
 class Reordered(nn.Linear):
-    """The same sums, in another order: backwards, and in pieces."""
+    """A linear layer that adds backwards and in pieces."""
 
     def forward(self, x: Tensor) -> Tensor:
         pieces = zip(
@@ -44,27 +47,27 @@ class Reordered(nn.Linear):
 
 
 def reordered(module: nn.Module) -> nn.Module:
-    """A copy whose linear layers add in another order."""
-    twin = copy.deepcopy(module)
-    for one in twin.modules():
-        if type(one) is nn.Linear:
-            one.__class__ = Reordered
-    return twin
+    """Returns a copy whose linear layers add in another order."""
+    reordered_copy = copy.deepcopy(module)
+    for submodule in reordered_copy.modules():
+        if type(submodule) is nn.Linear:
+            submodule.__class__ = Reordered
+    return reordered_copy
 
 
-def variants(subject: Subject) -> dict[str, nn.Module | None]:
-    """Other ways to compute the same; None: eager's own answers with a unit of noise."""
-    fused = torch.compile(copy.deepcopy(subject.module), dynamic=True)
+def variants(example: Example) -> dict[str, nn.Module | None]:
+    """Returns other ways to compute the same; None adds a unit of noise to eager's answers."""
+    fused = torch.compile(copy.deepcopy(example.module), dynamic=True)
     assert isinstance(fused, nn.Module)
     return {
-        "eager, sums reordered": reordered(subject.module),
+        "eager, sums reordered": reordered(example.module),
         "eager, fused kernels (torch.compile)": fused,
         "eager, one ulp of noise": None,
     }
 
 
 def judge_variant(bundle: Bundle, module: nn.Module | None, seed: int) -> tuple[bool, float, float]:
-    """Passed, the largest distance to float64, the largest share of what is allowed."""
+    """Returns (passed, largest distance to float64, largest share of what is allowed)."""
     generator = torch.Generator().manual_seed(seed)
     method = bundle.manifest.methods[0]
     tolerances = bundle.manifest.artifacts[0].tolerances
@@ -79,92 +82,97 @@ def judge_variant(bundle: Bundle, module: nn.Module | None, seed: int) -> tuple[
         else:
             outputs = flat_outputs(method, call(module, method, step.inputs))
         for name, value in step.outputs.items():
-            found = compare(
+            parity = compare(
                 name, value, outputs[name], tolerances[name], None, step.errors.get(name)
             )
-            passed = passed and bool(found)
-            distance, strain = max(distance, found.noise_units), max(strain, found.strain)
+            passed = passed and bool(parity)
+            distance, strain = max(distance, parity.noise_units), max(strain, parity.strain)
     return passed, distance, strain
 
 
 def good(
-    name: str, subject: Subject, bundle: Bundle, formats: Sequence[str], seeds: int, folder: Path
+    name: str, example: Example, bundle: Bundle, formats: Sequence[str], seeds: int, folder: Path
 ) -> Iterator[Row]:
-    """A row for each way of computing the same, over all seeds."""
-    taken = captured(subject, subject.module)
-    ways = variants(subject)
-    names = [engine for _, engine in engines(formats)] + list(ways)
+    """Yields a row for each engine and each variant, over all seeds."""
+    taken = capture(example.module, **example.call)
+    modules = variants(example)
+    engines = [engine for _, engine in engine_pairs(formats)]
+    names = engines + list(modules)
     passes = dict.fromkeys(names, 0)
     distance, strain = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)
     reasons: dict[str, str] = {}
     for seed in range(seeds):
         print(f"{name}: seed {seed + 1} of {seeds}", file=sys.stderr)
         probe = reseed(bundle, taken, folder / "seed", seed + 1)
-        for _, engine in engines(formats):
-            found = verify(probe.path, engine)
-            passes[engine] += found.passed
-            distance[engine] = max(distance[engine], found.distance)
-            strain[engine] = max(strain[engine], found.strain)
-            if not found.passed:
-                reasons[engine] = found.reason
-        for way, module in ways.items():
+        for engine in engines:
+            verdict = verify(probe.path, engine)
+            passes[engine] += verdict.passed
+            distance[engine] = max(distance[engine], verdict.distance)
+            strain[engine] = max(strain[engine], verdict.strain)
+            if not verdict.passed:
+                reasons[engine] = verdict.reason
+        for variant, module in modules.items():
             passed, most, share = judge_variant(probe, module, seed)
-            passes[way] += passed
-            distance[way], strain[way] = max(distance[way], most), max(strain[way], share)
-    for one in names:
+            passes[variant] += passed
+            distance[variant] = max(distance[variant], most)
+            strain[variant] = max(strain[variant], share)
+    for computation in names:
         yield {
             "kind": "good",
             "model": name,
-            "what": one,
-            "engine": one if one in dict(map(reversed, engines(formats))) else "eager",
-            "verdict": f"passed {passes[one]} of {seeds}",
-            "right": passes[one] == seeds,
-            "x eager's own": distance[one],
-            "of allowed": strain[one],
+            "what": computation,
+            "engine": computation if computation in engines else "eager",
+            "verdict": f"passed {passes[computation]} of {seeds}",
+            "right": passes[computation] == seeds,
+            "x eager's own": distance[computation],
+            "of allowed": strain[computation],
             "by": "",
-            "reason": reasons.get(one, ""),
+            "reason": reasons.get(computation, ""),
         }
 
 
 def bad(
-    name: str, subject: Subject, bundle: Bundle, formats: Sequence[str], folder: Path
+    name: str, example: Example, bundle: Bundle, formats: Sequence[str], folder: Path
 ) -> Iterator[Row]:
-    """A row for each fault on each engine."""
+    """Yields a row for each fault on each engine."""
     for fault, mistake in faults_of(name).items():
         print(f"{name}: {fault}", file=sys.stderr)
         wrong, failed = plant(
-            bundle, subject, planted(subject.module, mistake), folder / "bad", folder
+            bundle, example, planted(example.module, mistake), folder / "bad", folder
         )
-        for form, engine in engines(formats):
+        for format, engine in engine_pairs(formats):
             row: Row = {"kind": "bad", "model": name, "what": fault, "engine": engine}
-            if form in failed:
+            if format in failed:
                 yield row | {
                     "verdict": "cannot be planted", "right": True, "x eager's own": 0.0,
-                    "of allowed": 0.0, "by": "", "reason": failed[form],
+                    "of allowed": 0.0, "by": "", "reason": failed[format],
                 }  # fmt: skip
                 continue
-            found = verify(wrong.path, engine)
+            verdict = verify(wrong.path, engine)
             yield row | {
-                "verdict": "passed" if found.passed else "caught", "right": not found.passed,
-                "x eager's own": found.distance, "of allowed": found.strain,
-                "by": found.statistic, "reason": found.reason,
-            }  # fmt: skip
+                "verdict": "passed" if verdict.passed else "caught",
+                "right": not verdict.passed,
+                "x eager's own": verdict.distance,
+                "of allowed": verdict.strain,
+                "by": verdict.statistic,
+                "reason": verdict.reason,
+            }
 
 
 def measure(options: argparse.Namespace) -> Result:
-    """All models; see the module."""
+    """Verifies the good computations and the faults of all models."""
     rows: list[Row] = []
     formats = options.formats.split(",")
     for name in options.models.split(",") if options.models else MODELS:
-        subject = MODELS[name](0)
+        example = MODELS[name](0)
         with tempfile.TemporaryDirectory(prefix="isthmus-proof-") as text:
             folder = Path(text)
-            bundle = export(subject, folder / "right", formats)
-            for found in (
-                good(name, subject, bundle, formats, options.seeds, folder),
-                bad(name, subject, bundle, formats, folder),
+            bundle = export(example, folder / "right", formats)
+            for model_rows in (
+                good(name, example, bundle, formats, options.seeds, folder),
+                bad(name, example, bundle, formats, folder),
             ):
-                for row in found:
+                for row in model_rows:
                     rows.append(row)
                     mark = "" if row["right"] else "  <-- WRONG VERDICT"
                     print(
@@ -193,7 +201,7 @@ def measure(options: argparse.Namespace) -> Result:
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--models", default="", help=f"with commas, of {', '.join(MODELS)}")
+    parser.add_argument("--models", default="", help=f"comma-separated, of {', '.join(MODELS)}")
     parser.add_argument("--formats", default=",".join(FORMATS))
     parser.add_argument("--seeds", type=int, default=SEEDS)
 

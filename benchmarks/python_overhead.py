@@ -1,30 +1,28 @@
 """A Python call through isthmus against the same torch.jit module called from Python.
 
-Linear(4, 4), where the call is all overhead; one process, the two take turns in random order.
+Linear(4, 4), where the call is all overhead; both take turns in random order in one process.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
 import time
 import warnings
 from collections.abc import Callable
 
 import torch
-from shared import Result, interval_text, run, turns
+from shared import Result, interval_text, medians, ratio, run, turns
 from torch import nn
 
 import isthmus
-from isthmus.timing.statistics import ratio_over_rounds
 
 CALLS = 2000
 CLAIM = 1.0
 
 
 def nanoseconds(call: Callable[[], object]) -> float:
-    """Mean time of one call over a turn."""
+    """Returns the mean duration of a call over a turn."""
     start = time.perf_counter_ns()
     for _ in range(CALLS):
         call()
@@ -32,7 +30,7 @@ def nanoseconds(call: Callable[[], object]) -> float:
 
 
 def measure(options: argparse.Namespace) -> Result:
-    """The same archive, the same input, one thread."""
+    """Calls the same archive with the same input and one thread, both ways."""
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     torch.manual_seed(0)
@@ -52,32 +50,30 @@ def measure(options: argparse.Namespace) -> Result:
         return model(value)
 
     contenders = {"torch.jit": call_bare, "isthmus": call_isthmus}
-    found: dict[str, list[float]] = {name: [] for name in contenders}
+    samples: dict[str, list[float]] = {name: [] for name in contenders}
     with torch.inference_mode():
         for turn, name in turns(contenders, options.rounds * 5 + 3):
-            taken = nanoseconds(contenders[name])
+            duration = nanoseconds(contenders[name])
             if turn >= 3:  # the first turns warm up
-                found[name].append(taken)
-    ratio = ratio_over_rounds(found["isthmus"], found["torch.jit"], confidence=0.95)
+                samples[name].append(duration)
+    ratios = {name: ratio(samples[name], samples["torch.jit"]) for name in contenders}
+    ours = ratios["isthmus"]
     return Result(
         name="python_overhead",
         columns=("call from Python", "median ns", "min ns", "of torch.jit"),
         rows=tuple(
             {
                 "call from Python": name,
-                "median ns": statistics.median(samples),
-                "min ns": min(samples),
-                "of torch.jit": interval_text(
-                    ratio_over_rounds(samples, found["torch.jit"], confidence=0.95)
-                ),
-                "samples_ns": samples,
+                **medians({"median ns": samples[name]}),
+                "min ns": min(samples[name]),
+                "of torch.jit": interval_text(ratios[name]),
             }
-            for name, samples in found.items()
+            for name in contenders
         ),
-        claim=f"a call through isthmus takes {ratio.ratio:.2f} of the time of torch.jit,"
+        claim=f"a call through isthmus takes {ours.ratio:.2f} of the time of torch.jit,"
         f" wanted at most {CLAIM:g}",
         # The interval decides: a tie is not a miss.
-        passed=ratio.low <= CLAIM,
+        passed=ours.low <= CLAIM,
         facts={"model": "Linear(4, 4), float32[2, 4]", "threads": "1"},
     )
 

@@ -1,33 +1,34 @@
-"""Every format, engine and language on batches 1, 2, 7 and sequences 1, 14, 33, 128, of one export.
+"""Every format, engine and language on batches 1, 2, 7 and sequences 1, 14, 33, 128 of one export.
 
-all-MiniLM-L6-v2 and BERT-base (random weights), in the bundle's own tolerance, Python and C++.
+all-MiniLM-L6-v2 and BERT-base (random weights) in Python and C++, by the bundle's own tolerance.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from shared import Result, minilm_weights, run
+from shared import Result, kept_bundle, minilm_weights, run
 from torch import nn
 
 import isthmus
-from isthmus.bundle.bundle import Bundle, open_bundle
-from isthmus.exporters.formats import FORMATS
+from isthmus.bundle.bundle import Bundle
+from isthmus.exporters.options import FORMATS
 from isthmus.proof.verify import verify
 from isthmus.proof.verify_report import VerifyRow
 
 BATCHES = (1, 2, 7)
 SEQUENCES = (1, 14, 33, 128)
 SHAPES = tuple((batch, sequence) for batch in BATCHES for sequence in SEQUENCES)
+MAX_BATCH, MAX_SEQUENCE = 64, 512
 
 
 def bert_base() -> nn.Module:
-    """BERT-base with random weights; worker processes import it as "shapes:bert_base"."""
+    """Returns BERT-base with random weights; workers import it as "shapes:bert_base"."""
     from transformers import BertConfig, BertModel
 
     torch.manual_seed(0)
@@ -35,7 +36,7 @@ def bert_base() -> nn.Module:
 
 
 def minilm() -> nn.Module:
-    """all-MiniLM-L6-v2; worker processes import it as "shapes:minilm"."""
+    """Returns all-MiniLM-L6-v2; workers import it as "shapes:minilm"."""
     from transformers import BertModel
 
     return BertModel.from_pretrained(minilm_weights(), attn_implementation="sdpa").eval()
@@ -45,7 +46,7 @@ MODELS = {"all-MiniLM-L6-v2": minilm, "BERT-base": bert_base}
 
 
 def inputs_of(batch: int, sequence: int) -> dict[str, Any]:
-    """int64[batch, sequence]: tokens of the vocabulary; all rows but the first end in padding."""
+    """Returns int64[batch, sequence] of token ids, where all rows but the first end in padding."""
     random = torch.Generator().manual_seed(1000 * batch + sequence)
     ids = torch.randint(1000, 30000, (batch, sequence), generator=random)
     mask = torch.ones_like(ids)
@@ -55,16 +56,11 @@ def inputs_of(batch: int, sequence: int) -> dict[str, Any]:
     return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
 
 
-def prepare(name: str, folder: Path) -> Bundle:
-    """The bundle in `folder`, exported by this torch in every format."""
-    path = folder / f"shapes-{name}"
-    if path.exists():
-        bundle = open_bundle(path)
-        if bundle.manifest.producer.get("torch") == torch.__version__:
-            return bundle
-    print(f"exporting {name} to {path}", file=sys.stderr)
-    folder.mkdir(parents=True, exist_ok=True)
-    example = inputs_of(2, 14)
+def export(
+    name: str, path: Path, probes: Sequence[Mapping[str, Any]], isa: str = "portable"
+) -> Bundle:
+    """Exports a model of `MODELS` in every format."""
+    example = inputs_of(2, 14)  # with padding, so that no trace takes the mask for all ones
     return isthmus.export(
         MODELS[name](),
         kwargs=example,
@@ -72,39 +68,46 @@ def prepare(name: str, folder: Path) -> Bundle:
         name=name,
         formats=FORMATS,
         dynamic={key: {0: "batch", 1: "sequence"} for key in example},
-        dims={"batch": (1, 64), "sequence": (1, 512)},
-        probes=[inputs_of(*shape) for shape in SHAPES],
+        dims={"batch": (1, MAX_BATCH), "sequence": (1, MAX_SEQUENCE)},
+        probes=probes,
+        isa=isa,
         overwrite=True,
     )
 
 
-def rows_of(model: str, bundle: Bundle, found: VerifyRow) -> Iterator[dict[str, Any]]:
-    """A line for a way of running the model: its largest error on the twelve shapes."""
+def prepare(name: str, folder: Path) -> Bundle:
+    """Returns the bundle in `folder`, exported by this torch with a probe of every shape."""
+    path = folder / f"shapes-{name}"
+    return kept_bundle(path) or export(name, path, [inputs_of(*shape) for shape in SHAPES])
+
+
+def row_of(model: str, bundle: Bundle, row: VerifyRow) -> dict[str, Any]:
+    """Returns the row with its largest error on the twelve shapes."""
     wanted = {
         golden.name: (golden.dims["batch"], golden.dims["sequence"])
         for golden in bundle.manifest.goldens
         if (golden.dims.get("batch"), golden.dims.get("sequence")) in SHAPES
     }
     by_shape: dict[str, float] = {}
-    for result in found.results:
+    for result in row.results:
         if result.golden in wanted:
             shape = "{} x {}".format(*wanted[result.golden])
             by_shape[shape] = max(by_shape.get(shape, 0.0), result.noise_units or 0.0)
-    yield {
+    return {
         "model": model,
-        "row": f"{found.runner} ({found.language})",
-        "artifact": found.artifact or "-",
+        "row": f"{row.engine} ({row.language})",
+        "artifact": row.artifact or "-",
         "shapes": f"{len(by_shape)} of {len(SHAPES)}",
         "worst noise floors": max(by_shape.values(), default=float("nan")),
-        "verdict": found.status if not found.reason else f"{found.status}: {found.reason}",
-        "runtime": found.runtime,
+        "verdict": row.status if not row.reason else f"{row.status}: {row.reason}",
+        "runtime": row.runtime,
         "noise_units_by_shape": by_shape,
-        "passed": bool(found) and len(by_shape) == len(SHAPES),
+        "passed": bool(row) and len(by_shape) == len(SHAPES),
     }
 
 
 def measure(options: argparse.Namespace) -> Result:
-    """Verifies both bundles in every row there is."""
+    """Verifies both bundles on every engine in both languages."""
     rows: list[dict[str, Any]] = []
     for name, factory in MODELS.items():
         bundle = prepare(name, options.folder)
@@ -112,7 +115,7 @@ def measure(options: argparse.Namespace) -> Result:
             bundle, f"shapes:{factory.__name__}", devices=["cpu"], trust="native",
             progress=lambda line: print(f"  {line}", file=sys.stderr),
         )  # fmt: skip
-        rows += [row for found in report.rows for row in rows_of(name, bundle, found)]
+        rows += [row_of(name, bundle, row) for row in report.rows]
     passed = sum(row["passed"] for row in rows)
     return Result(
         name="shapes",

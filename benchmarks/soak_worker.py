@@ -1,4 +1,4 @@
-"""One process of soak.py: calls of random shapes, and resident memory read along the way.
+"""The worker of soak.py: calls random shapes and reads resident memory along the way.
 
 soak_worker.py BUNDLE ENGINE [--calls N ...] prints a line of JSON.
 """
@@ -19,11 +19,11 @@ import numpy as np
 import isthmus
 
 MARKS = 40
-"""How often memory is read."""
+"""The number of times that memory is read."""
 
 
 def resident_bytes() -> int:
-    """Of this process, now."""
+    """Returns the resident memory of this process."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) * 1024
@@ -31,7 +31,7 @@ def resident_bytes() -> int:
 
 
 def growth(readings: Sequence[int]) -> tuple[float, float, float]:
-    """Resident bytes in the second and in the last quarter (medians), and what is between."""
+    """Returns the median resident bytes of the second and of the last quarter, and the growth."""
     after = readings[1:]
     quarter = len(after) // 4
     early = statistics.median(after[quarter : 2 * quarter])
@@ -40,7 +40,7 @@ def growth(readings: Sequence[int]) -> tuple[float, float, float]:
 
 
 def soak(options: argparse.Namespace) -> dict[str, Any]:
-    """Between two readings of memory new threads call, so that threads come and go too."""
+    """Calls from new threads between two readings, so that threads come and go as well."""
     model = isthmus.load(options.bundle, engine=options.engine, trust="native", threads=1)
     names = [spec.name for spec in model.signature().inputs]
     kept: list[Any] = []
@@ -60,7 +60,7 @@ def soak(options: argparse.Namespace) -> dict[str, Any]:
         try:
             for _ in range(calls):
                 call(random)
-        except Exception as error:  # a thread's error would be lost
+        except Exception as error:  # an error of a thread would be lost
             errors.append(error)
 
     readings = [resident_bytes()]

@@ -1,6 +1,6 @@
 """Process start to first answer, and peak memory: isthmus-run on each engine against Python.
 
-MiniLM, batch 1 x 14 tokens; the processes take turns, in random order; files are in the page cache.
+MiniLM, 1 x 14 tokens. The processes take turns in random order; files are in the page cache.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ from pathlib import Path
 
 from shared import (
     Result,
-    fitting,
+    accepted_inputs,
     interval_text,
+    medians,
     minilm_bundle,
     minilm_weights,
+    ratio,
     run,
     sentence_inputs,
     turns,
@@ -26,7 +28,6 @@ from shared import (
 
 from isthmus.runtime import install_paths
 from isthmus.runtime.workers import available_cores, worker_environment
-from isthmus.timing.statistics import ratio_over_rounds
 
 TRANSFORMERS = """
 import sys, torch
@@ -55,17 +56,17 @@ child = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subproc
 _, status, usage = os.wait4(child.pid, 0)
 print(json.dumps([time.perf_counter() - start, usage.ru_maxrss * 1024 / 1e6, status]))
 """
-"""A small process of its own starts each contender: at its start a process counts as its peak what
-its parent has in memory, and this one has PyTorch."""
+"""A small process starts each contender: a process inherits its parent's peak resident memory, and
+this process has loaded PyTorch."""
 
 CLAIMS = {"torchscript": 15.0, "onnxruntime": 35.0}
-"""Times as fast as Python with transformers."""
+"""The speed over Python with transformers that is claimed for each engine."""
 CLAIM_MB = {"onnxruntime": 100.0}
 ENGINES = ("torchscript", "onnxruntime", "openvino")
 
 
 def launch(command: list[str], environment: dict[str, str]) -> tuple[float, float]:
-    """(seconds, peak resident memory in MB) of a process."""
+    """Returns (seconds, peak resident memory in MB) of a process."""
     done = subprocess.run(
         [sys.executable, "-I", "-S", "-c", LAUNCHER, *command],
         check=True, env=environment, stdout=subprocess.PIPE,
@@ -76,8 +77,8 @@ def launch(command: list[str], environment: dict[str, str]) -> tuple[float, floa
     return seconds, megabytes
 
 
-def ours(engine: str) -> str:
-    """Name of isthmus-run's row."""
+def native_row(engine: str) -> str:
+    """Returns the name of isthmus-run's row."""
     return f"isthmus-run, {engine}"
 
 
@@ -89,14 +90,15 @@ def measure(options: argparse.Namespace) -> Result:
     threads = available_cores()
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "inputs.safetensors", Path(folder) / "out.safetensors"
-        save_file(fitting(bundle, sentence_inputs()), source)
+        inputs = accepted_inputs(bundle, sentence_inputs())
+        save_file(inputs, source)
         artifact = next(
             artifact for artifact in bundle.manifest.artifacts if artifact.format == "torchscript"
         )
         archive = bundle.path / artifact.files[0].path
         commands = {
             **{
-                ours(engine): [
+                native_row(engine): [
                     str(install_paths.binary()), "predict", str(bundle.path), "--engine", engine,
                     "--inputs", str(source), "-o", str(target), "--threads", str(threads),
                 ]
@@ -104,7 +106,7 @@ def measure(options: argparse.Namespace) -> Result:
             },
             "Python with torch.jit": [
                 sys.executable, "-W", "ignore", "-c", TORCH_JIT,
-                str(archive), str(source), str(target), *fitting(bundle, sentence_inputs()),
+                str(archive), str(source), str(target), *inputs,
             ],
             "Python with transformers": [
                 sys.executable, "-W", "ignore", "-c", TRANSFORMERS,
@@ -118,9 +120,9 @@ def measure(options: argparse.Namespace) -> Result:
         megabytes: dict[str, list[float]] = {name: [] for name in commands}
         answers = {}
         for turn, name in turns(commands, options.rounds + 1):
-            taken, peak = launch(commands[name], environment)
+            duration, peak = launch(commands[name], environment)
             if turn > 0:  # the first round fills the page cache
-                seconds[name].append(taken)
+                seconds[name].append(duration)
                 megabytes[name].append(peak)
             answers[name] = load_file(target)["last_hidden_state"]
     furthest = max(
@@ -130,11 +132,9 @@ def measure(options: argparse.Namespace) -> Result:
     if furthest > 1e-4:
         sys.exit(f"the answers differ by {furthest:.3g}: this would compare different work")
     python = seconds["Python with transformers"]
-    ratios = {
-        name: ratio_over_rounds(python, taken, confidence=0.95) for name, taken in seconds.items()
-    }
-    reached = {engine: ratios[ours(engine)].ratio for engine in CLAIMS}
-    peaks = {engine: max(megabytes[ours(engine)]) for engine in CLAIM_MB}
+    ratios = {name: ratio(python, samples) for name, samples in seconds.items()}
+    reached = {engine: ratios[native_row(engine)].ratio for engine in CLAIMS}
+    peaks = {engine: max(megabytes[native_row(engine)]) for engine in CLAIM_MB}
     claims = [
         f"{engine} {reached[engine]:.1f} times as fast as Python with transformers"
         f" (wanted {wanted:g})"
@@ -152,11 +152,10 @@ def measure(options: argparse.Namespace) -> Result:
         rows=tuple(
             {
                 "from process start to answer": name,
-                "median s": statistics.median(samples),
+                **medians({"median s": samples}),
                 "min s": min(samples),
                 "peak MB": statistics.median(megabytes[name]),
                 "times as fast": interval_text(ratios[name]),
-                "samples_s": samples,
             }
             for name, samples in seconds.items()
         ),

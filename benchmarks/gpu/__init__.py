@@ -1,1 +1,1 @@
-"""The parts of `gpu.py`."""
+"""The parts of `benchmarks/gpu.py`."""

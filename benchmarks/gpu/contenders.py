@@ -1,41 +1,35 @@
-"""What takes part, and what a worker is asked for. Imports no engine."""
+"""The contenders on a GPU and the request that a worker gets. Imports no engine."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import ClassVar
 
-INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+from peers import kinds
+
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
-"""By precision: the type that torch's own contenders compute in."""
+"""Maps a precision to the dtype in which torch's own contenders compute."""
 GRAPHS = {"cuda_graphs": "on"}
 
 
 @dataclass(frozen=True)
-class Contender:
-    """One way to run the model: a process of its own."""
+class Contender(kinds.Contender):
+    """A process that runs the model in one way: `kind` is a key of `worker.CALLS`, or "bare"."""
 
-    name: str
-    kind: str
-    """Which of `worker.CALLS` makes the call; in C++ "bare" or "isthmus"."""
-    language: str = "Python"
-    option: str = ""
-    """What the kind knows beyond its name: a mode, an engine."""
     format: str = ""
-    """Of the artifact that it runs; empty: the module itself."""
+    """The format of the artifact that it runs; empty for the module itself."""
     graphs: bool = False
-    """isthmus: recorded, or an error."""
+    """True when isthmus has to record CUDA graphs."""
 
     @property
     def label(self) -> str:
-        """As rows name it."""
+        """The name in rows."""
         return f"{self.name} ({self.language})"
 
 
 def _isthmus(engine: str, language: str, graphs: bool) -> Contender:
     name = f"isthmus {engine}{', CUDA graphs' if graphs else ''}"
-    return Contender(name, "isthmus", language, option=engine, format=engine, graphs=graphs)
+    return Contender(name, "isthmus", language, engine=engine, format=engine, graphs=graphs)
 
 
 CONTENDERS = (
@@ -56,24 +50,9 @@ CONTENDERS = (
 
 
 @dataclass(frozen=True)
-class Request:
-    """What a worker is asked for."""
+class Request(kinds.Request):
+    """The contender that a worker loads, its device and its inputs."""
 
-    contender: Contender
-    device: str
-    precision: str
-    threads: int
-    bundle: str
-    file: str
-    """The artifact's file, for those that open it without isthmus."""
-    inputs: str
-    """An .npz."""
-
-    def to_json(self) -> dict[str, Any]:
-        """As `from_json` takes it."""
-        return asdict(self)
-
-    @staticmethod
-    def from_json(data: Mapping[str, Any]) -> Request:
-        """The inverse of `to_json`."""
-        return Request(**{**data, "contender": Contender(**data["contender"])})
+    CONTENDER: ClassVar[type[kinds.Contender]] = Contender
+    device: str = "cpu"
+    precision: str = "fp32"

@@ -1,7 +1,7 @@
-"""Runs one contender in a process of its own: `python -m gpu.worker REQUEST.json`.
+"""Runs a contender in a process of its own: `python -m gpu.worker REQUEST.json`.
 
-Speaks the protocol of `isthmus-run bench --worker`, and one line more: "answer FILE" saves what a
-call gives. The clock stops when the device is done.
+Speaks the protocol of `isthmus-run bench --worker` and the line "answer FILE", which saves the
+answer of a call. The clock stops when the device is done.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def _isthmus(request: Request, values: Values) -> Call:
 
     model = isthmus.load(
         request.bundle,
-        engine=request.contender.option,
+        engine=request.contender.engine,
         device=request.device,
         trust="native",
         engine_options=GRAPHS if request.contender.graphs else {},

@@ -1,4 +1,4 @@
-"""Whether a contender gives the model's answers: asked before anything is timed."""
+"""Checks a contender's answers before anything is timed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .processes import Runner, native_command
 
 
 def check_call(runner: Runner, request: Request, expected: np.ndarray, bundle: Bundle) -> None:
-    """The answer to a call; a wrong one ends the runner."""
+    """Compares the answer to a call; a wrong one ends the runner."""
     file = Path(request.inputs).with_name("answer")
     if runner.contender.language == "C++":
         answer = _predicted(runner, request, file.with_suffix(".safetensors"))
@@ -35,11 +35,11 @@ def check_call(runner: Runner, request: Request, expected: np.ndarray, bundle: B
 def check_stream(
     runner: Runner, file: Path, expected: Mapping[str, np.ndarray], bundle: Bundle
 ) -> None:
-    """The answers to the sentences of the sample; one that is wrong ends the runner."""
-    told: dict[str, Any] = runner.ask(f"answer {file}")
+    """Compares the answers to the sampled sentences; a wrong one ends the runner."""
+    reply: dict[str, Any] = runner.ask(f"answer {file}")
     if runner.worker is None:
         return
-    runner.elements = int(told["elements"])
+    runner.elements = int(reply["elements"])
     answers = load_file(file) if file.suffix == ".safetensors" else dict(np.load(file))
     hidden = {name: answer.reshape(answer.shape[-2:]) for name, answer in answers.items()}
     judge(runner, expected, hidden, bundle)
@@ -51,28 +51,28 @@ def judge(
     answers: Mapping[str, np.ndarray],
     bundle: Bundle,
 ) -> None:
-    """float32 by the absolute tolerance of the bundle's goldens, less than that by the cosine.
+    """Judges float32 by the absolute tolerance of the bundle's goldens, int8 by the cosine.
 
-    The bundle's own rule, by six statistics, is sharper: whether an export is faithful. Here it is
-    whether two contenders did the same work.
+    The bundle's own rule, by six statistics, is sharper: it tells whether an export is faithful.
+    Here it is enough that two contenders did the same work.
     """
     tolerance = bundle.manifest.artifacts[0].tolerances[OUTPUT]
     plain = Tolerance(tolerance.atol, 0.0)
     if expected.keys() != answers.keys():
         runner.fail(f"wrong: {len(answers)} answers, expected {len(expected)}")
         return
-    found = [
-        compare(OUTPUT, torch.from_numpy(one), torch.from_numpy(answers[name].copy()), plain)
-        for name, one in expected.items()
+    results = [
+        compare(OUTPUT, torch.from_numpy(value), torch.from_numpy(answers[name].copy()), plain)
+        for name, value in expected.items()
     ]
-    cosine = min(one.cosine for one in found)
-    worst = max(found, key=lambda one: (one.strain, one.max_abs))
+    cosine = min(result.cosine for result in results)
+    worst = max(results, key=lambda result: (result.strain, result.max_abs))
     if runner.contender.precision == "int8":
         runner.accuracy = f"cosine {cosine:.4f}"
         right = cosine >= INT8_COSINE
     else:
         runner.accuracy = f"{worst.strain:.2f}"
-        right = all(found)
+        right = all(results)
     if not right:
         wanted = f"cosine {INT8_COSINE}" if runner.contender.precision == "int8" else plain.atol
         runner.fail(
@@ -82,16 +82,16 @@ def judge(
 
 
 def _predicted(runner: Runner, request: Request, file: Path) -> np.ndarray | None:
-    """What `isthmus-run predict` answers with the same options."""
+    """Returns the answer of `isthmus-run predict` with the same options."""
     try:
-        done = run_command(
+        process = run_command(
             [*native_command("predict", request), "--output", str(file)], threads=request.threads
         )
     except Error as error:
         runner.fail(str(error))
         return None
-    if done.returncode != 0:
-        runner.fail(explain_exit(done.returncode, done.stderr))
+    if process.returncode != 0:
+        runner.fail(explain_exit(process.returncode, process.stderr))
         return None
     answer: np.ndarray = load_file(file)[OUTPUT]
     return answer

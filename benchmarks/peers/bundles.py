@@ -1,4 +1,4 @@
-"""The models of the comparison: isthmus's bundles, tuned, and what the peers run."""
+"""The models of the comparison: tuned bundles of isthmus, and the files of the peers."""
 
 from __future__ import annotations
 
@@ -11,55 +11,54 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from isthmus.exporters.options import FORMATS
-from shapes import MODELS, inputs_of
-from shared import minilm_weights
+from shapes import MAX_BATCH, MAX_SEQUENCE, MODELS, export, inputs_of
+from shared import kept_bundle, minilm_weights
 
 import isthmus
-from isthmus.bundle.bundle import Bundle, open_bundle
+from isthmus.bundle.bundle import Bundle
 from isthmus.bundle.golden import Golden
-from isthmus.errors import Error
+from isthmus.exporters.options import FORMATS
 from isthmus.runtime.engines import engines_of
 from isthmus.timing.tune import FILE, tune
 
 from .kinds import OUTPUT, Shape
 
-MAX_BATCH, MAX_SEQUENCE = 64, 512
 _TUNE_ROUNDS = 4
 
 
 @dataclass(frozen=True)
-class Subject:
-    """One model with everything that its contenders open."""
+class ModelFiles:
+    """A model with all files that its contenders open."""
 
     name: str
     factory: str
-    """The eager module, as "module:function" that a worker imports."""
+    """The factory of the eager module, "module:function", that a worker imports."""
     bundle: Bundle
     files: Mapping[str, str]
-    """What a peer opens, by its kind; `absent` has the reason where there is none."""
+    """The path of each peer's file, by its kind."""
     absent: Mapping[str, str]
+    """The reason why a kind has no file."""
     engine: str
-    """The one that `isthmus tune` found the fastest: what "auto" means."""
-    chosen: str
-    """All that it found, in words."""
+    """The engine that `isthmus tune` found the fastest, which "auto" takes."""
+    ranking: str
+    """The ranking of `isthmus tune` in words."""
     weights_mb: float
-    """Of all parameters in float32."""
+    """The size of all parameters in float32."""
     config: Mapping[str, int]
-    """layers, hidden, intermediate: for the arithmetic of a call."""
+    """The numbers of layers, hidden and intermediate features, for the operations of a call."""
 
     @property
     def engines(self) -> tuple[str, ...]:
-        """Those that are installed and have an artifact."""
-        found = [
+        """The installed engines that have an artifact."""
+        names = [
             engine
             for artifact in self.bundle.manifest.artifacts
             for engine in engines_of(artifact.format)
         ]
-        return tuple(dict.fromkeys(found))
+        return tuple(dict.fromkeys(names))
 
     def golden(self, shape: Shape) -> Golden:
-        """The golden of this shape that has no padding: its inputs are what is timed."""
+        """Returns the golden of this shape without padding, whose inputs are timed."""
         for golden in self.bundle.goldens():
             ids = golden.steps[0].inputs
             if tuple(ids["input_ids"].shape) == (shape.batch, shape.sequence) and bool(
@@ -70,35 +69,35 @@ class Subject:
 
 
 def unpadded(shape: Shape) -> dict[str, torch.Tensor]:
-    """Inputs of full rows: a peer that skips padding has nothing to skip."""
+    """Returns inputs without padding, so that a peer cannot gain by skipping it."""
     values = inputs_of(shape.batch, shape.sequence)
     return {**values, "attention_mask": torch.ones_like(values["attention_mask"])}
 
 
-def prepare(name: str, folder: Path, shapes: Sequence[Shape], *, retune: bool) -> Subject:
-    """Exports and tunes the bundle and makes the peers' files; what is there and fits is kept.
+def prepare(name: str, folder: Path, shapes: Sequence[Shape], *, retune: bool) -> ModelFiles:
+    """Exports and tunes the bundle and makes the peers' files; existing ones that fit are kept.
 
     Args:
         name: One of `shapes.MODELS`.
-        folder: Where all of it lies.
-        shapes: What is timed; the goldens and the tuning have these.
-        retune: Also where there is a tuning already: it may come from a busier hour.
+        folder: The folder of all files.
+        shapes: The timed shapes, which the goldens and the tuning get.
+        retune: Tunes even if there is a tuning: it may come from a busier machine.
     """
     factory = MODELS[name]
     path = folder / f"peers-{name}"
     bundle = _bundle(name, path, shapes)
     module = factory()
     config = module.config
-    engine, chosen = _tuned(bundle, shapes, retune=retune)
-    made = _Files(folder / f"peers-{name}-files", bundle, module)
-    return Subject(
+    engine, ranking = _tuned(bundle, shapes, retune=retune)
+    peer_files = _PeerFiles(folder / f"peers-{name}-files", bundle, module)
+    return ModelFiles(
         name=name,
         factory=f"shapes:{factory.__name__}",
         bundle=bundle,
-        files=made.files,
-        absent=made.absent,
+        files=peer_files.files,
+        absent=peer_files.absent,
         engine=engine,
-        chosen=chosen,
+        ranking=ranking,
         weights_mb=sum(parameter.numel() * 4 for parameter in module.parameters()) / 1e6,
         config={
             "layers": config.num_hidden_layers,
@@ -109,44 +108,24 @@ def prepare(name: str, folder: Path, shapes: Sequence[Shape], *, retune: bool) -
 
 
 def _bundle(name: str, path: Path, shapes: Sequence[Shape]) -> Bundle:
-    if path.exists():
-        try:
-            bundle = open_bundle(path)
-            sizes = {tuple(sorted(golden.dims.items())) for golden in bundle.manifest.goldens}
-            wanted = {(("batch", shape.batch), ("sequence", shape.sequence)) for shape in shapes}
-            if bundle.manifest.producer.get("torch") == torch.__version__ and wanted <= sizes:
-                return bundle
-        except Error as error:
-            print(f"the old bundle is no good: {error}", file=sys.stderr)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    def has_goldens(bundle: Bundle) -> bool:
+        sizes = [dict(golden.dims) for golden in bundle.manifest.goldens]
+        return all({"batch": shape.batch, "sequence": shape.sequence} in sizes for shape in shapes)
+
+    if bundle := kept_bundle(path, has_goldens):
+        return bundle
     # As torch compiles a package by itself; what cannot be proven so is compiled for AVX2.
     for isa in ("native", "portable"):
-        print(f"exporting {name} to {path}, AOTInductor for isa={isa}", file=sys.stderr)
-        bundle = _export(name, path, shapes, isa)
+        print(f"exporting {name}, AOTInductor for isa={isa}", file=sys.stderr)
+        bundle = export(name, path, [unpadded(shape) for shape in shapes], isa)
         if len(bundle.manifest.artifacts) == len(FORMATS):
             break
     print("quantising it to int8", file=sys.stderr)
     return isthmus.convert(bundle, ["onnx"], precision="int8")
 
 
-def _export(name: str, path: Path, shapes: Sequence[Shape], isa: str) -> Bundle:
-    example = inputs_of(2, 14)  # with padding, so that no trace takes the mask for all ones
-    return isthmus.export(
-        MODELS[name](),
-        kwargs=example,
-        path=path,
-        name=name,
-        formats=FORMATS,
-        dynamic={key: {0: "batch", 1: "sequence"} for key in example},
-        dims={"batch": (1, MAX_BATCH), "sequence": (1, MAX_SEQUENCE)},
-        probes=[unpadded(shape) for shape in shapes],
-        isa=isa,
-        overwrite=True,
-    )
-
-
 def _tuned(bundle: Bundle, shapes: Sequence[Shape], *, retune: bool) -> tuple[str, str]:
-    """Writes tuning.json, on the shapes that are timed."""
+    """Tunes on the timed shapes; returns the fastest engine and the ranking in words."""
     file = bundle.path / FILE
     if retune or not file.exists():
         sizes = [{"batch": shape.batch, "sequence": shape.sequence} for shape in shapes]
@@ -156,15 +135,15 @@ def _tuned(bundle: Bundle, shapes: Sequence[Shape], *, retune: bool) -> tuple[st
             if dict(golden.dims) in sizes
         }
         print(f"tuning {bundle.path}", file=sys.stderr)
-        # A turn is seven calls however long they take: with BERT-base few have to do.
+        # A turn is seven calls however long they take, so a few rounds have to do for BERT-base.
         tune(bundle, goldens=list(names.values()), trust="native", rounds=_TUNE_ROUNDS)
     ranking = json.loads(file.read_text(encoding="utf-8"))["machines"][-1]["ranking"]
-    words = ", ".join(f"{one['engine']} ({one['threads']} threads)" for one in ranking)
+    words = ", ".join(f"{entry['engine']} ({entry['threads']} threads)" for entry in ranking)
     return ranking[0]["engine"], words
 
 
-class _Files:
-    """The peers' own artifacts: made by the tool that runs them, from the eager module."""
+class _PeerFiles:
+    """The peers' own artifacts, which their tools export from the eager module."""
 
     def __init__(self, folder: Path, bundle: Bundle, module: torch.nn.Module) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -187,7 +166,7 @@ class _Files:
         self._make("ctranslate2", folder / "ctranslate2", self._ctranslate2)
 
     def _make(self, kind: str, path: Path, make: Callable[[Path], object]) -> None:
-        """A tool that is not there, or cannot take the model, costs its own row alone."""
+        """Makes a file unless it exists; a failure becomes the reason in the peer's row."""
         if not path.exists():
             print(f"making {path}", file=sys.stderr)
             try:
@@ -228,7 +207,7 @@ class _Files:
         openvino.save_model(converted, path, compress_to_fp16=False)
 
     def _ctranslate2(self, path: Path) -> None:
-        """Its converter reads a folder of weights with a tokenizer beside them."""
+        """Converts a folder of weights and tokenizer files, as CTranslate2 requires."""
         import shutil
         import tempfile
 
@@ -237,17 +216,17 @@ class _Files:
         with tempfile.TemporaryDirectory() as weights:
             self._module.save_pretrained(weights)
             config = Path(weights, "config.json")
-            # Its converter asks for what transformers 5 no longer writes.
-            told = {"position_embedding_type": "absolute", **json.loads(config.read_text())}
-            config.write_text(json.dumps(told), encoding="utf-8")
-            for one in minilm_weights().glob("*token*"):
-                shutil.copy(one, weights)
+            # The converter requires a member that transformers 5 no longer writes.
+            members = {"position_embedding_type": "absolute", **json.loads(config.read_text())}
+            config.write_text(json.dumps(members), encoding="utf-8")
+            for file in minilm_weights().glob("*token*"):
+                shutil.copy(file, weights)
             shutil.copy(minilm_weights() / "vocab.txt", weights)
             TransformersConverter(weights).convert(str(path))
 
 
 class _Hidden(torch.nn.Module):
-    """The model with one output, for tools that want a tuple or a tensor."""
+    """The model with a single output, for tools that require a tuple or a tensor."""
 
     def __init__(self, module: torch.nn.Module) -> None:
         super().__init__()
@@ -256,7 +235,7 @@ class _Hidden(torch.nn.Module):
     def forward(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor
     ) -> torch.Tensor:
-        """int64[batch, sequence] three times to float32[batch, sequence, hidden]."""
+        """Maps three inputs int64[batch, sequence] to float32[batch, sequence, hidden]."""
         result = self.module(
             input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids
         )

@@ -1,7 +1,7 @@
-"""How each contender is called from Python, as its own documentation has it.
+"""Loads each contender and calls it from Python as its documentation says.
 
-A process of its own uses one of them, so each imports nothing but what it runs: the start of a
-process and its memory are the contender's. All take NumPy arrays and give one.
+A process loads one contender and imports nothing else, so that its start time and its memory are
+those of the contender. All take NumPy arrays and return one.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ Call = Callable[[], object]
 
 @dataclass(frozen=True)
 class Loaded:
-    """A contender that is ready."""
+    """A loaded contender."""
 
     runtime: str
-    """What runs it, with its version."""
+    """The runtime with its version."""
     bind: Callable[[Values], Call]
-    """A call without arguments, everything that is not the model's own work done before."""
+    """Returns a call without arguments, with the inputs converted beforehand."""
     array: Callable[[Any], np.ndarray]
-    """float32[batch, sequence, hidden] of what a call gave."""
+    """Converts the result of a call to float32[batch, sequence, hidden]."""
 
 
 def load(request: Request) -> Loaded:
-    """The contender that the request names."""
+    """Loads the contender that the request names."""
     return CALLS[request.contender.kind](request)
 
 
 def _torch(request: Request) -> Any:
-    """PyTorch with as many threads as everybody: what every runner of isthmus sets."""
+    """Imports PyTorch with the threads of the request, as isthmus sets them."""
     import torch
 
     torch.set_num_threads(request.threads)
@@ -51,7 +51,7 @@ def _tensors(values: Values) -> dict[str, Any]:
 
 
 def _hidden(result: Any) -> np.ndarray:
-    """Of what a torch module gave: a tensor, a tuple that begins with it, or a model's output."""
+    """Converts a tensor, a tuple that begins with it, or a Hugging Face output."""
     if hasattr(result, "last_hidden_state"):
         result = result.last_hidden_state
     elif isinstance(result, dict):
@@ -94,7 +94,7 @@ def _compile(request: Request) -> Loaded:
         inputs = _tensors(values)
 
         def call() -> object:
-            with torch.no_grad():  # freezing wants this one, and either is as fast
+            with torch.no_grad():  # freezing requires no_grad; both are equally fast
                 return module(**inputs)
 
         return call
@@ -112,7 +112,7 @@ def _jit(request: Request) -> Loaded:
 
     def bind(values: Values) -> Call:
         tensors = _tensors(values)
-        inputs = [tensors[name] for name in INPUTS]  # the order of forward's own parameters
+        inputs = [tensors[name] for name in INPUTS]  # in the order of forward's parameters
 
         def call() -> object:
             with torch.inference_mode():
@@ -161,7 +161,7 @@ def _openvino(request: Request) -> Loaded:
     import openvino
 
     settings = {
-        # Its own default is bfloat16 where the processor has it: that would be another precision.
+        # OpenVINO defaults to bfloat16 where the processor has it, which is another precision.
         "INFERENCE_PRECISION_HINT": "f32",
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": request.threads,
@@ -193,7 +193,7 @@ def _ctranslate2(request: Request) -> Loaded:
         view = ctranslate2.StorageView.from_array
         ids = view(np.ascontiguousarray(values["input_ids"], np.int32))
         lengths = view(values["attention_mask"].sum(axis=1).astype(np.int32))
-        types = values["token_type_ids"].tolist()  # it takes no array here
+        types = values["token_type_ids"].tolist()  # takes no array here
         return lambda: encoder.forward_batch(ids, lengths, token_type_ids=types)
 
     return Loaded(
@@ -217,12 +217,12 @@ def _isthmus(request: Request) -> Loaded:
     return Loaded(
         f"{model.load_report.artifact} on {model.load_report.runtime}",
         lambda values: lambda: model(**values),
-        _hidden_array,
+        hidden_array,
     )
 
 
-def _hidden_array(result: Any) -> np.ndarray:
-    """NumPy in, NumPy out, in the structure that the module gave."""
+def hidden_array(result: Any) -> np.ndarray:
+    """Takes the array out of the structure that the module returns."""
     return np.asarray(result[OUTPUT] if isinstance(result, dict) else result.last_hidden_state)
 
 

@@ -1,4 +1,4 @@
-"""What was wanted, and whether it was reached."""
+"""The claims, and whether they are reached."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from .kinds import Contender
 from .rows import STREAM, Row, rank
 
 SLOWER = 1.03
-"""`auto` over the fastest float32 peer, at most."""
+"""The most that the time of `auto` may be over that of the fastest float32 peer."""
 LANGUAGE = 1.0
-"""C++ over Python, at most; reached when the interval includes it."""
+"""The most that C++ may take over Python; reached when the interval includes it."""
 ARRIVAL = 2.0
-"""Throughput over the peer with the same engine that pads batches as they come, at least."""
+"""The least throughput over the peer on the same engine that pads batches as they come."""
 SORTED = 1.3
-"""Throughput over the best peer that sorts by length, at least."""
+"""The least throughput over the best peer that sorts by length."""
 INT8 = 1.7
-"""Throughput of int8 over `auto` in float32, at least."""
+"""The least throughput of int8 over `auto` in float32."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One number that was wanted; truthy when it was reached."""
+    """A ratio that is wanted; truthy when it is reached."""
 
     model: str
     case: str
@@ -34,21 +34,21 @@ class Claim:
     at_least: bool
     interval: RatioInterval | None = None
     reason: str = ""
-    """Why there is no number."""
+    """The reason why there is no number."""
     within: bool = False
-    """Reached when the interval touches what was wanted; else the ratio itself has to."""
+    """True when the interval has to reach the bound, and not the ratio itself."""
 
     def __bool__(self) -> bool:
-        found = self.interval
-        if found is None:
+        measured = self.interval
+        if measured is None:
             return False
         if self.at_least:
-            return (found.high if self.within else found.ratio) >= self.wanted
-        return (found.low if self.within else found.ratio) <= self.wanted
+            return (measured.high if self.within else measured.ratio) >= self.wanted
+        return (measured.low if self.within else measured.ratio) <= self.wanted
 
     @property
     def short(self) -> str:
-        """By how much it falls short: "4.2 %"; empty when it does not."""
+        """The shortfall, "4.2 %"; empty when the claim is reached."""
         if self or self.interval is None:
             return ""
         share = self.interval.ratio / self.wanted
@@ -56,36 +56,36 @@ class Claim:
 
     @property
     def bound(self) -> str:
-        """ "at most 1.03"."""
+        """The bound in words: "at most 1.03"."""
         return f"at {'least' if self.at_least else 'most'} {self.wanted:g}"
 
     def to_json(self) -> dict[str, Any]:
-        """The facts for machines."""
+        """Returns the fields as JSON."""
         return {**asdict(self), "reached": bool(self), "short": self.short}
 
 
 def claims(rows: Sequence[Row], engines: dict[str, str]) -> list[Claim]:
-    """Everything that is wanted of these rows.
+    """Returns all claims on these rows.
 
     Args:
-        rows: All that was measured.
-        engines: By model: the engine that "auto" took.
+        rows: All rows.
+        engines: The engine that "auto" took, by model.
     """
     cases = dict.fromkeys((row.model, row.case) for row in rows)
-    found: list[Claim] = []
+    all_claims: list[Claim] = []
     for model, case in cases:
         mine = [row for row in rows if (row.model, row.case) == (model, case)]
         if case == STREAM:
-            found += _stream(model, mine, engines[model])
+            all_claims += _stream(model, mine, engines[model])
         else:
-            found += _shape(model, case, mine)
-    return found
+            all_claims += _shape(model, case, mine)
+    return all_claims
 
 
-def fastest(rows: Sequence[Row], everybody: Sequence[Row]) -> Row | None:
-    """The float32 peer that is the fastest next to `auto`."""
+def fastest(rows: Sequence[Row], all_rows: Sequence[Row]) -> Row | None:
+    """Returns the float32 peer that is the fastest compared with `auto`."""
     peers = [row for row in rows if row and not row.contender.ours and _full(row.contender)]
-    return min(peers, key=lambda row: rank(row, everybody), default=None)
+    return min(peers, key=lambda row: rank(row, all_rows), default=None)
 
 
 def _what(row: Row) -> tuple[str, str]:
@@ -133,7 +133,7 @@ def _stream(model: str, rows: Sequence[Row], engine: str) -> Iterator[Claim]:
 
 
 def _auto(rows: Sequence[Row], peer: Row | None) -> list[Row]:
-    """`auto` in both languages, in the turns that it took with the peer."""
+    """Returns `auto` in both languages, from the heat of the peer."""
     heat = peer.heat if peer else 0
     return [row for row in rows if row.contender.auto and row.heat == heat]
 
@@ -149,7 +149,7 @@ def _claim(
     at_least: bool = False,
     within: bool = False,
 ) -> Claim:
-    """The time of one row over that of another."""
+    """Claims a bound on the time of a row over that of another."""
     reasons = [
         f"{row.label}: {row.reason or 'not timed'}" if row is not None else "no such peer"
         for row in (above, below)

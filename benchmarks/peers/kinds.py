@@ -1,26 +1,26 @@
-"""What takes part: each contender, and what is asked of a worker. Imports no engine."""
+"""The contenders and the request that a worker gets. Imports no engine."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     import numpy as np
 
 Values = dict[str, "np.ndarray"]
-"""Inputs by name, int64."""
+"""Maps the name of an input to int64 values."""
 OUTPUT = "last_hidden_state"
-"""What every contender gives, and what is compared."""
+"""The output of every contender, which is compared."""
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 INT8_COSINE = 0.99
-"""Like `isthmus.goldens.tolerance`: what reduced precision has to reach."""
+"""The cosine that int8 has to reach; see `isthmus.goldens.tolerance`."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Rows and tokens of a call."""
+    """The rows and tokens of a call."""
 
     batch: int
     sequence: int
@@ -30,40 +30,44 @@ class Shape:
 
     @staticmethod
     def parse(text: str) -> Shape:
-        """ "16x64"."""
+        """Parses "16x64"."""
         batch, _, sequence = text.replace(" ", "").partition("x")
         return Shape(int(batch), int(sequence))
 
 
 @dataclass(frozen=True)
 class Contender:
-    """One way to run the model: a process of its own."""
+    """A process that runs the model with one tool."""
 
     name: str
     kind: str
-    """Which of `calls.CALLS` makes the call; "isthmus" for ours."""
+    """The key of `calls.CALLS`; "isthmus" for isthmus itself."""
     language: str = "Python"
     precision: str = "fp32"
     engine: str = ""
-    """Ours: "auto" or an engine. A peer's: the engine of ours that runs the same runtime."""
+    """The engine, or "auto", of isthmus; for a peer the engine that runs the same runtime."""
     option: str = ""
-    """What the kind knows beyond its name: "frozen", "int8", ... Ours: the artifact; empty: any."""
+    """A mode of the kind ("frozen", "int8"); for isthmus the artifact, or empty for any."""
     file: str = ""
-    """Which of the subject's files it opens; empty: none."""
+    """The key of the peer file that it opens; empty for none."""
+
+    def to_json(self) -> dict[str, str]:
+        """Returns the members that are not empty."""
+        return {key: value for key, value in asdict(self).items() if value}
 
     @property
     def ours(self) -> bool:
-        """Whether it is isthmus."""
+        """True for isthmus."""
         return self.kind == "isthmus"
 
     @property
     def auto(self) -> bool:
-        """Whether it is what isthmus takes by itself: what all are compared with."""
+        """True for isthmus with the engine that it chooses: all are compared with it."""
         return self.ours and self.engine == "auto"
 
     @property
     def label(self) -> str:
-        """As rows name it: all but isthmus are called from Python."""
+        """The name in rows; only isthmus is called from C++ as well."""
         return f"{self.name} ({self.language})" if self.ours else self.name
 
 
@@ -84,14 +88,12 @@ PEERS = (
         "CTranslate2 int8", "ctranslate2", precision="int8", option="int8", file="ctranslate2"
     ),
 )
-"""What a user would pick instead. Files that the tool makes itself are its own."""
-
-
+"""The tools that a user would pick instead of isthmus."""
 INT8_ARTIFACT = "onnx-cpu-int8"
 
 
 def ours(engines: tuple[str, ...]) -> tuple[Contender, ...]:
-    """`auto` and every engine, from Python and from C++; int8, which is never taken unasked."""
+    """Returns isthmus with `auto`, each engine and int8, from Python and from C++."""
     return (
         *(
             Contender(f"isthmus {engine}", "isthmus", language, engine=engine)
@@ -109,31 +111,32 @@ def ours(engines: tuple[str, ...]) -> tuple[Contender, ...]:
 
 @dataclass(frozen=True)
 class Request:
-    """What a worker is asked for."""
+    """The contender that a worker loads, and its inputs."""
 
+    CONTENDER: ClassVar[type[Contender]] = Contender
     contender: Contender
     threads: int
     bundle: str = ""
     file: str = ""
     factory: str = ""
     inputs: str = ""
-    """An .npz of the inputs, or of the stream."""
+    """The path of an .npz with the inputs or the stream."""
     order: str = ""
-    """Of a stream: "arrival", "sorted" or "batcher"."""
+    """The order of a stream: "arrival", "sorted" or "batcher"; empty for a single call."""
     batch: int = 16
-    """Of a stream: sentences in a call, at most."""
+    """The most sentences in a call of a stream."""
     workers: int = 1
-    """Of isthmus in a stream: calls at once."""
+    """The number of concurrent calls of isthmus in a stream."""
     padding: float = 0.1
-    """Of isthmus in a stream: share of a call that may be padding."""
+    """The share of a call of isthmus that may be padding in a stream."""
     warmup: bool = True
-    """Of isthmus: whether the load calls the model until it is steady, as it does by default."""
+    """True when isthmus warms up while it loads, which is its default."""
 
     def to_json(self) -> dict[str, Any]:
-        """As `from_json` takes it."""
+        """Returns the fields for `from_json`."""
         return asdict(self)
 
-    @staticmethod
-    def from_json(data: Mapping[str, Any]) -> Request:
-        """The inverse of `to_json`."""
-        return Request(**{**data, "contender": Contender(**data["contender"])})
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Request:
+        """Inverts `to_json`."""
+        return cls(**{**data, "contender": cls.CONTENDER(**data["contender"])})

@@ -1,4 +1,4 @@
-"""What the machine can do at most: `python -m peers.limit THREADS` prints it as JSON."""
+"""Measures the machine's limits: `python -m peers.limit THREADS` prints them as JSON."""
 
 from __future__ import annotations
 
@@ -8,30 +8,31 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from isthmus.errors import ExecutionError
-from isthmus.runtime.workers import explain_exit, python_worker, run_command
+from shared import output_of
+
+from isthmus.runtime.workers import python_worker
 
 from .kinds import Shape
 
 SIZE = 2048
-"""Rows and columns of the matrices: large enough to reach the limit, small enough for the cache."""
+"""The rows and columns of the matrices: they reach the limit and fit into the cache."""
 COPIED = 256 << 20
-"""Bytes of the copy: far more than a cache holds."""
+"""The bytes of the copy, far more than a cache holds."""
 FLOAT = 4
-"""Bytes of a float32."""
+"""The bytes of a float32."""
 
 
 @dataclass(frozen=True)
 class Limit:
-    """Measured, the best of several tries: a limit is what nothing was above."""
+    """The best of several measurements."""
 
     gflops: float
-    """float32 matrix product."""
+    """The rate of a float32 matrix product, GFLOP/s."""
     gbytes: float
-    """Memory read and written by a large copy, GB/s."""
+    """The memory that a large copy reads and writes, GB/s."""
 
     def describe(self) -> str:
-        """For the report's head."""
+        """Returns the limits in words."""
         return (
             f"float32 matrix product {self.gflops:.0f} GFLOP/s (torch.mm, {SIZE} x {SIZE}),"
             f" copy {self.gbytes:.1f} GB/s read and written ({COPIED >> 20} MiB)"
@@ -39,24 +40,22 @@ class Limit:
 
 
 def best_of(limits: Sequence[Limit]) -> Limit:
-    """Of several times: a neighbour that was busy makes a limit too low, and nothing too high."""
+    """Returns the highest rates: a busy neighbour makes a limit too low, and nothing too high."""
     return Limit(max(limit.gflops for limit in limits), max(limit.gbytes for limit in limits))
 
 
 def measure_limit(threads: int) -> Limit:
-    """In a process of its own, like every contender.
+    """Measures in a process of its own, like every contender.
 
     Raises:
-        ExecutionError: It ended without an answer.
+        ExecutionError: The process failed.
     """
-    done = run_command(python_worker("peers.limit", str(threads)), threads=threads)
-    if done.returncode != 0:
-        raise ExecutionError(explain_exit(done.returncode, done.stderr))
-    return Limit(**json.loads(done.stdout.splitlines()[-1]))
+    output = output_of(python_worker("peers.limit", str(threads)), threads)
+    return Limit(**json.loads(output.splitlines()[-1]))
 
 
 def flops(config: Mapping[str, int], shape: Shape) -> float:
-    """Floating-point operations of a BERT encoder's matrix products, 2 for each multiply-add.
+    """Returns the operations of a BERT encoder's matrix products, 2 for each multiply-add.
 
     layers x tokens x (8 hidden² + 4 hidden x intermediate)   projections and feed-forward
     + layers x batch x 4 sequence² x hidden                   scores, and values by weights
@@ -69,14 +68,14 @@ def flops(config: Mapping[str, int], shape: Shape) -> float:
 
 
 def weight_bytes(config: Mapping[str, int]) -> float:
-    """The encoder's matrices in float32: what a call has to read at least."""
+    """Returns the bytes of the encoder's float32 matrices, the least that a call reads."""
     hidden = config["hidden"]
     matrices = 4 * hidden**2 + 2 * hidden * config["intermediate"]
     return float(config["layers"] * matrices * FLOAT)
 
 
 def _best(call: Callable[[], object], seconds: float) -> float:
-    """Shortest duration, seconds."""
+    """Returns the shortest duration in seconds."""
     end = time.perf_counter() + seconds
     best = float("inf")
     while time.perf_counter() < end:
@@ -87,7 +86,7 @@ def _best(call: Callable[[], object], seconds: float) -> float:
 
 
 def main() -> int:
-    """Measures, and prints one line."""
+    """Measures and prints a line of JSON."""
     import torch
 
     torch.set_num_threads(int(sys.argv[1]))

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from .report import PeersResult
 
 OURS, CPP, PEER, REDUCED = "#3572a5", "#d1495b", "#b8b8b8", "#e0d6b8"
-"""isthmus in Python and C++ as in the other plots; peers; peers in less than float32."""
+"""The colours of isthmus in Python and C++, of peers, and of peers in int8."""
 
 
 def draw(result: PeersResult, path: Path) -> None:
-    """Writes a PNG or SVG, told by the ending. Needs matplotlib."""
+    """Writes a PNG or SVG, according to the suffix. Needs matplotlib."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -51,7 +51,7 @@ def draw(result: PeersResult, path: Path) -> None:
 
 
 def _panel(axes: Axes, rows: list[Row], model: str, case: str) -> None:
-    """The best at the top; whiskers from the 5th to the 95th percentile of the calls."""
+    """Draws the fastest at the top, with whiskers from the 5th to the 95th percentile of calls."""
     stream = case == STREAM
     scale = 1e3 * rows[0].sentences if stream else 1.0
     for height, row in enumerate(rows):

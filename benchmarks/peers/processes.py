@@ -1,4 +1,4 @@
-"""The contenders' processes: started one after the other, compared, taking turns, ended."""
+"""The processes of the contenders: they start in sequence, take turns, and end."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from .kinds import Contender, Request
 
 T = TypeVar("T")
 LEAST_MEMORY_MB = 3000
-"""Left to start another process: all are alive at once, and one that is killed says little."""
+"""The memory that has to be left to start another process, because all are alive at once."""
 BARE_MB = 350
-"""What a process has in memory without a model: an interpreter and its libraries."""
+"""The memory of a process without a model: an interpreter and its libraries."""
 TIMEOUT = 1200.0
-"""Seconds that a process may say nothing: torch.compile compiles."""
+"""The seconds that a process may be silent, since torch.compile takes minutes."""
 
 
 @dataclass
@@ -35,23 +35,23 @@ class Runner:
     contender: Contender
     worker: LineWorker | None = None
     reason: str = ""
-    """Why there are no numbers."""
+    """The reason why there are no numbers."""
     runtime: str = ""
     start_ms: float = 0.0
-    """From the start of the process to the first answer."""
+    """The time from the start of the process to the first answer."""
     load_ms: float = 0.0
     first_call_ms: float = 0.0
     accuracy: str = ""
-    """How far its answers are from eager's."""
+    """The distance of its answers from eager's."""
     elements: int = 0
-    """Of a stream: tokens computed, padding included."""
+    """The tokens computed in a stream, with padding."""
     calls: int = 0
-    """In a turn."""
+    """The calls in a turn."""
     turns: list[tuple[float, ...]] = field(default_factory=list)
     peak_rss_bytes: int = 0
 
     def fail(self, reason: str) -> None:
-        """Ends the process; the reason stands in place of numbers."""
+        """Ends the process and notes the reason."""
         self.reason = " ".join(reason.split())
         self.turns.clear()
         self.close()
@@ -63,7 +63,7 @@ class Runner:
             self.worker = None
 
     def ask(self, line: str) -> dict[str, object]:
-        """One line to the process, one answer. A failure becomes the reason, the answer empty."""
+        """Sends a line and returns the reply; a failure ends the runner, and the reply is empty."""
         if self.worker is None:
             return {}
         self.worker.send(line)
@@ -75,7 +75,7 @@ class Runner:
 
 
 def command_of(request: Request, folder: Path) -> list[str]:
-    """What serves the request: our worker, or `isthmus-run bench --worker`."""
+    """Returns the command that serves the request: a Python worker or `isthmus-run bench`."""
     if request.contender.language == "C++":
         return [*native_command("bench", request), "--worker"]
     with tempfile.NamedTemporaryFile("w", suffix=".json", dir=folder, delete=False) as file:
@@ -84,7 +84,7 @@ def command_of(request: Request, folder: Path) -> list[str]:
 
 
 def native_command(command: str, request: Request) -> list[str]:
-    """`isthmus-run COMMAND` on the request's inputs."""
+    """Returns `isthmus-run COMMAND` on the request's inputs."""
     return [
         str(install_paths.binary()), command, request.bundle,
         "--engine", request.contender.engine,
@@ -118,14 +118,14 @@ def start(runner: Runner, command: Sequence[str], threads: int) -> None:
 
 
 def heats(contenders: Sequence[T], weights_mb: float, auto: Callable[[T], bool]) -> list[list[T]]:
-    """Groups that memory has room for, all alive at once; `auto` takes part in each.
+    """Splits the contenders into groups that fit into memory together; `auto` is in each.
 
     Two that follow each other, an engine in Python and in C++, stay together.
 
     Args:
-        contenders: All of them.
-        weights_mb: Of the model: a process holds them twice, as read and as packed.
-        auto: Whether a contender is the one that all are compared with.
+        contenders: All contenders.
+        weights_mb: The size of the weights, which a process holds twice, as read and as packed.
+        auto: Returns True for the contender that all are compared with.
     """
     room = int((available_memory_mb() - LEAST_MEMORY_MB) / (BARE_MB + 2 * weights_mb))
     anchors = [contender for contender in contenders if auto(contender)]
@@ -136,8 +136,8 @@ def heats(contenders: Sequence[T], weights_mb: float, auto: Callable[[T], bool])
 
 
 def mixed(members: Sequence[T], seed: str) -> list[T]:
-    """In random order, for to start first may be an advantage or its contrary: `auto` did, and took
-    6 to 8 % longer than its own engine by name on BERT-base at 1 x 14, alone no longer."""
+    """Shuffles the members, because the place in the starting order matters: `auto`, when it always
+    started first, took 6 to 8 % longer than the same engine by name on BERT-base at 1 x 14."""
     order = list(members)
     random.Random(seed).shuffle(order)
     return order
@@ -145,7 +145,7 @@ def mixed(members: Sequence[T], seed: str) -> list[T]:
 
 @contextmanager
 def ending(runners: Sequence[Runner]) -> Iterator[None]:
-    """Whatever happens, no process outlives this."""
+    """Closes all runners at exit."""
     try:
         yield
     finally:
@@ -154,7 +154,7 @@ def ending(runners: Sequence[Runner]) -> Iterator[None]:
 
 
 def available_memory_mb() -> float:
-    """What the system can give without swapping."""
+    """Returns the memory that the system can give without swapping."""
     with suppress(OSError):
         for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("MemAvailable:"):
@@ -163,7 +163,7 @@ def available_memory_mb() -> float:
 
 
 def run(runner: Runner, calls: int) -> list[float]:
-    """Durations of so many calls, milliseconds; empty when it failed."""
+    """Returns the durations of the calls in milliseconds; empty after a failure."""
     answer = runner.ask(f"run {calls}")
     samples = answer.get("samples_ms", [])
     assert isinstance(samples, list)
@@ -173,7 +173,7 @@ def run(runner: Runner, calls: int) -> list[float]:
 def warm_up(
     runners: Sequence[Runner], turn_seconds: float, least: int, say: Callable[[str], None]
 ) -> None:
-    """Calls each until it is steady, then sets how many calls a turn has."""
+    """Calls each runner until it is steady, then sets its calls per turn."""
     for runner in runners:
         if runner.worker is None:
             continue
@@ -195,7 +195,7 @@ def warm_up(
 def take_turns(
     runners: Sequence[Runner], rounds: int, discarded: int, say: Callable[[str], None]
 ) -> None:
-    """Every living process once a round, in random order; the caches belonged to another one."""
+    """Times each runner once a round in random order, without the first `discarded` calls."""
     order = random.Random(0)
     for number in range(1, rounds + 1):
         say(f"round {number} of {rounds}")
@@ -208,7 +208,7 @@ def take_turns(
 
 
 def quit_all(runners: Sequence[Runner]) -> None:
-    """Asks each for its peak memory, and ends it."""
+    """Asks each runner for its peak memory and ends it."""
     for runner in runners:
         if runner.worker is not None:
             runner.peak_rss_bytes = int(str(runner.ask("quit").get("peak_rss_bytes", 0)))

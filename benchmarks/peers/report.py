@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 
+from shared import interval_text
+
 from isthmus.document import Document, Table, number
-from isthmus.timing.statistics import RatioInterval
 
 from .judge import Claim
 from .limit import Limit
@@ -16,7 +17,7 @@ from .rows import STREAM, Row, Start, auto_of, rank
 
 @dataclass(frozen=True)
 class PeersResult:
-    """All that was measured; truthy when all that was wanted was reached."""
+    """The results; truthy when all claims are reached."""
 
     rows: tuple[Row, ...]
     starts: tuple[Start, ...]
@@ -25,19 +26,19 @@ class PeersResult:
     facts: Mapping[str, str]
     notes: tuple[str, ...] = ()
     unjudged: str = ""
-    """Why the numbers are no verdict."""
+    """The reason why there is no verdict."""
 
     def __bool__(self) -> bool:
         return self.passed
 
     @property
     def passed(self) -> bool:
-        """Whether every claim was reached, and there is one."""
+        """True when there are claims and all are reached."""
         return not self.unjudged and bool(self.claims) and all(self.claims)
 
     @property
     def verdict(self) -> str:
-        """One sentence."""
+        """The verdict in a sentence."""
         reached = sum(map(bool, self.claims))
         if self.unjudged:
             return f"NOT JUDGED: {self.unjudged}; {reached} of {len(self.claims)} figures fit"
@@ -46,21 +47,21 @@ class PeersResult:
 
     @property
     def cases(self) -> list[tuple[str, str]]:
-        """Model and shape, or stream, in the order in which they were measured."""
+        """The models and shapes, or streams, in the order of measurement."""
         return list(dict.fromkeys((row.model, row.case) for row in self.rows))
 
     def of(self, model: str, case: str) -> list[Row]:
-        """The rows of one case, each contender once."""
+        """Returns the rows of a case, each contender once."""
         mine = [row for row in self.rows if (row.model, row.case) == (model, case)]
         return [row for row in mine if not (row.contender.auto and row.heat)]
 
     def ranked(self, model: str, case: str) -> list[Row]:
-        """Those with numbers, the fastest first."""
-        found = [row for row in self.of(model, case) if row]
-        return sorted(found, key=lambda row: rank(row, self.rows))
+        """Returns the rows with numbers, the fastest first."""
+        timed = [row for row in self.of(model, case) if row]
+        return sorted(timed, key=lambda row: rank(row, self.rows))
 
     def _over_auto(self, row: Row, *, speed: bool = False) -> str:
-        """The row's time (or speed) over that of `auto` in C++, which was in the same heat."""
+        """Returns the row's time (or speed) over that of `auto` in C++ in the same heat."""
         auto = auto_of(row, self.rows)
         if auto is None:
             return "-"
@@ -69,7 +70,7 @@ class PeersResult:
         return interval_text(auto.over(row) if speed else row.over(auto))
 
     def document(self) -> Document:
-        """See `isthmus.report`."""
+        """Returns the tables and the facts for `isthmus.document`."""
         tables = [
             self._stream(model) if case == STREAM else self._shape(model, case)
             for model, case in self.cases
@@ -77,12 +78,12 @@ class PeersResult:
         return Document(
             title="peers: isthmus and what one would pick instead",
             schema="isthmus-benchmark-peers",
-            schema_version=1,
+            schema_version=2,
             context=self.facts,
             tables=(*tables, *self._starts(), *self._absent(), self._claims()),
             passed=self.passed,
             verdict=self.verdict,
-            rows=tuple(row.to_json() for row in self.rows),
+            rows=tuple(row.to_json(auto_of(row, self.rows)) for row in self.rows),
             notes=(*self.notes, *self._doubts()),
             extra={
                 "limit": asdict(self.limit),
@@ -92,7 +93,7 @@ class PeersResult:
         )
 
     def _doubts(self) -> list[str]:
-        """What the numbers themselves say of how they were measured."""
+        """Returns notes on numbers that are too good to be true."""
         over = [
             row.label
             for row in self.rows
@@ -103,21 +104,21 @@ class PeersResult:
         return [f"the limit was measured too low: above it are {', '.join(dict.fromkeys(over))}"]
 
     def _share(self, row: Row) -> float:
-        """Of the matrix product's rate."""
+        """Returns the row's share of the matrix product's rate."""
         return row.flops / row.summary.median_ms / self.limit.gflops / 1e6
 
     def _shape(self, model: str, case: str) -> Table:
         rows = self.ranked(model, case)
         lines = []
         for row in rows:
-            found = row.summary
-            seconds = found.median_ms / 1e3
+            summary = row.summary
+            seconds = summary.median_ms / 1e3
             lines.append(
                 (
                     row.label,
-                    number(found.median_ms, 4),
-                    number(found.p90_ms, 4),
-                    number(found.p99_ms, 4),
+                    number(summary.median_ms, 4),
+                    number(summary.p90_ms, 4),
+                    number(summary.p99_ms, 4),
                     self._over_auto(row),
                     number(row.per_second, 4),
                     f"{self._share(row):.0%}",
@@ -131,13 +132,7 @@ class PeersResult:
             f"{model}, {case}", "median ms", "p90", "p99", "over auto (C++)", "sentences/s",
             "of product", "of copy", "load ms", "peak MB", "error",
         )  # fmt: skip
-        return Table(
-            f"{model}, {case} tokens: milliseconds a call",
-            columns,
-            tuple(lines),
-            marks=tuple(True if row.contender.ours else None for row in rows),
-            numeric=frozenset(columns[1:]),
-        )
+        return _table(f"{model}, {case} tokens: milliseconds a call", columns, lines, rows)
 
     def _stream(self, model: str) -> Table:
         rows = self.ranked(model, STREAM)
@@ -160,38 +155,26 @@ class PeersResult:
             )
             for row in rows
         ]
-        return Table(
-            f"{model}: a stream of {rows[0].sentences if rows else 0} sentences",
-            columns,
-            tuple(lines),
-            marks=tuple(True if row.contender.ours else None for row in rows),
-            numeric=frozenset(columns[1:]),
-        )
+        sentences = rows[0].sentences if rows else 0
+        return _table(f"{model}: a stream of {sentences} sentences", columns, lines, rows)
 
     def _starts(self) -> list[Table]:
         tables = []
         for model in dict.fromkeys(start.model for start in self.starts):
-            found = [start for start in self.starts if start.model == model and start.seconds]
-            found.sort(key=lambda one: statistics.median(one.seconds))
+            starts = [start for start in self.starts if start.model == model and start.seconds]
+            starts.sort(key=lambda start: statistics.median(start.seconds))
             columns = (f"{model}, process start to first answer", "median s", "min s", "peak MB")
-            lines = tuple(
+            lines = [
                 (
-                    one.contender.label,
-                    number(statistics.median(one.seconds)),
-                    number(min(one.seconds)),
-                    number(one.peak_rss_bytes / 1e6),
+                    start.contender.label,
+                    number(statistics.median(start.seconds)),
+                    number(min(start.seconds)),
+                    number(start.peak_rss_bytes / 1e6),
                 )
-                for one in found
-            )
-            tables.append(
-                Table(
-                    f"{model}: process start to first answer",
-                    columns,
-                    lines,
-                    marks=tuple(True if one.contender.ours else None for one in found),
-                    numeric=frozenset(columns[1:]),
-                )
-            )
+                for start in starts
+            ]
+            title = f"{model}: process start to first answer"
+            tables.append(_table(title, columns, lines, starts))
         return tables
 
     def _absent(self) -> list[Table]:
@@ -228,8 +211,17 @@ class PeersResult:
         )
 
 
-def interval_text(interval: RatioInterval | None) -> str:
-    """ "1.02 (0.98 to 1.07)"."""
-    if interval is None:
-        return "-"
-    return f"{interval.ratio:.3g} ({interval.low:.3g} to {interval.high:.3g})"
+def _table(
+    title: str,
+    columns: tuple[str, ...],
+    lines: Iterable[tuple[str, ...]],
+    contenders: Iterable[Row | Start],
+) -> Table:
+    """Returns a table that marks isthmus's own rows."""
+    return Table(
+        title,
+        columns,
+        tuple(lines),
+        marks=tuple(True if row.contender.ours else None for row in contenders),
+        numeric=frozenset(columns[1:]),
+    )

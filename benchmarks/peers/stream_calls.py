@@ -1,4 +1,4 @@
-"""A stream of sentences through one contender: padded batches, or isthmus's batcher."""
+"""Calls of a contender on a stream of sentences: padded batches, or isthmus's batcher."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from typing import Protocol
 
 import numpy as np
 
-from .calls import Loaded, load
-from .kinds import OUTPUT, Request
+from .calls import Loaded, hidden_array, load
+from .kinds import Request
 from .text import load as load_sentences
 from .text import padded, single
 
 SAMPLE = 10
-"""Every so many sentences one is compared with eager."""
+"""The distance between sentences that are compared with eager."""
 
 
 class StreamCall(Protocol):
-    """A contender that is ready for the whole stream."""
+    """A loaded contender with its stream."""
 
     runtime: str
 
     def call(self) -> Sequence[np.ndarray]:
-        """The answers to all sentences, in their order: float32[length, hidden] each."""
+        """Returns the answers to all sentences in order, float32[length, hidden] each."""
         ...
 
     def elements(self) -> int:
-        """Tokens computed in the last call, padding included."""
+        """Returns the tokens computed in the last call, with padding."""
         ...
 
 
 def load_stream(request: Request) -> StreamCall:
-    """The contender that the request names, with its stream."""
+    """Loads the contender that the request names, with its stream."""
     sentences = load_sentences(Path(request.inputs))
     if request.order == "batcher":
         return _Batcher(request, sentences)
@@ -40,17 +40,17 @@ def load_stream(request: Request) -> StreamCall:
 
 
 def threads_of(request: Request) -> int:
-    """Of each worker of the batcher: together they have as many as a peer."""
+    """Returns the threads of each worker of the batcher: all workers have those of a peer."""
     return max(1, request.threads // request.workers)
 
 
 def sample(answers: Sequence[np.ndarray]) -> dict[int, np.ndarray]:
-    """Those that are compared, by their place."""
+    """Returns the answers that are compared, by their place."""
     return {at: answers[at] for at in range(0, len(answers), SAMPLE)}
 
 
 def batches(lengths: Sequence[int], size: int, *, by_length: bool) -> Iterator[list[int]]:
-    """Places of the sentences of each call."""
+    """Yields the places of the sentences of each call."""
     order = list(range(len(lengths)))
     if by_length:
         order.sort(key=lengths.__getitem__)
@@ -59,7 +59,7 @@ def batches(lengths: Sequence[int], size: int, *, by_length: bool) -> Iterator[l
 
 
 class _Padded:
-    """What one writes without a batcher: so many sentences a call, padded to the longest."""
+    """Batches of a fixed number of sentences, padded to the longest."""
 
     def __init__(self, request: Request, sentences: Sequence[np.ndarray]) -> None:
         self._loaded: Loaded = load(request)
@@ -70,7 +70,7 @@ class _Padded:
         self.runtime = self._loaded.runtime
 
     def call(self) -> list[np.ndarray]:
-        """Sorting and padding are the contender's own work, and inside the clock."""
+        """Sorts and pads the sentences, which counts as the contender's time, and calls it."""
         lengths = [len(sentence) for sentence in self._sentences]
         answers: list[np.ndarray] = [np.empty(0)] * len(lengths)
         self._elements = 0
@@ -88,7 +88,7 @@ class _Padded:
 
 
 class _Batcher:
-    """`isthmus.Batcher`: sentences one by one, in the order in which they come."""
+    """`isthmus.Batcher`, which gets the sentences in their order."""
 
     def __init__(self, request: Request, sentences: Sequence[np.ndarray]) -> None:
         import isthmus
@@ -108,18 +108,13 @@ class _Batcher:
         self.runtime = f"{model.load_report.artifact} on {model.load_report.runtime}"
 
     def call(self) -> list[np.ndarray]:
-        """Answers come in the order of the sentences."""
+        """Returns the answers in the order of the sentences."""
         self._before = self._batcher.stats.elements
         inputs = (single(ids) for ids in self._sentences)
-        answers = [_hidden(one)[0] for one in self._batcher.map(inputs)]
+        answers = [hidden_array(result)[0] for result in self._batcher.map(inputs)]
         self._after = self._batcher.stats.elements
         return answers
 
     def elements(self) -> int:
         """See `StreamCall.elements`."""
         return self._after - self._before
-
-
-def _hidden(result: object) -> np.ndarray:
-    found = result[OUTPUT] if isinstance(result, dict) else result.last_hidden_state  # type: ignore[attr-defined]
-    return np.asarray(found)

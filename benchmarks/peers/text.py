@@ -1,4 +1,4 @@
-"""Real English sentences of uneven length: the language reference that Python's own pydoc ships."""
+"""English sentences of uneven length from the language reference that pydoc ships."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ _MAX_TOKENS = 512
 
 @dataclass(frozen=True)
 class Stream:
-    """Sentences as a tokenizer made them, in the order of the text."""
+    """Tokenised sentences in the order of the text."""
 
     ids: tuple[np.ndarray, ...]
     """int64[length] each, with the special tokens."""
     sha256: str
-    """Of the sentences, a line each: another Python ships another text."""
+    """The digest of the sentences, a line each: Python versions ship different texts."""
 
     @property
     def lengths(self) -> list[int]:
-        """Tokens of each sentence."""
+        """The number of tokens of each sentence."""
         return [len(identifier) for identifier in self.ids]
 
     @property
     def tokens(self) -> int:
-        """Without any padding."""
+        """The number of all tokens, without padding."""
         return sum(self.lengths)
 
     def describe(self) -> str:
-        """Their number and the distribution of their lengths."""
+        """Returns the number of sentences and the distribution of their lengths in words."""
         points = np.quantile(self.lengths, (0, 0.1, 0.5, 0.9, 1)).astype(int)
         spread = ", ".join(
             f"{name} {point}"
@@ -53,7 +53,7 @@ class Stream:
         )
 
     def every(self, step: int) -> Stream:
-        """A shorter stream with the same spread of lengths."""
+        """Returns a shorter stream with the same spread of lengths."""
         return replace(self, ids=self.ids[::step])
 
     def save(self, path: Path) -> None:
@@ -89,7 +89,7 @@ def padded(sentences: Sequence[np.ndarray]) -> Values:
 
 
 def sentences() -> Iterator[str]:
-    """Sentences of the text's prose, each once, in its order; code and grammar are left out."""
+    """Yields the distinct sentences of the text's prose in order, without code and grammar."""
     from pydoc_data.topics import topics
 
     seen: set[str] = set()
@@ -106,7 +106,7 @@ def sentences() -> Iterator[str]:
 
 
 def _is_prose(paragraph: str) -> bool:
-    """Starts as a sentence does: not a code block, a grammar or a table."""
+    """Returns False for a code block, a grammar or a table."""
     return _begins(paragraph.lstrip()) and not any(mark in paragraph for mark in _NOT_PROSE)
 
 
@@ -115,10 +115,10 @@ def _begins(text: str) -> bool:
 
 
 def tokenised(weights: Path, count: int) -> Stream:
-    """The first `count` sentences, by the tokenizer beside the weights.
+    """Returns the first `count` sentences, tokenised by the tokenizer beside the weights.
 
     Raises:
-        ValueError: The text has fewer.
+        ValueError: The text has fewer sentences.
     """
     from tokenizers import Tokenizer
 
@@ -129,6 +129,6 @@ def tokenised(weights: Path, count: int) -> Stream:
     tokenizer.no_padding()
     tokenizer.enable_truncation(_MAX_TOKENS)
     return Stream(
-        ids=tuple(np.array(one.ids, np.int64) for one in tokenizer.encode_batch(texts)),
+        ids=tuple(np.array(encoding.ids, np.int64) for encoding in tokenizer.encode_batch(texts)),
         sha256=hashlib.sha256("\n".join(texts).encode()).hexdigest(),
     )

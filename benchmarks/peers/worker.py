@@ -1,7 +1,7 @@
-"""Runs one contender in a process of its own: `python -m peers.worker REQUEST.json`.
+"""Runs a contender in a process of its own: `python -m peers.worker REQUEST.json`.
 
-Speaks the protocol of `isthmus-run bench --worker`, and one line more: "answer FILE" saves what the
-last call gave. Of a stream, a call is the whole stream.
+Speaks the protocol of `isthmus-run bench --worker` and the line "answer FILE", which saves the
+answer of a call. A call on a stream is the whole stream.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def _stream(request: Request) -> tuple[str, Callable[[], object], Answer]:
     stream = load_stream(request)
 
     def answer(path: str) -> dict[str, int]:
-        np.savez(path, **{str(at): one for at, one in sample(stream.call()).items()})
+        np.savez(path, **{str(at): answer for at, answer in sample(stream.call()).items()})
         return {"elements": stream.elements()}
 
     return stream.runtime, stream.call, answer

@@ -1,10 +1,8 @@
-"""The families and the table; see scripts/families."""
+"""Exports Hugging Face families to every format and proves each in C++; see scripts/families."""
 
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -16,69 +14,40 @@ from typing import Any
 
 import torch
 import transformers
+from hf_models import IDS, Example, make, random_pixels
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor, nn
+from shared import compact, engine_pairs, native_verify, run_facts
 
 import isthmus
-from isthmus.exporters.formats import FORMATS
-from isthmus.runtime.install_paths import binary
+from isthmus.exporters.options import FORMATS
 
-TEXT: dict[str, Any] = {
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 64,
-    "vocab_size": 99,
-    "max_position_embeddings": 64,
-}
-IMAGE: dict[str, Any] = {
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 64,
-    "image_size": 32,
-    "patch_size": 8,
-}
-IDS = {0: "batch", 1: "sequence"}
-
-
-@dataclass(frozen=True)
-class Example:
-    """A family's model with an example call."""
-
-    module: nn.Module
-    inputs: dict[str, Tensor]
-    dynamic: dict[str, dict[int, str]]
-    dims: dict[str, tuple[int, int]]
+SMALL: dict[str, Any] = {
+    "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64,
+}  # fmt: skip
+TEXT = SMALL | {"vocab_size": 99, "max_position_embeddings": 64}
+IMAGE = SMALL | {"image_size": 32, "patch_size": 8}
 
 
 @dataclass(frozen=True)
 class Row:
-    """One family in one format, as a C++ engine ran it."""
+    """A family in a format on an engine."""
 
     family: str
     format: str
     engine: str
     passed: bool
     noise_units: float | None
-    """Largest RMS error to float64 over all goldens and outputs, in units of eager's own."""
+    """The largest RMS error to float64 over all goldens and outputs, in units of eager's own."""
     shapes: str
-    """Sizes of the dimensions that were proven."""
+    """The sizes of the dimensions that were proven."""
     strategy: str
     seconds: float
     reason: str = ""
 
 
-def make(name: str, **config: Any) -> nn.Module:
-    """A model by its class name, from a configuration of these values."""
-    kind = getattr(transformers, name)
-    torch.manual_seed(0)
-    return kind(kind.config_class(use_cache=False, **config)).eval()
-
-
 def text(name: str, **more: Any) -> Callable[[], Example]:
-    """A text model: input_ids and attention_mask."""
+    """Returns a builder of a text model: input_ids and attention_mask."""
 
     def build() -> Example:
         ids = torch.arange(3, 12).repeat(2, 1)
@@ -90,7 +59,7 @@ def text(name: str, **more: Any) -> Callable[[], Example]:
 
 
 def seq2seq(name: str, **config: Any) -> Callable[[], Example]:
-    """An encoder with a decoder."""
+    """Returns a builder of an encoder with a decoder."""
 
     def build() -> Example:
         inputs = {
@@ -106,10 +75,10 @@ def seq2seq(name: str, **config: Any) -> Callable[[], Example]:
 
 
 def image(name: str, size: int = 32, **config: Any) -> Callable[[], Example]:
-    """A vision model: pixel_values of one size."""
+    """Returns a builder of a vision model: pixel_values of a fixed size."""
 
     def build() -> Example:
-        pixels = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+        pixels = random_pixels(2, size)
         dynamic = {"pixel_values": {0: "batch"}}
         return Example(make(name, **config), {"pixel_values": pixels}, dynamic, {"batch": (1, 16)})
 
@@ -117,12 +86,12 @@ def image(name: str, size: int = 32, **config: Any) -> Callable[[], Example]:
 
 
 def clip() -> Example:
-    """Text and image together."""
+    """Returns CLIP, which takes text and images."""
     module = make(
         "CLIPModel", text_config=TEXT | {"eos_token_id": 98}, vision_config=IMAGE, projection_dim=16
     )
     ids = torch.arange(3, 12).repeat(2, 1)
-    pixels = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    pixels = random_pixels(3, 32)
     inputs = {"input_ids": ids, "pixel_values": pixels, "attention_mask": torch.ones_like(ids)}
     dynamic = {"input_ids": IDS, "attention_mask": IDS, "pixel_values": {0: "images"}}
     return Example(
@@ -131,7 +100,7 @@ def clip() -> Example:
 
 
 def whisper() -> Example:
-    """The encoder, on features of a fixed length as the model wants them."""
+    """Returns Whisper's encoder, on features of the fixed length that it requires."""
     module = make(
         "WhisperModel", d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4,
         decoder_attention_heads=4, encoder_ffn_dim=64, decoder_ffn_dim=64, vocab_size=99,
@@ -144,7 +113,7 @@ def whisper() -> Example:
 
 
 def wav2vec2() -> Example:
-    """Raw audio, of any length."""
+    """Returns wav2vec 2.0, on raw audio of any length."""
     module = make(
         "Wav2Vec2Model", hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
         intermediate_size=64, conv_dim=(16, 16), conv_kernel=(10, 3), conv_stride=(5, 2),
@@ -207,36 +176,20 @@ FAMILIES: dict[str, Callable[[], Example]] = {
 
 
 def prove(path: Path, artifact: str, engine: str) -> tuple[bool, float | None, str]:
-    """The verdict of a process without Python, the largest error in eager's own, the reason."""
-    command = [str(binary()), "verify", str(path), "--artifact", artifact, "--engine", engine]
-    done = subprocess.run(
-        [*command, "--allow-native", "--json"], capture_output=True, text=True, check=False
-    )
-    try:
-        document = json.loads(done.stdout)
-    except ValueError:
-        return False, None, done.stderr.strip() or f"exit code {done.returncode}"
+    """Returns (passed, largest error in units of eager's own, reason) of `isthmus-run verify`."""
+    code, document, errors = native_verify(path, "--artifact", artifact, "--engine", engine)
+    if document is None:
+        return False, None, errors.strip() or f"exit code {code}"
     if "error" in document:
         return False, None, str(document["error"]["message"])
     rows = document.get("rows", [])
     units = [float(row["noise_units"]) for row in rows if row.get("noise_units") is not None]
     reasons = [str(row["reason"]) for row in rows if row.get("reason")]
-    return done.returncode == 0, max(units, default=None), "; ".join(reasons[:1])
-
-
-def engines_of(name: str) -> list[str]:
-    """Engines of this installation that run a format."""
-    from isthmus import _core
-
-    return [
-        engine_name
-        for engine_name in _core.engine_names()
-        if name in _core.engine_formats(engine_name)
-    ]
+    return code == 0, max(units, default=None), "; ".join(reasons[:1])
 
 
 def run_family(family: str, formats: Sequence[str], folder: Path) -> list[Row]:
-    """Exports one family, and a row for each format and engine."""
+    """Exports a family and returns a row for each format and engine."""
     start = time.perf_counter()
     example = FAMILIES[family]()
     path = folder / family
@@ -244,14 +197,7 @@ def run_family(family: str, formats: Sequence[str], folder: Path) -> list[Row]:
         warnings.simplefilter("ignore")
         try:
             bundle = isthmus.export(
-                example.module,
-                (),
-                example.inputs,
-                path=path,
-                dynamic=example.dynamic,
-                dims=example.dims,
-                formats=formats,
-                name=family,
+                example.module, **example.call, path=path, formats=formats, name=family
             )
         except isthmus.Error as error:
             seconds = time.perf_counter() - start
@@ -260,18 +206,20 @@ def run_family(family: str, formats: Sequence[str], folder: Path) -> list[Row]:
                 for format_name in formats
             ]
     grid = [entry.dims for entry in bundle.manifest.goldens]
-    shapes = sorted({"x".join(str(size) for size in one.values()) for one in grid})
+    shapes = sorted({"x".join(str(size) for size in dims.values()) for dims in grid})
     rows = []
     for result in bundle.results:
-        found = [
-            artifact for artifact in bundle.manifest.artifacts if artifact.format == result.format
+        names = [
+            artifact.name
+            for artifact in bundle.manifest.artifacts
+            if artifact.format == result.format
         ]
-        if not found:
+        if not names:
             row = Row(family, result.format, "", False, None, "", "", result.seconds)
             rows.append(Row(**{**asdict(row), "reason": result.explanation}))
             continue
-        for engine in engines_of(result.format):
-            passed, units, reason = prove(path, found[0].name, engine)
+        for _, engine in engine_pairs([result.format]):
+            passed, units, reason = prove(path, names[0], engine)
             rows.append(
                 Row(
                     family, result.format, engine, passed, units, " ".join(shapes),
@@ -282,14 +230,14 @@ def run_family(family: str, formats: Sequence[str], folder: Path) -> list[Row]:
 
 
 def cell(row: Row) -> str:
-    """A row's verdict in a table."""
+    """Returns a row's verdict for a table."""
     if not row.passed:
         return "FAILED"
     return "pass" if row.noise_units is None else f"{row.noise_units:.2g}"
 
 
 def markdown(rows: Sequence[Row], context: dict[str, str]) -> str:
-    """The table as Markdown, reasons below it."""
+    """Returns the table as Markdown with the reasons below it."""
     columns = list(dict.fromkeys((row.format, row.engine) for row in rows if row.engine))
     lines = ["# Families of Hugging Face models, from tiny random configurations to C++", ""]
     lines += [f"{key}: {value}  " for key, value in context.items()]
@@ -307,10 +255,10 @@ def markdown(rows: Sequence[Row], context: dict[str, str]) -> str:
             cell(own[column]) if column in own else ("refused" if column[0] in failed else "-")
             for column in columns
         ]
-        made = ", ".join(
+        strategies = ", ".join(
             dict.fromkeys(f"{row.format}: {row.strategy}" for row in own.values() if row.strategy)
         )
-        lines.append(f"| {family} | " + " | ".join(cells) + f" | {made} |")
+        lines.append(f"| {family} | " + " | ".join(cells) + f" | {strategies} |")
     reasons = [row for row in rows if not row.passed]
     if reasons:
         lines += ["", "## Reasons", ""]
@@ -322,7 +270,7 @@ def markdown(rows: Sequence[Row], context: dict[str, str]) -> str:
 
 
 def main() -> int:
-    """Runs the families named and prints, or writes, the table."""
+    """Runs the named families, prints the table and writes it; returns 0 when all pass."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("families", nargs="*", metavar="FAMILY", help="default: all")
     parser.add_argument("--formats", default=",".join(FORMATS))
@@ -337,6 +285,7 @@ def main() -> int:
         "transformers": str(transformers.__version__),
         "isthmus": isthmus.__version__,
         "python": sys.version.split()[0],
+        **run_facts(),
     }
     rows: list[Row] = []
     console = Console(stderr=True)
@@ -349,7 +298,7 @@ def main() -> int:
                 console.print(f"{family}: {verdict}", markup=False, highlight=False)
     document = {"json_schema_version": 1, "context": context, "rows": [asdict(row) for row in rows]}
     if options.json:
-        options.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        options.json.write_text(compact(document), encoding="utf-8")
     if options.markdown:
         options.markdown.write_text(markdown(rows, context), encoding="utf-8")
     table = Table("family", "format", "engine", "verdict", "made by", "seconds")

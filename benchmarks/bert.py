@@ -1,43 +1,42 @@
 """The reference experiment: BERT-base on one sentence pair, in Python and in C++.
 
-    scripts/bert.py [--folder FOLDER] [--model FOLDER] [--json FILE] [--plot FILE.png]
+    benchmarks/bert.py [--folder FOLDER] [--model FOLDER] [--json FILE] [--plot FILE.png]
 
-"Who was Jim Henson ? / Jim Henson was a puppeteer", one token masked: 14 tokens, batch 1. The
-weights are random unless --model names a local folder: the time is the same. Exports a bundle (kept
-in --folder), verifies it against the eager module, times it, prints both tables.
+"Who was Jim Henson ? / Jim Henson was a puppeteer" with a masked token: 14 tokens, batch 1. The
+weights are random unless --model names a local folder; the time is the same. Exports a bundle (kept
+in --folder), verifies it against the eager module, times it and prints both tables.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from pathlib import Path
 
 import torch
 from rich.console import Console
+from shared import kept_bundle, store
 from torch import nn
 
 import isthmus
-from isthmus.bundle.bundle import Bundle, open_bundle
-from isthmus.document import print_report, to_json
-from isthmus.errors import Error
+from isthmus.bundle.bundle import Bundle
+from isthmus.document import print_report
 from isthmus.proof.verify import verify
 from isthmus.timing.bench import bench
 
 SENTENCES = ("Who was Jim Henson ?", "Jim Henson was a puppeteer")
 MASKED = 8
-"""Place of the token that is masked: the second "henson"."""
+"""The place of the masked token, the second "henson"."""
 MASK_TOKEN = 103
-# Of the bert-base-uncased vocabulary, masked.
+# Tokens of the bert-base-uncased vocabulary, with the mask.
 INPUT_IDS = [101, 2040, 2001, 3958, 27227, 1029, 102, 3958, 103, 2001, 1037, 13997, 11510, 102]
 TOKEN_TYPES = [0] * 7 + [1] * 7
 MODEL_VARIABLE = "ISTHMUS_BERT_MODEL"
 
 
 def make_model() -> nn.Module:
-    """BERT-base: from the folder that the environment names, else with random weights.
+    """Returns BERT-base from the folder in `ISTHMUS_BERT_MODEL`, or with random weights.
 
     Worker processes import it as "bert:make_model".
     """
@@ -51,7 +50,7 @@ def make_model() -> nn.Module:
 
 
 def make_inputs(model_folder: str | None) -> dict[str, torch.Tensor]:
-    """The sentence pair as int64[1, 14], by the folder's tokenizer when there is one."""
+    """Returns the sentence pair as int64[1, 14], by the folder's tokenizer when there is one."""
     ids, types = INPUT_IDS, TOKEN_TYPES
     if model_folder and (Path(model_folder) / "tokenizer_config.json").exists():
         from transformers import AutoTokenizer
@@ -67,18 +66,9 @@ def make_inputs(model_folder: str | None) -> dict[str, torch.Tensor]:
 
 
 def prepare(folder: Path, model_folder: str | None) -> Bundle:
-    """The bundle, from the folder where it is good and made by this torch, else exported."""
+    """Returns the bundle in the folder when this torch made it, and exports it otherwise."""
     path = folder / ("bert-base" if model_folder is None else f"bert-{Path(model_folder).name}")
-    if path.exists():
-        try:
-            bundle = open_bundle(path)
-            if bundle.manifest.producer.get("torch") == torch.__version__:
-                return bundle
-        except Error as error:
-            print(f"the old bundle is no good: {error}", file=sys.stderr)
-    print(f"exporting to {path}", file=sys.stderr)
-    folder.mkdir(parents=True, exist_ok=True)
-    return isthmus.export(
+    return kept_bundle(path) or isthmus.export(
         make_model(),
         kwargs=make_inputs(model_folder),
         path=path,
@@ -88,13 +78,15 @@ def prepare(folder: Path, model_folder: str | None) -> Bundle:
 
 
 def main() -> int:
-    """Runs the experiment; 0 when the bundle is proven and timed."""
+    """Runs the experiment; returns 0 when the bundle is proven and timed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", type=Path, default=Path("build/bert"), help="keeps the bundle")
     parser.add_argument("--model", help="local folder of a BERT model; default: random weights")
     parser.add_argument("--threads", type=int, help="default: the processors usable")
     parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--json", type=Path, help="writes both reports")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE.json", help="writes FILE_verify.json, FILE_bench.json"
+    )
     parser.add_argument("--plot", type=Path, help="draws the distributions: .png or .svg")
     options = parser.parse_args()
     if options.model:
@@ -118,8 +110,8 @@ def main() -> int:
     )
     print_report(timing, console)
     if options.json:
-        both = {"verify": json.loads(to_json(parity)), "bench": json.loads(to_json(timing))}
-        options.json.write_text(json.dumps(both, indent=2) + "\n", encoding="utf-8")
+        store(parity, options.json.with_stem(f"{options.json.stem}_verify"))
+        store(timing, options.json.with_stem(f"{options.json.stem}_bench"))
     if options.plot:
         timing.plot(options.plot)
     return 0 if parity and timing else 1
