@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from isthmus.bundle.manifest import CHUNK_BYTES, FileEntry
-from isthmus.bundle.manifest_json import check_path
+from isthmus.bundle.manifest_rules import path_fault
 from isthmus.errors import BundleError
 
 Source = Path | bytes
@@ -36,7 +36,7 @@ class Directory:
             BundleError: The path leaves the root, a part of it is a symbolic link, there is no
                 such file, or its size is another.
         """
-        fault = check_path(path)
+        fault = path_fault(path)
         if fault:
             raise BundleError(
                 f'{self._root}: the path "{path}" {fault}; the bundle is not to trust'
@@ -104,7 +104,7 @@ class Directory:
             shutil.copyfile(source, place)
 
     def _new(self, path: str) -> Path:
-        fault = check_path(path)
+        fault = path_fault(path)
         if fault:
             raise BundleError(
                 f'the path "{path}" {fault}; expected a path in the bundle, with forward slashes'

@@ -1,182 +1,210 @@
 """The manifest: the contract between export and run, as frozen dataclasses.
 
-`docs/format.md` describes the format, `manifest.schema.json` is its JSON Schema.
+`docs/format.md` describes the format. The annotations are what `manifest_json` checks and what
+`scripts/make_schemas.py` writes to `manifest.schema.json`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from isthmus.bundle.manifest_rules import (
+    Count,
+    DimName,
+    Dtype,
+    Int64,
+    Key,
+    Name,
+    Number,
+    Path,
+    Sha256,
+    at_least_one,
+    pair,
+)
 from isthmus.errors import Decision
 
 FORMAT = "isthmus-bundle"
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 MAX_MANIFEST_BYTES = 16 << 20
+CHUNK_BYTES = 4 << 20
+"""A larger file has a digest for each chunk of this size."""
 
 ValueKind = Literal["tensor", "int", "float", "bool"]
 NodeKind = Literal[
     "leaf", "none", "const", "list", "tuple", "dict", "namedtuple", "dataclass", "model_output"
 ]
 Severity = Literal["error", "warning", "info"]
-Size = int | str | None
+Size = Count | Name | None
 """A fixed size, the name of a dimension, or None where no rule explains it (outputs only)."""
-
-
-CHUNK_BYTES = 4 << 20
-"""Files that are larger are hashed in chunks of this size too."""
+Statistics = Mapping[str, Number]
+"""A number for each statistic of an error: "max", "rms", "p99", "median", "bias", "cosine"."""
 
 
 @dataclass(frozen=True)
 class FileEntry:
     """A file of the bundle."""
 
-    path: str
-    """Relative to the bundle's root, with forward slashes."""
-    size: int
-    """Bytes."""
-    sha256: str
-    """Lower-case hexadecimal digest."""
-    chunks: tuple[str, ...] = ()
-    """SHA-256 of each `CHUNK_BYTES` of a larger file, which can be compared side by side."""
+    path: Path
+    """The path from the bundle's root, with forward slashes."""
+    size: Count
+    """The size in bytes."""
+    sha256: Sha256
+    """The digest in lower-case hexadecimal digits."""
+    chunks: tuple[Sha256, ...] = ()
+    """The digests of each 4 MiB of a larger file, which can be checked in parallel."""
 
 
 @dataclass(frozen=True)
 class DimRange:
-    """Inclusive range of a named dimension."""
+    """The inclusive range of a named dimension."""
 
-    min: int
-    max: int
+    min: Count
+    max: Count
 
 
 @dataclass(frozen=True)
 class ValueRange:
-    """Inclusive range of the values of an integer input."""
+    """The inclusive range of the values of an integer input."""
 
-    min: int
-    max: int
+    min: Int64
+    max: Int64
 
 
 @dataclass(frozen=True)
 class ValueSpec:
-    """One input or output."""
+    """An input or output."""
 
-    name: str
+    name: Name
     kind: ValueKind
-    dtype: str
-    """Name as in PyTorch without the prefix: "float32"; scalars are int64, float64, bool."""
+    dtype: Dtype
+    """The name in PyTorch without its prefix; scalars are int64, float64 or bool."""
     shape: tuple[Size, ...] | None
-    """None: any rank."""
+    """The size of each axis; None for any rank."""
     optional: bool = False
     values: ValueRange | None = None
-    """Of an integer tensor that indexes a table of the model, such as token ids; None: any."""
+    """The range of an integer tensor that indexes a table of the model, such as token ids."""
 
 
 @dataclass(frozen=True)
 class Tree:
-    """A node of the nesting of arguments or results; see docs/format.md."""
+    """A node of the nesting of arguments or results; `NODE_FIELDS` says which fields it has."""
 
     node: NodeKind
-    name: str = ""
-    """Of the input or output, for a leaf."""
+    name: Name = ""
+    """The name of the input or output that a leaf stands for."""
     value: Any = None
-    """For a const: a JSON value."""
-    type: str = ""
-    """module:QualName for named tuples, dataclasses and model outputs."""
-    keys: tuple[str | int, ...] = ()
+    """The JSON value of a const."""
+    type: Name = ""
+    """The class of a named tuple, dataclass or model output: "module:QualName"."""
+    keys: tuple[Key, ...] = ()
+    """The key of each item, without repetition."""
     items: tuple[Tree, ...] = ()
 
     def leaves(self) -> tuple[str, ...]:
-        """Names of the leaves, depth first."""
+        """Returns the names of the leaves, depth first."""
         if self.node == "leaf":
             return (self.name,)
         return tuple(name for item in self.items for name in item.leaves())
 
 
+NODE_FIELDS: Mapping[NodeKind, tuple[str, ...]] = {
+    "leaf": ("name",),
+    "none": (),
+    "const": ("value",),
+    "list": ("items",),
+    "tuple": ("items",),
+    "dict": ("keys", "items"),
+    "namedtuple": ("type", "keys", "items"),
+    "dataclass": ("type", "keys", "items"),
+    "model_output": ("type", "keys", "items"),
+}
+"""The fields of each kind of node, besides `node` itself."""
+
+
 @dataclass(frozen=True)
 class Method:
-    """What one method takes and gives: `isthmus::Signature` in C++."""
+    """The signature of a method, flat and in its nesting; `isthmus::Signature` in C++."""
 
-    name: str
+    name: Name
     inputs: tuple[ValueSpec, ...]
     outputs: tuple[ValueSpec, ...]
     args: tuple[Tree, ...]
-    kwargs: tuple[tuple[str, Tree], ...]
+    kwargs: tuple[Annotated[tuple[Name, Tree], pair("[name, tree]")], ...]
     returns: Tree
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How an output is judged: by its error to float64 where the golden knows that, else by atol.
+    """The rule for an output: its error to float64 where the golden knows that, else `atol`.
 
-    Then it passes when |actual - golden| <= atol + rtol * |golden|.
+    Without float64 it passes when |actual - golden| <= atol + rtol * |golden|.
     """
 
-    atol: float
-    rtol: float
-    multiples: Mapping[str, float] = field(default_factory=dict)
-    """By statistic of the error ("max", "rms", "p99", "median", "bias", "cosine"): the multiple of
-    eager's own that is allowed. A statistic that is missing is not judged."""
-    allowance: Mapping[str, float] = field(default_factory=dict)
-    """By statistic: what is allowed on top, in the output's unit."""
-    own: Mapping[str, float] = field(default_factory=dict)
-    """By statistic: eager's own error, the largest of any golden; it counts where an output has
-    too few elements to tell its own."""
+    atol: Number
+    rtol: Number
+    multiples: Statistics = field(default_factory=dict)
+    """The allowed multiple of eager's own error; a statistic that is missing is not judged."""
+    allowance: Statistics = field(default_factory=dict)
+    """The error that is allowed on top, in the output's unit."""
+    own: Statistics = field(default_factory=dict)
+    """The largest error of eager itself on any golden; it counts where an output has too few
+    elements to tell its own."""
 
 
 @dataclass(frozen=True)
 class NoiseFloor:
-    """How far eager float32 is from eager float64 on the goldens, for one output."""
+    """The error of eager to eager in float64 on the goldens, for one output."""
 
-    max_abs: float
-    rms: float
+    max_abs: Number
+    rms: Number
     method: Literal["float64", "ulp", "exact"]
-    worst: Mapping[str, float] = field(default_factory=dict)
-    """By statistic of the error: the largest of any golden."""
+    worst: Statistics = field(default_factory=dict)
+    """The largest error of any golden."""
 
 
 @dataclass(frozen=True)
 class OpLibrary:
     """A namespace of custom operators and the library that registered it."""
 
-    namespace: str
+    namespace: Name
     library: str
-    """File name as seen at export; empty when it could not be told."""
+    """The file name as seen at export; empty when it could not be told."""
 
 
 @dataclass(frozen=True)
 class Hazard:
-    """Something in the graph that may hurt later."""
+    """A property of the model or its graph that may cause trouble later."""
 
     kind: str
-    """"tracer_warning", "device_literal", "dtype_literal", "random_operator", ..."""
+    """A word for programs: "tracer_warning", "device_literal", "random_operator", ..."""
     severity: Severity
     message: str
     where: str = ""
     remedy: str = ""
-    """What to do about it."""
+    """The advice to the user."""
 
 
 @dataclass(frozen=True)
 class Artifact:
     """One executable form of the model."""
 
-    name: str
-    format: str
-    device: str
-    devices: tuple[str, ...]
-    precision: str
+    name: Name
+    format: Name
+    device: Name
+    devices: tuple[Name, ...]
+    precision: Name
     trust: Literal["data", "graph", "native"]
     convention: Literal["flat", "structured"]
     strategy: str
-    files: tuple[FileEntry, ...]
+    files: Annotated[tuple[FileEntry, ...], at_least_one("file")]
     requires: Mapping[str, str]
     op_libraries: tuple[OpLibrary, ...] = ()
-    operators: Mapping[str, int] = field(default_factory=dict)
+    operators: Mapping[str, Count] = field(default_factory=dict)
     tolerances: Mapping[str, Tolerance] = field(default_factory=dict)
-    state: tuple[str, ...] = ()
+    state: tuple[Name, ...] = ()
     decisions: tuple[Decision, ...] = ()
     hazards: tuple[Hazard, ...] = ()
 
@@ -185,29 +213,29 @@ class Artifact:
 class GoldenStep:
     """One call of a golden's sequence."""
 
-    method: str
+    method: Name
 
 
 @dataclass(frozen=True)
 class GoldenEntry:
     """A stored probe, as the manifest lists it."""
 
-    name: str
+    name: Name
     file: FileEntry
-    dims: Mapping[str, int]
-    steps: tuple[GoldenStep, ...]
+    dims: Mapping[str, Count]
+    steps: Annotated[tuple[GoldenStep, ...], at_least_one("step")]
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """manifest.json."""
+    """The content of manifest.json."""
 
     name: str
     created: str
     producer: Mapping[str, str]
     source: Mapping[str, str]
     stateful: bool
-    dims: Mapping[str, DimRange]
+    dims: Mapping[DimName, DimRange]
     methods: tuple[Method, ...]
     artifacts: tuple[Artifact, ...]
     goldens: tuple[GoldenEntry, ...]

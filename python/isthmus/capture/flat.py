@@ -11,31 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from isthmus.bundle.manifest import Method, Tree, ValueSpec
+from isthmus.bundle.manifest_rules import DTYPES
 from isthmus.capture.run_module import function_of
 from isthmus.capture.tree import build_tree, flatten, unflatten
 from isthmus.capture.values import SCALAR_DTYPES, to_tensor
 from isthmus.errors import InvalidInput
 
 _KINDS: dict[type, str] = {bool: "bool", int: "int", float: "float"}
-_DTYPES = frozenset(
-    [
-        "bool",
-        "uint8",
-        "int8",
-        "uint16",
-        "int16",
-        "uint32",
-        "int32",
-        "uint64",
-        "int64",
-        "float16",
-        "bfloat16",
-        "float32",
-        "float64",
-        "complex64",
-        "complex128",
-    ]
-)
 
 
 @dataclass(frozen=True)
@@ -173,9 +155,9 @@ def _check_tensor(label: str, value: Tensor) -> None:
         raise InvalidInput(
             f"{label} is a {value.layout} tensor; expected a dense one: call .to_dense()"
         )
-    if value.is_quantized or dtype not in _DTYPES:
+    if value.is_quantized or dtype not in DTYPES:
         raise InvalidInput(
-            f"{label} has dtype {dtype}; expected one of {', '.join(sorted(_DTYPES))}"
+            f"{label} has dtype {dtype}; expected one of {', '.join(sorted(DTYPES))}"
         )
     if value.is_meta:
         raise InvalidInput(f"{label} is on the meta device and holds no values; use a real tensor")
