@@ -107,6 +107,23 @@ TEST_CASE("what does not fit is refused with the input, what was expected and wh
   refused(with("x", far), {"\"x\"", "cuda:0", "cpu"});
 }
 
+TEST_CASE("the size of every named dimension is checked, however many there are") {
+  constexpr std::size_t kDims = 40;
+  std::vector<Dim> dims;
+  for (std::size_t i = 0; i < kDims; ++i) dims.push_back(named("d" + std::to_string(i)));
+  Signature many;
+  for (const char* name : {"a", "b"})
+    many.inputs.push_back({name, ValueKind::kTensor, DType::kFloat32, dims, false});
+  Shape shape(kDims, 1);
+  const Tensor first = floats(shape);
+  CHECK_NOTHROW(check_inputs(many, {{"a", first}, {"b", first}}, {}));
+  shape.back() = 2;
+  CHECK_THROWS_WITH_AS(check_inputs(many, {{"a", first}, {"b", floats(shape)}}, {}),
+                       doctest::Contains("dimension \"d39\" (axis 39) is 2, but it is 1 in input "
+                                         "\"a\""),
+                       InvalidInput);
+}
+
 TEST_CASE("a value outside its range is refused, with its place") {
   const auto check = [](DType dtype, auto data, ValueRange range) {
     Signature signature;
@@ -133,6 +150,12 @@ TEST_CASE("a value outside its range is refused, with its place") {
   CHECK_THROWS_AS(check(DType::kInt8, std::array<std::int8_t, 6>{8}, {0, 7}), InvalidInput);
   CHECK_THROWS_AS(check(DType::kUInt8, std::array<std::uint8_t, 6>{255}, {0, 7}), InvalidInput);
   CHECK_NOTHROW(check(DType::kInt16, std::array<std::int16_t, 6>{-8, 7}, {-8, 7}));
+  CHECK_THROWS_AS(check(DType::kUInt16, std::array<std::uint16_t, 6>{8}, {0, 7}), InvalidInput);
+  CHECK_THROWS_AS(check(DType::kUInt32, std::array<std::uint32_t, 6>{8}, {0, 7}), InvalidInput);
+  using Unsigned = std::array<std::uint64_t, 6>;
+  CHECK_NOTHROW(check(DType::kUInt64, Unsigned{7}, {-1, 7}));
+  CHECK_THROWS_AS(check(DType::kUInt64, Unsigned{8}, {0, 7}), InvalidInput);
+  CHECK_THROWS_AS(check(DType::kUInt64, Unsigned{UINT64_MAX}, {-1, 7}), InvalidInput);
 }
 
 TEST_CASE("a transposed input is made contiguous") {

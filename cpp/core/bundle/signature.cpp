@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <limits>
+#include <utility>
 
 #include "isthmus/error.h"
 
@@ -32,28 +33,34 @@ std::string input_label(const ValueSpec& spec) {
   return "input \"" + spec.name + "\": ";
 }
 
-/// Sizes that named dimensions took in this call. A handful, so a linear search is the fastest, and
-/// the memory is on the stack.
-class Bindings {
+/// The sizes that named dimensions have in one call. Calls have few of them, so a linear search is
+/// the fastest, and the first ones are stored without an allocation.
+class DimensionSizes {
  public:
-  struct Binding {
+  struct Entry {
     const std::string* name;
-    const std::string* value;  ///< which input bound it
+    const std::string* input;  ///< name of the first input that has the dimension
     std::int64_t size;
   };
 
-  const Binding* find(const std::string& name) const {
+  const Entry* find(const std::string& name) const {
     for (std::size_t i = 0; i < count_; ++i)
-      if (*bound_[i].name == name) return &bound_[i];
+      if (*first_[i].name == name) return &first_[i];
+    for (const Entry& entry : others_)
+      if (*entry.name == name) return &entry;
     return nullptr;
   }
-  void add(const std::string& name, const std::string& value, std::int64_t size) {
-    if (count_ < bound_.size()) bound_[count_++] = {&name, &value, size};
+  void add(const Entry& entry) {
+    if (count_ < first_.size())
+      first_[count_++] = entry;
+    else
+      others_.push_back(entry);
   }
 
  private:
-  std::array<Binding, 32> bound_;
+  std::array<Entry, 16> first_;
   std::size_t count_ = 0;
+  std::vector<Entry> others_;
 };
 
 [[noreturn]] void mismatch(const ValueSpec& spec, const Tensor& tensor, Device device,
@@ -63,7 +70,7 @@ class Bindings {
 }
 
 void check_shape(const Signature& signature, const ValueSpec& spec, const Tensor& tensor,
-                 Device device, Bindings& bindings) {
+                 Device device, DimensionSizes& sizes) {
   if (!spec.shape) return;
   const auto& expected = *spec.shape;
   const Shape& shape = tensor.shape();
@@ -81,11 +88,11 @@ void check_shape(const Signature& signature, const ValueSpec& spec, const Tensor
                      ": reshape the input, or export with this dimension dynamic");
       continue;
     }
-    if (const auto* bound = bindings.find(dim.name)) {
-      if (bound->size != size)
+    if (const auto* known = sizes.find(dim.name)) {
+      if (known->size != size)
         throw InvalidInput(input_label(spec) + "dimension \"" + dim.name + "\" (axis " +
                            std::to_string(axis) + ") is " + std::to_string(size) + ", but it is " +
-                           std::to_string(bound->size) + " in input \"" + *bound->value +
+                           std::to_string(known->size) + " in input \"" + *known->input +
                            "\"; expected equal sizes, got " + tensor.describe());
       continue;
     }
@@ -95,11 +102,12 @@ void check_shape(const Signature& signature, const ValueSpec& spec, const Tensor
                "dimension \"" + dim.name + "\" (axis " + std::to_string(axis) + ") is " +
                    std::to_string(size) + ", outside its range " + range_text(range->second) +
                    ": stay inside it, or export with a wider range");
-    bindings.add(dim.name, spec.name, size);
+    sizes.add({&dim.name, &spec.name, size});
   }
 }
 
-/// Whether no value lies outside. Without an early end: the loop is a few vector instructions.
+/// Returns true when no value is outside the range. There is no early exit, so that the loop is
+/// vectorised.
 template <typename T>
 bool all_inside(const T* data, std::int64_t count, const ValueRange& range) {
   T low = std::numeric_limits<T>::max();
@@ -108,11 +116,11 @@ bool all_inside(const T* data, std::int64_t count, const ValueRange& range) {
     low = std::min(low, data[i]);
     high = std::max(high, data[i]);
   }
-  return count == 0 || (static_cast<std::int64_t>(low) >= range.min &&
-                        static_cast<std::int64_t>(high) <= range.max);
+  return count == 0 ||
+         (std::cmp_greater_equal(low, range.min) && std::cmp_less_equal(high, range.max));
 }
 
-/// "[0, 3]" of a contiguous tensor's element.
+/// Returns the indices of an element of a contiguous tensor, such as "[0, 3]".
 std::string place_text(const Shape& shape, std::int64_t element) {
   std::string text;
   for (std::size_t axis = shape.size(); axis-- > 0;) {
@@ -128,8 +136,7 @@ void check_range(const ValueSpec& spec, const Tensor& tensor) {
   const T* data = tensor.data_as<T>();
   if (all_inside(data, tensor.numel(), *spec.values)) return;
   const T* bad = std::find_if(data, data + tensor.numel(), [&](T value) {
-    const auto wide = static_cast<std::int64_t>(value);
-    return wide < spec.values->min || wide > spec.values->max;
+    return std::cmp_less(value, spec.values->min) || std::cmp_greater(value, spec.values->max);
   });
   throw InvalidInput(input_label(spec) + "expected values " + range_text(*spec.values) + ", got " +
                      std::to_string(*bad) + " at " + place_text(tensor.shape(), bad - data) +
@@ -150,14 +157,20 @@ void check_values(const ValueSpec& spec, const Tensor& tensor) {
       return check_range<std::int8_t>(spec, tensor);
     case DType::kUInt8:
       return check_range<std::uint8_t>(spec, tensor);
+    case DType::kUInt16:
+      return check_range<std::uint16_t>(spec, tensor);
+    case DType::kUInt32:
+      return check_range<std::uint32_t>(spec, tensor);
+    case DType::kUInt64:
+      return check_range<std::uint64_t>(spec, tensor);
     default:
-      return;
+      return;  // the manifest gives a range to integers only
   }
 }
 
-/// Checks one tensor; makes it contiguous in place where that is needed.
+/// Checks one tensor, and replaces it with a contiguous copy when that is needed.
 void check_value(const Signature& signature, const ValueSpec& spec, Tensor& tensor, Device device,
-                 Bindings& bindings) {
+                 DimensionSizes& sizes) {
   if (!tensor.defined()) {
     if (spec.optional) return;
     throw InvalidInput(input_label(spec) + "is missing; expected " + spec_text(spec) + " on " +
@@ -173,7 +186,7 @@ void check_value(const Signature& signature, const ValueSpec& spec, Tensor& tens
       mismatch(spec, tensor, Device{}, "scalars are read on the CPU: move it there");
     return;
   }
-  check_shape(signature, spec, tensor, device, bindings);
+  check_shape(signature, spec, tensor, device, sizes);
   if (tensor.device() != device)
     mismatch(
         spec, tensor, device,
@@ -195,7 +208,7 @@ std::string expected_names(const Signature& signature) {
   return text.empty() ? "no inputs" : text;
 }
 
-/// Levenshtein distance; names are short.
+/// Returns the Levenshtein distance.
 std::size_t edit_distance(std::string_view a, std::string_view b) {
   std::vector<std::size_t> row(b.size() + 1);
   for (std::size_t j = 0; j <= b.size(); ++j) row[j] = j;
@@ -211,7 +224,7 @@ std::size_t edit_distance(std::string_view a, std::string_view b) {
   return row[b.size()];
 }
 
-/// Refuses names that the signature does not have, and doubled ones.
+/// @throws InvalidInput for a name that the signature does not have, or that is given twice.
 void check_names(const Signature& signature, const Inputs& inputs) {
   for (auto item = inputs.begin(); item != inputs.end(); ++item) {
     const std::string& given = item->first;
@@ -258,7 +271,7 @@ std::vector<Tensor> check_inputs(const Signature& signature, const Inputs& input
       ordered[i] = *tensor;
       ++matched;
     }
-  // Everything given was matched exactly once, so the names are good; else find out which are not.
+  // The numbers differ when a name is unknown or given twice.
   if (matched != inputs.size()) check_names(signature, inputs);
   check_inputs(signature, std::span<Tensor>(ordered), device);
   return ordered;
@@ -269,9 +282,9 @@ void check_inputs(const Signature& signature, std::span<Tensor> inputs, Device d
     throw InvalidInput("method \"" + signature.method + "\" takes " +
                        std::to_string(signature.inputs.size()) + " inputs (" +
                        expected_names(signature) + "), got " + std::to_string(inputs.size()));
-  Bindings bindings;
+  DimensionSizes sizes;
   for (std::size_t i = 0; i < inputs.size(); ++i)
-    check_value(signature, signature.inputs[i], inputs[i], device, bindings);
+    check_value(signature, signature.inputs[i], inputs[i], device, sizes);
 }
 
 void check_outputs(const Signature& signature, std::span<const Tensor> inputs,
@@ -301,13 +314,13 @@ void check_outputs(const Signature& signature, std::span<const Tensor> inputs,
         if (dim.size >= 0 && dim.size != tensor.shape()[axis]) fail(spec, tensor, "another size");
         continue;
       }
-      // The first input that has the dimension tells its size.
+      // check_inputs has seen that all inputs with this dimension agree.
       for (std::size_t j = 0; j < inputs.size(); ++j) {
         const auto& shape = signature.inputs[j].shape;
         if (!shape || !inputs[j].defined()) continue;
-        const auto found = std::find(shape->begin(), shape->end(), dim);
-        if (found == shape->end()) continue;
-        if (inputs[j].shape()[static_cast<std::size_t>(found - shape->begin())] !=
+        const auto same = std::find(shape->begin(), shape->end(), dim);
+        if (same == shape->end()) continue;
+        if (inputs[j].shape()[static_cast<std::size_t>(same - shape->begin())] !=
             tensor.shape()[axis])
           fail(spec, tensor, "dimension \"" + dim.name + "\" differs from the input's");
         break;

@@ -4,13 +4,14 @@
 #include <cstdint>
 #include <optional>
 #include <string_view>
+#include <type_traits>
 
 #include "isthmus/export.h"
 
 namespace isthmus {
 
-/// Element type of a tensor. One table (core/tensor/dtype.cpp) gives each its name, size, DLPack
-/// code and safetensors name.
+/// The element type of a tensor. core/tensor/dtype_table.h lists the name, size, DLPack code and
+/// safetensors name of each.
 enum class DType : std::uint8_t {
   kBool,
   kUInt8,
@@ -29,52 +30,42 @@ enum class DType : std::uint8_t {
   kComplex128,
 };
 
-/// Name as in PyTorch and NumPy: "float32", "int64", "bool", "bfloat16", ...
+/// Returns the name that PyTorch and NumPy use: "float32", "int64", "bool", "bfloat16", ...
 ISTHMUS_API std::string_view name(DType dtype) noexcept;
 
-/// Bytes of one element.
+/// Returns the size of one element in bytes.
 ISTHMUS_API std::size_t size_of(DType dtype) noexcept;
 
-/// Inverse of `name`; nullopt for an unknown name.
+/// Inverse of `name`. Returns nullopt for an unknown name.
 ISTHMUS_API std::optional<DType> parse_dtype(std::string_view name) noexcept;
 
-/// True for the float and complex types.
+/// Returns true for the float and complex types.
 ISTHMUS_API bool is_floating(DType dtype) noexcept;
 
-/// DType of a C++ arithmetic type.
+/// The DType of a C++ arithmetic type, `dtype_of<float>::value`.
 template <typename T>
 struct dtype_of;
 template <>
-struct dtype_of<bool> {
-  static constexpr DType value = DType::kBool;
-};
+struct dtype_of<bool> : std::integral_constant<DType, DType::kBool> {};
 template <>
-struct dtype_of<std::uint8_t> {
-  static constexpr DType value = DType::kUInt8;
-};
+struct dtype_of<std::uint8_t> : std::integral_constant<DType, DType::kUInt8> {};
 template <>
-struct dtype_of<std::int8_t> {
-  static constexpr DType value = DType::kInt8;
-};
+struct dtype_of<std::int8_t> : std::integral_constant<DType, DType::kInt8> {};
 template <>
-struct dtype_of<std::int16_t> {
-  static constexpr DType value = DType::kInt16;
-};
+struct dtype_of<std::uint16_t> : std::integral_constant<DType, DType::kUInt16> {};
 template <>
-struct dtype_of<std::int32_t> {
-  static constexpr DType value = DType::kInt32;
-};
+struct dtype_of<std::int16_t> : std::integral_constant<DType, DType::kInt16> {};
 template <>
-struct dtype_of<std::int64_t> {
-  static constexpr DType value = DType::kInt64;
-};
+struct dtype_of<std::uint32_t> : std::integral_constant<DType, DType::kUInt32> {};
 template <>
-struct dtype_of<float> {
-  static constexpr DType value = DType::kFloat32;
-};
+struct dtype_of<std::int32_t> : std::integral_constant<DType, DType::kInt32> {};
 template <>
-struct dtype_of<double> {
-  static constexpr DType value = DType::kFloat64;
-};
+struct dtype_of<std::uint64_t> : std::integral_constant<DType, DType::kUInt64> {};
+template <>
+struct dtype_of<std::int64_t> : std::integral_constant<DType, DType::kInt64> {};
+template <>
+struct dtype_of<float> : std::integral_constant<DType, DType::kFloat32> {};
+template <>
+struct dtype_of<double> : std::integral_constant<DType, DType::kFloat64> {};
 
 }  // namespace isthmus
