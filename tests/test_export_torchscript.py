@@ -18,7 +18,8 @@ from isthmus.exporters.check import load_bytes
 from isthmus.runtime import install_paths
 from isthmus.runtime.engine_spec import EngineSpec
 from isthmus.runtime.load_engine import load_engine
-from models import CASES, REFUSED, Case, Refusal, SumBranch, Uncompilable, case
+from models import CASES, REFUSED, Case, Refusal, SumBranch, Uncompilable
+from models import case as case_named
 
 
 def export(case: Case, path: Path, **options: Any) -> Bundle:
@@ -74,15 +75,15 @@ def test_what_must_not_be_exported_is_refused_by_name(refusal: Refusal, tmp_path
 
 
 def test_a_branch_is_refused_by_trace_with_its_line(tmp_path: Path) -> None:
-    one = case("sum_branch")
+    case = case_named("sum_branch")
     with pytest.raises(ExportError, match=r"models\.py:\d+") as caught:
-        export(one, tmp_path / "b", strategy="trace")
+        export(case, tmp_path / "b", strategy="trace")
     assert [d.accepted for d in caught.value.decisions] == [False]
     assert not list(tmp_path.iterdir())
-    bundle = export(one, tmp_path / "b")
+    bundle = export(case, tmp_path / "b")
     assert "trace" in reasons(bundle)
     model = isthmus.load(bundle.path)
-    module = one.module()
+    module = case.module()
     for sign in (1.0, -1.0):
         x = torch.full((3, 4), sign)
         assert torch.equal(model(x), module(x))
@@ -90,27 +91,27 @@ def test_a_branch_is_refused_by_trace_with_its_line(tmp_path: Path) -> None:
 
 def test_the_uncompilable_is_refused_by_script(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="cannot be scripted"):
-        export(case("uncompilable"), tmp_path / "b", strategy="script")
+        export(case_named("uncompilable"), tmp_path / "b", strategy="script")
 
 
 def test_mixed_by_hand_and_by_search_name_the_same_part(tmp_path: Path) -> None:
-    one = case("uncompilable")
-    by_hand = export(one, tmp_path / "hand", script=["loop"])
-    by_search = export(one, tmp_path / "search", strategy="mixed")
+    case = case_named("uncompilable")
+    by_hand = export(case, tmp_path / "hand", script=["loop"])
+    by_search = export(case, tmp_path / "search", strategy="mixed")
     for bundle in (by_hand, by_search):
         assert bundle.manifest.artifacts[0].strategy == "mixed"
         assert "scripted loop" in reasons(bundle)
 
 
 def test_traced_parts_inside_a_scripted_whole(tmp_path: Path) -> None:
-    one = case("sum_branch")
+    case = case_named("sum_branch")
     bundle = isthmus.export(
-        one.module(),
+        case.module(),
         (torch.ones(2, 4),),  # takes the branch through "up"
         path=tmp_path / "b",
         strategy="mixed",
         trace=["up"],
-        **one.options(),
+        **case.options(),
     )
     artifact = bundle.manifest.artifacts[0]
     assert (artifact.strategy, artifact.convention) == ("mixed", "structured")
@@ -162,7 +163,7 @@ def test_unknown_parts_and_options_are_refused_before_any_work(tmp_path: Path) -
 
 
 def test_literals_are_flagged_with_their_line(tmp_path: Path) -> None:
-    artifact = export(case("literals"), tmp_path / "b").manifest.artifacts[0]
+    artifact = export(case_named("literals"), tmp_path / "b").manifest.artifacts[0]
     kinds = {hazard.kind: hazard for hazard in artifact.hazards}
     assert "models.py:" in kinds["device_literal"].where
     assert "models.py:" in kinds["dtype_literal"].where
@@ -170,14 +171,16 @@ def test_literals_are_flagged_with_their_line(tmp_path: Path) -> None:
 
 
 def test_a_device_literal_in_scripted_code_pins_the_artifact(tmp_path: Path) -> None:
-    artifact = export(case("literals"), tmp_path / "b", strategy="script").manifest.artifacts[0]
+    artifact = export(case_named("literals"), tmp_path / "b", strategy="script").manifest.artifacts[
+        0
+    ]
     assert artifact.devices == ("cpu",)
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_reduced_precision_keeps_the_signature(precision: str, tmp_path: Path) -> None:
-    one = case("bert")
-    bundle = export(one, tmp_path / "b", precision=precision)
+    case = case_named("bert")
+    bundle = export(case, tmp_path / "b", precision=precision)
     artifact = bundle.manifest.artifacts[0]
     assert artifact.precision == precision
     loaded = load_bytes(bundle.read(artifact.files[0]), "cpu")
@@ -188,27 +191,27 @@ def test_reduced_precision_keeps_the_signature(precision: str, tmp_path: Path) -
         [install_paths.binary(), "verify", bundle.path], capture_output=True, timeout=120
     )
     assert proof.returncode == 0, proof.stdout
-    args, kwargs = one.inputs()
+    args, kwargs = case.inputs()
     assert isthmus.load(bundle.path)(*args, **kwargs)["last_hidden_state"].dtype == torch.float32
 
 
 def test_the_module_is_left_as_it_came(tmp_path: Path) -> None:
-    one = case("streaming")
-    module = one.module()
+    case = case_named("streaming")
+    module = case.module()
     module.train()
     module.h.fill_(0.25)
-    args, kwargs = one.inputs()
+    args, kwargs = case.inputs()
     before = {name: value.clone() for name, value in module.state_dict().items()}
     grad = torch.is_grad_enabled()
-    isthmus.export(module, args, kwargs, path=tmp_path / "b", **one.options())
+    isthmus.export(module, args, kwargs, path=tmp_path / "b", **case.options())
     assert module.training and torch.is_grad_enabled() == grad
     for name, value in module.state_dict().items():
         assert torch.equal(value, before[name]), name
 
 
 def test_sessions_have_their_own_state_and_reset_by_name(tmp_path: Path) -> None:
-    one = case("streaming")
-    model = isthmus.load(export(one, tmp_path / "b").path)
+    case = case_named("streaming")
+    model = isthmus.load(export(case, tmp_path / "b").path)
     first, second = model.session(), model.session()
     x = torch.ones(1, 4)
     once = first(x)
@@ -223,7 +226,7 @@ def test_an_existing_folder_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "precious.txt").write_text("mine")
     with pytest.raises(BundleError, match="b"):
-        export(case("dict_output"), tmp_path / "b", overwrite=True)
+        export(case_named("dict_output"), tmp_path / "b", overwrite=True)
     assert (tmp_path / "b" / "precious.txt").read_text() == "mine"
 
 

@@ -21,7 +21,7 @@ import isthmus
 from isthmus import _core
 from isthmus.bundle.bundle import Bundle
 from isthmus.cli import app
-from isthmus.exporters import formats, subprocess_export
+from isthmus.exporters import plan, subprocess_export
 from isthmus.exporters.export_request import ExportedArtifact
 from isthmus.exporters.subprocess_export import isolated
 from isthmus.runtime import install_paths
@@ -164,7 +164,7 @@ def test_one_formats_crash_loses_one_row(tmp_path: Path, monkeypatch: pytest.Mon
         os.kill(os.getpid(), signal.SIGABRT)
         raise AssertionError
 
-    monkeypatch.setattr(formats, "export_aoti", crash)
+    monkeypatch.setattr(plan, "export_aoti", crash)
     with pytest.warns(RuntimeWarning, match="aoti is not in the bundle: .*SIGABRT"):
         bundle = isthmus.export(
             nn.Linear(4, 3),
@@ -258,7 +258,7 @@ def test_the_bundle_grew_and_kept_its_goldens(converted: Bundle) -> None:
 def test_every_row_of_verify_asks_the_registry(converted: Bundle) -> None:
     report = isthmus.verify(converted.path, devices=["cpu"], trust="native")
     assert report, report
-    rows = {(row.runner, row.language) for row in report.rows}
+    rows = {(row.engine, row.language) for row in report.rows}
     assert rows == {
         ("torch.jit", "Python"),
         ("torchscript", "C++"),
@@ -275,7 +275,7 @@ def test_native_rows_are_told_as_absent_until_they_are_allowed(converted: Bundle
     report = isthmus.verify(converted.path, devices=["cpu"])
     assert report
     absent = [row for row in report.rows if row.status == "absent"]
-    assert {row.runner for row in absent} == {"aoti"}
+    assert {row.engine for row in absent} == {"aoti"}
     assert all("native code" in row.reason for row in absent)
     asked = isthmus.verify(converted.path, engines=["aoti"], devices=["cpu"])
     assert not asked
@@ -386,7 +386,7 @@ def test_what_fails_is_not_chosen(converted: Bundle, monkeypatch: pytest.MonkeyP
     from isthmus.timing import tune as module
 
     def fails(job: Any, row: Any) -> Any:
-        if row.runner == "onnxruntime":
+        if row.engine == "onnxruntime":
             return replace(row, status="failed", reason="planted"), ""
         return row, ""
 

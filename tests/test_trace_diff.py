@@ -121,7 +121,7 @@ def test_a_value_that_python_decided_is_told_with_its_line_and_remedy(tmp_path: 
 
 
 @pytest.mark.parametrize(
-    "one", [case for case in CASES if not case.stateful], ids=lambda case: case.name
+    "case", [case for case in CASES if not case.stateful], ids=lambda case: case.name
 )
 def test_no_clean_model_is_accused(case: Case, tmp_path: Path) -> None:
     args, kwargs = case.inputs()

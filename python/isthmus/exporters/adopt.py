@@ -1,4 +1,4 @@
-"""A bundle of a TorchScript file that somebody else made: the file itself is the truth."""
+"""Makes a bundle of a TorchScript file that somebody else made; the file itself is the truth."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ from isthmus.bundle.bundle import Bundle, check_destination
 from isthmus.bundle.tensor_file import read_tensors
 from isthmus.capture.dynamic import DimsSpec, DynamicSpec
 from isthmus.errors import BundleError, InvalidInput, first_line
+from isthmus.exporters.check import load_bytes
+from isthmus.exporters.export import export
+from isthmus.exporters.options import ExportOptions, ignore_progress, open_libraries
+from isthmus.exporters.quiet_torch import quiet_torch
 from isthmus.exporters.torchscript.archive import read_archive
+from isthmus.exporters.torchscript.operators import CORE_NAMESPACES
 
 __all__ = ["adopt"]
 
@@ -37,33 +42,33 @@ def adopt(
     shapes, become the goldens.
 
     Args:
-        path: What `torch.jit.save` wrote.
+        path: A file that `torch.jit.save` wrote.
         inputs: Example inputs by the names of `forward`'s parameters: tensors, or arrays, in a
             dict, an .npz or a .safetensors file. A file's single values without a dimension are
             scalars where the parameter is a number.
-        output: The bundle's folder, to be made.
-        dynamic: As for `isthmus.export`.
-        dims: As for `isthmus.export`.
-        methods: Further methods to call by name, each with its example inputs, as `inputs`:
+        output: The folder to make for the bundle.
+        dynamic: The dynamic dimensions, as for `isthmus.export`.
+        dims: The range of each dimension, as for `isthmus.export`.
+        methods: Further methods to export, by name, each with its example inputs, as `inputs`:
             `{"reset": {}}`.
         trust: "graph", or "native" for operators that are not on the allowlist.
         op_libraries: Libraries of custom operators to open first.
-        name: Of the model; the file's name when empty.
-        overwrite: Replace a bundle that is there.
-        progress: Called with a sentence at each stage.
+        name: The model's name; the file's name when empty.
+        overwrite: Replace an existing bundle.
+        progress: Receives a sentence at each stage.
 
     Raises:
-        BundleError: The file is no TorchScript archive, or is not trusted that far.
-        InvalidInput: The example does not fit.
+        BundleError: The file is not a TorchScript archive, or the scan refuses it.
+        InvalidInput: The example or an option does not fit.
         ExportError: The module does not repeat its own answers.
     """
-    from isthmus.exporters.export import export
-
-    say = progress or (lambda _: None)
+    options = ExportOptions(
+        trust=trust, op_libraries=op_libraries, progress=progress or ignore_progress
+    )
     check_destination(output, overwrite=overwrite)
     source = Path(path)
-    say(f"Scanning {source.name}")
-    module = load_scripted(source, trust=trust, op_libraries=op_libraries)
+    options.progress(f"Scanning {source.name}")
+    module = _load_scripted(source, options)
     example = _arguments(module, "forward", _read(inputs))
     further = {
         method: ((), _arguments(module, method, _read(values)))
@@ -81,35 +86,27 @@ def adopt(
         name=name or source.stem,
         source={"kind": "torchscript", "file": source.name},
         overwrite=overwrite,
-        progress=say,
+        progress=options.progress,
     )
 
 
-def load_scripted(
-    path: Path, *, trust: str = "graph", op_libraries: Sequence[str | Path] = ()
-) -> torch.jit.ScriptModule:
-    """Loads a TorchScript archive, after the scanner has read it.
+def _load_scripted(path: Path, options: ExportOptions) -> torch.jit.ScriptModule:
+    """Loads a TorchScript archive after the scanner has read it.
 
     Raises:
-        BundleError: It is something else, or holds what `trust` does not allow.
-        InvalidInput: `trust` is unknown.
+        BundleError: The file is something else, or holds what `trust` does not allow.
     """
     from isthmus import _core
 
-    if trust not in ("graph", "native"):
-        raise InvalidInput(f'trust: expected "graph" or "native", got "{trust}"')
     archive = read_archive(path)
-    namespaces = _open_libraries(op_libraries)
-    if trust == "graph":
+    namespaces = _open_libraries(options.op_libraries)
+    if options.trust == "graph":
         scan = _core.scan_torchscript(archive, namespaces)
         if scan.refused:
             raise BundleError(
                 f"{path} is refused: {scan.describe()}. Pure operators are allowed; if you trust "
                 'the file as you would a program, pass trust="native" (--trust native)'
             )
-    from isthmus.exporters.check import load_bytes
-    from isthmus.exporters.quiet_torch import quiet_torch
-
     try:
         with quiet_torch():
             return load_bytes(archive, "cpu")
@@ -121,17 +118,16 @@ def load_scripted(
 
 
 def _open_libraries(libraries: Sequence[str | Path]) -> set[str]:
-    """Opens libraries; gives the operator namespaces that they brought."""
-    from isthmus.exporters.export import open_libraries
-
-    before = {schema.name.partition("::")[0] for schema in torch._C._jit_get_all_schemas()}
-    open_libraries(libraries)
-    after = {schema.name.partition("::")[0] for schema in torch._C._jit_get_all_schemas()}
+    """Opens libraries, and returns the operator namespaces that they brought."""
     if not libraries:
         return set()
-    from isthmus.exporters.torchscript.operators import CORE_NAMESPACES
+    before = _namespaces()
+    open_libraries(libraries)
+    return (_namespaces() - before) or (_namespaces() - CORE_NAMESPACES)
 
-    return (after - before) or (after - CORE_NAMESPACES)
+
+def _namespaces() -> set[str]:
+    return {schema.name.partition("::")[0] for schema in torch._C._jit_get_all_schemas()}
 
 
 def _read(inputs: Mapping[str, Any] | str | Path) -> dict[str, Any]:
@@ -143,7 +139,7 @@ def _read(inputs: Mapping[str, Any] | str | Path) -> dict[str, Any]:
 def _arguments(
     module: torch.jit.ScriptModule, method: str, values: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Keyword arguments of a method: single values become numbers where the schema wants them."""
+    """Returns a method's keyword arguments; single values become numbers where it takes numbers."""
     if not module._c._has_method(method):
         has = ", ".join(sorted(module._c._method_names()))
         raise InvalidInput(f'the module has no method "{method}"; it has {has or "none"}')
@@ -158,15 +154,15 @@ def _arguments(
             f"inputs: {wrong}; {method} takes "
             + (", ".join(f"{a.name}: {a.type}" for a in arguments) or "nothing")
         )
-    made = {}
-    for one in arguments:
-        if one.name not in values:
+    result = {}
+    for argument in arguments:
+        if argument.name not in values:
             continue
-        value = values[one.name]
+        value = values[argument.name]
         if not isinstance(value, torch.Tensor) and hasattr(value, "__array__"):
             value = torch.from_numpy(value)
-        number = one.type.kind() in ("IntType", "FloatType", "BoolType", "NumberType")
-        if number and isinstance(value, torch.Tensor) and value.numel() == 1:
+        is_number = argument.type.kind() in ("IntType", "FloatType", "BoolType", "NumberType")
+        if is_number and isinstance(value, torch.Tensor) and value.numel() == 1:
             value = value.item()
-        made[one.name] = value
-    return made
+        result[argument.name] = value
+    return result

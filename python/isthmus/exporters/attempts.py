@@ -1,4 +1,4 @@
-"""Ways to one artifact, tried in order until one verifies."""
+"""Several ways to export one artifact, tried in order until one verifies."""
 
 from __future__ import annotations
 
@@ -7,83 +7,80 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from isthmus.bundle.manifest import Hazard, Method
 from isthmus.errors import Decision, ExportError
 from isthmus.exporters.check import Verdict
 from isthmus.exporters.export_request import ExportRequest
+from isthmus.exporters.options import ignore_progress
 from isthmus.exporters.source_lines import summarize
+from isthmus.exporters.torchscript.strategies import export_torchscript
 
-__all__ = ["ExportAttempt", "first_that_verifies"]
+__all__ = ["ExportAttempt", "fallback_hazards", "first_that_verifies", "refuse_state"]
+
+Files = Sequence[tuple[Method, Path]]
+"""Each method with the path of its file."""
 
 
 @dataclass(frozen=True)
 class ExportAttempt:
-    """One way to make an artifact."""
+    """A way to export an artifact."""
 
     name: str
-    make: Callable[[ExportRequest], list[Path]]
-    """Gives the methods' files."""
-    needs: Literal["module", "script"]
-    """Whether it starts from the module or from its TorchScript."""
-    what: str
-    """For the decision that is kept."""
+    write: Callable[[ExportRequest, Method, Path], object]
+    """Writes the file of one method."""
+    needs: Literal["module", "torchscript"]
+    """What the attempt starts from."""
+    description: str
+    """How the artifact was made, for the decision that keeps it."""
 
 
 def first_that_verifies(
     attempts: Sequence[ExportAttempt],
-    subject: ExportRequest,
-    prove: Callable[[Sequence[Path]], Verdict],
-    progress: Callable[[str], None],
-) -> tuple[list[Path], list[Decision]]:
-    """Files of the first way that gives the goldens' answers, and every decision.
+    request: ExportRequest,
+    files: Files,
+    check: Callable[[], Verdict],
+) -> tuple[Decision, ...]:
+    """Writes the files by the first attempt that verifies, and returns every decision.
 
     Raises:
-        ExportError: None did; its `decisions` say why.
+        ExportError: No attempt verified; its `decisions` say why.
     """
     decisions: list[Decision] = []
     for attempt in attempts:
-        if attempt.needs == "module" and subject.module is None:
+        if attempt.needs == "module" and not request.has_source:
             continue
         try:
-            if attempt.needs == "script":
-                subject = _with_script(subject, progress)
-            progress(f"Exporting by way of {attempt.name}")
-            files = attempt.make(subject)
+            if attempt.needs == "torchscript":
+                request = _with_torchscript(request)
+            request.progress(f"Exporting by way of {attempt.name}")
+            for method, path in files:
+                attempt.write(request, method, path)
         except Exception as error:  # whatever an exporter says of code that it cannot follow
             reason, where = summarize(error)
             decisions.append(Decision(attempt.name, False, f"{_kind(error)}{reason}", where))
             continue
-        progress(f"Proving it on {len(subject.goldens)} goldens")
-        verdict = prove(files)
+        request.progress(f"Proving it on {len(request.goldens)} goldens")
+        verdict = check()
         if verdict:
-            reason = (
-                f"{attempt.what}; loaded again from its files, it equals eager on all "
-                f"{verdict.goldens} goldens, {verdict.calls} calls{verdict.cosines.note}"
-            )
-            decisions.append(Decision(attempt.name, True, reason))
-            return files, decisions
-        first = verdict.failures[0]
-        decisions.append(
-            Decision(
-                attempt.name,
-                False,
-                f"{len(verdict.failures)} of {verdict.goldens} goldens fail; {first}",
-                first.where,
-            )
-        )
-    raise refusal(decisions)
+            reason = verdict.acceptance(attempt.description, "its files")
+            return (*decisions, Decision(attempt.name, True, reason))
+        where = verdict.failures[0].where
+        decisions.append(Decision(attempt.name, False, verdict.refusal(), where))
+    raise _refusal(decisions)
 
 
-def _with_script(subject: ExportRequest, progress: Callable[[str], None]) -> ExportRequest:
-    if subject.scripted is not None:
-        return subject
-    if subject.make_script is None:
+def _with_torchscript(request: ExportRequest) -> ExportRequest:
+    if request.torchscript is not None:
+        return request
+    if request.module is None:
         raise ExportError("there is no TorchScript of the model to start from")
-    progress("ExportPlan TorchScript to start from")
-    return replace(subject, scripted=subject.make_script(), make_script=None)
+    request.progress("Making TorchScript to start from")
+    torchscript = export_torchscript(replace(request, progress=ignore_progress))
+    return replace(request, torchscript=torchscript)
 
 
-def refusal(decisions: Sequence[Decision]) -> ExportError:
-    """The error of a format of which no way verified; the first decision is its reason."""
+def _refusal(decisions: Sequence[Decision]) -> ExportError:
+    """Returns the error of a format that no attempt made; the first decision is its reason."""
     first = decisions[0] if decisions else Decision("", False, "there is no way to make it")
     where = f" ({first.where})" if first.where else ""
     error = ExportError(f"{first.strategy}: {first.reason}{where}")
@@ -94,3 +91,32 @@ def refusal(decisions: Sequence[Decision]) -> ExportError:
 def _kind(error: Exception) -> str:
     name = type(error).__name__
     return "" if name in ("RuntimeError", "ExportError") else f"{name}: "
+
+
+def refuse_state(request: ExportRequest, format_name: str) -> None:
+    """Refuses a stateful model for a format that keeps no state.
+
+    Raises:
+        ExportError: The model has state.
+    """
+    if request.stateful:
+        raise ExportError(
+            f"the model has state, which {format_name} does not keep; take the state as inputs "
+            "and give it back as outputs, or stay with TorchScript"
+        )
+
+
+def fallback_hazards(what: str, decisions: Sequence[Decision]) -> tuple[Hazard, ...]:
+    """Returns a hazard for each attempt that failed before the one that was accepted."""
+    accepted = next(decision for decision in decisions if decision.accepted)
+    return tuple(
+        Hazard(
+            "fallback",
+            "info",
+            f"{what} was made by way of {accepted.strategy}, for {decision.strategy} gave none: "
+            f"{decision.reason}",
+            decision.where,
+        )
+        for decision in decisions
+        if not decision.accepted
+    )

@@ -1,4 +1,4 @@
-"""From a module to a bundle: capture, goldens, strategies, proof, and only then files."""
+"""Exports a module to a bundle: capture, goldens, artifacts, proof, and only then files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
@@ -22,19 +22,24 @@ from isthmus.bundle.golden import Golden
 from isthmus.bundle.manifest import Manifest, NoiseFloor
 from isthmus.capture.capture import Captured, capture
 from isthmus.capture.dynamic import DimsSpec, DynamicSpec
-from isthmus.errors import DeviceUnavailable, ExportError, InvalidInput
-from isthmus.exporters.export_request import PRECISIONS
-from isthmus.exporters.formats import FORMATS, ISAS, Progress, export_formats
-from isthmus.exporters.plan import ExportPlan
+from isthmus.errors import ExportError
+from isthmus.exporters.export_request import ExportRequest
+from isthmus.exporters.options import (
+    ExportOptions,
+    Progress,
+    Strategy,
+    Target,
+    ignore_progress,
+    open_libraries,
+)
+from isthmus.exporters.plan import ExportPlan, decisions_of
 from isthmus.exporters.quiet_torch import quiet_torch
-from isthmus.exporters.torchscript.script import Target
-from isthmus.exporters.torchscript.strategies import STRATEGIES
 from isthmus.goldens.make import make_goldens
+from isthmus.goldens.noise_floor import reduced_errors
 from isthmus.goldens.sample_texts import encode, kept_as_goldens, sentence_goldens
+from isthmus.goldens.tolerance import tolerances
 
 __all__ = ["export"]
-
-Strategy = Literal["auto", "trace", "script", "mixed"]
 
 
 def export(
@@ -115,16 +120,23 @@ def export(
         DeviceUnavailable: There is no such device here.
         ExportError: No strategy gave an artifact that verifies; it carries the decisions.
     """
-    say = progress or (lambda _: None)
-    wanted = _formats(formats)
-    precisions = _precisions(precision)
-    reduced = any(precision != "fp32" for precision in precisions)
-    _check_options(strategy, precisions, script, trace, isa)
-    where = _device(device)
+    options = ExportOptions(
+        formats=formats,
+        precisions=precision,
+        strategy=strategy,
+        script=script,
+        trace=trace,
+        device=device,
+        opset=opset,
+        isa=isa,
+        time_limit=time_limit,
+        op_libraries=op_libraries,
+        progress=progress or ignore_progress,
+    )
     check_destination(path, overwrite=overwrite)
     open_libraries(op_libraries)
     with quiet_torch():
-        say("Capturing the module's calls")
+        options.progress("Capturing the module's calls")
         captured = capture(
             model,
             args,
@@ -134,42 +146,53 @@ def export(
             methods=methods,
             constants=constants,
         )
-        say("ExportPlan goldens over the grid of shapes and values")
+        options.progress("Making goldens over the grid of shapes and values")
         goldens, noise, captured = make_goldens(captured, seed=seed, probes=probes)
         texts: list[Golden] = []
-        if reduced and not captured.stateful:
+        if options.precisions != ("fp32",) and not captured.stateful:
             calls = encode(extra_files or {}, captured.methods[0], captured.dims)
             texts = sentence_goldens(captured, calls)
             goldens = [*goldens, *kept_as_goldens(goldens, texts)]
         with tempfile.TemporaryDirectory(prefix="isthmus-export-") as folder:
-            plan = ExportPlan(
-                captured=captured,
+            fp32 = ExportRequest(
+                methods=captured.methods,
+                examples=captured.examples,
+                axes=captured.dynamic,
+                dims=captured.dims,
                 goldens=goldens,
-                texts=texts,
-                noise=noise,
-                strategy=strategy,
-                script=script,
-                trace=trace,
-                device=where,
-                op_libraries=op_libraries,
-                opset=opset,
-                isa=isa,
+                tolerances=tolerances(noise, goldens),
                 folder=Path(folder),
+                device=options.device,
+                stateful=captured.stateful,
+                module=captured.module,
+                state=captured.state,
+                notes=captured.notes,
+                options=options,
             )
-            made = plan.made
-            makers = plan.makers(wanted, precisions)
-            results = export_formats(makers, made, time_limit=time_limit, progress=say)
+            requests = [
+                _in_precision(fp32, precision, captured, texts, noise)
+                for precision in options.precisions
+            ]
+            exported, results = ExportPlan(options, requests).run()
             _report_losses(results)
-            manifest = _manifest(
-                name or type(captured.module).__name__, captured, noise, goldens, source
-            )
-            say("Writing the bundle")
+            options.progress("Writing the bundle")
             bundle = write_bundle(
                 path,
-                replace(manifest, artifacts=tuple(exported.artifact for exported in made)),
+                Manifest(
+                    name=name or type(captured.module).__name__,
+                    created=_now(),
+                    producer=_producer(),
+                    source=_source(captured.module) | dict(source or {}),
+                    stateful=captured.stateful,
+                    dims=captured.dims,
+                    methods=captured.methods,
+                    artifacts=tuple(new.artifact for new in exported),
+                    goldens=(),
+                    noise_floor=dict(noise),
+                    warmup=(goldens[0].name,),
+                ),
                 artifact_files={
-                    exported.artifact.name: {file.name: file for file in exported.files}
-                    for exported in made
+                    new.artifact.name: {file.name: file for file in new.files} for new in exported
                 },
                 goldens=goldens,
                 extra_files=extra_files,
@@ -178,8 +201,31 @@ def export(
     return replace(bundle, results=results)
 
 
+def _in_precision(
+    fp32: ExportRequest,
+    precision: str,
+    captured: Captured,
+    texts: Sequence[Golden],
+    noise: Mapping[str, NoiseFloor],
+) -> ExportRequest:
+    """Returns the request in a precision; real sentences, too, judge a reduced one."""
+    if precision == "fp32":
+        return fp32
+    known = {golden.name for golden in fp32.goldens}
+    reduced = None
+    if precision != "int8":
+        reduced = reduced_errors(captured, fp32.goldens, precision)
+    return replace(
+        fp32,
+        precision=precision,
+        goldens=[*fp32.goldens, *(text for text in texts if text.name not in known)],
+        tolerances=tolerances(noise, fp32.goldens, precision, reduced=reduced),
+        fp32_onnx=fp32 if precision == "int8" else None,
+    )
+
+
 def _report_losses(results: Sequence[FormatResult]) -> None:
-    """Raises when nothing was made, warns when something was lost."""
+    """Raises when nothing was exported, and warns when something was lost."""
     lost = [result for result in results if not result.ok]
     if len(lost) == len(results):
         if len(lost) == 1 and lost[0].error is not None:
@@ -187,124 +233,23 @@ def _report_losses(results: Sequence[FormatResult]) -> None:
         lines = ["no format verifies, and nothing was written:"]
         lines += [f"  {result.label}: {result.explanation}" for result in lost]
         error = ExportError("\n".join(lines))
-        error.decisions = tuple(decision for result in lost for decision in result.decisions)
+        error.decisions = decisions_of(lost)
         raise error
-    for one in lost:
+    for result in lost:
         warnings.warn(
-            f"{one.label} is not in the bundle: {one.explanation}", RuntimeWarning, stacklevel=3
+            f"{result.label} is not in the bundle: {result.explanation}",
+            RuntimeWarning,
+            stacklevel=3,
         )
 
 
-def _formats(formats: Sequence[str]) -> tuple[str, ...]:
-    names = [formats] if isinstance(formats, str) else list(formats)
-    for name in names:
-        _one_of("formats", name, FORMATS)
-    if not names:
-        raise InvalidInput(f"formats: expected at least one of {', '.join(FORMATS)}, got none")
-    return tuple(dict.fromkeys(names))
+def _now() -> str:
+    return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _precisions(precision: str | Sequence[str]) -> tuple[str, ...]:
-    names = [precision] if isinstance(precision, str) else list(precision)
-    for name in names:
-        _one_of("precision", name, PRECISIONS)
-    if not names:
-        raise InvalidInput(f"precision: expected some of {', '.join(PRECISIONS)}, got none")
-    return tuple(dict.fromkeys(names))
-
-
-def _check_options(
-    strategy: str,
-    precisions: Sequence[str],
-    script: Sequence[Target],
-    trace: Sequence[str],
-    isa: str,
-) -> None:
-    _one_of("strategy", strategy, STRATEGIES)
-    _one_of("isa", isa, ISAS)
-    for label, value in (("script", script), ("trace", trace)):
-        if isinstance(value, str):
-            raise InvalidInput(f'{label}: expected a list of parts, got the text "{value}"')
-        if value and strategy not in ("auto", "mixed"):
-            raise InvalidInput(
-                f'{label}: parts are named for strategy="mixed", got strategy="{strategy}"; leave '
-                "the strategy out"
-            )
-    if script and trace:
-        raise InvalidInput(
-            "script and trace: expected one of them; script names the parts to script inside a "
-            "traced whole, trace those to trace inside a scripted whole"
-        )
-    cast = [precision for precision in precisions if precision in ("fp16", "bf16")]
-    if cast and (strategy == "script" or trace):
-        raise InvalidInput(
-            f'precision="{cast[0]}" needs a traced whole, for scripted code keeps the types of '
-            'its source; use strategy="trace", or "mixed" with script'
-        )
-
-
-def _one_of(label: str, value: object, known: Sequence[str]) -> None:
-    if value not in known:
-        raise InvalidInput(f"{label}: expected {', '.join(known)}, got {value!r}")
-
-
-def _device(text: str) -> str:
-    try:
-        device = torch.device(text)
-    except RuntimeError:
-        device = torch.device("meta")
-    if device.type not in ("cpu", "cuda"):
-        raise InvalidInput(f'device: expected "cpu", "cuda" or "cuda:N", got {text!r}')
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise DeviceUnavailable(
-            f"{text} is not available: torch {torch.__version__} sees "
-            f"{torch.cuda.device_count()} CUDA devices; export on the CPU, where the artifact runs "
-            "on CUDA too, or on a machine with that device"
-        )
-    return str(device)
-
-
-def open_libraries(libraries: Sequence[str | Path]) -> None:
-    """Opens libraries of custom operators.
-
-    Raises:
-        InvalidInput: One is no file, or not a library for this torch.
-    """
-    for library in libraries:
-        if not Path(library).is_file():
-            raise InvalidInput(f"op_libraries: {library} is no file; give a shared library")
-        try:
-            torch.ops.load_library(str(library))  # type: ignore[no-untyped-call]
-        except (OSError, RuntimeError) as error:
-            raise InvalidInput(
-                f"op_libraries: {library} cannot be opened ({error}); expected a shared library "
-                f"built for torch {torch.__version__}"
-            ) from error
-
-
-def _manifest(
-    name: str,
-    captured: Captured,
-    noise: Mapping[str, NoiseFloor],
-    goldens: Sequence[Golden],
-    source: Mapping[str, str] | None,
-) -> Manifest:
-    kind = type(captured.module)
-    now = datetime.datetime.now(datetime.timezone.utc)
-    return Manifest(
-        name=name,
-        created=now.strftime("%Y-%m-%dT%H:%M:%SZ"),
-        producer=_producer(),
-        source={"kind": "module", "class": f"{kind.__module__}.{kind.__qualname__}"}
-        | dict(source or {}),
-        stateful=captured.stateful,
-        dims=captured.dims,
-        methods=captured.methods,
-        artifacts=(),
-        goldens=(),
-        noise_floor=dict(noise),
-        warmup=(goldens[0].name,),
-    )
+def _source(module: nn.Module) -> dict[str, str]:
+    kind = type(module)
+    return {"kind": "module", "class": f"{kind.__module__}.{kind.__qualname__}"}
 
 
 def _producer() -> dict[str, str]:

@@ -1,77 +1,26 @@
-"""What every format is made of: the module or its TorchScript, the signature, and the goldens."""
+"""What an exporter takes and what it gives: a request and an artifact."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from isthmus.bundle.manifest import Artifact, DimRange, Method, Tolerance
-from isthmus.exporters.check import Convention
+import torch
+from torch import nn
+
+from isthmus.bundle.manifest import Artifact, DimRange, Hazard, Method, Tolerance
+from isthmus.exporters.check import GoldenCheck
+from isthmus.exporters.options import ExportOptions, Progress, ignore_progress
 from isthmus.goldens.tolerance import SAMPLE_COSINES
 
 if TYPE_CHECKING:
-    import torch
-    from torch import nn
-
     from isthmus.bundle.golden import Golden
 
-__all__ = ["PRECISIONS", "ExportRequest", "ExportedArtifact", "Scripted"]
+__all__ = ["ExportRequest", "ExportedArtifact"]
 
-PRECISIONS = ("fp32", "fp16", "bf16", "int8")
-
-
-@dataclass(frozen=True)
-class Scripted:
-    """A TorchScript archive that verified: the way to other formats when there is no Python source,
-    or when the module's own code cannot be exported."""
-
-    archive: bytes
-    convention: Convention
-    strategy: str
-
-
-@dataclass(frozen=True)
-class ExportRequest:
-    """A model to export, with everything that is known about it."""
-
-    methods: tuple[Method, ...]
-    examples: Mapping[str, Mapping[str, Any]]
-    """By method and input name; no dynamic dimension is 1 and no two are equal."""
-    axes: Mapping[str, Mapping[int, str]]
-    """By input name and axis (from 0): the name of the dimension."""
-    dims: Mapping[str, DimRange]
-    goldens: Sequence[Golden]
-    tolerances: Mapping[str, Tolerance]
-    module: nn.Module | None = None
-    """None where only TorchScript is left of the model."""
-    scripted: Scripted | None = None
-    make_script: Callable[[], Scripted] | None = None
-    """Makes TorchScript that verifies, where there is none yet and a way needs it."""
-    make_full: Callable[[], ExportedArtifact] | None = None
-    """For int8: gives the ONNX artifact in fp32 that is to be quantised."""
-    precision: str = "fp32"
-    device: str = "cpu"
-    stateful: bool = False
-    op_libraries: tuple[str, ...] = ()
-
-    @property
-    def dtype(self) -> torch.dtype | None:
-        """What the artifact computes in; None for the module's own types."""
-        import torch
-
-        return {"fp16": torch.float16, "bf16": torch.bfloat16}.get(self.precision)
-
-    @property
-    def least_cosine(self) -> float:
-        """That each sample of each output has to the golden's; 0 where the precision asks none."""
-        return SAMPLE_COSINES.get(self.precision, 0.0)
-
-    @property
-    def kind(self) -> str:
-        """Device type: "cpu" or "cuda"."""
-        return self.device.partition(":")[0]
+_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -81,3 +30,75 @@ class ExportedArtifact:
     artifact: Artifact
     files: tuple[Path, ...]
     """The methods' files in order, then data files."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportRequest:
+    """A model to export in one precision, with everything that an exporter needs to know of it."""
+
+    methods: tuple[Method, ...]
+    """The signature."""
+    examples: Mapping[str, Mapping[str, Any]]
+    """Inputs by method and input name; no dynamic dimension is 1 and no two are equal."""
+    axes: Mapping[str, Mapping[int, str]]
+    """The name of each dynamic dimension, by input name and axis (from 0)."""
+    dims: Mapping[str, DimRange]
+    """The range of each dynamic dimension."""
+    goldens: Sequence[Golden]
+    """The goldens that the artifact must reproduce."""
+    tolerances: Mapping[str, Tolerance]
+    """The tolerance of each output, by name."""
+    folder: Path
+    """The folder into which files are written."""
+    precision: str = "fp32"
+    device: str = "cpu"
+    """The device on which the artifact is made: "cpu", "cuda" or "cuda:N"."""
+    stateful: bool = False
+    """True when calls change the model's attributes."""
+    module: nn.Module | None = None
+    """The eager or scripted module; None where only an artifact is left of the model."""
+    state: tuple[str, ...] = ()
+    """Dotted names of the attributes that calls change."""
+    notes: tuple[Hazard, ...] = ()
+    """What capture and goldens noted about the module."""
+    torchscript: ExportedArtifact | None = None
+    """TorchScript of the same precision that verified, for exporters that start from it."""
+    fp32_onnx: ExportedArtifact | ExportRequest | None = None
+    """For int8: the fp32 ONNX artifact to quantise, or the request that exports it."""
+    options: ExportOptions = field(default_factory=ExportOptions)
+    """The options of the whole export."""
+    progress: Progress = ignore_progress
+    """Receives a sentence at each stage of this artifact."""
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """The type the artifact computes in; None for the module's own types."""
+        return _DTYPES.get(self.precision)
+
+    @property
+    def device_type(self) -> str:
+        """The type of the device: "cpu" or "cuda"."""
+        return self.device.partition(":")[0]
+
+    @property
+    def has_source(self) -> bool:
+        """True when there is Python source to export: a module that is not TorchScript."""
+        return self.module is not None and not isinstance(self.module, torch.jit.ScriptModule)
+
+    def check(self, device: str) -> GoldenCheck:
+        """Returns the check that the artifact has to pass on a device."""
+        return GoldenCheck(
+            methods=self.methods,
+            goldens=self.goldens,
+            tolerances=self.tolerances,
+            device=device,
+            stateful=self.stateful,
+            least_cosine=SAMPLE_COSINES.get(self.precision, 0.0),
+        )
+
+    def method_files(self, name: str, suffix: str) -> list[tuple[Method, Path]]:
+        """Returns each method with the path of its file; the first has the artifact's own name."""
+        return [
+            (method, self.folder / f"{name}{f'.{method.name}' if index else ''}{suffix}")
+            for index, method in enumerate(self.methods)
+        ]

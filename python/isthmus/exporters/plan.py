@@ -1,171 +1,128 @@
-"""What one export makes, in each format and precision that was asked for."""
+"""Exports each format in each precision, in a process of its own, and tells how each went."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
-import torch
+from isthmus.bundle.format_result import FormatResult
+from isthmus.errors import Decision, ExportError
+from isthmus.exporters.aoti.export_aoti import export_aoti
+from isthmus.exporters.export_request import ExportedArtifact, ExportRequest
+from isthmus.exporters.onnx.export_onnx import export_onnx
+from isthmus.exporters.onnx.int8 import WHY_NOT, export_int8
+from isthmus.exporters.options import ExportOptions, Progress
+from isthmus.exporters.remedies import advice_on
+from isthmus.exporters.source_lines import summarize
+from isthmus.exporters.subprocess_export import can_isolate, isolated
+from isthmus.exporters.torchscript.strategies import export_torchscript
 
-from isthmus.bundle.golden import Golden
-from isthmus.bundle.manifest import Artifact, Hazard, NoiseFloor, Tolerance
-from isthmus.capture.capture import Captured
-from isthmus.exporters.export_request import ExportedArtifact, ExportRequest, Scripted
-from isthmus.exporters.formats import (
-    ArtifactExporter,
-    FormatAndPrecision,
-    Progress,
-    artifact_exporters,
-)
-from isthmus.exporters.remedies import with_remedies
-from isthmus.exporters.torchscript.script import Target
-from isthmus.exporters.torchscript.strategies import Exported, export_torchscript
-from isthmus.goldens.noise_floor import reduced_errors
-from isthmus.goldens.tolerance import tolerances
-
-__all__ = ["ExportPlan"]
+__all__ = ["ExportPlan", "decisions_of", "export_artifact"]
 
 
 @dataclass(frozen=True)
 class ExportPlan:
-    """Everything that the formats are made of, and what has been made so far."""
+    """The artifacts to export: each format of the options, in the precision of each request."""
 
-    captured: Captured
-    goldens: Sequence[Golden]
-    """Of the bundle."""
-    texts: Sequence[Golden]
-    """Real sentences: some are goldens of the bundle, all judge reduced precision."""
-    noise: Mapping[str, NoiseFloor]
-    strategy: str
-    script: Sequence[Target]
-    trace: Sequence[str]
-    device: str
-    op_libraries: Sequence[str | Path]
-    opset: int | None
-    isa: str
-    folder: Path
-    """Where files are written."""
-    made: list[ExportedArtifact] = field(default_factory=list)
-    """In order; later formats may start from it."""
+    options: ExportOptions
+    requests: Sequence[ExportRequest]
+    """One request for each precision."""
 
-    def makers(
-        self, formats: Sequence[str], precisions: Sequence[str]
-    ) -> dict[FormatAndPrecision, ArtifactExporter]:
-        """What makes each format in each precision: all of the first format come first."""
-        by_precision = {precision: self._of(precision) for precision in precisions}
-        return {
-            (name, precision): by_precision[precision][name]
-            for name in formats
-            for precision in precisions
-        }
+    def run(self) -> tuple[list[ExportedArtifact], tuple[FormatResult, ...]]:
+        """Exports all of them, all precisions of the first format first.
 
-    def _of(self, precision: str) -> dict[str, ArtifactExporter]:
-        goldens, allowed = self._judged(precision)
-
-        def exported(progress: Progress) -> Exported:
-            return export_torchscript(
-                self.captured,
-                goldens,
-                allowed,
-                strategy=self.strategy,
-                script=self.script,
-                trace_parts=self.trace,
-                precision=precision,
-                device=self.device,
-                op_libraries=self.op_libraries,
-                progress=progress,
-            )
-
-        def script() -> Scripted:
-            one = self._already("torchscript", precision)
-            if one is None:
-                return exported(lambda _: None).scripted
-            artifact = one.artifact
-            return Scripted(one.files[0].read_bytes(), artifact.convention, artifact.strategy)
-
-        def torchscript(progress: Progress) -> ExportedArtifact:
-            found = exported(progress)
-            artifact = _artifact(self.captured, found, precision, self.device, allowed)
-            file = self.folder / f"{artifact.name}.pt"
-            file.write_bytes(found.archive)
-            return ExportedArtifact(artifact, (file,))
-
-        captured = self.captured
-        scripted = isinstance(captured.module, torch.jit.ScriptModule)
-        subject = ExportRequest(
-            methods=captured.methods,
-            examples=captured.examples,
-            axes=captured.dynamic,
-            dims=captured.dims,
-            goldens=goldens,
-            tolerances=allowed,
-            # A scripted module is its own TorchScript: there is no Python source to export.
-            module=None if scripted else captured.module,
-            make_script=script,
-            precision=precision,
-            device=self.device,
-            stateful=captured.stateful,
-            op_libraries=tuple(str(library) for library in self.op_libraries),
-        )
-        if precision == "int8":
-            subject = replace(subject, make_full=self._full)
-        others = artifact_exporters(subject, self.folder, opset=self.opset, isa=self.isa)
-        return {"torchscript": torchscript, **others}
-
-    def _judged(self, precision: str) -> tuple[Sequence[Golden], dict[str, Tolerance]]:
-        """The goldens that an artifact is proven on, and how far it may be from them."""
-        if precision == "fp32":
-            return self.goldens, tolerances(self.noise, self.goldens)
-        names = {golden.name for golden in self.goldens}
-        goldens = [*self.goldens, *(text for text in self.texts if text.name not in names)]
-        reduced = None
-        if precision != "int8":
-            reduced = reduced_errors(self.captured, self.goldens, precision)
-        return goldens, tolerances(self.noise, self.goldens, precision, reduced=reduced)
-
-    def _full(self) -> ExportedArtifact:
-        """The ONNX artifact in fp32: the one that was made, or one that is made for this."""
-        found = self._already("onnx", "fp32")
-        return found if found is not None else self._of("fp32")["onnx"](lambda _: None)
-
-    def _already(self, name: str, precision: str) -> ExportedArtifact | None:
-        for exported in self.made:
-            if (exported.artifact.format, exported.artifact.precision) == (name, precision):
-                return exported
-        return None
+        A failure, a crash or a time-out loses one artifact and nothing else. An artifact that is
+        exported is what later ones start from.
+        """
+        steps = [(name, request) for name in self.options.formats for request in self.requests]
+        # A single TorchScript export has nothing to lose, and stays where a debugger can follow it.
+        in_process = [name for name, _ in steps] == ["torchscript"] or not can_isolate()
+        exported: list[ExportedArtifact] = []
+        results: list[FormatResult] = []
+        for name, request in steps:
+            result = FormatResult(name, False, 0.0, request.precision)
+            progress = self.options.progress
+            if len(steps) > 1:
+                progress = partial(_labelled, progress, result.label)
+            work = partial(export_artifact, name, _with_exported(request, exported))
+            start = time.perf_counter()
+            try:
+                if in_process:
+                    artifact = work(progress)
+                else:
+                    artifact = isolated(work, seconds=self.options.time_limit, progress=progress)
+            except Exception as error:  # becomes the result's reason
+                result = _failed(result, error)
+            else:
+                exported.append(artifact)
+                result = _succeeded(result, artifact)
+            results.append(replace(result, seconds=time.perf_counter() - start))
+        return exported, tuple(results)
 
 
-def _artifact(
-    captured: Captured,
-    exported: Exported,
-    precision: str,
-    device: str,
-    allowed: Mapping[str, Tolerance],
-) -> Artifact:
-    kind = device.partition(":")[0]
-    return Artifact(
-        name=f"torchscript-{kind}-{precision}",
-        format="torchscript",
-        device=kind,
-        devices=exported.devices,
-        precision=precision,
-        trust=exported.trust,
-        convention=exported.convention,
-        strategy=exported.strategy,
-        files=(),
-        requires={"torch": torch.__version__},
-        op_libraries=exported.op_libraries,
-        operators=exported.operators,
-        tolerances=dict(allowed),
-        state=captured.state,
-        decisions=exported.decisions,
-        hazards=_distinct((*captured.notes, *exported.hazards)),
+def export_artifact(name: str, request: ExportRequest, progress: Progress) -> ExportedArtifact:
+    """Exports one format in the request's precision.
+
+    Raises:
+        ExportError: Nothing verified, or the format does not have that precision.
+        ImportError: A package that the format needs is not installed.
+    """
+    request = replace(request, progress=progress)
+    if request.precision == "int8":
+        if name in WHY_NOT:
+            raise ExportError(WHY_NOT[name])
+        return export_int8(request)
+    if name == "onnx":
+        return export_onnx(request)
+    if name == "aoti":
+        return export_aoti(request)
+    return export_torchscript(request)
+
+
+def _with_exported(request: ExportRequest, exported: Sequence[ExportedArtifact]) -> ExportRequest:
+    """Returns the request with those artifacts that its exporters can start from."""
+    torchscript, fp32_onnx = request.torchscript, request.fp32_onnx
+    for candidate in exported:
+        kind = (candidate.artifact.format, candidate.artifact.precision)
+        if kind == ("torchscript", request.precision):
+            torchscript = candidate
+        if kind == ("onnx", "fp32"):
+            fp32_onnx = candidate
+    if isinstance(fp32_onnx, ExportRequest):
+        fp32_onnx = _with_exported(fp32_onnx, exported)
+    return replace(request, torchscript=torchscript, fp32_onnx=fp32_onnx)
+
+
+def _labelled(progress: Progress, label: str, line: str) -> None:
+    progress(f"{label}: {line}")
+
+
+def _succeeded(result: FormatResult, exported: ExportedArtifact) -> FormatResult:
+    return replace(
+        result,
+        ok=True,
+        size=sum(file.stat().st_size for file in exported.files),
+        strategy=exported.artifact.strategy,
+        decisions=exported.artifact.decisions,
     )
 
 
-def _distinct(hazards: Sequence[Hazard]) -> tuple[Hazard, ...]:
-    order = {"error": 0, "warning": 1, "info": 2}
-    return with_remedies(
-        sorted(dict.fromkeys(hazards), key=lambda fromkey: order[fromkey.severity])
+def _failed(result: FormatResult, error: Exception) -> FormatResult:
+    decisions: tuple[Decision, ...] = tuple(getattr(error, "decisions", ()))
+    refused = [decision for decision in decisions if not decision.accepted]
+    if refused:
+        first = next((decision for decision in refused if decision.where), refused[0])
+        reason, where = f"{first.strategy}: {first.reason}", first.where
+    else:
+        reason, where = summarize(error)
+    advice = advice_on(" ".join([str(error), *(decision.reason for decision in refused)]))
+    return replace(
+        result, reason=reason, where=where, advice=advice, decisions=decisions, error=error
     )
+
+
+def decisions_of(results: Sequence[FormatResult]) -> tuple[Decision, ...]:
+    """Returns the decisions of all results."""
+    return tuple(decision for result in results for decision in result.decisions)

@@ -1,4 +1,4 @@
-"""Torch's global flags and warnings, put in order for an export and put back afterwards."""
+"""Sets torch's global flags and warnings for an export, and restores them afterwards."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import torch
 
 @contextmanager
 def quiet_torch() -> Iterator[None]:
-    """No gradients, no autocast, and no notes that TorchScript is deprecated.
+    """Turns off gradients, autocast, and torch's notes that TorchScript is deprecated.
 
-    The grad mode, the default dtype and the random generators are as before when it ends, also
-    when the user's module changes them.
+    The grad mode, the default dtype and the random generators are restored, also when the user's
+    module changes them.
     """
     default_dtype = torch.get_default_dtype()
     cuda: Any = torch.cuda
@@ -37,6 +37,6 @@ def quiet_torch() -> Iterator[None]:
 
 
 def ignore_deprecation() -> None:
-    """Inside `warnings.catch_warnings()`: drops torch's notes that TorchScript is deprecated."""
+    """Drops torch's notes that TorchScript is deprecated; call it inside `catch_warnings()`."""
     warnings.filterwarnings("ignore", message=r".*torch\.jit.*", category=DeprecationWarning)
     warnings.filterwarnings("ignore", message=r".*TorchScript.*", category=DeprecationWarning)

@@ -1,13 +1,14 @@
-"""What to do about each kind of hazard."""
+"""What to do about each kind of hazard, and about an exporter's refusal."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 
 from isthmus.bundle.manifest import Hazard
 
-__all__ = ["REMEDIES", "with_remedies"]
+__all__ = ["REMEDIES", "advice_on", "with_remedies"]
 
 REMEDIES = {
     "tracer_warning": "compute it with tensor operations (torch.where, masks), or script the part "
@@ -30,12 +31,50 @@ REMEDIES = {
     "batch_dependent": "call it with one sample, or take the fp32 artifact, where that matters",
     "train_mode": "call super().train(mode) in train(), or set .training = False before exporting",
 }
-"""By the hazard's kind."""
+"""Maps a hazard's kind to its remedy."""
+
+_ADVICE = (
+    (
+        r"data-dependent|GuardOnDataDependent|Could not guard|unbacked|DynamicControlFlow",
+        "a branch or a size depends on values: script that part (--script), write it with "
+        "torch.where or torch.cond, or stay with TorchScript",
+    ),
+    (
+        r"specialized|Constraints violated|marked .* as dynamic|Not all values of",
+        "the code fixes a size that was declared dynamic: take that dimension out of dynamic, or "
+        "narrow its range (--dim)",
+    ),
+    (
+        r"No ONNX function|UnsupportedOperator|Unsupported.*operator|not supported in opset|"
+        r"No decompositions",
+        "that operator has no form in ONNX: replace it in the module, or use another format",
+    ),
+    (
+        r"CppCompileError|C\+\+ compile error|g\+\+|No working C\+\+ compiler",
+        "the C++ compiler failed: install g++ 10 or newer, or set CXX",
+    ),
+    (r"time_limit", "allow more time, or export a smaller model first"),
+    (r"pip install", ""),
+    (
+        r"quantize_dynamic.*least allowed",
+        "the model does not bear int8 as it is: serve fp32, or bf16 of torchscript or aoti",
+    ),
+    (r"goldens fail", "the exporter changed the model's meaning; use another format or strategy"),
+)
+"""Maps a pattern in an exporter's error to advice; the first match counts."""
 
 
 def with_remedies(hazards: Iterable[Hazard]) -> tuple[Hazard, ...]:
-    """The same, each that has none with the remedy of its kind."""
+    """Returns the hazards; those without a remedy get the remedy of their kind."""
     return tuple(
         hazard if hazard.remedy else replace(hazard, remedy=REMEDIES.get(hazard.kind, ""))
         for hazard in hazards
     )
+
+
+def advice_on(text: str) -> str:
+    """Returns what to try about an exporter's error; empty where nothing is known."""
+    for pattern, advice in _ADVICE:
+        if re.search(pattern, text):
+            return advice
+    return ""

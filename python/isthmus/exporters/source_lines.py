@@ -1,11 +1,11 @@
-"""Where in the user's Python code something comes from, told from stacks and TorchScript errors."""
+"""Finds the line of the user's Python code behind a stack, a graph node or a TorchScript error."""
 
 from __future__ import annotations
 
 import re
 import sysconfig
 import types
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parent.parent
@@ -13,23 +13,15 @@ _TRACED_FRAME = re.compile(r"^(?P<file>[^\n]+?)\((?P<line>\d+)\): (?P<name>\S+)"
 _SCRIPTED_FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
 
 
-@dataclass(frozen=True)
-class Location:
-    """A line of Python code."""
+def source_line(file: str, line: int) -> str:
+    """Returns "file:line", the file relative to site-packages or the working directory.
 
-    file: str
-    line: int
-
-    def __str__(self) -> str:
-        return f"{short_path(self.file)}:{self.line}"
-
-
-def short_path(file: str) -> str:
-    """The path below site-packages or the working directory, else the file's own name.
-
-    Manifests travel: they should not tell where a user's home is.
+    A file elsewhere is reduced to its name: manifests travel, and should not show a user's home.
     """
-    path = Path(file)
+    return f"{_short_path(Path(file))}:{line}"
+
+
+def _short_path(path: Path) -> str:
     for root in (*site_folders(), Path.cwd()):
         try:
             return path.relative_to(root).as_posix()
@@ -39,13 +31,13 @@ def short_path(file: str) -> str:
 
 
 def site_folders() -> tuple[Path, ...]:
-    """Where packages are installed."""
+    """Returns the folders into which packages are installed."""
     paths = sysconfig.get_paths()
     return tuple(Path(paths[key]) for key in ("purelib", "platlib", "stdlib"))
 
 
 def is_machinery(file: str) -> bool:
-    """True for torch's own code and ours: frames that a user cannot change."""
+    """Returns True for the code of torch and isthmus, which a user cannot change."""
     path = Path(file)
     if path.is_relative_to(_PACKAGE):
         return True
@@ -54,47 +46,49 @@ def is_machinery(file: str) -> bool:
     )
 
 
-def in_source_range(text: str) -> tuple[Location | None, bool]:
-    """The user's line in a graph node's `sourceRange()`, and whether the node was scripted.
+def in_source_range(text: str) -> tuple[str, bool]:
+    """Returns the user's line in a graph node's `sourceRange()`, and True for a scripted node.
 
-    A traced node carries the Python stack, innermost first; a scripted one the compiled file.
+    A traced node carries the Python stack, innermost first; a scripted node the compiled file.
+    The line is empty where it is not known.
     """
-    text = text.partition("Serialized ")[0]  # behind it: the archive's own code
-    scripted = [Location(m["file"], int(m["line"])) for m in _SCRIPTED_FRAME.finditer(text)]
-    if scripted:
-        return _innermost(scripted), True
-    traced = [Location(m["file"], int(m["line"])) for m in _TRACED_FRAME.finditer(text)]
-    return _innermost(traced), False
+    text = text.partition("Serialized ")[0]  # the archive's own code follows
+    scripted = list(_SCRIPTED_FRAME.finditer(text))
+    return _first_of_user(scripted or _TRACED_FRAME.finditer(text)), bool(scripted)
 
 
 def in_stack_text(text: str) -> str:
-    """file:line of the innermost line of the user's code in a printed Python stack."""
-    frames = [Location(m["file"], int(m["line"])) for m in _SCRIPTED_FRAME.finditer(text)]
-    innermost = _innermost(frames[::-1])
-    return str(innermost) if innermost else ""
+    """Returns file:line of the innermost line of the user's code in a printed Python stack."""
+    return _first_of_user(reversed(list(_SCRIPTED_FRAME.finditer(text))))
 
 
-def _innermost(frames: list[Location]) -> Location | None:
-    users = [frame for frame in frames if not is_machinery(frame.file)]
-    return users[0] if users else None
+def _first_of_user(matches: Iterable[re.Match[str]]) -> str:
+    for match in matches:
+        if not is_machinery(match["file"]):
+            return source_line(match["file"], int(match["line"]))
+    return ""
 
 
-def in_frames(frame: types.FrameType | None) -> tuple[Location | None, list[types.FrameType]]:
-    """The innermost line of the user's code on a stack, and the user's frames, innermost first."""
+def in_frames(frame: types.FrameType | None) -> tuple[str, list[types.FrameType]]:
+    """Returns the innermost line of the user's code on a stack, and the user's frames.
+
+    Frames come innermost first; the line is empty where there are none.
+    """
     frames = []
     while frame is not None:
         if not is_machinery(frame.f_code.co_filename):
             frames.append(frame)
         frame = frame.f_back
     if not frames:
-        return None, []
-    return Location(frames[0].f_code.co_filename, frames[0].f_lineno), frames
+        return "", []
+    return source_line(frames[0].f_code.co_filename, frames[0].f_lineno), frames
 
 
 def summarize(error: BaseException) -> tuple[str, str]:
-    """What a (TorchScript) error says in one sentence, and the line it names.
+    """Returns an error's cause in one sentence, and the line of the user's code that it names.
 
-    Compiler errors run over many lines: the cause comes first, then the source with a caret.
+    Errors of the TorchScript compiler run over many lines: the cause comes first, then the source
+    with a caret.
     """
     text = str(error)
     lines = [line.strip() for line in text.splitlines()]
@@ -117,18 +111,16 @@ def summarize(error: BaseException) -> tuple[str, str]:
     known = getattr(error, "where", "")
     if known:
         return sentence.rstrip(":. "), str(known)
-    location, _ = in_source_range(text)
-    if location is None and error.__traceback__ is not None:
-        location = _in_traceback(error)
-    return sentence.rstrip(":. "), str(location) if location else ""
+    where, _ = in_source_range(text)
+    return sentence.rstrip(":. "), where or _in_traceback(error)
 
 
-def _in_traceback(error: BaseException) -> Location | None:
-    found = None
+def _in_traceback(error: BaseException) -> str:
+    where = ""
     step = error.__traceback__
     while step is not None:
         file = step.tb_frame.f_code.co_filename
         if not is_machinery(file):
-            found = Location(file, step.tb_lineno)
+            where = source_line(file, step.tb_lineno)
         step = step.tb_next
-    return found
+    return where

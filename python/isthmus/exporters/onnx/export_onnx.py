@@ -52,9 +52,7 @@ def export_onnx(request: ExportRequest) -> ExportedArtifact:
     name = f"onnx-cpu-{request.precision}"
     files = request.method_files(name, ".onnx")
     paths = [path for _, path in files]
-    decisions = first_that_verifies(
-        _ATTEMPTS, request, files, lambda: check_files(request, paths)
-    )
+    decisions = first_that_verifies(_ATTEMPTS, request, files, lambda: check_files(request, paths))
     return ExportedArtifact(artifact_of(request, name, paths, decisions), with_data(paths))
 
 

@@ -1,4 +1,4 @@
-"""A TorchScript archive on disk."""
+"""Reads a TorchScript archive from disk."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ __all__ = ["read_archive"]
 
 
 def read_archive(path: Path, expected: str = "a TorchScript archive") -> bytes:
-    """The bytes of a TorchScript archive, told from its content.
+    """Returns the bytes of a TorchScript archive, identified by its content.
 
     Raises:
-        BundleError: It is missing or something else; says what, and what to do.
+        BundleError: The file is missing or of another kind; says which, and what to do.
     """
     from isthmus import _core
 
     if not path.exists():
         raise BundleError(f"{path}: there is no such file; expected {expected}")
-    found = _core.identify_file(path)
-    if found.kind != "torchscript":
-        raise BundleError(f"{path}: expected {expected}, got {found.kind}; {found.advice}")
+    identified = _core.identify_file(path)
+    if identified.kind != "torchscript":
+        raise BundleError(
+            f"{path}: expected {expected}, got {identified.kind}; {identified.advice}"
+        )
     return path.read_bytes()

@@ -1,4 +1,4 @@
-"""TorchScript source of a call around an archive's own method: flat tensors in and out."""
+"""Writes TorchScript source that calls an archive's method with flat tensors in and out."""
 
 from __future__ import annotations
 
@@ -22,13 +22,12 @@ _CASTS = {
 }
 
 
-def flat_call_source(method: Method, kinds: Sequence[str], returned: int) -> str:
-    """Source of a `forward` that calls a method of the `flat` convention.
+def flat_call_source(method: Method, kinds: Sequence[str]) -> str:
+    """Returns the source of a `forward` that calls a method of the `flat` convention.
 
     Args:
-        method: The signature.
-        kinds: TorchScript kind of each argument: numbers are made of the 0-dimensional tensors.
-        returned: How many values the schema lists.
+        method: The method's signature.
+        kinds: The TorchScript kind of each argument; numbers are made of 0-dimensional tensors.
     """
     names = _names(method)
     values = [
@@ -40,19 +39,13 @@ def flat_call_source(method: Method, kinds: Sequence[str], returned: int) -> str
 
 
 def structured_call_source(method: Method) -> str:
-    """Source of a `forward` that calls a method of the `structured` convention.
+    """Returns the source of a `forward` that calls a method of the `structured` convention.
 
     Raises:
-        ExportError: The nesting has parts that TorchScript source cannot write.
+        ExportError: The nesting has parts that TorchScript source cannot express.
     """
     names = _names(method)
-    specs = dict(
-        zip(
-            (spec.name for spec in method.inputs),
-            zip(names, method.inputs, strict=True),
-            strict=True,
-        )
-    )
+    specs = {spec.name: (name, spec) for name, spec in zip(names, method.inputs, strict=True)}
 
     def value(tree: Tree) -> str:
         if tree.node == "leaf":
@@ -104,7 +97,7 @@ def structured_call_source(method: Method) -> str:
 
 
 def _names(method: Method) -> list[str]:
-    """Parameters: the signature's names may be no identifiers."""
+    """Returns names for the parameters: the signature's own may not be identifiers."""
     return [f"input_{index}" for index, _ in enumerate(method.inputs)]
 
 

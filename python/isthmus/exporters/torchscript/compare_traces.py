@@ -1,4 +1,4 @@
-"""Traces of one module on several inputs, compared: what differs is what the example decided.
+"""Compares traces of one module on several inputs: what differs was decided by the example.
 
 A trace is a straight list of operators. Two traces of the same module differ only where Python
 computed something from the inputs: a constant, or which operators there are.
@@ -18,48 +18,47 @@ from isthmus.exporters.source_lines import in_source_range
 from isthmus.exporters.torchscript.operators import nodes
 
 if TYPE_CHECKING:
-    from isthmus.bundle.golden import Golden
-    from isthmus.capture.capture import Captured
+    from isthmus.exporters.export_request import ExportRequest
 
 __all__ = ["Baked", "baked_hazards", "captured_weights", "differences", "other_inputs"]
 
 _SHOWN = 40
-"""Characters of a constant."""
+"""The number of characters of a constant that messages show."""
 
 
 @dataclass(frozen=True)
 class Baked:
-    """A place where two traces are not the same."""
+    """A place where two traces differ."""
 
     what: str
     where: str
     """file:line of the user's code; empty where it cannot be told."""
     depends: Literal["shape", "data"]
-    """Whether the inputs differed in shape, or in values alone."""
+    """"shape" when the inputs differed in shape, "data" when they differed in values alone."""
 
 
-def other_inputs(captured: Captured, goldens: Sequence[Golden]) -> list[Mapping[str, Any]]:
-    """Inputs of the first method in another shape, and others of that same shape.
+def other_inputs(request: ExportRequest) -> list[Mapping[str, Any]]:
+    """Returns inputs of the first method in another shape, and others of that same shape.
 
-    None of a stateful model, whose goldens are sequences.
+    There are none for a stateful model, whose goldens are sequences.
     """
-    if captured.stateful:
+    if request.stateful:
         return []
     usable = [
         golden
-        for golden in goldens
-        if golden.steps[0].method == captured.methods[0].name
+        for golden in request.goldens
+        if golden.steps[0].method == request.methods[0].name
         and all(size > 1 for size in golden.dims.values())
     ]
-    for one in usable:
-        same = [two for two in usable if two.dims == one.dims and two.name != one.name]
-        if same:
-            return [one.steps[0].inputs, same[0].steps[0].inputs]
-    return [one.steps[0].inputs for one in usable[:1]]
+    for golden in usable:
+        for other in usable:
+            if other.dims == golden.dims and other.name != golden.name:
+                return [golden.steps[0].inputs, other.steps[0].inputs]
+    return [golden.steps[0].inputs for golden in usable[:1]]
 
 
 @dataclass(frozen=True)
-class _Item:
+class _Node:
     kind: str
     constants: tuple[Any, ...]
     names: tuple[str, ...]
@@ -72,24 +71,23 @@ def differences(
     depends: Literal["shape", "data"],
     methods: Iterable[str],
 ) -> list[Baked]:
-    """Where the traces of two calls differ, a finding for each line.
+    """Returns where the traces of two calls differ, once for each line.
 
     Args:
-        one: Traced on one input.
-        other: Traced on another.
-        depends: In what the inputs differ.
-        methods: To compare.
+        script_module: The module traced on some inputs.
+        other: The module traced on other inputs.
+        depends: What the inputs differ in.
+        methods: The names of the methods to compare.
     """
-    found: dict[tuple[str, str], Baked] = {}
+    places: dict[tuple[str, str], Baked] = {}
     for method in methods:
-        for baked in _compare(
-            list(_items(script_module, method)), list(_items(other, method)), depends
-        ):
-            found.setdefault((baked.where, baked.what.partition(" is ")[0]), baked)
-    return list(found.values())
+        before, after = list(_trace_nodes(script_module, method)), list(_trace_nodes(other, method))
+        for baked in _compare(before, after, depends):
+            places.setdefault((baked.where, baked.what.partition(" is ")[0]), baked)
+    return list(places.values())
 
 
-def _items(module: torch.jit.ScriptModule, method: str) -> Iterator[_Item]:
+def _trace_nodes(module: torch.jit.ScriptModule, method: str) -> Iterator[_Node]:
     from isthmus.exporters.torchscript.hazards import argument_names
 
     graph = module._c._get_method(method).inlined_graph.copy()
@@ -98,33 +96,32 @@ def _items(module: torch.jit.ScriptModule, method: str) -> Iterator[_Item]:
         if node.kind() == "prim::Constant":
             continue
         constants = tuple(_constant(value) for value in node.inputs())
-        location, _ = in_source_range(node.sourceRange())
-        where = str(location) if location else ""
-        yield _Item(node.kind(), constants, tuple(argument_names(node)), where)
+        where, _ = in_source_range(node.sourceRange())
+        yield _Node(node.kind(), constants, tuple(argument_names(node)), where)
 
 
-_NONE = object()
-"""Stands for what is computed."""
+_COMPUTED = object()
+"""Stands for an argument that is no constant."""
 
 
 def _constant(value: Any) -> Any:
     if value.node().kind() != "prim::Constant":
-        return _NONE
+        return _COMPUTED
     return value.toIValue()
 
 
 def _compare(
-    one: Sequence[_Item], other: Sequence[_Item], depends: Literal["shape", "data"]
+    before: Sequence[_Node], after: Sequence[_Node], depends: Literal["shape", "data"]
 ) -> Iterator[Baked]:
-    for left, right in zip(one, other, strict=False):
+    for left, right in zip(before, after, strict=False):
         if left.kind != right.kind or len(left.constants) != len(right.constants):
             yield _structure(left, right, depends)
             return  # what follows is no longer the same place
         for at, (a, b) in enumerate(zip(left.constants, right.constants, strict=True)):
-            if (a is _NONE) != (b is _NONE):
+            if (a is _COMPUTED) != (b is _COMPUTED):
                 yield _structure(left, right, depends)
                 return
-            if a is not _NONE and not _same(a, b):
+            if a is not _COMPUTED and not _same(a, b):
                 name = left.names[at] if at < len(left.names) else "an argument"
                 yield Baked(
                     f"{name} of {left.kind} is {_shown(a)} for one input and {_shown(b)} for "
@@ -132,18 +129,18 @@ def _compare(
                     left.where,
                     depends,
                 )
-    if len(one) != len(other):
-        longer = one if len(one) > len(other) else other
-        extra = longer[min(len(one), len(other))]
+    if len(before) != len(after):
+        longer = before if len(before) > len(after) else after
+        extra = longer[min(len(before), len(after))]
         yield Baked(
-            f"one input runs {len(one)} operators and another {len(other)}: a branch or a loop was "
-            f"frozen, from {extra.kind} on",
+            f"one input runs {len(before)} operators and another {len(after)}: a branch or a loop "
+            f"was frozen, from {extra.kind} on",
             extra.where,
             depends,
         )
 
 
-def _structure(left: _Item, right: _Item, depends: Literal["shape", "data"]) -> Baked:
+def _structure(left: _Node, right: _Node, depends: Literal["shape", "data"]) -> Baked:
     return Baked(
         f"one input runs {left.kind} where another runs {right.kind}: a branch or a loop was "
         "frozen",
@@ -160,7 +157,7 @@ def _same(a: Any, b: Any) -> bool:
     try:
         return type(a) is type(b) and bool(a == b)
     except (TypeError, RuntimeError):
-        return True  # of no comparable kind: no claim
+        return True  # values that cannot be compared are not reported
 
 
 def _shown(value: Any) -> str:
@@ -173,40 +170,40 @@ def _shown(value: Any) -> str:
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
 
 
-def baked_hazards(found: Iterable[Baked]) -> list[Hazard]:
-    """As hazards: what values decide is a warning; what sizes decide, the goldens have varied."""
+def baked_hazards(places: Iterable[Baked]) -> list[Hazard]:
+    """Returns a warning for what values decide; sizes are only noted, for the goldens vary them."""
     result = []
-    for one in found:
-        if one.depends == "data":
+    for place in places:
+        if place.depends == "data":
             severity: Literal["warning", "info"] = "warning"
-            rest = "the inputs' values decided it, and the goldens are few"
+            consequence = "the inputs' values decided it, and the goldens are few"
         else:
             severity = "info"
-            rest = "sizes decided it, over which the goldens agree with eager"
+            consequence = "sizes decided it, over which the goldens agree with eager"
         result.append(
             Hazard(
-                "baked_constant" if " is " in one.what else "frozen_branch",
+                "baked_constant" if " is " in place.what else "frozen_branch",
                 severity,
-                f"the trace keeps what one call decided: {one.what}; {rest}",
-                one.where,
+                f"the trace keeps what one call decided: {place.what}; {consequence}",
+                place.where,
             )
         )
     return result
 
 
 def captured_weights(traced: torch.jit.ScriptModule, module: nn.Module) -> list[Hazard]:
-    """Parameters and buffers that the trace holds as constants instead of as attributes.
+    """Returns the parameters and buffers that a trace holds as constants and not as attributes.
 
     Args:
         traced: The trace.
-        module: What was traced.
+        module: The module that was traced.
     """
-    own: dict[tuple[torch.dtype, tuple[int, ...]], list[tuple[str, Tensor]]] = {}
+    tensors: dict[tuple[torch.dtype, tuple[int, ...]], list[tuple[str, Tensor]]] = {}
     for name, value in (*module.named_parameters(), *module.named_buffers()):
         if value.numel() > 1:
             plain = value.detach().cpu()
-            own.setdefault((value.dtype, tuple(value.shape)), []).append((name, plain))
-    found: dict[str, Hazard] = {}
+            tensors.setdefault((value.dtype, tuple(value.shape)), []).append((name, plain))
+    hazards: dict[str, Hazard] = {}
     for method in traced._c._method_names():
         for node in nodes(traced._c._get_method(method).inlined_graph):
             if node.kind() != "prim::Constant":
@@ -214,15 +211,15 @@ def captured_weights(traced: torch.jit.ScriptModule, module: nn.Module) -> list[
             value = node.output().toIValue()
             if not isinstance(value, Tensor):
                 continue
-            for name, other in own.get((value.dtype, tuple(value.shape)), ()):
-                # A table of zeros or ones is anybody's.
+            for name, other in tensors.get((value.dtype, tuple(value.shape)), ()):
+                # A tensor of equal numbers says nothing about where it comes from.
                 if torch.equal(value.cpu(), other) and bool((other != other.flatten()[0]).any()):
-                    location, _ = in_source_range(node.sourceRange())
-                    found[name] = Hazard(
+                    where, _ = in_source_range(node.sourceRange())
+                    hazards[name] = Hazard(
                         "captured_parameter",
                         "warning",
                         f"{name} is held as a constant and not as a parameter: it is stored twice, "
                         "and stays as it is when the parameter changes",
-                        str(location) if location else "",
+                        where,
                     )
-    return list(found.values())
+    return list(hazards.values())

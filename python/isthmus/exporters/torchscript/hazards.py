@@ -1,4 +1,4 @@
-"""What in a graph may hurt later: device and dtype literals, randomness, baked-in constants."""
+"""Finds hazards in graphs: device and dtype literals, random operators, baked-in constants."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from isthmus.exporters.source_lines import in_source_range
 from isthmus.exporters.torchscript.operators import graphs, nodes
 
 LARGE_CONSTANT = 1 << 20
-"""Bytes from which a constant tensor in the graph is worth a word."""
+"""The bytes from which a constant tensor in the graph is reported."""
 
 _RANDOM = {
     "aten::rand", "aten::randn", "aten::randint", "aten::rand_like", "aten::randn_like",
@@ -27,7 +27,7 @@ _DROPOUT = {
     "aten::alpha_dropout", "aten::alpha_dropout_", "aten::feature_alpha_dropout",
     "aten::native_dropout",
 }  # fmt: skip
-# Scalar types as the graph writes them: c10::ScalarType.
+# c10::ScalarType values, as the graph writes them.
 _FLOATS = {5: "float16", 6: "float32", 7: "float64", 15: "bfloat16"}
 
 
@@ -54,9 +54,8 @@ class Constant:
 
 
 def literals(module: torch.jit.ScriptModule) -> tuple[GraphLiteral, ...]:
-    """Device and floating-point dtype literals, one for each line and operator."""
-    found = dict.fromkeys(one for graph in graphs(module) for one in _in_graph(graph))
-    return tuple(found)
+    """Returns the device and floating-point dtype literals, one for each line and operator."""
+    return tuple(dict.fromkeys(literal for graph in graphs(module) for literal in _in_graph(graph)))
 
 
 def _in_graph(graph: Any) -> Iterator[GraphLiteral]:
@@ -70,8 +69,7 @@ def _in_graph(graph: Any) -> Iterator[GraphLiteral]:
             constant = value.toIValue() if value.node().kind() == "prim::Constant" else None
             if constant is None:
                 continue
-            location, scripted = in_source_range(node.sourceRange())
-            where = str(location) if location else ""
+            where, scripted = in_source_range(node.sourceRange())
             if name == "device":
                 yield GraphLiteral("device", str(constant), node.kind(), where, scripted)
             elif constant in _FLOATS:
@@ -79,7 +77,7 @@ def _in_graph(graph: Any) -> Iterator[GraphLiteral]:
 
 
 def argument_names(node: Any) -> list[str]:
-    """Names of an operator's arguments by its schema; empty without one."""
+    """Returns the names of an operator's arguments; empty when it has no schema."""
     text = node.schema()
     if text == "(no schema)" or "(" not in text:
         return []
@@ -90,36 +88,35 @@ def argument_names(node: Any) -> list[str]:
 
 
 def constants(module: torch.jit.ScriptModule) -> tuple[Constant, ...]:
-    """Tensors baked into the graphs: neither parameters nor buffers."""
-    found = []
+    """Returns the tensors baked into the graphs, which are neither parameters nor buffers."""
+    result = []
     for graph in graphs(module):
         for node in nodes(graph):
             if node.kind() != "prim::Constant":
                 continue
             value = node.output().toIValue()
             if isinstance(value, torch.Tensor):
-                location, _ = in_source_range(node.sourceRange())
-                found.append(
+                where, _ = in_source_range(node.sourceRange())
+                result.append(
                     Constant(
                         str(value.dtype).removeprefix("torch."),
                         tuple(value.shape),
                         value.numel() * value.element_size(),
-                        str(location) if location else "",
+                        where,
                     )
                 )
-    return tuple(found)
+    return tuple(result)
 
 
 def random_operators(module: torch.jit.ScriptModule) -> dict[str, str]:
-    """Operators that draw random numbers in eval mode, with a line each."""
-    found: dict[str, str] = {}
+    """Returns the operators that draw random numbers in eval mode, each with one of its lines."""
+    lines: dict[str, str] = {}
     for graph in graphs(module):
         for node in nodes(graph):
             random = node.kind() in _RANDOM or (node.kind() in _DROPOUT and _training(node))
             if random:
-                location, _ = in_source_range(node.sourceRange())
-                found.setdefault(node.kind(), str(location) if location else "")
-    return found
+                lines.setdefault(node.kind(), in_source_range(node.sourceRange())[0])
+    return lines
 
 
 def _training(node: Any) -> bool:
@@ -131,33 +128,33 @@ def _training(node: Any) -> bool:
 
 
 def find_hazards(module: torch.jit.ScriptModule, precision: str = "fp32") -> list[Hazard]:
-    """Everything this module knows of, for one TorchScript module."""
+    """Returns the hazards of a TorchScript module in a precision."""
     hazards = []
-    for one in _distinct(literals(module)):
-        if one.kind == "device":
+    for literal in _distinct(literals(module)):
+        if literal.kind == "device":
             fate = (
-                f"it is in scripted code and stays: the artifact runs on {one.value} only. "
+                f"it is in scripted code and stays: the artifact runs on {literal.value} only. "
                 "Write device=x.device of an input instead"
-                if one.scripted
+                if literal.scripted
                 else "it was traced, and is moved to the model's device at load"
             )
             hazards.append(
                 Hazard(
                     "device_literal",
-                    "warning" if one.scripted else "info",
-                    f'{one.operator} is given the device "{one.value}"; {fate}',
-                    one.where,
+                    "warning" if literal.scripted else "info",
+                    f'{literal.operator} is given the device "{literal.value}"; {fate}',
+                    literal.where,
                 )
             )
         else:
-            severity = "info" if precision == "fp32" and one.value == "float32" else "warning"
+            harmless = precision == "fp32" and literal.value == "float32"
             hazards.append(
                 Hazard(
                     "dtype_literal",
-                    severity,  # type: ignore[arg-type]
-                    f"{one.operator} is given the dtype {one.value}: it stays when the model is "
-                    "made in another precision",
-                    one.where,
+                    "info" if harmless else "warning",
+                    f"{literal.operator} is given the dtype {literal.value}: it stays when the "
+                    "model is made in another precision",
+                    literal.where,
                 )
             )
     for operator, where in random_operators(module).items():
@@ -184,16 +181,16 @@ def find_hazards(module: torch.jit.ScriptModule, precision: str = "fp32") -> lis
     return hazards
 
 
-def _distinct(found: Iterable[GraphLiteral]) -> list[GraphLiteral]:
-    """One for each line: `zeros` and the `to` behind it are one literal to a reader."""
+def _distinct(literals: Iterable[GraphLiteral]) -> list[GraphLiteral]:
+    """Returns one literal for each line: `zeros` and the `to` behind it are one to a reader."""
     kept: dict[tuple[str, str, str], GraphLiteral] = {}
-    for one in found:
-        kept.setdefault((one.kind, one.where or one.operator, one.value), one)
+    for literal in literals:
+        kept.setdefault((literal.kind, literal.where or literal.operator, literal.value), literal)
     return list(kept.values())
 
 
 def pinned_devices(module: torch.jit.ScriptModule) -> tuple[str, ...]:
-    """Device types that literals in scripted code pin the module to; empty when there are none."""
+    """Returns the device types to which literals in scripted code pin the module, if any."""
     types = {
         literal.value.split(":", 1)[0]
         for literal in literals(module)

@@ -1,4 +1,4 @@
-"""The operators of a TorchScript module, and the libraries that own those that are not torch's."""
+"""Finds the operators of a TorchScript module, and the libraries of those that are not torch's."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ CORE_NAMESPACES = frozenset(
     {"aten", "prim", "prims", "quantized", "onednn", "mkldnn", "mkldnn_prepacked", "xnnpack",
      "prepacked", "sparse", "static_runtime", "cuda", "inductor", "profiler", "_quantized", "c10"}
 )  # fmt: skip
-"""Namespaces whose operators come with LibTorch itself."""
+"""The namespaces whose operators come with LibTorch itself."""
 
 
 def graphs(module: torch.jit.ScriptModule) -> Iterator[Any]:
-    """The inlined graph of every method of a module and of its submodules' `__setstate__`."""
+    """Yields the inlined graph of every method, and of the submodules' `__setstate__`."""
     for name in module._c._method_names():
         yield module._c._get_method(name).inlined_graph
     for path, sub in module.named_modules():
@@ -29,7 +29,7 @@ def graphs(module: torch.jit.ScriptModule) -> Iterator[Any]:
 
 
 def nodes(graph: Any) -> Iterator[Any]:
-    """Every node of a graph and of the blocks inside it."""
+    """Yields every node of a graph and of the blocks inside it."""
     for node in graph.nodes():
         yield node
         for block in node.blocks():
@@ -37,7 +37,7 @@ def nodes(graph: Any) -> Iterator[Any]:
 
 
 def count_operators(module: torch.jit.ScriptModule) -> dict[str, int]:
-    """Operators with the number of places they are called from; language constructs left out."""
+    """Returns how many places call each operator; language constructs are left out."""
     counts: Counter[str] = Counter()
     for graph in graphs(module):
         counts.update(node.kind() for node in nodes(graph))
@@ -45,23 +45,23 @@ def count_operators(module: torch.jit.ScriptModule) -> dict[str, int]:
 
 
 def python_operators(module: torch.jit.ScriptModule) -> tuple[str, ...]:
-    """Calls into Python that no C++ process can make."""
-    found = set()
+    """Returns the calls into Python, which no C++ process can make."""
+    calls = set()
     for graph in graphs(module):
         for node in nodes(graph):
             if node.kind() == "prim::PythonOp":
-                found.add(str(node.pyname()) if hasattr(node, "pyname") else node.kind())
-    return tuple(sorted(found))
+                calls.add(str(node.pyname()) if hasattr(node, "pyname") else node.kind())
+    return tuple(sorted(calls))
 
 
 def custom_operators(operators: Iterable[str]) -> tuple[str, ...]:
-    """Those outside LibTorch's own namespaces."""
+    """Returns the operators outside LibTorch's own namespaces."""
     return tuple(name for name in operators if name.split("::", 1)[0] not in CORE_NAMESPACES)
 
 
 def python_only(operators: Iterable[str]) -> tuple[str, ...]:
-    """Custom operators whose schema or implementation is registered from Python."""
-    import torch.library  # its registries are how torch itself tells
+    """Returns the custom operators whose schema or implementation is registered from Python."""
+    import torch.library  # torch itself looks into these registries
 
     defined = {name.split("(", 1)[0].split(".", 1)[0] for name in torch.library._defs}
     implemented = {
@@ -77,24 +77,26 @@ def python_only(operators: Iterable[str]) -> tuple[str, ...]:
 def find_libraries(
     operators: Iterable[str], given: Sequence[str | Path] = ()
 ) -> tuple[OpLibrary, ...]:
-    """The library that registers each custom namespace, by file name; empty when not found.
+    """Returns the file name of the library that registers each custom namespace.
+
+    The name is empty when no library is found.
 
     Args:
         operators: Names such as "my_ops::twice".
-        given: Libraries that the user names; they are looked at first.
+        given: The libraries that the user named, which are looked at first.
     """
     candidates = [Path(path) for path in given]
     candidates += [Path(path) for path in sorted(torch.ops.loaded_libraries)]
     candidates += [path for path in _mapped_libraries() if path not in candidates]
-    found = []
+    libraries = []
     for namespace in sorted({name.split("::", 1)[0] for name in custom_operators(operators)}):
         owner = next((path for path in candidates if _registers(path, namespace)), None)
-        found.append(OpLibrary(namespace, owner.name if owner else ""))
-    return tuple(found)
+        libraries.append(OpLibrary(namespace, owner.name if owner else ""))
+    return tuple(libraries)
 
 
 def _mapped_libraries() -> list[Path]:
-    """Shared libraries mapped into this process, torch's own left out."""
+    """Returns the shared libraries mapped into this process, without torch's own."""
     maps = Path("/proc/self/maps")
     if not maps.exists():
         return []
@@ -109,7 +111,7 @@ def _mapped_libraries() -> list[Path]:
 
 
 def _registers(library: Path, namespace: str) -> bool:
-    """True when a library holds the namespace as a C string, as TORCH_LIBRARY leaves it."""
+    """Returns True when a library holds the namespace as a C string, as TORCH_LIBRARY leaves it."""
     try:
         data = library.read_bytes()
     except OSError:

@@ -1,4 +1,4 @@
-"""Scripting: a whole module, or parts of one that is traced around them."""
+"""Scripts a whole module, or parts of a module that is traced around them."""
 
 from __future__ import annotations
 
@@ -16,10 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from isthmus.errors import InvalidInput
-from isthmus.exporters.quiet_torch import ignore_deprecation
-
-Target = str | Callable[..., Any]
-"""A submodule by its dotted path, or a function."""
+from isthmus.exporters.options import Target
 
 
 class ScriptingFailed(Exception):
@@ -32,21 +29,21 @@ class ScriptingFailed(Exception):
 
 
 def describe(target: Target) -> str:
-    """ "encoder.loop" or "pkg.mod:function"."""
+    """Returns "encoder.loop" or "pkg.mod:function"."""
     if isinstance(target, str):
         return target
     return f"{target.__module__}:{target.__qualname__}"
 
 
 def private_copy(module: nn.Module, changed: Sequence[str] = ()) -> nn.Module:
-    """A copy with buffers and attributes of its own, sharing the parameters.
+    """Copies a module's buffers and attributes; the copy shares the parameters.
 
     Args:
         module: The user's module; it is left as it is.
-        changed: Dotted attributes that calls change: never shared.
+        changed: Dotted names of attributes that calls change, which are never shared.
 
     Raises:
-        InvalidInput: It cannot be copied.
+        InvalidInput: The module cannot be copied.
     """
     memo: dict[int, Any] = {}
     for name, parameter in module.named_parameters():
@@ -69,7 +66,7 @@ def private_copy(module: nn.Module, changed: Sequence[str] = ()) -> nn.Module:
 
 
 def script_module(module: nn.Module, methods: Sequence[str]) -> torch.jit.ScriptModule:
-    """Scripts a whole module with these methods; `torch.jit.export` is put on those without it."""
+    """Scripts a whole module; methods that lack `torch.jit.export` get it for the time."""
     with _exported(module, methods), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return cast(torch.jit.ScriptModule, torch.jit.script(module))
@@ -94,11 +91,11 @@ def _exported(module: nn.Module, methods: Sequence[str]) -> Iterator[None]:
 
 @contextmanager
 def scripted_parts(module: nn.Module, targets: Sequence[Target]) -> Iterator[nn.Module]:
-    """Scripts parts of a module in place; functions are put back afterwards.
+    """Scripts parts of a module in place; functions are restored afterwards.
 
     Args:
         module: A copy that may be changed.
-        targets: Dotted submodules and functions.
+        targets: Dotted paths of submodules, and functions.
 
     Raises:
         ScriptingFailed: The compiler refused a target.
@@ -106,7 +103,6 @@ def scripted_parts(module: nn.Module, targets: Sequence[Target]) -> Iterator[nn.
     functions: dict[Callable[..., Any], Any] = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        ignore_deprecation()
         for target in targets:
             try:
                 if isinstance(target, str):
@@ -128,35 +124,32 @@ def traced_parts(
 
     Args:
         module: A copy that may be changed.
-        targets: Dotted submodules.
-        run: Makes the example calls.
+        targets: Dotted paths of submodules.
+        run: Makes the example calls, and leaves the module as it was.
 
     Raises:
         ScriptingFailed: A part is not called in the examples, or cannot be traced.
     """
-    seen: dict[str, tuple[Any, ...]] = {}
-    state = copy.deepcopy({name: value.clone() for name, value in module.named_buffers()})
+    arguments: dict[str, tuple[Any, ...]] = {}
     hooks = []
     for target in targets:
 
-        def note(_: nn.Module, args: tuple[Any, ...], target: str = target) -> None:
-            seen.setdefault(target, copy.deepcopy(args))
+        def record(_: nn.Module, args: tuple[Any, ...], target: str = target) -> None:
+            arguments.setdefault(target, copy.deepcopy(args))
 
-        hooks.append(module.get_submodule(target).register_forward_pre_hook(note))
+        hooks.append(module.get_submodule(target).register_forward_pre_hook(record))
     try:
         run(module)
     finally:
         for hook in hooks:
             hook.remove()
-    for name, value in module.named_buffers():
-        value.data.copy_(state[name])
     for target in targets:
         try:
-            if target not in seen:
+            if target not in arguments:
                 raise InvalidInput("the example calls never reach it")
             parent, _, leaf = target.rpartition(".")
             traced = torch.jit.trace(  # type: ignore[no-untyped-call]
-                module.get_submodule(target), seen[target], check_trace=False
+                module.get_submodule(target), arguments[target], check_trace=False
             )
             module.get_submodule(parent)._modules[leaf] = cast(nn.Module, traced)
         except Exception as error:
@@ -165,7 +158,7 @@ def traced_parts(
 
 @contextmanager
 def _replaced(functions: Mapping[Callable[..., Any], Any]) -> Iterator[None]:
-    """Puts scripted functions wherever a loaded module names the plain ones."""
+    """Replaces functions by scripted ones wherever a loaded module names them."""
     plain = {id(function): function for function in functions}
     spaces: list[dict[str, Any]] = [function.__globals__ for function in functions]
     if functions:
@@ -185,10 +178,10 @@ def _replaced(functions: Mapping[Callable[..., Any], Any]) -> Iterator[None]:
 
 
 def resolve(module: nn.Module, script: Sequence[Target]) -> list[Target]:
-    """The user's `script=` entries as targets.
+    """Returns the targets that the user's `script=` entries name.
 
     Raises:
-        InvalidInput: No such submodule or function, with the names nearest to it.
+        InvalidInput: There is no such submodule or function; names the nearest ones.
     """
     known = [name for name, _ in module.named_modules() if name]
     targets: list[Target] = []
@@ -217,12 +210,13 @@ def resolve(module: nn.Module, script: Sequence[Target]) -> list[Target]:
 def _function(entry: str) -> Callable[..., Any]:
     package, _, name = entry.partition(":")
     try:
-        found = getattr(importlib.import_module(package), name)
+        function = getattr(importlib.import_module(package), name)
     except (ImportError, AttributeError) as error:
         raise InvalidInput(
             f"script: {entry!r} cannot be imported: {error}. Expected "
             '"package.module:function" of a module that Python finds'
         ) from error
-    if not isinstance(found, types.FunctionType):
-        raise InvalidInput(f"script: {entry!r} is a {type(found).__name__}, expected a function")
-    return found
+    if not isinstance(function, types.FunctionType):
+        kind = type(function).__name__
+        raise InvalidInput(f"script: {entry!r} is a {kind}, expected a function")
+    return function

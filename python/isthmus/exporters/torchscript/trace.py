@@ -1,8 +1,8 @@
-"""Tracing: the flat module that is traced, and what the tracer could not see.
+"""Traces a module in its flat form, and finds what the tracer could not see.
 
 A trace records what one call did. Where the module turned a tensor into a Python value (a branch,
 a loop count, `.item()`), the trace holds that call's answer for good. `diagnose` finds each such
-place, with its line, the modules on the stack, and whether it came from data or from sizes.
+place, with its line, the modules on the stack, and what the value was computed from.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from isthmus.bundle.manifest import Method
 from isthmus.capture.tree import flatten, unflatten
 from isthmus.capture.values import to_tensor
 from isthmus.exporters.quiet_torch import ignore_deprecation
-from isthmus.exporters.source_lines import Location, in_frames
+from isthmus.exporters.source_lines import in_frames, source_line
 
 Depends = Literal["data", "shape", "constant"]
 
@@ -47,26 +47,19 @@ _SIZES = {"aten::size", "aten::numel", "aten::dim", "aten::len", "aten::sym_size
 class Site:
     """A place where a trace keeps the answer of the call that was traced."""
 
-    location: Location | None
+    where: str
+    """file:line of the user's code; empty where it is not known."""
     what: str
     depends: Depends
-    """"data": from an input's values; "shape": from sizes only, which the goldens vary."""
+    """"data": computed from an input's values; "shape": from sizes only, which the goldens vary."""
     owners: tuple[str, ...] = ()
-    """Dotted paths of the modules on the stack, innermost first, the root ("") left out."""
+    """The dotted paths of the modules on the stack, innermost first, without the root ("")."""
     function: Callable[..., Any] | None = None
-    """The module-level function that holds the line, where it is in one."""
-
-    def __str__(self) -> str:
-        return f"{self.what} at {self.where or 'an unknown line'}"
-
-    @property
-    def where(self) -> str:
-        """file:line."""
-        return str(self.location) if self.location else ""
+    """The module-level function that holds the line, if any."""
 
 
 class _Holder(nn.Module):
-    """What is traced: one Python method for each exported one, flat values in and out."""
+    """The module that is traced: a Python method for each exported one, with flat values."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -76,7 +69,7 @@ class _Holder(nn.Module):
 def flat_holder(
     module: nn.Module, methods: Sequence[Method], dtype: torch.dtype | None = None
 ) -> nn.Module:
-    """A module whose methods take the flat inputs in order and give a tuple of flat outputs.
+    """Returns a module whose methods take the flat inputs in order and return flat outputs.
 
     With a `dtype`, floating-point inputs are cast to it, and outputs back to the signature's type.
     """
@@ -89,7 +82,7 @@ def _flat_method(method: Method, dtype: torch.dtype | None) -> Callable[..., Any
 
     def body(self: _Holder, *flat: Any) -> tuple[Tensor, ...]:
         if dtype is not None:
-            flat = tuple(one.to(dtype) if one.is_floating_point() else one for one in flat)
+            flat = tuple(x.to(dtype) if x.is_floating_point() else x for x in flat)
         inputs = dict(zip(names, flat, strict=True))
         args = [unflatten(tree, inputs) for tree in method.args]
         kwargs = {name: unflatten(tree, inputs) for name, tree in method.kwargs}
@@ -120,7 +113,11 @@ def _flat_method(method: Method, dtype: torch.dtype | None) -> Callable[..., Any
 
 
 def as_tensors(method: Method, values: Mapping[str, Any], device: str) -> tuple[Tensor, ...]:
-    """Copies of a method's inputs in order, scalars as 0-dimensional tensors."""
+    """Returns copies of a method's inputs in order, scalars as 0-dimensional tensors.
+
+    Raises:
+        RuntimeError: An optional input is absent.
+    """
     result = []
     for spec in method.inputs:
         value = values.get(spec.name)
@@ -144,8 +141,8 @@ def trace(
         module: A copy that may be changed, in eval mode.
         methods: The signature.
         examples: Flat example values by method and input name.
-        device: Where to trace.
-        dtype: Floating-point type of the module, where it is not the signature's.
+        device: The device to trace on.
+        dtype: The module's floating-point type, where it is not the signature's.
 
     Returns:
         The traced module, flat, and the tracer's warnings as "message at file:line".
@@ -160,9 +157,9 @@ def trace(
             holder, inputs, check_trace=False
         )
     notes = [
-        f"{_first_sentence(str(one.message))} at {Location(one.filename, one.lineno)}"
-        for one in caught
-        if issubclass(one.category, torch.jit._trace.TracerWarning)
+        f"{_first_sentence(str(note.message))} at {source_line(note.filename, note.lineno)}"
+        for note in caught
+        if issubclass(note.category, torch.jit._trace.TracerWarning)
     ]
     return traced, list(dict.fromkeys(notes))
 
@@ -179,10 +176,10 @@ def diagnose(
     device: str = "cpu",
     dtype: torch.dtype | None = None,
 ) -> tuple[Site, ...]:
-    """Traces once more, watching every tensor that becomes a Python value.
+    """Traces once more, and returns every place where a tensor became a Python value.
 
-    A second trace, because the watching itself makes some torch modules take other paths.
-    Arguments as for `trace`; a failing trace gives the places seen until then.
+    It is a second trace because watching makes some torch modules take other paths. The arguments
+    are those of `trace`; a trace that fails yields the places seen until then.
     """
     holder = flat_holder(module, methods, dtype)
     watcher = _Watcher({id(sub): name for name, sub in module.named_modules()})
@@ -194,14 +191,14 @@ def diagnose(
                 torch.jit.trace_module(  # type: ignore[no-untyped-call]
                     holder, inputs, check_trace=False
                 )
-        except Exception:  # the caller has seen the same error from `trace`
+        except Exception:  # the caller has the same error from `trace`
             pass
     order = {"data": 0, "shape": 1, "constant": 2}
     return tuple(sorted(watcher.sites.values(), key=lambda site: order[site.depends]))
 
 
 class _Watcher(TorchFunctionMode):
-    """Notes each conversion of a traced tensor into a Python value."""
+    """Records each conversion of a traced tensor into a Python value."""
 
     def __init__(self, paths: dict[int, str]) -> None:
         super().__init__()
@@ -220,17 +217,16 @@ class _Watcher(TorchFunctionMode):
             frame = sys._getframe(1)
             # `for row in tensor` unbinds it in Tensor.__iter__; a plain unbind is traceable.
             if name != "unbind" or frame.f_code.co_name == "__iter__":
-                self._note(name, args[0], frame)
+                self._record(name, args[0], frame)
         return func(*args, **(kwargs or {}))
 
-    def _note(self, name: str, tensor: Tensor, frame: types.FrameType) -> None:
-        location, frames = in_frames(frame)
+    def _record(self, name: str, tensor: Tensor, frame: types.FrameType) -> None:
+        where, frames = in_frames(frame)
         depends: Depends = "shape" if name in ("unbind", "__len__") else provenance(tensor)
         what = _CONVERSIONS[name]
-        key = (str(location), what, depends)
-        if key not in self.sites:
-            self.sites[key] = Site(
-                location, what, depends, self._owners(frames), _function_of(frames)
+        if (where, what, depends) not in self.sites:
+            self.sites[where, what, depends] = Site(
+                where, what, depends, self._owners(frames), _function_of(frames)
             )
 
     def _owners(self, frames: list[types.FrameType]) -> tuple[str, ...]:
@@ -243,10 +239,11 @@ class _Watcher(TorchFunctionMode):
 
 
 def _function_of(frames: list[types.FrameType]) -> Callable[..., Any] | None:
+    """Returns the module-level function that runs in the innermost frame, if it is one."""
     for frame in frames[:1]:
-        found = frame.f_globals.get(frame.f_code.co_name)
-        if isinstance(found, types.FunctionType) and found.__code__ is frame.f_code:
-            return found
+        value = frame.f_globals.get(frame.f_code.co_name)
+        if isinstance(value, types.FunctionType) and value.__code__ is frame.f_code:
+            return value
     return None
 
 
@@ -255,11 +252,11 @@ def _tracing() -> bool:
 
 
 def provenance(tensor: Tensor) -> Depends:
-    """What a traced tensor's value was computed from, by walking the trace so far."""
+    """Returns what a traced tensor's value was computed from, by walking the trace so far."""
     try:
         value = torch._C._get_value_trace(tensor)  # type: ignore[attr-defined]
     except RuntimeError:
-        return "data"  # not known: the careful answer
+        return "data"  # unknown: the careful answer
     seen: set[str] = set()
     stack = [value]
     result: Depends = "constant"
@@ -273,8 +270,8 @@ def provenance(tensor: Tensor) -> Depends:
             continue  # a parameter or a buffer: part of the model
         if kind == "prim::Param":
             return "data"
-        for one in node.inputs():
-            if one.debugName() not in seen:
-                seen.add(one.debugName())
-                stack.append(one)
+        for operand in node.inputs():
+            if operand.debugName() not in seen:
+                seen.add(operand.debugName())
+                stack.append(operand)
     return result

@@ -132,7 +132,7 @@ def _last_line(graph: Any) -> str:
     """Returns file:line of a graph's last operator; empty if it names none."""
     for node in reversed(list(graph.nodes())):
         if node.kind().startswith("aten::"):
-            location, _ = in_source_range(node.sourceRange())
-            if location:
-                return str(location)
+            where, _ = in_source_range(node.sourceRange())
+            if where:
+                return where
     return ""
