@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import subprocess
@@ -25,6 +26,7 @@ PATH = re.compile(
 )
 PLACEHOLDER = re.compile(r"/[A-Z]+\b")
 FENCED_CODE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+MODULE = re.compile(r"(?<![\w/.-])isthmus(?:\.[A-Za-z_]\w*)+")
 LINK = re.compile(r"\]\(([^()\s]+)\)")
 HEADING = re.compile(r"^#+ +(.+)$", re.MULTILINE)
 
@@ -56,6 +58,28 @@ def anchor(heading: str) -> str:
 @pytest.mark.parametrize("document", CURRENT, ids=relative)
 def test_documents_name_paths_that_exist(document: Path) -> None:
     missing = {path for path in paths_named(document) if not (ROOT / path).exists()}
+    assert not missing
+
+
+def is_python_name(name: str) -> bool:
+    """Returns True when a dotted name is that of a module or of something in a module."""
+    parts = name.split(".")
+    for count in range(len(parts), 0, -1):
+        try:
+            value = importlib.import_module(".".join(parts[:count]))
+        except ModuleNotFoundError:
+            continue
+        for part in parts[count:]:
+            if not hasattr(value, part):
+                return False
+            value = getattr(value, part)
+        return True
+    return False
+
+
+@pytest.mark.parametrize("document", CURRENT, ids=relative)
+def test_documents_name_python_modules_and_functions_that_exist(document: Path) -> None:
+    missing = {name for name in MODULE.findall(document.read_text()) if not is_python_name(name)}
     assert not missing
 
 
