@@ -1,4 +1,4 @@
-"""Runs recorded calls again and names what erred: the model, an engine, the program or its input."""
+"""Runs recorded calls again: is the model, an engine, the program or its input wrong?"""
 
 from isthmus.proof.replay.difference import InputDifference, input_difference
 from isthmus.proof.replay.replay_recording import replay

@@ -1,10 +1,12 @@
-"""Bytes that were read as another type than they were written as."""
+"""Buffers that were read as another type than they were written as."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from isthmus.proof.replay.mistake import Mistake
 
 _TYPES = (
     torch.float64,
@@ -17,17 +19,14 @@ _TYPES = (
     torch.int8,
     torch.uint8,
 )
-_LEAST_BYTES = 8
-"""Fewer that agree prove nothing."""
+_MIN_BYTES = 8
+"""The least number of equal bytes that proves anything."""
 
 
-def same_bytes_as(expected: Tensor, actual: Tensor) -> tuple[str, str] | None:
-    """Whether the bytes of `actual` are those of `expected` written as another type.
+def wrong_type(expected: Tensor, actual: Tensor) -> Mistake | None:
+    """Finds out whether `actual` holds the bytes of `expected` written as another type.
 
-    A buffer of wider elements is read in part; of narrower ones, only its beginning is of it.
-
-    Returns:
-        What was found and what to do; None where that is not it.
+    Of wider elements only the first part fits; narrower ones fill only the first part.
     """
     if not actual.numel() or not actual.is_contiguous():
         actual = actual.contiguous()
@@ -37,16 +36,18 @@ def same_bytes_as(expected: Tensor, actual: Tensor) -> tuple[str, str] | None:
             continue
         written = _bytes(expected.to(dtype))
         common = min(len(got), len(written))
-        if common < _LEAST_BYTES or got[:common] != written[:common] or _dull(got[:common]):
+        if common < _MIN_BYTES or got[:common] != written[:common] or _uniform(got[:common]):
             continue
         old, new = _name(dtype), _name(actual.dtype)
         part = "" if common == len(got) else f" (the first {common} of {len(got)} bytes)"
-        return (
+        return Mistake(
+            "reinterpreted bytes",
             f"holds the bytes of the values expected written as {old}, but read as {new}{part}",
             f"name the buffer {old} and convert the tensor, instead of naming it {new}",
         )
-    if _bytes(expected.to(actual.dtype)) == _swapped(actual) and not _dull(got):
-        return (
+    if _bytes(expected.to(actual.dtype)) == _swapped(actual) and not _uniform(got):
+        return Mistake(
+            "reinterpreted bytes",
             "holds the values expected with the bytes of each in the other order (big-endian data)",
             "swap the bytes of what was read from the file or the network",
         )
@@ -65,8 +66,8 @@ def _swapped(value: Tensor) -> bytes:
     return raw[:, ::-1].tobytes()
 
 
-def _dull(content: bytes) -> bool:
-    """All bytes alike, as those of zeros are in any type."""
+def _uniform(content: bytes) -> bool:
+    """Returns True if all bytes are equal: zeros are the same in every type."""
     return len(set(content)) < 2
 
 

@@ -1,7 +1,7 @@
-"""What kind of difference lies between the input that was expected and the one that came.
+"""Names the kind of difference between an input and the one expected.
 
 The kinds are the mistakes that programs make when they fill a buffer. Each is tried on the values,
-the simplest first; what fits is told, and nothing is told that does not fit.
+the simplest first, and is reported only if it fits.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from isthmus.goldens.compare import describe
-from isthmus.proof.replay.buffers import same_bytes_as
+from isthmus.proof.replay.buffers import wrong_type
 from isthmus.proof.replay.images import image_difference
+from isthmus.proof.replay.mistake import Mistake
 from isthmus.proof.replay.tokens import token_difference
 
 if TYPE_CHECKING:
@@ -32,16 +33,16 @@ class InputDifference:
     "off-by ids", "inverted mask", "mask ignored", "order of rows" or "other"; several are joined
     by " + "."""
     sentence: str
-    """What was found, for people."""
+    """What is wrong; its subject is the name of the input."""
     remedy: str = ""
-    """What to do in the program that gave the input."""
+    """What to change in the program that gave the input."""
 
     def __bool__(self) -> bool:
-        """Whether the input is the one expected, rounding aside."""
+        """Returns True if the input is the one expected, apart from rounding."""
         return self.kind in ("same", "rounding")
 
     def to_json(self) -> dict[str, Any]:
-        """The facts for machines."""
+        """Returns the difference as JSON data."""
         return {**asdict(self), "same": bool(self)}
 
 
@@ -49,9 +50,9 @@ def input_difference(name: str, expected: Tensor | None, actual: Tensor | None) 
     """Names the kind of difference between two values of an input.
 
     Args:
-        name: Of the input.
-        expected: What the reference has; None where it has no such input.
-        actual: What the program gave; None where it gave none.
+        name: The name of the input.
+        expected: The reference's value; None if it has no such input.
+        actual: The program's value; None if it gave none.
     """
     if expected is None or actual is None:
         return _one_sided(name, expected, actual)
@@ -68,48 +69,42 @@ def input_difference(name: str, expected: Tensor | None, actual: Tensor | None) 
             f" {describe(actual)}",
             "convert it to the type of the signature",
         )
-    found = _first(name, expected, actual)
-    return found if found is not None else _unlike(name, expected, actual)
+    return InputDifference(name, *(_mistake(expected, actual) or _unlike(expected, actual)))
 
 
-def _first(name: str, expected: Tensor, actual: Tensor) -> InputDifference | None:
-    """The first kind that explains it."""
-    as_bytes = same_bytes_as(expected, actual)
-    if as_bytes is not None:
-        return InputDifference(name, "reinterpreted bytes", *as_bytes)
-    whole = not expected.is_floating_point() and not actual.is_floating_point()
-    if whole and expected.dtype != torch.uint8:
-        found = token_difference(expected, actual)
-        if found:
-            return InputDifference(name, *found)
+def _mistake(expected: Tensor, actual: Tensor) -> Mistake | None:
+    """Returns the first mistake that explains the difference."""
+    reinterpreted = wrong_type(expected, actual)
+    if reinterpreted is not None:
+        return reinterpreted
+    integers = not expected.is_floating_point() and not actual.is_floating_point()
+    if integers and expected.dtype != torch.uint8:
+        tokens = token_difference(expected, actual)
+        if tokens is not None:
+            return tokens
     constant = _constant(actual)
     if constant is not None and _constant(expected) is None:
-        return InputDifference(
-            name,
+        return Mistake(
             "constant",
             f"is {constant:.6g} everywhere, where {_range(expected)} was expected",
             "the buffer was never filled, or was cleared before the call",
         )
     bad = int((~actual.isfinite()).sum()) - int((~expected.isfinite()).sum())
     if bad > 0:
-        return InputDifference(
-            name,
+        return Mistake(
             "not finite",
             f"has {bad} more elements that are NaN or infinite than expected, of {actual.numel()}",
             "memory that was freed or never filled, or a division by zero before the call",
         )
-    found = image_difference(expected, actual)
-    if found:
-        return InputDifference(name, *found)
-    if actual.shape != expected.shape:
-        return InputDifference(
-            name,
+    image = image_difference(expected, actual)
+    if image is None and actual.shape != expected.shape:
+        return Mistake(
             "shape",
             f"has another shape: expected {describe(expected)}, got {describe(actual)}, and not"
             " the same values in another order",
             "give the same data on both sides, then compare again",
         )
-    return None
+    return image
 
 
 def _one_sided(name: str, expected: Tensor | None, actual: Tensor | None) -> InputDifference:
@@ -138,7 +133,7 @@ def _equal_with_nan(a: Tensor, b: Tensor) -> bool:
 
 
 def _constant(value: Tensor) -> float | None:
-    """The value of every element, where it is one."""
+    """Returns the value that all elements have; None if they differ."""
     if value.numel() < 2:
         return None
     first = value.flatten()[0]
@@ -153,11 +148,10 @@ def _range(value: Tensor) -> str:
     return f"{float(wide.min()):.4g} to {float(wide.max()):.4g} (mean {float(wide.mean()):.4g})"
 
 
-def _unlike(name: str, expected: Tensor, actual: Tensor) -> InputDifference:
+def _unlike(expected: Tensor, actual: Tensor) -> Mistake:
     different = (actual != expected).to(torch.float64).mean()
     most = (actual.to(torch.float64) - expected.to(torch.float64)).abs().nan_to_num(0.0).max()
-    return InputDifference(
-        name,
+    return Mistake(
         "other",
         f"differs in {float(different):.1%} of its elements, by {float(most):.4g} at most, and in"
         f" no way that is known: expected {_range(expected)}, got {_range(actual)}",

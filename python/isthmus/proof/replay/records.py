@@ -1,4 +1,4 @@
-"""What a program recorded: `LoadOptions::record` writes it, docs/replay.md tells the files."""
+"""Reads the calls that `LoadOptions::record` wrote; docs/replay.md describes the files."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ SCHEMA_VERSION = 1
 
 _HEAD = "record-"
 _MAX_FACTS = 16 << 20
-"""Bytes of a JSON file of a recording; nothing that isthmus writes is as large."""
+"""The largest size of a recording's JSON file in bytes; isthmus writes less."""
 
 
 @dataclass(frozen=True)
 class RecordedCall:
-    """One call as the program made it."""
+    """A call of a program."""
 
     name: str
-    """Of its files, without the ending."""
+    """The name of its files, without the extension."""
     method: str
     inputs: Mapping[str, Tensor]
-    """By name, as they were before the engine could write them; absent ones have no entry."""
+    """The inputs by name, as they were before the engine could write them."""
     outputs: Mapping[str, Tensor]
-    """What came; empty when the call failed."""
+    """The outputs by name; empty when the call failed."""
     session: int = 0
-    """Whose state it ran on; 0: the model's own."""
+    """The number of the session whose state the call used; 0: the model's own."""
     error: str = ""
-    """What it threw; empty when it did not."""
+    """The message of the error that the call threw; empty if none."""
     refused: bool = False
-    """The checks kept it from the engine: the input does not fit the signature."""
+    """True when the input did not fit the signature, so that the engine was not called."""
     given: Mapping[str, Mapping[str, Any] | None] = field(default_factory=dict)
-    """By input: dtype, shape, strides and device as the program gave them."""
+    """Maps each input to the dtype, shape, strides and device that the program gave."""
     milliseconds: float = 0.0
 
 
@@ -49,27 +49,27 @@ class RecordedRun:
 
     name: str
     bundle: str
-    """Where the bundle lay."""
+    """The path of the bundle."""
     model: str
-    """Name of the model, as in its manifest."""
+    """The name of the model in its manifest."""
     engine: str
     runtime: str
     artifact: str
     digests: tuple[str, ...]
-    """SHA-256 of the artifact's files."""
+    """The SHA-256 of each of the artifact's files."""
     device: str
     threads: int
     calls: tuple[RecordedCall, ...]
-    """In the order in which they began; those of a shared state in the order it saw them."""
+    """The calls in the order in which they began."""
     unfinished: int = 0
-    """Calls of which only a part was written: the process ended in them."""
+    """The number of calls during which the process ended."""
 
 
 def read_recording(path: str | Path) -> tuple[RecordedRun, ...]:
     """Reads a folder that calls were recorded to.
 
     Args:
-        path: The folder; it may hold the records of several processes.
+        path: The folder; it may hold the recordings of several processes.
 
     Raises:
         InvalidInput: There is no such folder, it holds no recording, or a file is damaged.
@@ -117,7 +117,7 @@ def _read_run(folder: Path, head: Path) -> RecordedRun:
 
 
 def _is_call(name: str, stem: str) -> bool:
-    """Not of the recording beside it whose name only begins the same: TIME-PID and TIME-PID-2."""
+    """Returns True if a file is of this recording, not of one like TIME-PID-2 beside TIME-PID."""
     number = name.removeprefix(f"{stem}-")
     return len(number) >= 6 and number.isdecimal()
 
@@ -129,7 +129,7 @@ def _read_call(folder: Path, name: str) -> RecordedCall:
     file = folder / f"{name}.safetensors"
     try:
         tensors = safetensors.torch.load_file(file)
-    except Exception as error:  # whatever the reader says of a damaged file
+    except Exception as error:  # the reader of a damaged file raises many types
         raise InvalidInput(f"{file}: cannot be read: {error}; record again") from error
     inputs: dict[str, Tensor] = {}
     outputs: dict[str, Tensor] = {}
@@ -167,7 +167,7 @@ def _facts(path: Path) -> dict[str, Any]:
 
 
 class _Facts(dict[str, Any]):
-    """Says which file lacks a key."""
+    """A dict that names the file when a key is missing."""
 
     def __init__(self, facts: Mapping[str, Any], path: Path) -> None:
         super().__init__(facts)

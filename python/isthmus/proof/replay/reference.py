@@ -1,4 +1,4 @@
-"""What the recorded answers are judged by: the model on the same inputs, else what was recorded."""
+"""The reference of recorded answers: the model on the same inputs, else the answers themselves."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CallSequence:
-    """Calls that follow one another on one state; of a stateless model, one call."""
+    """Calls on one state, in order; for a stateless model a single call."""
 
     name: str
     run: RecordedRun
@@ -25,22 +25,22 @@ class CallSequence:
 
 
 def call_sequences(manifest: Manifest, runs: Iterable[RecordedRun]) -> list[CallSequence]:
-    """Calls that reached the engine, in the order of their state."""
-    found = []
+    """Groups the calls that reached the engine by the state that they used."""
+    sequences = []
     for run in runs:
         reached = [call for call in run.calls if not call.refused]
         if not manifest.stateful:
-            found += [CallSequence(one.name, run, (one,)) for one in reached]
+            sequences += [CallSequence(call.name, run, (call,)) for call in reached]
             continue
-        for session in dict.fromkeys(one.session for one in reached):
-            calls = tuple(one for one in reached if one.session == session)
-            found.append(CallSequence(f"{run.name}-session-{session}", run, calls))
-    return found
+        for session in dict.fromkeys(call.session for call in reached):
+            calls = tuple(call for call in reached if call.session == session)
+            sequences.append(CallSequence(f"{run.name}-session-{session}", run, calls))
+    return sequences
 
 
 @dataclass(frozen=True)
 class _Callee:
-    """The model, called as the manifest says."""
+    """A model with its manifest, for `NoiseMeter`."""
 
     module: torch.nn.Module
     manifest: Manifest
@@ -56,7 +56,7 @@ class _Callee:
 
 
 class Reference:
-    """What the answers should be: the model's, else what was recorded."""
+    """Gives the right answers: the model's, else the recorded ones."""
 
     def __init__(self, manifest: Manifest, model: torch.nn.Module | str | None) -> None:
         self._manifest = manifest
@@ -74,22 +74,22 @@ class Reference:
 
     @property
     def known(self) -> bool:
-        """Whether there is a model."""
+        """True when there is a model."""
         return self._module is not None
 
     def failure(self, sequence: str) -> str:
-        """What the model raises on these inputs; empty when it runs."""
+        """Returns the error of the model on a sequence's inputs; empty when it runs."""
         return self._failures.get(sequence, "")
 
     def golden(self, sequence: CallSequence) -> Golden | None:
-        """The sequence with the right answers; None where they are not known."""
+        """Returns the sequence with the right answers; None if they are not known."""
         from isthmus.bundle.golden import Golden, Step
 
         steps = [
             Step(call.method, dict(call.inputs), dict(call.outputs)) for call in sequence.calls
         ]
         if not self.known:
-            # What failed has no answer to be compared with, nor has what follows on its state.
+            # A failed call has no answer, and the state of the calls after it is unknown.
             failed = [at for at, call in enumerate(sequence.calls) if call.error]
             steps = steps[: failed[0]] if failed else steps
         else:
@@ -105,10 +105,10 @@ class Reference:
         from isthmus.runtime.python_engines import EagerEngine
 
         assert self._module is not None
-        runner = EagerEngine(self._module, self._manifest, "cpu")
+        engine = EagerEngine(self._module, self._manifest, "cpu")
         try:
-            outputs = [runner.run(step.method, step.inputs) for step in steps]
-        except Exception as error:  # whatever the module raises on such an input
+            outputs = [engine.run(step.method, step.inputs) for step in steps]
+        except Exception as error:  # the user's code may raise anything
             self._failures[name] = f"{type(error).__name__}: {error}"
             return None
         self._meter.add([(step.method, step.inputs) for step in steps], outputs)
@@ -122,16 +122,13 @@ class Reference:
 
 
 def _dims(manifest: Manifest, step: Step) -> dict[str, int]:
+    """Returns the sizes of the named dimensions of a call."""
     from isthmus.runtime.python_engine import find_method
 
-    found: dict[str, int] = {}
+    dims: dict[str, int] = {}
     for spec in find_method(manifest.methods, step.method).inputs:
         value = step.inputs.get(spec.name)
-        if value is None or spec.shape is None or len(spec.shape) != value.dim():
-            continue
-        found.update(
-            (dim, size)
-            for dim, size in zip(spec.shape, value.shape, strict=True)
-            if isinstance(dim, str)
-        )
-    return found
+        if value is not None and spec.shape is not None and len(spec.shape) == value.dim():
+            sizes = zip(spec.shape, value.shape, strict=True)
+            dims.update((dim, size) for dim, size in sizes if isinstance(dim, str))
+    return dims

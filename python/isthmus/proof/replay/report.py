@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from isthmus.proof.verify_report import VerifyReport, VerifyRow
 
 SCHEMA = "isthmus-replay"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _SHOWN = 20
 """Calls in the table for people; all are in the JSON."""
@@ -183,7 +183,7 @@ class ReplayReport:
                 f" {len(self.answers)} calls"
             )
         own = {answer.engine for answer in self.answers}
-        if any(row.runner in own and row.language == "C++" for row in bad):
+        if any(row.engine in own and row.language == "C++" for row in bad):
             return "program", (
                 f"{names} does not give here what was recorded for the same input: look at the"
                 " program and at what differs between that machine and this one (isthmus-run"
@@ -243,7 +243,7 @@ class ReplayReport:
         """The same engine in C++ here, where it ran that input."""
         rows = self.parity.rows if self.parity is not None else ()
         for row in rows:
-            if row.runner == answer.engine and row.language == "C++" and row.status != "absent":
+            if row.engine == answer.engine and row.language == "C++" and row.status != "absent":
                 known = {result.golden for result in row.results}
                 if answer.golden in known or row.status == "error":
                     return row
@@ -293,7 +293,7 @@ def _here_table(parity: VerifyReport) -> Table:
     """Each way of running the bundle here, on the recorded inputs."""
     return Table(
         title="The same inputs here",
-        columns=("runner", "device", "verdict", "x eager's own", "of allowed", "why"),
+        columns=("engine", "device", "verdict", "x eager's own", "of allowed", "why"),
         rows=tuple(
             (
                 row.label,
