@@ -26,7 +26,9 @@ from isthmus.goldens.compare import OutputParity
 from isthmus.proof.explain import Explanation, LayerError
 from isthmus.proof.verify_report import VerifyReport, VerifyRow
 from isthmus.reports.bundle_report import BundleReport
-from isthmus.timing.bench_report import BenchReport, BenchRow, compare_rows
+from isthmus.runtime.engines import RowKind
+from isthmus.timing.bench_report import BenchReport, compare_rows
+from isthmus.timing.bench_row import BenchRow
 
 EVIL = "<script>alert('x')</script>\"><img src=x onerror=alert(1)>"
 LONG = "a_name_without_any_place_to_break_it_" * 4
@@ -82,9 +84,9 @@ def made_up_bundle(name: str = "toy", goldens: tuple[str, ...] = ("batch2", "bat
     return Bundle(Path("bundles/toy"), manifest)
 
 
-def row(runner: str, language: Any, status: Any = "passed", **values: Any) -> VerifyRow:
+def row(engine: str, language: Any, status: Any = "passed", **values: Any) -> VerifyRow:
     known = {"artifact": "torchscript-cpu-fp32", "runtime": "LibTorch 2.13.0", "seconds": 2.0}
-    return VerifyRow(runner, language, values.pop("device", "cpu"), status, **{**known, **values})
+    return VerifyRow(engine, language, values.pop("device", "cpu"), status, **{**known, **values})
 
 
 def passing() -> VerifyRow:
@@ -110,14 +112,17 @@ def broken() -> VerifyRow:
 def speed(rounds: int = 10) -> BenchReport:
     rows = [
         BenchRow(
-            "TorchScript", language, "cpu", runtime="LibTorch 2.13.0", peak_rss_bytes=88_000_000,
+            "torchscript", RowKind.EXPORTED, language, "cpu", runtime="LibTorch 2.13.0",
+            peak_rss_bytes=88_000_000,
             rounds_ms=tuple(
                 tuple(base + 0.01 * (at + call) for call in range(8)) for at in range(rounds)
             ),
         )
         for language, base in ((PYTHON, 4.0), (CPP, 2.0))
     ]  # fmt: skip
-    missing = BenchRow("Torch", CPP, "cpu", unavailable="an eager module has no form in C++")
+    missing = BenchRow(
+        "eager", RowKind.EAGER, CPP, "cpu", unavailable="an eager module has no form in C++"
+    )
     compared = compare_rows(rows[0], rows[1], confidence=0.99, margin=0.03)
     return BenchReport("toy", (*rows, missing), (compared,), {"inputs": "golden batch2"}, ("busy",))
 

@@ -29,10 +29,12 @@ from isthmus.bundle.manifest import (
 )
 from isthmus.document import to_json, to_markdown, to_text
 from isthmus.errors import InvalidInput
+from isthmus.runtime.engines import RowKind
 from isthmus.testing import assert_not_slower
 from isthmus.timing import turns
 from isthmus.timing.bench import bench
-from isthmus.timing.bench_report import BenchReport, BenchRow, compare_rows, place
+from isthmus.timing.bench_report import BenchReport, compare_rows
+from isthmus.timing.bench_row import BenchRow, place
 from isthmus.timing.bench_worker import peak_rss_bytes, time_calls
 from isthmus.timing.statistics import (
     MIN_SAMPLES_P90,
@@ -87,13 +89,13 @@ def fake_bench(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Bench:
 
     def run(python: str = "", cpp: str = "", **options: object) -> BenchReport:
         def command(arguments: str, seed: int) -> list[str]:
-            return [sys.executable, str(FAKE_WORKER), "--seed", str(seed), *arguments.split("|")[:]]
+            return [sys.executable, str(FAKE_WORKER), "--seed", str(seed), *arguments.split("|")]
 
         def clean(arguments: list[str]) -> list[str]:
             return [argument for argument in arguments if argument]
 
-        monkeypatch.setattr(turns, "_python_command", lambda plan, spec: clean(command(python, 1)))
-        monkeypatch.setattr(turns, "_native_command", lambda plan, spec: clean(command(cpp, 2)))
+        monkeypatch.setattr(turns, "_python_command", lambda *_: clean(command(python, 1)))
+        monkeypatch.setattr(turns, "_native_command", lambda *_: clean(command(cpp, 2)))
         settings: dict[str, object] = {
             "forms": ["TorchScript"],
             "devices": ["cpu"],
@@ -253,7 +255,7 @@ def test_few_rounds_give_no_verdict(fake_bench: Bench) -> None:
 
 def test_json_puts_the_context_before_the_numbers(fake_bench: Bench) -> None:
     data = json.loads(to_json(fake_bench(rounds=8)))
-    assert (data["schema"], data["schema_version"]) == ("isthmus-bench", 1)
+    assert (data["schema"], data["schema_version"]) == ("isthmus-bench", 2)
     assert list(data).index("context") < list(data).index("rows")
     assert {"cpu", "torch", "threads", "clock governor", "method", "flags"} <= set(data["context"])
     assert data["context"]["inputs"] == "golden large", "the first for warm-up"
@@ -261,7 +263,7 @@ def test_json_puts_the_context_before_the_numbers(fake_bench: Bench) -> None:
     assert len(row["rounds_ms"]) == 8
     assert row["summary"]["count"] == sum(map(len, row["rounds_ms"]))
     assert data["comparisons"][0]["interval"]["confidence"] == 0.99
-    assert "| form | Python | C++ |" in to_markdown(fake_bench(rounds=3))
+    assert "| engine | Python | C++ |" in to_markdown(fake_bench(rounds=3))
 
 
 @pytest.mark.parametrize("ending", ["png", "svg"])
@@ -273,7 +275,8 @@ def test_plot(fake_bench: Bench, tmp_path: Path, ending: str) -> None:
 
 
 def test_plot_refuses_what_it_cannot_draw(tmp_path: Path) -> None:
-    empty = BenchReport("toy", (BenchRow("Torch", "C++", "cpu", unavailable="no"),), ())
+    row = BenchRow("eager", RowKind.EAGER, "C++", "cpu", unavailable="no")
+    empty = BenchReport("toy", (row,), ())
     with pytest.raises(InvalidInput, match="nothing to draw"):
         empty.plot(tmp_path / "a.png")
     with pytest.raises(InvalidInput, match=r"\.png or \.svg"):
@@ -336,7 +339,7 @@ def test_ratio_refuses_bad_rounds(a: list[float], b: list[float]) -> None:
 
 def test_comparison_of_rows_without_numbers() -> None:
     rows = [
-        BenchRow("Torch", language, "cuda:1", unavailable=language)
+        BenchRow("eager", RowKind.EAGER, language, "cuda:1", unavailable=language)
         for language in ("Python", "C++")
     ]  # type: ignore[arg-type]
     found = compare_rows(*rows, confidence=0.99, margin=0.03)

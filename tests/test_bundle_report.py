@@ -110,7 +110,7 @@ def test_shares(share: float | None, text: str, short: str) -> None:
 def test_the_document_is_what_its_schema_says(make: Any) -> None:
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
     document = check_schema(make())
-    assert (document["schema"], document["schema_version"]) == ("isthmus-report", 1)
+    assert (document["schema"], document["schema_version"]) == ("isthmus-report", 2)
     assert list(document)[:3] == ["schema", "schema_version", "context"]
 
 
@@ -295,9 +295,15 @@ def test_a_real_bundle_is_proven_timed_and_looked_into(proven: BundleReport) -> 
     assert document["explanations"][0]["layers"][0]["path"] == "first"
     assert document["explanations"][0]["culprit"] is None
     timed = {
-        (one["form"], one["language"]) for one in document["speed"]["rows"] if one["available"]
+        (row["engine"], row["kind"], row["language"])
+        for row in document["speed"]["rows"]
+        if row["available"]
     }
-    assert {("Torch", PYTHON), ("TorchScript", PYTHON), ("TorchScript", CPP)} <= timed
+    assert {
+        ("eager", "eager", PYTHON),
+        ("torchscript", "exported", PYTHON),
+        ("torchscript", "exported", CPP),
+    } <= timed
     assert document["sizes"]["total"] == sum(file.size for file in proven.bundle.files())
     assert document["commands"][0]["command"].endswith(
         "--model test_bundle_report:make_net --device cpu -o report.html"
@@ -317,9 +323,9 @@ def test_a_wrong_model_is_named_by_its_layer(refuted: BundleReport) -> None:
 @pytest.mark.slow
 def test_engines_that_are_asked_for_are_the_ones_that_are_timed(net: Bundle) -> None:
     one = report(net, engines=["torchscript"], devices=["cpu"], rounds=2)
-    assert [row.runner for row in one.parity.rows] == ["torchscript"]
+    assert [row.engine for row in one.parity.rows] == ["torchscript"]
     assert one.speed is not None
-    assert {row.form for row in one.speed.rows} == {"TorchScript", "TorchScript optimised"}
+    assert {row.title for row in one.speed.rows} == {"TorchScript", "TorchScript optimised"}
     assert one.explanations == (), "without a model there is nothing to look into"
 
 

@@ -145,7 +145,7 @@ def test_the_same_export_twice_has_no_change(base: Bundle, export: Make) -> None
     assert [(one.area, one.subject) for one in report.not_compared] == [("speed", "")]
     assert any("B on A's goldens" in line for line in lines)
     document = validated(report)
-    assert (document["schema"], document["schema_version"]) == ("isthmus-diff", 1)
+    assert (document["schema"], document["schema_version"]) == ("isthmus-diff", 2)
     assert (document["passed"], document["same_model"], document["rows"]) == (True, True, [])
     text = to_text(report, 100)
     assert "equal: the same files" in text or "bit for bit" in text

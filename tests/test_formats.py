@@ -383,7 +383,7 @@ def test_a_tuning_that_does_not_fit_is_a_note_and_never_an_error(
 def test_what_fails_is_not_chosen(converted: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     from dataclasses import replace
 
-    from isthmus.timing import tune as module
+    from isthmus import tune
 
     def fails(job: Any, row: Any) -> Any:
         if row.engine == "onnxruntime":
@@ -393,7 +393,7 @@ def test_what_fails_is_not_chosen(converted: Bundle, monkeypatch: pytest.MonkeyP
     import sys
 
     monkeypatch.setattr(sys.modules["isthmus.timing.tune"], "prove_without_python", fails)
-    report = module(
+    report = tune(
         converted, rounds=2, turn_seconds=0.01, threads=[1], engines=["onnxruntime"], write=False
     )
     assert not report

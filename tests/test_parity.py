@@ -23,7 +23,7 @@ def prove(bundle: Bundle, module: nn.Module) -> VerifyReport:
     """Every way of running the bundle on the CPU, with the module as the reference."""
     report = verify(bundle, module, devices=["cpu"])
     report.raise_for_failure()
-    assert [(row.runner, row.status) for row in report.rows] == [
+    assert [(row.engine, row.status) for row in report.rows] == [
         ("eager", "passed"),
         ("torch.jit", "passed"),
         ("torchscript", "passed"),

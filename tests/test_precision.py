@@ -22,7 +22,7 @@ from isthmus.bundle.bundle import Bundle
 from isthmus.bundle.manifest import ValueSpec
 from isthmus.capture.capture import capture
 from isthmus.cli import app
-from isthmus.exporters.onnx.smooth_outliers import input_peaks, level, products
+from isthmus.exporters.onnx.smooth_outliers import input_peaks, products, smooth_outliers
 from isthmus.exporters.sample_cosine import Cosines, sample_cosines
 from isthmus.goldens.sample_texts import SENTENCES, encode, kept_as_goldens, sentence_goldens
 from isthmus.runtime import install_paths
@@ -164,9 +164,8 @@ def test_tune_does_not_trade_precision_for_speed() -> None:
     assert report.best is found[1]
     verdict = report.document().verdict
     assert "the fastest in fp32" in verdict and f"{INT8} on onnxruntime" in verdict
-    from isthmus.timing.tune import _ranking
 
-    assert [one.artifact for one in _ranking(report)] == ["onnx-cpu-fp32", INT8]
+    assert [one.artifact for one in report.ranking] == ["onnx-cpu-fp32", INT8]
     only = dataclasses.replace(report, candidates=found[:1])
     assert only.best is found[0]
 
@@ -348,7 +347,7 @@ def test_a_tokenizer_that_is_not_the_models_is_no_error() -> None:
     assert kept_as_goldens([], found, budget_bytes=10) == []
 
 
-# --- levelling ------------------------------------------------------------------------------------
+# --- smoothing ------------------------------------------------------------------------------------
 
 
 def outlier_model(folder: Path, *, wide: bool, gemm: bool) -> tuple[Path, np.ndarray[Any, Any]]:
@@ -378,7 +377,7 @@ def outlier_model(folder: Path, *, wide: bool, gemm: bool) -> tuple[Path, np.nda
 
 @pytest.mark.parametrize("gemm", [False, True])
 @pytest.mark.parametrize(("wide", "thorough"), [(True, False), (True, True), (False, False)])
-def test_levelling_is_exact_and_makes_int8_good(
+def test_smoothing_is_exact_and_makes_int8_good(
     tmp_path: Path, wide: bool, thorough: bool, gemm: bool
 ) -> None:
     from onnxruntime.quantization import quantize_dynamic
@@ -386,14 +385,14 @@ def test_levelling_is_exact_and_makes_int8_good(
     file, x = outlier_model(tmp_path, wide=wide, gemm=gemm)
     plain = onnx.load(file)
     model = onnx.load(file)
-    done = level(model, input_peaks(file, [{"x": x}]), thorough=thorough)
+    done = smooth_outliers(model, input_peaks(file, [{"x": x}]), thorough=thorough)
     assert done.inputs == 1
     assert len(done.exact) == (0 if wide and not thorough else 1)
     onnx.checker.check_model(model)
     if done.exact:  # else their size would still decide the scale of the weights
         kept = numpy_helper.to_array(model.graph.initializer[0])
         assert not (kept[:, 3] if gemm else kept[3]).any()
-    assert not list(tmp_path.glob("*tapped*"))
+    assert not list(tmp_path.glob("*observed*"))
 
     def answers(given: onnx.ModelProto) -> np.ndarray[Any, Any]:
         session = onnxruntime.InferenceSession(
@@ -424,7 +423,7 @@ def test_weights_that_something_else_reads_are_left_alone(tmp_path: Path) -> Non
     file, x = outlier_model(tmp_path, wide=True, gemm=False)
     model = onnx.load(file)
     model.graph.node.append(helper.make_node("Identity", ["w"], ["again"], name="reads"))
-    assert [product.alone for product in products(model)] == [False]
+    assert [product.sole_reader for product in products(model)] == [False]
     before = model.SerializeToString()
-    assert level(model, input_peaks(file, [{"x": x}])).inputs == 0
+    assert smooth_outliers(model, input_peaks(file, [{"x": x}])).inputs == 0
     assert model.SerializeToString() == before

@@ -123,7 +123,7 @@ def test_right_answers_leave_the_input_to_look_at(bundle: Bundle, tmp_path: Path
     assert "your input differs (--expect FILE says how)" in report.verdict
     assert all(answer.results[0].to_truth for answer in report.answers)
     assert report.parity is not None
-    assert {row.runner for row in report.parity.rows} >= {"torchscript", "onnxruntime"}
+    assert {row.engine for row in report.parity.rows} >= {"torchscript", "onnxruntime"}
 
 
 def test_what_isthmus_run_records_is_replayed_by_the_command(
@@ -136,7 +136,7 @@ def test_what_isthmus_run_records_is_replayed_by_the_command(
     done = CliRunner().invoke(app, [*arguments, "--expect", str(tmp_path / "in.npz"), "--json"])
     assert done.exit_code == 0, done.output
     document = json.loads(done.stdout)
-    assert (document["schema"], document["schema_version"]) == ("isthmus-replay", 1)
+    assert (document["schema"], document["schema_version"]) == ("isthmus-replay", 2)
     assert document["blame"] == "nobody" and document["passed"]
     assert document["differences"][0]["kind"] == "same"
     assert "the input is the one expected" in document["verdict"]
@@ -214,7 +214,7 @@ def test_an_engine_that_is_wrong_is_named(wrong: Path, tmp_path: Path) -> None:
     assert report.blame == "engine", str(report)
     assert report.verdict.startswith("torchscript is wrong")
     assert "wrong here too" in report.verdict
-    assert {row.runner for row in report.parity.rows if row} == {"onnxruntime", "openvino"}  # type: ignore[union-attr]
+    assert {row.engine for row in report.parity.rows if row} == {"onnxruntime", "openvino"}  # type: ignore[union-attr]
 
 
 def test_right_answers_of_one_engine_do_not_hide_another(wrong: Path, tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 def test_a_bundle_against_its_module(bundle: Bundle) -> None:
     report = assert_parity(bundle.path, reference=make_scorer())
-    assert [row.runner for row in report.rows] == ["eager", "torch.jit", "torchscript"]
+    assert [row.engine for row in report.rows] == ["eager", "torch.jit", "torchscript"]
 
 
 def test_a_module_alone_is_exported_and_verified() -> None:

@@ -66,7 +66,7 @@ def test_a_good_bundle_is_proven_from_every_side(small: Bundle) -> None:
     report = verify(small, make_small(), progress=lines.append)
     assert report, report
     report.raise_for_failure()
-    here = [(row.runner, row.language) for row in report.rows if row.device == "cpu"]
+    here = [(row.engine, row.language) for row in report.rows if row.device == "cpu"]
     assert here == [("eager", "Python"), ("torch.jit", "Python"), ("torchscript", "C++")]
     for row in report.rows:
         if row.device == "cuda" and not torch.cuda.is_available():
@@ -83,7 +83,7 @@ def test_a_good_bundle_is_proven_from_every_side(small: Bundle) -> None:
 def test_without_a_model_the_goldens_are_the_reference(small: Bundle) -> None:
     report = verify(small.path, devices=["cpu"])
     assert report
-    assert [row.runner for row in report.rows] == ["torch.jit", "torchscript"]
+    assert [row.engine for row in report.rows] == ["torch.jit", "torchscript"]
     assert {row.reference for row in report.rows} == {"goldens"}
 
 
@@ -168,7 +168,7 @@ def test_bad_options(small: Bundle, options: dict[str, Any], words: str) -> None
 
 def test_one_engine_alone(small: Bundle) -> None:
     report = verify(small, engines=["torchscript"], devices=["cpu"])
-    assert [row.runner for row in report.rows] == ["torchscript"]
+    assert [row.engine for row in report.rows] == ["torchscript"]
     assert report.rows[0].vs_torch_jit is None
 
 
@@ -323,8 +323,8 @@ def test_parity_error_names_each_failure_and_stays_short() -> None:
 def test_formats_hold_the_facts() -> None:
     report = report_of(PASSED, ABSENT, FAILED)
     data = json.loads(to_json(report))
-    assert (data["schema"], data["schema_version"], data["passed"]) == ("isthmus-verify", 2, False)
-    statuses = [(row["runner"], row["status"], row["passed"]) for row in data["rows"]]
+    assert (data["schema"], data["schema_version"], data["passed"]) == ("isthmus-verify", 3, False)
+    statuses = [(row["engine"], row["status"], row["passed"]) for row in data["rows"]]
     assert statuses == [
         ("torch.jit", "passed", True),
         ("torchscript", "absent", False),

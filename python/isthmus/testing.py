@@ -174,7 +174,7 @@ def _compare_call(
     )
     failed = next((result for result in results if not result), None)
     row = VerifyRow(
-        runner=report.engine,
+        engine=report.engine,
         language="C++",
         device=report.device,
         status="passed" if failed is None else "failed",

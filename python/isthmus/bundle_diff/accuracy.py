@@ -15,19 +15,20 @@ from isthmus.document import number
 from isthmus.goldens.compare import OutputParity, compare
 from isthmus.proof.jobs import golden_outputs, own_errors
 from isthmus.proof.verify_report import VerifyRow
+from isthmus.runtime.engines import EAGER
 
 if TYPE_CHECKING:
     from isthmus.bundle.bundle import Bundle
     from isthmus.bundle.golden import Golden
 
-__all__ = ["EAGER", "FEW", "WORSE", "Accuracy", "compare_accuracy"]
+__all__ = ["EAGER_AT_EXPORT", "FEW", "WORSE", "Accuracy", "compare_accuracy"]
 
 WORSE = 2.0
 """An output this many times further from float64 than before is worse; this many times nearer,
 better."""
 FEW = 256
 """With fewer elements, in all goldens together, an RMS error is luck."""
-EAGER = "eager, at export"
+EAGER_AT_EXPORT = f"{EAGER}, at export"
 """The row of the model itself: what the goldens carry."""
 
 
@@ -36,7 +37,7 @@ class Accuracy:
     """One output by one engine: its RMS error to float64 over the goldens, before and after."""
 
     name: str
-    """Artifact and engine, or `EAGER`."""
+    """Artifact and engine, or `EAGER_AT_EXPORT`."""
     output: str
     before: float | None
     """None: not known, or not run."""
@@ -91,13 +92,13 @@ def compare_accuracy(runs: Runs, ways: Sequence[Way], found: Findings) -> tuple[
         shared = set()  # too few to stand for the rest
     names = _names(runs.before.manifest, runs.after.manifest)
     rows = _rows(
-        EAGER,
+        EAGER_AT_EXPORT,
         _eager(runs.before, runs.goldens),
         _eager(runs.after, runs.new_goldens),
         shared,
         names,
     )
-    _tell(EAGER, rows, "", found)
+    _tell(EAGER_AT_EXPORT, rows, "", found)
     for way in ways:
         before, after = (runs.prove(way, new=new) for new in (False, True))
         for side, row, artifact in (

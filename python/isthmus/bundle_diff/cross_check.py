@@ -218,7 +218,7 @@ def _judge(
         name=way.name,
         artifact=way.pair.name,
         engine=way.engine,
-        device=runs.device,
+        device=runs.options.device,
         status="error",
         judged_by=judged_by,
         runtime=run.runtime,

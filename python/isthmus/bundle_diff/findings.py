@@ -1,10 +1,10 @@
-"""What a comparison of two bundles finds: changes, what was compared, and what could not be."""
+"""The findings of a comparison: changes, what was compared, and what could not be."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 __all__ = [
     "AREAS",
@@ -20,59 +20,50 @@ __all__ = [
 ]
 
 Area = Literal[
-    "signature", "requirements", "operators", "graph", "weights", "errors", "crossing", "speed"
+    "signature", "requirements", "operators", "graph", "weights", "errors", "cross-check", "speed"
 ]
-AREAS: tuple[Area, ...] = (
-    "signature",
-    "requirements",
-    "operators",
-    "graph",
-    "weights",
-    "errors",
-    "crossing",
-    "speed",
-)
-"""In the order of a report."""
+AREAS: tuple[Area, ...] = get_args(Area)
+"""The areas in the order of a report."""
 
 Severity = Literal["breaking", "worse", "changed", "better"]
 """breaking: a caller fails or gets other answers; worse: further from the truth, slower, larger,
-or a new hazard; changed: another, and compatible; better: the contrary of worse."""
-SEVERITIES: tuple[Severity, ...] = ("breaking", "worse", "changed", "better")
-"""The gravest first."""
+or a new hazard; changed: different and compatible; better: the contrary of worse."""
+SEVERITIES: tuple[Severity, ...] = get_args(Severity)
+"""The severities, the gravest first."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """One thing that is not as it was."""
+    """A difference between the bundles."""
 
     area: Area
     subject: str
-    """What it belongs to: a method, an artifact, an engine; empty for the bundle itself."""
+    """The method, artifact or engine that it belongs to; empty for the bundle itself."""
     what: str
     before: str
-    """In A; "-" where A has none."""
+    """The value in A; "-" where A has none."""
     after: str
-    """In B; "-" where B has none."""
+    """The value in B; "-" where B has none."""
     severity: Severity
     why: str = ""
-    """Why it is as grave as that, where it does not speak for itself."""
+    """The reason for the severity, where it is not obvious."""
 
 
 @dataclass(frozen=True)
 class Compared:
-    """Something that was compared, and what came of it."""
+    """A comparison that was made, and its result."""
 
     area: Area
     subject: str
     result: str
-    """For people: "equal: 103 tensors"."""
+    """The result for people: "equal: 103 tensors"."""
     equal: bool
-    """Whether nothing at all differs."""
+    """True when nothing at all differs."""
 
 
 @dataclass(frozen=True)
 class NotCompared:
-    """Something that could not be compared."""
+    """A comparison that could not be made."""
 
     area: Area
     subject: str
@@ -81,7 +72,7 @@ class NotCompared:
 
 @dataclass
 class Findings:
-    """Gathers what the areas find, in their order."""
+    """Collects the findings of the areas in their order."""
 
     changes: list[Change] = field(default_factory=list)
     compared: list[Compared] = field(default_factory=list)
@@ -96,22 +87,22 @@ class Findings:
         severity: Severity,
         why: str = "",
     ) -> None:
-        """Adds a change; `sides` are A's and B's, None where it is not there."""
+        """Adds a change; `sides` are the values of A and B, None where there is none."""
         before, after = ("-" if side is None else str(side) for side in sides)
         self.changes.append(Change(area, subject, what, before, after, severity, why))
 
     def result(self, area: Area, subject: str, text: str, *, equal: bool) -> None:
-        """Adds what a comparison came to."""
+        """Adds the result of a comparison."""
         self.compared.append(Compared(area, subject, text, equal))
 
     def missing(self, area: Area, subject: str, reason: str) -> None:
-        """Adds what could not be compared, once."""
-        one = NotCompared(area, subject, reason)
-        if one not in self.not_compared:
-            self.not_compared.append(one)
+        """Adds a comparison that could not be made, unless it is there already."""
+        entry = NotCompared(area, subject, reason)
+        if entry not in self.not_compared:
+            self.not_compared.append(entry)
 
     def count(self, area: Area, subject: str | None = None) -> int:
-        """How many changes an area has, or one subject of it."""
+        """Returns the number of changes of an area, or of a subject in it."""
         return sum(
             change.area == area and (subject is None or change.subject == subject)
             for change in self.changes
@@ -119,11 +110,11 @@ class Findings:
 
 
 def counted(number: int, noun: str) -> str:
-    """ "1 tensor", "3 tensors"."""
+    """Returns "1 tensor" or "3 tensors"."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def shortened(names: Sequence[str], limit: int = 3) -> str:
-    """ "a, b, c and 4 more"."""
+    """Returns "a, b, c and 4 more"."""
     shown = ", ".join(names[:limit])
     return f"{shown} and {len(names) - limit} more" if len(names) > limit else shown

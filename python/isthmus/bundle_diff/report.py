@@ -24,7 +24,7 @@ from isthmus.document import Case, Document, number, to_text
 __all__ = ["SCHEMA", "SCHEMA_VERSION", "DiffReport", "Side"]
 
 SCHEMA = "isthmus-diff"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from isthmus.bundle.manifest import Artifact
 from isthmus.bundle_diff.pairs import ArtifactPair
 from isthmus.errors import ExecutionError
-from isthmus.proof.jobs import Job, Run, prove_without_python
+from isthmus.proof.jobs import Job, Run, prove_without_python, read_run
 from isthmus.proof.verify_report import VerifyRow
-from isthmus.proof.verify_worker import Outputs, golden_file
 from isthmus.runtime.engines import engines_of
+from isthmus.runtime.run_options import RunOptions
 from isthmus.runtime.workers import ask_worker
 
 if TYPE_CHECKING:
@@ -44,14 +44,9 @@ class Runs:
 
     before: Bundle
     after: Bundle
-    device: str
-    engines: Sequence[str] | None
-    threads: int
-    trust: str
-    op_libraries: tuple[str, ...]
-    timeout: float
+    options: RunOptions
     folder: Path
-    say: Callable[[str], None]
+    """A temporary folder for the outputs of workers."""
 
     @cached_property
     def goldens(self) -> list[Golden]:
@@ -68,12 +63,8 @@ class Runs:
         return Job(
             bundle=self.after if new else self.before,
             goldens=self.new_goldens if new else self.goldens,
-            threads=self.threads,
-            trust=self.trust,
-            op_libraries=self.op_libraries,
-            timeout=self.timeout,
+            options=self.options,
             folder=self.folder,
-            say=self.say,
         )
 
     def ways(self, pairs: Sequence[ArtifactPair]) -> list[Way]:
@@ -82,9 +73,7 @@ class Runs:
         for pair in pairs:
             sides = [one for one in (pair.before, pair.after) if one is not None]
             names = dict.fromkeys(name for side in sides for name in engines_of(side.format))
-            engines += [
-                (pair, name) for name in names if self.engines is None or name in self.engines
-            ]
+            engines += [(pair, name) for name in names if self.options.wants(name)]
         found = []
         for pair, engine in engines:
             several = sum(other == engine for _, other in engines) > 1
@@ -98,22 +87,22 @@ class Runs:
 
     def why_not(self, artifact: Artifact, engine: str) -> str:
         """Why an engine may not run an artifact here; empty when it may."""
-        kind = self.device.partition(":")[0]
+        kind = self.options.device.partition(":")[0]
         if engine not in engines_of(artifact.format):
             return f"{engine} does not run {artifact.format}"
         if kind not in artifact.devices:
             return f"{artifact.name} is not made for {kind}, only for {', '.join(artifact.devices)}"
-        if artifact.trust == "native" and self.trust != "native":
-            return 'it is native code: allow it with trust="native" (--allow-native)'
-        return ""
+        return self.options.refusal(artifact)
 
     def prove(self, way: Way, *, new: bool) -> VerifyRow | None:
         """A bundle on its own goldens, without Python; None where it may not run."""
         artifact = way.after if new else way.before
         if artifact is None:
             return None
-        self.say(f"{'B' if new else 'A'} on its own goldens: {artifact.name} on {way.engine}")
-        row = VerifyRow(way.engine, "C++", self.device, "passed", artifact=artifact.name)
+        self.options.say(
+            f"{'B' if new else 'A'} on its own goldens: {artifact.name} on {way.engine}"
+        )
+        row = VerifyRow(way.engine, "C++", self.options.device, "passed", artifact=artifact.name)
         return prove_without_python(self.job(new=new), row)[0]
 
     def cross(
@@ -135,10 +124,14 @@ class Runs:
         artifact = way.after if new else way.before
         if artifact is None:
             return None
-        self.say(f"{'B' if new else 'A'} on A's goldens: {artifact.name} on {way.engine}")
+        self.options.say(f"{'B' if new else 'A'} on A's goldens: {artifact.name} on {way.engine}")
         folder = Path(tempfile.mkdtemp(dir=self.folder))
         spec = self.job(new=new).spec(
-            "isthmus", self.device, artifact=artifact.name, engine=way.engine, optimize="auto"
+            "isthmus",
+            self.options.device,
+            artifact=artifact.name,
+            engine=way.engine,
+            optimize="auto",
         )
         request: dict[str, Any] = {
             "spec": replace(spec, warmup=False).to_json(),
@@ -150,23 +143,16 @@ class Runs:
         }
         try:
             answer = ask_worker(
-                "isthmus.bundle_diff.worker", request, threads=self.threads, timeout=self.timeout
+                "isthmus.bundle_diff.worker",
+                request,
+                threads=self.options.thread_count,
+                timeout=self.options.timeout,
             )
         except ExecutionError as error:
             return Run([], {}, error=str(error))
-        return _read(answer, folder, len(goldens))
+        return read_run(answer, folder, len(goldens))
 
 
 def _themselves(names: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
     """A's own names for what B has as well."""
     return {method: {name: name for name in outputs} for method, outputs in names.items()}
-
-
-def _read(answer: Mapping[str, Any], folder: Path, count: int) -> Run:
-    from safetensors.torch import load_file
-
-    if "error" in answer:
-        return Run([], {}, error=str(answer["error"]))
-    files = [golden_file(folder, index) for index in range(count)]
-    outputs: list[Outputs | None] = [load_file(file) if file.exists() else None for file in files]
-    return Run(outputs, answer["errors"], str(answer["runtime"]), float(answer["drift"]))

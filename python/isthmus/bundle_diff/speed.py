@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from isthmus.bundle.manifest import Artifact
 from isthmus.bundle_diff.cross_check import refusal
 from isthmus.bundle_diff.findings import Findings, counted
 from isthmus.bundle_diff.pairs import methods_of, pair_values
 from isthmus.bundle_diff.runs import Runs, Way
-from isthmus.errors import Error
-from isthmus.timing.bench_report import BenchRow, rounds_for
+from isthmus.runtime.engines import RowKind
+from isthmus.timing.bench_report import rounds_for
+from isthmus.timing.bench_row import BenchRow
 from isthmus.timing.statistics import RatioInterval, ratio_over_rounds
-from isthmus.timing.turns import Plan, Turntaker, finish, start_native, take_turns, warm_up
+from isthmus.timing.turns import TimedRow, measure
 
 __all__ = ["CONFIDENCE", "MARGIN", "Speed", "compare_speed"]
 
@@ -130,24 +129,17 @@ def _golden(runs: Runs) -> tuple[str, str] | None:
 
 def _time(runs: Runs, way: Way, goldens: tuple[str, str], rounds: int) -> Speed:
     assert way.before is not None and way.after is not None
-    takers: list[Turntaker] = []
-    try:
-        for new, artifact, golden in (
-            (False, way.before, goldens[0]),
-            (True, way.after, goldens[1]),
-        ):
-            runs.say(f"starting {'B' if new else 'A'}: {artifact.name} on {way.engine}")
-            # One form for both, so that both make as many calls a turn.
-            taker = Turntaker(BenchRow(way.name, "C++", runs.device))
-            takers.append(taker)
-            _start(runs, taker, artifact, way.engine, golden, new=new)
-        warm_up(takers, _TURN_SECONDS, runs.timeout, runs.say)
-        take_turns(takers, rounds, random.Random(0), runs.timeout, runs.say)
-        before, after = (finish(taker, runs.timeout) for taker in takers)
-    finally:
-        for taker in takers:
-            if taker.worker is not None:
-                taker.worker.close()
+    timed = []
+    for new, artifact, golden in ((False, way.before, goldens[0]), (True, way.after, goldens[1])):
+        spec = runs.job(new=new).spec(
+            "isthmus", runs.options.device, artifact=artifact.name, engine=way.engine,
+            optimize="auto",
+        )  # fmt: skip
+        row = BenchRow(way.engine, RowKind.EXPORTED, "C++", runs.options.device)
+        name = f"{'B' if new else 'A'}: {artifact.name} on {way.engine}"
+        # One group, so that both make the same number of calls in a turn.
+        timed.append(TimedRow(row, spec, golden, name, group=way.name))
+    before, after = measure(timed, runs.options, rounds=rounds, turn_seconds=_TURN_SECONDS, seed=0)
     speed = Speed(way.name, goldens[0], before, after)
     missing = [
         f"{side}: {row.unavailable}" for side, row in (("A", before), ("B", after)) if not row
@@ -162,30 +154,6 @@ def _time(runs: Runs, way: Way, goldens: tuple[str, str], rounds: int) -> Speed:
         after.round_medians_ms, before.round_medians_ms, confidence=CONFIDENCE
     )
     return replace(speed, interval=interval)
-
-
-def _start(
-    runs: Runs, taker: Turntaker, artifact: Artifact, engine: str, golden: str, *, new: bool
-) -> None:
-    plan = Plan(
-        bundle=runs.after if new else runs.before,
-        artifact=artifact,
-        golden=golden,
-        threads=runs.threads,
-        trust=runs.trust,
-        op_libraries=runs.op_libraries,
-        model="",
-        timeout=runs.timeout,
-        native_arguments=(),
-        folder=runs.folder,
-    )
-    spec = runs.job(new=new).spec(
-        "isthmus", runs.device, artifact=artifact.name, engine=engine, optimize="auto"
-    )
-    try:
-        start_native(plan, spec, taker)
-    except (Error, OSError) as error:
-        taker.fail(str(error))
 
 
 def _tell(speed: Speed, found: Findings) -> None:

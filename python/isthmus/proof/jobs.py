@@ -1,11 +1,11 @@
-"""The processes that verify asks, and the judging of what they give."""
+"""The worker processes of verify, and the verdicts on their outputs."""
 
 from __future__ import annotations
 
 import json
 import math
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from isthmus.proof.verify_report import Status, VerifyRow
 from isthmus.proof.verify_worker import Outputs, golden_file, run_all
 from isthmus.runtime.engine_spec import EngineSpec
 from isthmus.runtime.python_engines import EagerEngine
+from isthmus.runtime.run_options import RunOptions
 from isthmus.runtime.workers import ask_worker, explain_exit, run_command
 
 if TYPE_CHECKING:
@@ -28,55 +29,46 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Job:
-    """What holds for all rows of one call of `verify`."""
+    """What all rows of one call of `verify` have in common."""
 
     bundle: Bundle
-    goldens: list[Golden]
-    threads: int
-    trust: str
-    op_libraries: tuple[str, ...]
-    timeout: float
+    goldens: Sequence[Golden]
+    options: RunOptions
     folder: Path
-    say: Callable[[str], None]
+    """A temporary folder for the outputs of workers."""
 
-    def spec(self, kind: str, device: str, **options: Any) -> EngineSpec:
-        """A runner's spec with what holds for all rows."""
-        return EngineSpec(
-            kind=kind,
-            bundle=str(self.bundle.path.resolve()),
-            device=device,
-            threads=self.threads,
-            trust=self.trust,
-            op_libraries=self.op_libraries,
-            **options,
-        )
+    def spec(self, kind: str, device: str, **fields: Any) -> EngineSpec:
+        """Returns what a worker needs to load an engine; see `EngineSpec`."""
+        return self.options.spec(self.bundle, kind, device, **fields)
 
 
 @dataclass(frozen=True)
 class Run:
-    """The outputs that one runner gave, golden by golden; None where it failed."""
+    """The outputs of one engine."""
 
     outputs: list[Outputs | None]
+    """One entry a golden; None where the golden failed."""
     errors: Mapping[str, str]
+    """Maps a golden that failed to its error."""
     runtime: str = ""
     drift: float = 0.0
-    """How far a second run was from the first."""
+    """The largest difference between a first and a second run."""
     error: str = ""
-    """It could not run at all."""
+    """The reason why nothing could run."""
 
 
 @dataclass(frozen=True)
 class Reference:
-    """What the model that was given answers; rows are compared with it in place of the goldens."""
+    """The outputs of the model given, which stand in for those of the goldens."""
 
     outputs: list[Outputs | None]
-    """Golden by golden."""
+    """One entry a golden."""
     is_the_goldens: bool
-    """It passes as the model that the goldens were made of, so that their truth is its own."""
+    """True when the model passes on the goldens, so that their float64 values are its own."""
 
 
 def run_workers(job: Job, specs: Sequence[tuple[EngineSpec, bool]]) -> list[Run]:
-    """Runs all goldens by each spec, in one process of its own; True: twice, to see the drift."""
+    """Runs all goldens by each spec, in one process; True runs them twice, for the drift."""
     folders = [Path(tempfile.mkdtemp(dir=job.folder)) for _ in specs]
     request = {
         "runs": [
@@ -86,68 +78,60 @@ def run_workers(job: Job, specs: Sequence[tuple[EngineSpec, bool]]) -> list[Run]
     }
     try:
         answer = ask_worker(
-            "isthmus.proof.verify_worker", request, threads=job.threads, timeout=job.timeout
+            "isthmus.proof.verify_worker",
+            request,
+            threads=job.options.thread_count,
+            timeout=job.options.timeout,
         )
     except ExecutionError as error:
         return [Run([], {}, error=str(error)) for _ in specs]
+    count = len(job.goldens)
     return [
-        _read_run(job, run, folder) for run, folder in zip(answer["runs"], folders, strict=True)
+        read_run(run, folder, count) for run, folder in zip(answer["runs"], folders, strict=True)
     ]
 
 
-def _read_run(job: Job, run: Mapping[str, Any], folder: Path) -> Run:
+def read_run(answer: Mapping[str, Any], folder: Path, count: int) -> Run:
+    """Reads what a worker answered, and the outputs of `count` goldens that it wrote."""
     from safetensors.torch import load_file
 
-    if "error" in run:
-        return Run([], {}, error=run["error"])
-    files = [golden_file(folder, index) for index in range(len(job.goldens))]
+    if "error" in answer:
+        return Run([], {}, error=str(answer["error"]))
+    files = [golden_file(folder, index) for index in range(count)]
     return Run(
         outputs=[load_file(file) if file.exists() else None for file in files],
-        errors=run["errors"],
-        runtime=run["runtime"],
-        drift=float(run["drift"]),
+        errors=answer["errors"],
+        runtime=str(answer["runtime"]),
+        drift=float(answer["drift"]),
     )
 
 
 def run_here(job: Job, model: torch.nn.Module, device: str) -> Run:
-    """The caller's own module, which cannot be sent to another process."""
+    """Runs the caller's own module, which cannot be sent to another process."""
     outputs: list[Outputs | None] = [None] * len(job.goldens)
     try:
-        runner = EagerEngine(model, job.bundle.manifest, device)
-        errors, drift = run_all(runner, job.goldens, outputs.__setitem__, repeat=True)
+        engine = EagerEngine(model, job.bundle.manifest, device)
+        errors, drift = run_all(engine, job.goldens, outputs.__setitem__, repeat=True)
     except Exception as error:  # whatever the user's module raises is the row's reason
         return Run([], {}, error=f"{type(error).__name__}: {error}")
-    return Run(outputs, errors, runner.runtime, drift)
+    return Run(outputs, errors, engine.runtime, drift)
 
 
 def prove_without_python(job: Job, row: VerifyRow) -> tuple[VerifyRow, str]:
-    """`isthmus-run verify --json`; the second value says why files were refused, if they were."""
+    """Runs `isthmus-run verify --json` for a row; returns the row with its verdict.
+
+    The second value is the reason why the bundle's files were refused; empty when they were not.
+    """
     from isthmus.runtime import install_paths
 
     try:
         binary = str(install_paths.binary())
     except ImportError as error:  # the package was not built
         return replace(row, status="error", reason=str(error)), ""
-    command = [
-        binary,
-        "verify",
-        str(job.bundle.path),
-        "--json",
-        "--artifact",
-        row.artifact,
-        "--engine",
-        row.runner,
-        "--device",
-        row.device,
-        "--threads",
-        str(job.threads),
-        "--trust",
-        job.trust,
-    ]
-    for library in job.op_libraries:
-        command += ["--op-library", library]
+    spec = job.spec("isthmus", row.device, artifact=row.artifact, engine=row.engine)
+    command = [binary, "verify", str(job.bundle.path), "--json", *spec.arguments()]
     try:
-        done = run_command(command, threads=job.threads, timeout=job.timeout)
+        done = run_command(command, threads=spec.threads, timeout=job.options.timeout)
     except ExecutionError as error:
         return replace(row, status="error", reason=str(error)), ""
     if done.returncode not in (0, 1):
@@ -162,7 +146,7 @@ def prove_without_python(job: Job, row: VerifyRow) -> tuple[VerifyRow, str]:
 def parity_of_run(
     document: Mapping[str, Any],
 ) -> tuple[tuple[OutputParity, ...], dict[str, str], str]:
-    """Reads the JSON of `isthmus-run verify`: results, errors by golden, runtime."""
+    """Reads the JSON of `isthmus-run verify`; returns results, errors by golden, runtime."""
     results: list[OutputParity] = []
     errors: dict[str, str] = {}
     known = {field.name for field in fields(OutputParity)}
@@ -176,14 +160,14 @@ def parity_of_run(
 
 
 def _finite_or_inf(value: Any) -> Any:
-    """JSON has no word for infinity: null."""
+    """Returns a number of the document; infinity is null in JSON."""
     if isinstance(value, dict):
-        return {key: _finite_or_inf(one) for key, one in value.items()}
+        return {key: _finite_or_inf(number) for key, number in value.items()}
     return math.inf if value is None else value
 
 
 def _reason_of_run(stdout: str, stderr: str, code: int) -> str:
-    """What `isthmus-run` said when it could not do its work."""
+    """Returns the error that `isthmus-run` reported, else how it ended."""
     try:
         return str(json.loads(stdout)["error"]["message"])
     except (ValueError, KeyError, TypeError):
@@ -197,7 +181,15 @@ def judge(
     tolerances: Mapping[str, Tolerance],
     reference: Reference | None,
 ) -> VerifyRow:
-    """Compares the outputs with the reference: the model's, or else the goldens'."""
+    """Compares the outputs of a run with the reference, by default the goldens'.
+
+    Args:
+        job: Has the goldens.
+        row: The row to complete.
+        run: The outputs.
+        tolerances: Maps an output to its tolerance.
+        reference: The outputs of the model given; None: those of the goldens.
+    """
     row = replace(row, reference="goldens" if reference is None else "model")
     if run.error:
         return replace(row, status="error", reason=run.error)
@@ -230,7 +222,7 @@ def judge(
 
 
 def _decide(row: VerifyRow, errors: Mapping[str, str], *, expected: int, passed: bool) -> VerifyRow:
-    """The verdict from the results, the goldens that raised, and what the process itself said."""
+    """Sets the status from the results, the goldens that raised, and the process's own verdict."""
     failed = [result for result in row.results if not result]
     seen = len({result.golden for result in row.results} | errors.keys())
     reasons = [f"golden {golden}: {error}" for golden, error in errors.items()]
@@ -247,7 +239,7 @@ def _decide(row: VerifyRow, errors: Mapping[str, str], *, expected: int, passed:
 
 
 def golden_outputs(golden: Golden) -> Outputs:
-    """What eager gave, by STEP/out/NAME."""
+    """Returns eager's outputs at export, by STEP/out/NAME."""
     return {
         f"{index}/out/{name}": value
         for index, step in enumerate(golden.steps)
@@ -256,9 +248,9 @@ def golden_outputs(golden: Golden) -> Outputs:
 
 
 def own_errors(golden: Golden, reference: Outputs) -> Outputs:
-    """How far the reference is from float64, by STEP/out/NAME.
+    """Returns the error of the reference to float64, by STEP/out/NAME.
 
-    A model's own answers may differ from the golden's by rounding: the truth is the golden's.
+    The reference may differ from the golden by rounding; the float64 value is the golden's.
     """
     import torch
 
@@ -276,7 +268,7 @@ def own_errors(golden: Golden, reference: Outputs) -> Outputs:
 
 
 def against_jit(row: VerifyRow, run: Run | None, plain: Run | None, device: str) -> VerifyRow:
-    """Adds the difference to `torch.jit`, which on the CPU has to be none."""
+    """Adds the difference to `torch.jit`, which has to be 0 on the CPU."""
     if run is None or plain is None or run.error or plain.error:
         return row
     furthest = 0.0
@@ -286,7 +278,7 @@ def against_jit(row: VerifyRow, run: Run | None, plain: Run | None, device: str)
         for key in ours.keys() | theirs.keys():
             furthest = max(furthest, difference(ours.get(key), theirs.get(key)))
     row = replace(row, vs_torch_jit=furthest)
-    # Where torch.jit does not repeat itself, nothing can equal it.
+    # Where torch.jit itself drifts from call to call, equality cannot be asked for.
     if row and device == "cpu" and furthest > plain.drift:
         reason = (
             f"differs by {furthest:.3g} from torch.jit in Python on the same artifact, threads and"

@@ -1,6 +1,6 @@
-"""All goldens by every way of running a bundle: a row with a verdict for each.
+"""Proves a bundle: all goldens by every engine, with a row and a verdict for each.
 
-Every runtime gets a process of its own. The C++ row's verdict comes from `isthmus-run verify`, a
+Every engine gets a process of its own. The verdict of a C++ row comes from `isthmus-run verify`, a
 process without Python; its raw outputs, for the comparison with `torch.jit` bit by bit, come from
 the bindings of the same library.
 """
@@ -10,9 +10,9 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
 from isthmus.bundle.manifest import Artifact
 from isthmus.errors import InvalidInput
@@ -28,9 +28,15 @@ from isthmus.proof.jobs import (
 )
 from isthmus.proof.verify_report import ParityError, VerifyReport, VerifyRow
 from isthmus.runtime.engine_spec import EngineSpec
-from isthmus.runtime.engines import EngineInPython, engines_in_python, engines_of, names_for
+from isthmus.runtime.engines import (
+    EAGER,
+    EngineInPython,
+    engines_in_python,
+    engines_of,
+    names_for,
+)
 from isthmus.runtime.machine import devices_present, machine_facts
-from isthmus.runtime.workers import available_cores
+from isthmus.runtime.run_options import RunOptions
 
 if TYPE_CHECKING:
     import torch
@@ -38,9 +44,7 @@ if TYPE_CHECKING:
     from isthmus.bundle.bundle import Bundle
     from isthmus.proof.explain import Explanation
 
-__all__ = ["ParityError", "VerifyReport", "VerifyRow", "verify"]
-
-EAGER = "eager"
+__all__ = ["ParityError", "VerifyReport", "VerifyRow", "verify", "verify_bundle"]
 
 
 def verify(
@@ -59,7 +63,7 @@ def verify(
     repro: str | Path | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> VerifyReport:
-    """Proves a bundle on this machine: each way of running it, on each device, on all goldens.
+    """Proves a bundle on this machine: each engine, on each device, on all goldens.
 
     Args:
         path: The bundle.
@@ -71,8 +75,8 @@ def verify(
             bundle's artifacts have.
         devices: "cpu", "cuda" or "cuda:N". None: "cpu" and "cuda", the latter told as absent where
             there is none. A device that is asked for and absent fails.
-        artifact: Only this artifact; None: all.
-        threads: Intra-operator threads of every runtime; None: the processors usable.
+        artifact: The only artifact to run; None: all.
+        threads: Intra-operator threads of every engine; None: the processors usable.
         trust: What the bundle may do: "data", "graph" or "native".
         op_libraries: Libraries of custom operators to open first.
         timeout: Seconds that each process may take.
@@ -90,39 +94,48 @@ def verify(
         BundleError: `path` is no good bundle.
         InvalidInput: Unknown engine, artifact or device.
     """
+    options = RunOptions(
+        engines=engines,
+        devices=devices,
+        artifact=artifact,
+        threads=threads,
+        trust=trust,
+        op_libraries=op_libraries,
+        timeout=timeout,
+        progress=progress,
+    )
+    return verify_bundle(path, options, model, rank=rank, explain=explain, repro=repro)
+
+
+def verify_bundle(
+    path: str | Path | Bundle,
+    options: RunOptions,
+    model: torch.nn.Module | str | None = None,
+    *,
+    rank: bool = False,
+    explain: bool | None = None,
+    repro: str | Path | None = None,
+) -> VerifyReport:
+    """Proves a bundle under options that several steps share; see `verify`."""
     from isthmus.bundle.bundle import Bundle, open_bundle
 
     bundle = path if isinstance(path, Bundle) else open_bundle(Path(path))
     artifacts = bundle.manifest.artifacts
-    if artifact is not None:
-        artifacts = (bundle.artifact(artifact),)
-    _check_engines(engines, artifacts, has_model=model is not None)
+    if options.artifact is not None:
+        artifacts = (bundle.artifact(options.artifact),)
+    _check_engines(options.engines, artifacts, has_model=model is not None)
     present = devices_present()
-    places = _devices(devices, present)
+    devices = tuple(options.devices) if options.devices is not None else tuple(present)
     with tempfile.TemporaryDirectory(prefix="isthmus-verify-") as folder:
-        job = Job(
-            bundle=bundle,
-            goldens=bundle.goldens(),
-            threads=threads or available_cores(),
-            trust=trust,
-            op_libraries=tuple(str(library) for library in op_libraries),
-            timeout=timeout,
-            folder=Path(folder),
-            say=progress or (lambda line: None),
-        )
+        job = Job(bundle, bundle.goldens(), options, Path(folder))
         rows: list[VerifyRow] = []
         reference: Reference | None = None
         if model is not None:
-            rows_of_model, reference = _verify_model(
-                job, model, engines, artifacts, places, present, asked=devices is not None
-            )
-            rows += rows_of_model
-        for one in artifacts:
-            for device in places:
-                absent = _why_absent(one, device, present)
-                rows += _verify_artifact(
-                    job, one, device, engines, reference, absent, asked=devices is not None
-                )
+            rows, reference = _verify_model(job, model, artifacts, devices, present)
+        for candidate in artifacts:
+            for device in devices:
+                absent = _why_absent(candidate, device, present)
+                rows += _verify_artifact(job, candidate, device, reference, absent)
         explanations = _explanations(job, model, rows, explain, repro)
     producer = bundle.manifest.producer
     return VerifyReport(
@@ -134,7 +147,7 @@ def verify(
             "bundle": str(bundle.path),
             "made with": ", ".join(f"{name} {value}" for name, value in producer.items()),
             **machine_facts(),
-            "threads": str(job.threads),
+            "threads": str(options.thread_count),
             "goldens": str(len(job.goldens)),
             "reference": "the model given" if reference is not None else "the bundle's goldens",
         },
@@ -148,8 +161,8 @@ def _explanations(
     wanted: bool | None,
     repro: str | Path | None,
 ) -> tuple[Explanation, ...]:
-    """Of the engines that failed, or of all when asked for it."""
-    from isthmus.proof.explain import explain
+    """Explains the engines that failed, or all of them when asked for it."""
+    from isthmus.proof.explain import explain_engine
 
     if model is None:
         if wanted:
@@ -160,33 +173,28 @@ def _explanations(
     native = [row for row in rows if row.language == "C++" and row.device == "cpu"]
     failed = [row for row in native if row.status == "failed"]
     chosen = failed if failed else native if wanted else []
-    found = []
+    explanations = []
     for row in chosen:
-        if row.status not in ("passed", "failed") or (row.runner == "aoti" and not wanted):
+        if row.status not in ("passed", "failed") or (row.engine == "aoti" and not wanted):
             continue
-        job.say(f"looking for the first submodule that diverges in {row.runner}")
-        found.append(
-            explain(
+        job.options.say(f"looking for the first submodule that diverges in {row.engine}")
+        explanations.append(
+            explain_engine(
                 job.bundle,
                 model,
-                engine=row.runner,
-                artifact=row.artifact,
+                replace(job.options, artifact=row.artifact),
+                engine=row.engine,
                 golden=_smallest_failing(job, row),
-                threads=job.threads,
-                trust=job.trust,
-                op_libraries=job.op_libraries,
-                timeout=job.timeout,
-                repro=None if repro is None else Path(repro, row.runner),
-                progress=job.say,
+                repro=None if repro is None else Path(repro, row.engine),
             )
         )
-    return tuple(found)
+    return tuple(explanations)
 
 
 def _smallest_failing(job: Job, row: VerifyRow) -> str:
-    failing = {result.golden for result in row.results if not result}
-    chosen = [golden for golden in job.goldens if golden.name in failing]
-    return min(chosen, key=lambda one: one.nbytes).name if chosen else ""
+    names = {result.golden for result in row.results if not result}
+    failing = [golden for golden in job.goldens if golden.name in names]
+    return min(failing, key=lambda golden: golden.nbytes).name if failing else ""
 
 
 def _check_engines(
@@ -203,13 +211,6 @@ def _check_engines(
             )
 
 
-def _devices(devices: Sequence[str] | None, present: Mapping[str, str]) -> tuple[str, ...]:
-    for device in devices or ():
-        if device.partition(":")[0] not in present:
-            raise InvalidInput(f"device {device!r} is unknown, expected 'cpu', 'cuda' or 'cuda:N'")
-    return tuple(devices) if devices is not None else tuple(present)
-
-
 def _why_absent(artifact: Artifact, device: str, present: Mapping[str, str]) -> str:
     kind = device.partition(":")[0]
     if present[kind]:
@@ -222,30 +223,28 @@ def _why_absent(artifact: Artifact, device: str, present: Mapping[str, str]) -> 
 def _verify_model(
     job: Job,
     model: torch.nn.Module | str,
-    engines: Sequence[str] | None,
     artifacts: Sequence[Artifact],
-    places: Sequence[str],
+    devices: Sequence[str],
     present: Mapping[str, str],
-    *,
-    asked: bool,
 ) -> tuple[list[VerifyRow], Reference | None]:
-    """Eager against the goldens on each device, and its answers on the first as the reference."""
+    """Compares eager with the goldens on each device; the first that runs is the reference."""
     rows: list[VerifyRow] = []
     reference: Reference | None = None
     judged_by = next(
         (artifact for artifact in artifacts if artifact.precision == "fp32"), artifacts[0]
     )
-    for device in places:
-        kind = device.partition(":")[0]
-        shown = engines is None or EAGER in engines
-        if present[kind]:
+    shown = job.options.wants(EAGER)
+    asked = job.options.devices is not None
+    for device in devices:
+        absent = present[device.partition(":")[0]]
+        if absent:
             if shown:
-                rows.append(_absent_row(EAGER, "Python", device, present[kind], asked=asked))
+                rows.append(_absent_row(EAGER, "Python", device, absent, asked=asked))
             continue
-        job.say(f"eager in Python on {device}")
+        job.options.say(f"eager in Python on {device}")
         start = time.perf_counter()
         if isinstance(model, str):
-            run = run_workers(job, [(job.spec("eager", device, model=model), True)])[0]
+            run = run_workers(job, [(job.spec(EAGER, device, model=model), True)])[0]
         else:
             run = run_here(job, model, device)
         row = VerifyRow(EAGER, "Python", device, "passed", runtime=run.runtime)
@@ -258,113 +257,125 @@ def _verify_model(
 
 
 def _verify_artifact(
-    job: Job,
-    artifact: Artifact,
-    device: str,
-    engines: Sequence[str] | None,
-    reference: Reference | None,
-    absent: str,
-    *,
-    asked: bool,
+    job: Job, artifact: Artifact, device: str, reference: Reference | None, absent: str
 ) -> list[VerifyRow]:
-    """Native rows first: they scan the artifact, and what they refuse Python must not load."""
-    names = engines_of(artifact.format)
-    wanted = [name for name in names if engines is None or name in engines]
+    """Runs the C++ engines first: they scan the artifact, and Python must not load what is refused.
+
+    Args:
+        job: The bundle and the options.
+        artifact: The artifact to run.
+        device: The device to run on.
+        reference: The outputs of the model given, if any.
+        absent: The reason why the artifact cannot run on the device; empty when it can.
+    """
+    options = job.options
+    installed = engines_of(artifact.format)
+    names = [name for name in installed if options.wants(name)]
     pythons = [
-        runtime
-        for runtime in engines_in_python(artifact.format)
-        if engines is None or runtime.name in engines
+        engine for engine in engines_in_python(artifact.format) if options.wants(engine.name)
     ]
-    if artifact.trust == "native" and job.trust != "native" and not absent:
-        absent = 'it is native code: allow it with trust="native" (--allow-native)'
-        asked = engines is not None
+    asked = options.devices is not None
+    if not absent and options.refusal(artifact):
+        absent = options.refusal(artifact)
+        asked = options.engines is not None
     if absent:
         rows = [
             _absent_row(python.name, "Python", device, absent, asked=asked) for python in pythons
         ]
-        rows += [_absent_row(name, "C++", device, absent, asked=asked) for name in wanted]
+        rows += [_absent_row(name, "C++", device, absent, asked=asked) for name in names]
         return [replace(row, artifact=artifact.name) for row in rows]
 
-    native: list[tuple[VerifyRow, Run | None]] = []
-    refused = ""
-    twins = {python.engine: python for python in pythons if python.same_bits}
-    for name in wanted or (list(names) if pythons else []):
-        job.say(f"{name} in C++ on {device}")
-        row, run, refusal = _native_row(job, artifact, name, device, reference, name in twins)
-        refused = refused or refusal
-        if name in wanted:
-            native.append((row, run))
+    bit_exact = {python.engine for python in pythons if python.same_bits}
+    native: dict[str, _NativeRun] = {}
+    # Without a C++ engine to run, they still scan the artifact for Python.
+    for name in names or (installed if pythons else ()):
+        options.say(f"{name} in C++ on {device}")
+        native[name] = _run_native(job, artifact, name, device, reference, name in bit_exact)
+    refused = next((run.refused for run in native.values() if run.refused), "")
     rows = []
-    plain: dict[str, Run | None] = {}
-    for one in pythons:
-        job.say(f"{one.name} in Python on {device}")
-        row, run = _python_row(job, artifact, one, device, reference, refused)
-        plain[one.engine] = run
+    python_runs: dict[str, Run | None] = {}
+    for python in pythons:
+        options.say(f"{python.name} in Python on {device}")
+        row, python_runs[python.engine] = _python_row(
+            job, artifact, python, device, reference, refused
+        )
         rows.append(row)
-    for row, run in native:
-        twin = plain.get(row.runner) if row.runner in twins else None
-        rows.append(against_jit(row, run, twin, device))
+    for name in names:
+        counterpart = python_runs.get(name) if name in bit_exact else None
+        rows.append(against_jit(native[name].row, native[name].plain, counterpart, device))
     return rows
 
 
 def _python_row(
     job: Job,
     artifact: Artifact,
-    runtime: EngineInPython,
+    python: EngineInPython,
     device: str,
     reference: Reference | None,
     refused: str,
 ) -> tuple[VerifyRow, Run | None]:
-    row = VerifyRow(runtime.name, "Python", device, "passed", artifact=artifact.name)
+    row = VerifyRow(python.name, "Python", device, "passed", artifact=artifact.name)
     if refused:
         reason = f"not loaded, because the C++ library refused the artifact: {refused}"
         return replace(row, status="error", reason=reason), None
-    absent = runtime.absent
-    if not absent and device.partition(":")[0] not in runtime.devices:
-        absent = f"isthmus calls {runtime.name} in Python on {', '.join(runtime.devices)} only"
+    absent = python.absent
+    if not absent and device.partition(":")[0] not in python.devices:
+        absent = f"isthmus calls {python.name} in Python on {', '.join(python.devices)} only"
     if absent:
         return replace(row, status="absent", reason=absent), None
     start = time.perf_counter()
-    spec = job.spec(runtime.name, device, artifact=artifact.name)
+    spec = job.spec(python.name, device, artifact=artifact.name)
     run = run_workers(job, [(spec, True)])[0]
     row = judge(job, replace(row, runtime=run.runtime), run, artifact.tolerances, reference)
     moved = any(hazard.kind == "device_literal" for hazard in artifact.hazards)
     if row.status == "error" and moved and device.partition(":")[0] != artifact.device:
         # The C++ engine moves such literals at load; torch.jit in Python has no way to.
-        reason = f"the graph holds {artifact.device} literals, which {runtime.name} cannot move"
+        reason = f"the graph holds {artifact.device} literals, which {python.name} cannot move"
         row = replace(row, status="absent", reason=reason)
     return replace(row, seconds=time.perf_counter() - start), run
 
 
-def _native_row(
+@dataclass(frozen=True)
+class _NativeRun:
+    """What a C++ engine gave on one artifact."""
+
+    row: VerifyRow
+    plain: Run | None
+    """The outputs of the graph as it is, for the comparison with `torch.jit`; None: not run."""
+    refused: str
+    """The reason why the bundle's files were refused; empty when they were not."""
+
+
+def _run_native(
     job: Job,
     artifact: Artifact,
     engine: str,
     device: str,
     reference: Reference | None,
-    with_twin: bool,
-) -> tuple[VerifyRow, Run | None, str]:
-    """The row, the outputs of the graph as it is for its Python twin, and why it was refused."""
+    bit_exact: bool,
+) -> _NativeRun:
     row = VerifyRow(engine, "C++", device, "passed", artifact=artifact.name)
     start = time.perf_counter()
     row, refused = prove_without_python(job, row)
-    runs: list[tuple[EngineSpec, bool]] = []
+    specs: list[tuple[EngineSpec, bool]] = []
     spec = job.spec("isthmus", device, artifact=artifact.name, engine=engine)
     if row.status != "error":
-        if with_twin:
-            runs.append((replace(spec, optimize="none", warmup=False), False))
+        if bit_exact:
+            specs.append((replace(spec, optimize="none", warmup=False), False))
         if reference is not None:
-            runs.append((replace(spec, optimize="auto"), False))
-    done = run_workers(job, runs) if runs else []
-    plain = done[0] if with_twin and done else None
-    if reference is not None and done:
+            specs.append((replace(spec, optimize="auto"), False))
+    runs = run_workers(job, specs) if specs else []
+    if reference is not None and runs:
         proven = row
-        row = judge(job, row, done[-1], artifact.tolerances, reference)
+        row = judge(job, row, runs[-1], artifact.tolerances, reference)
         if not proven:
             row = replace(row, status=proven.status, reason=f"on the goldens: {proven.reason}")
-    return replace(row, seconds=time.perf_counter() - start), plain, refused
+    row = replace(row, seconds=time.perf_counter() - start)
+    return _NativeRun(row, runs[0] if bit_exact and runs else None, refused)
 
 
-def _absent_row(runner: str, language: Any, device: str, reason: str, *, asked: bool) -> VerifyRow:
-    """Nobody asked for it: told, not judged. Asked for: a device is a contract."""
-    return VerifyRow(runner, language, device, "error" if asked else "absent", reason)
+def _absent_row(
+    engine: str, language: Literal["Python", "C++"], device: str, reason: str, *, asked: bool
+) -> VerifyRow:
+    """Returns a row that cannot run: an error when it was asked for, else told and not judged."""
+    return VerifyRow(engine, language, device, "error" if asked else "absent", reason)

@@ -1,4 +1,4 @@
-"""What verify found: a row for each way of running the bundle, and one verdict."""
+"""The result of verify: a row for each engine on each device, and one verdict."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
     from isthmus.proof.explain import Explanation
 
 SCHEMA = "isthmus-verify"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 _SHOWN = 12
-"""Lines of a `ParityError`: a model with many outputs fails in many places at once."""
+"""The number of lines of a `ParityError`; a model with many outputs fails in many places."""
 
 Status = Literal["passed", "failed", "error", "absent"]
-"""failed: the numbers are wrong; error: it could not run; absent: not here, and not asked for."""
+"""failed: the numbers are wrong; error: it could not run; absent: neither here nor asked for."""
 
 
 class ParityError(AssertionError):
-    """A bundle that does not give the model's answers. `report` holds every number."""
+    """A bundle does not give the model's answers; `report` holds every number."""
 
     def __init__(self, report: VerifyReport) -> None:
         lines = [report.verdict]
@@ -43,33 +43,33 @@ class ParityError(AssertionError):
 
 @dataclass(frozen=True)
 class VerifyRow:
-    """One way of running the bundle on one device; truthy when it passed."""
+    """One engine on one device; truthy when it passed."""
 
-    runner: str
+    engine: str
     """"eager", "torch.jit", or the name of an engine of the C++ library."""
     language: Literal["Python", "C++"]
     device: str
     status: Status
     reason: str = ""
-    """Why there is no number, or why it failed."""
+    """The reason for a failure, or for a missing number."""
     artifact: str = ""
     runtime: str = ""
     reference: str = "goldens"
-    """What it was compared with: "goldens" or "model"."""
+    """The source of the expected outputs: "goldens" or "model"."""
     results: tuple[OutputParity, ...] = ()
-    """Every output of every golden."""
+    """One entry for every output of every golden."""
     vs_torch_jit: float | None = None
-    """Largest difference to torch.jit in Python, same artifact, threads, flags; None: not run."""
+    """The largest difference to torch.jit in Python on the same artifact; None: not run."""
     seconds: float = 0.0
 
     def __bool__(self) -> bool:
-        """The verdict."""
+        """True when the row passed."""
         return self.status == "passed"
 
     @property
     def label(self) -> str:
-        """ "torch.jit in Python", "torchscript in C++"."""
-        return f"{self.runner} in {self.language}"
+        """The name for people: "torch.jit in Python", "torchscript in C++"."""
+        return f"{self.engine} in {self.language}"
 
     @property
     def worst(self) -> OutputParity | None:
@@ -78,37 +78,37 @@ class VerifyRow:
 
     @property
     def outputs(self) -> dict[str, OutputParity]:
-        """The worst golden of each output."""
+        """Maps each output to its worst golden."""
         names = dict.fromkeys(result.output for result in self.results)
-        found = {
+        results = {
             name: worst(result for result in self.results if result.output == name)
             for name in names
         }
-        return {name: result for name, result in found.items() if result is not None}
+        return {name: result for name, result in results.items() if result is not None}
 
     @property
     def distance(self) -> float | None:
-        """How far from float64, in units of eager's own error: the worst RMS of any output.
+        """The worst RMS error to float64 of any output, in units of eager's own error.
 
-        None where nothing was judged to the truth.
+        None where no float64 value was known.
         """
         known = [result.noise_units for result in self.results if result.to_truth]
         return max(known) if known else None
 
     @property
     def nans(self) -> int:
-        """NaN elements in all outputs."""
+        """The number of NaN elements in all outputs."""
         return sum(result.nans for result in self.results)
 
     @property
     def infs(self) -> int:
-        """Infinite elements in all outputs."""
+        """The number of infinite elements in all outputs."""
         return sum(result.infs for result in self.results)
 
     def to_json(self) -> dict[str, Any]:
-        """The facts for machines; `worst` and `results` hold the fields of `OutputParity`."""
+        """Returns JSON values; `worst` and `results` hold the fields of `OutputParity`."""
         return {
-            "runner": self.runner,
+            "engine": self.engine,
             "language": self.language,
             "device": self.device,
             "artifact": self.artifact,
@@ -128,16 +128,16 @@ class VerifyRow:
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """All rows; truthy when the bundle is proven here."""
+    """All rows of a verification; truthy when the bundle is proven on this machine."""
 
     bundle: str
     rows: tuple[VerifyRow, ...]
     context: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     ranked: bool = False
-    """Whether the document also ranks the rows by their distance to the truth."""
+    """True when the document also ranks the rows by their distance to float64."""
     explanations: tuple[Explanation, ...] = ()
-    """Where the engines leave the model, for those that were looked into."""
+    """The first diverging submodule of each engine that was explained."""
 
     @property
     def ranking(self) -> tuple[VerifyRow, ...]:
@@ -162,7 +162,7 @@ class VerifyReport:
 
     @property
     def verdict(self) -> str:
-        """One sentence."""
+        """The verdict in one sentence."""
         ran = sum(row.status != "absent" for row in self.rows)
         if self.ok:
             return f"PASSED: {ran} of {ran} ways of running {self.bundle} give the model's answers"
@@ -179,24 +179,24 @@ class VerifyReport:
         if not self.ok:
             raise ParityError(self)
 
-    def row(self, runner: str, device: str = "cpu") -> VerifyRow:
-        """The row of a runner on a device.
+    def row(self, engine: str, device: str = "cpu") -> VerifyRow:
+        """Returns the first row of an engine on a device.
 
         Raises:
-            KeyError: There is none; names those there are.
+            KeyError: There is none; names those that exist.
         """
         for row in self.rows:
-            if row.runner == runner and row.device == device:
+            if row.engine == engine and row.device == device:
                 return row
-        names = ", ".join(f"{row.runner} on {row.device}" for row in self.rows)
-        raise KeyError(f"no row {runner!r} on {device!r}; there are: {names}")
+        names = ", ".join(f"{row.engine} on {row.device}" for row in self.rows)
+        raise KeyError(f"no row {engine!r} on {device!r}; there are: {names}")
 
     def __str__(self) -> str:
-        """The tables, as on the console."""
+        """Returns the tables as printed on the console."""
         return to_text(self)
 
     def document(self) -> Document:
-        """See `isthmus.report`."""
+        """Returns the report as a document to print; see `isthmus.document`."""
         return Document(
             title=f"isthmus verify {self.bundle}",
             schema=SCHEMA,
@@ -220,7 +220,7 @@ class VerifyReport:
         )
 
     def _tables(self) -> list[Table]:
-        columns = ("runner", "device", "verdict", *_NUMBERS, "vs torch.jit", "worst at")
+        columns = ("engine", "device", "verdict", *_NUMBERS, "vs torch.jit", "worst at")
         ran = [row for row in self.rows if row.status != "absent"]
         tables = [
             Table(
@@ -245,14 +245,14 @@ class VerifyReport:
             (row.label, row.device, row.reason) for row in self.rows if row.status == "absent"
         )
         if absent:
-            tables.append(Table(title="Not run", columns=("runner", "device", "why"), rows=absent))
+            tables.append(Table(title="Not run", columns=("engine", "device", "why"), rows=absent))
         several = [row for row in self.rows if len(row.outputs) > 1]
         if several:
             lines = [(row, name, result) for row in several for name, result in row.outputs.items()]
             tables.append(
                 Table(
                     title="Each output",
-                    columns=("runner", "device", "output", *_NUMBERS, "worst golden"),
+                    columns=("engine", "device", "output", *_NUMBERS, "worst golden"),
                     rows=tuple(
                         (
                             row.label,
@@ -298,15 +298,15 @@ def _cells(result: OutputParity | None, nans: int, infs: int) -> tuple[str, ...]
 
 
 def needed_of(result: OutputParity) -> str:
-    """The tolerance that would pass: "2.3 x rms" of eager's own error, or "atol 1e-06"."""
+    """Returns the tolerance that would pass: "2.3 x rms" of eager's own error, or "atol 1e-06"."""
     if result.to_truth:
         return f"{number(result.multiple)} x {result.statistic}"
     return f"atol {number(result.passing_atol)}"
 
 
 def _rank_table(rows: Sequence[VerifyRow]) -> Table:
-    """By the distance to float64; eager's own is 1 by definition."""
-    columns = ("rank", "runner", "device", "x eager's own RMS", "rms", "max", "worst at", "verdict")
+    """Returns the rows by their distance to float64; eager's own is 1 by definition."""
+    columns = ("rank", "engine", "device", "x eager's own RMS", "rms", "max", "worst at", "verdict")
     cells = []
     for at, row in enumerate(rows, start=1):
         worst = max(

@@ -1,22 +1,20 @@
 """Runs all goldens of a bundle in a process of its own.
 
-Started as `python -m isthmus.proof.verify_worker REQUEST`.
-
-The request names runners and a folder for each; the outputs are written there as safetensors,
-numbered in the order of the goldens, with the keys STEP/out/NAME of docs/format.md.
+Started as `python -m isthmus.proof.verify_worker REQUEST`. The request names engines and a folder
+for each. The outputs are written there as safetensors, numbered in the order of the goldens, with
+the keys STEP/out/NAME of docs/format.md.
 """
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from isthmus.goldens.compare import difference
 from isthmus.runtime.engine_spec import EngineSpec
 from isthmus.runtime.load_engine import load_engine
+from isthmus.runtime.worker_main import run_worker
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,7 +23,7 @@ if TYPE_CHECKING:
     from isthmus.runtime.python_engine import Values
 
 Outputs = dict[str, "Tensor"]
-"""By STEP/out/NAME; absent values have no key."""
+"""Maps STEP/out/NAME to the output; absent values have no key."""
 
 
 class Runnable(Protocol):
@@ -50,21 +48,21 @@ def run_golden(engine: Runnable, golden: Golden) -> Outputs:
 
 
 def golden_file(folder: Path, index: int) -> Path:
-    """Where the outputs of the golden with this index are written."""
+    """Returns the file that holds the outputs of the golden with this index."""
     return folder / f"{index:04}.safetensors"
 
 
 def run_all(
     engine: Runnable,
-    goldens: list[Golden],
+    goldens: Sequence[Golden],
     save: Callable[[int, Outputs], None],
     *,
     repeat: bool,
 ) -> tuple[dict[str, str], float]:
-    """Runs every golden; gives the errors by golden, and how far a second run was from the first.
+    """Runs every golden; returns the errors by golden, and the largest difference of a second run.
 
-    A second run also shows what only fails later: the fuser of TorchScript starts on the second or
-    third call.
+    A second run also shows failures that come late: the fuser of TorchScript starts on the second
+    or third call.
     """
     errors: dict[str, str] = {}
     drift = 0.0
@@ -82,37 +80,33 @@ def run_all(
     return errors, drift
 
 
-def _answer(request: dict[str, Any]) -> dict[str, Any]:
+def _run(spec: EngineSpec, folder: Path, *, repeat: bool) -> dict[str, Any]:
     from safetensors.torch import save_file
 
     from isthmus.bundle.bundle import open_bundle
 
-    runs: list[dict[str, Any]] = []
-    for item in request["runs"]:
-        spec = EngineSpec.from_json(item["spec"])
-        folder = Path(item["folder"])
-        try:
-            bundle = open_bundle(Path(spec.bundle))
-            goldens = bundle.goldens()
-            runner, _ = load_engine(spec, bundle)
-        except Exception as error:  # becomes the row's reason
-            runs.append({"error": f"{type(error).__name__}: {error}"})
-            continue
+    try:
+        bundle = open_bundle(Path(spec.bundle))
+        goldens = bundle.goldens()
+        engine, _ = load_engine(spec, bundle)
+    except Exception as error:  # becomes the row's reason
+        return {"error": f"{type(error).__name__}: {error}"}
 
-        def save(index: int, outputs: Outputs, folder: Path = folder) -> None:
-            save_file(outputs, golden_file(folder, index))
+    def save(index: int, outputs: Outputs) -> None:
+        save_file(outputs, golden_file(folder, index))
 
-        errors, drift = run_all(runner, goldens, save, repeat=item["repeat"])
-        runs.append({"runtime": runner.runtime, "errors": errors, "drift": str(drift)})
-    return {"runs": runs}
+    errors, drift = run_all(engine, goldens, save, repeat=repeat)
+    return {"runtime": engine.runtime, "errors": errors, "drift": str(drift)}
 
 
-def main() -> None:
-    """Reads the request that the command line names, and writes its answer."""
-    request = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    answer = Path(request["answer"])
-    answer.write_text(json.dumps(_answer(request)), encoding="utf-8")
+def _answer(request: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "runs": [
+            _run(EngineSpec.from_json(run["spec"]), Path(run["folder"]), repeat=run["repeat"])
+            for run in request["runs"]
+        ]
+    }
 
 
 if __name__ == "__main__":
-    main()
+    run_worker(_answer)

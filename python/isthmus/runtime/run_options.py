@@ -13,6 +13,7 @@ from isthmus.runtime.workers import available_cores
 
 if TYPE_CHECKING:
     from isthmus.bundle.bundle import Bundle
+    from isthmus.bundle.manifest import Artifact
 
 __all__ = ["TRUSTS", "RunOptions", "check_rounds"]
 
@@ -73,6 +74,12 @@ class RunOptions:
     def wants(self, engine: str) -> bool:
         """Returns True when the engine is one of those to run."""
         return self.engines is None or engine in self.engines
+
+    def refusal(self, artifact: Artifact) -> str:
+        """Returns the reason why the bundle may not run native code; empty when it may."""
+        if artifact.trust == "native" and self.trust != "native":
+            return 'it is native code: allow it with trust="native" (--allow-native)'
+        return ""
 
     def say(self, line: str) -> None:
         """Tells the caller about progress."""

@@ -93,12 +93,12 @@ def run_command(
 def ask_worker(
     module: str, request: Mapping[str, Any], *, threads: int = 0, timeout: float = 600
 ) -> dict[str, Any]:
-    """Hands a request to a worker module and gives its answer: a JSON object.
+    """Hands a request to a worker module and returns its answer, a JSON object.
 
-    The worker gets the request's file name, and writes its answer to the `answer` that it names.
+    The module calls `isthmus.runtime.worker_main.run_worker`.
 
     Raises:
-        ExecutionError: The worker died, took too long, or gave no answer; says how.
+        ExecutionError: The worker failed, died, took too long, or gave no answer; says how.
     """
     with tempfile.TemporaryDirectory(prefix="isthmus-") as folder:
         answer = Path(folder, "answer.json")
@@ -108,7 +108,9 @@ def ask_worker(
         if done.returncode != 0 or not answer.exists():
             raise ExecutionError(explain_exit(done.returncode, done.stderr))
         result: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
-        return result
+    if "error" in result:
+        raise ExecutionError(str(result["error"]))
+    return result
 
 
 class LineWorker:

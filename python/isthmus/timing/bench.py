@@ -1,50 +1,61 @@
-"""One process a row, taking turns.
+"""Times a bundle's model in Python and in C++, each row in a process of its own, taking turns.
 
-Forms: "Torch" is the eager module; each engine has one, such as "TorchScript" or "ONNX Runtime",
-the artifact as it was exported; "TorchScript optimised" is that artifact frozen, fused and
-prepacked at load, in the same way on both sides.
+Rows come in pairs, Python and C++: "Torch" is the eager module; each engine has one, such as
+"TorchScript" or "ONNX Runtime", with the artifact as it was exported; "TorchScript optimised" is
+that artifact frozen, fused and prepacked at load, alike in both languages.
 """
 
 from __future__ import annotations
 
-import random
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from isthmus.bundle.manifest import Artifact
+from isthmus.capture.load_model import no_model
 from isthmus.errors import InvalidInput
-from isthmus.runtime.engines import ENGINES_IN_PYTHON, formats_of_engine
-from isthmus.runtime.machine import cpu_governor, devices_present, load_average, machine_facts
-from isthmus.runtime.workers import available_cores
-from isthmus.timing.bench_report import BenchReport, BenchRow, Comparison, Language, compare_rows
-from isthmus.timing.turns import (
-    DISCARDED,
+from isthmus.runtime.engines import (
     EAGER,
-    OPTIMISED,
-    Plan,
-    engine_of,
-    finish,
-    take_turns,
-    warm_up,
-    workers,
+    ENGINES_IN_PYTHON,
+    EngineInPython,
+    RowKind,
+    engine_title,
+    engines_of,
+    formats_of_engine,
 )
+from isthmus.runtime.machine import cpu_governor, devices_present, load_average, machine_facts
+from isthmus.runtime.run_options import RunOptions, check_rounds
+from isthmus.runtime.workers import available_cores
+from isthmus.timing.bench_report import BenchReport, Comparison, compare_rows
+from isthmus.timing.bench_row import BenchRow, Language
+from isthmus.timing.turns import DISCARDED, TimedRow, measure
 
 if TYPE_CHECKING:
     from isthmus.bundle.bundle import Bundle
+    from isthmus.runtime.engine_spec import EngineSpec
 
-__all__ = ["FORMS", "BenchReport", "BenchRow", "Comparison", "bench"]
+__all__ = ["FORMS", "BenchReport", "BenchRow", "Comparison", "bench", "bench_bundle"]
 
-FORMS: tuple[str, ...] = (
-    EAGER,
-    *(
-        form
-        for runtime in ENGINES_IN_PYTHON
-        for form in (runtime.title, *([runtime.title + OPTIMISED] if runtime.optimizes else []))
-    ),
-)
-"""Every form that there is; a bundle has those of its artifacts."""
+Pair = tuple[str, RowKind]
+"""An engine and what it runs: a row in Python and a row in C++."""
+
+_PAIRS: dict[str, Pair] = {
+    engine_title(engine, kind): (engine, kind)
+    for engine, kind in (
+        (EAGER, RowKind.EAGER),
+        *(
+            (runtime.engine, kind)
+            for runtime in ENGINES_IN_PYTHON
+            for kind in (RowKind.EXPORTED, RowKind.OPTIMISED)
+            if kind is RowKind.EXPORTED or runtime.optimizes
+        ),
+    )
+}
+FORMS: tuple[str, ...] = tuple(_PAIRS)
+"""The titles of all rows; a bundle has those of its artifacts."""
 LANGUAGES: tuple[Language, ...] = ("Python", "C++")
+_FORMATS = {"torchscript": "TorchScript", "onnx": "ONNX", "aoti": "AOTInductor"}
 
 
 def bench(
@@ -70,28 +81,30 @@ def bench(
 ) -> BenchReport:
     """Times a bundle's model in Python and in C++, each row in a process of its own.
 
-    The processes live side by side, but only one works at a time: in each round every one takes a
-    turn, in random order, so that a machine that slows down slows all of them. Calls are one
-    golden's inputs, again and again; GPU work is waited for within the clock.
+    The processes live side by side, but only one works at a time: in each round every process takes
+    a turn, in random order, so that a machine that slows down slows all of them. All calls have the
+    inputs of one golden; GPU work is waited for within the measured time.
 
     Args:
         path: The bundle.
-        model: Where the eager module comes from: "package.module:factory", or a Hugging Face id or
+        model: The source of the eager module: "package.module:factory", or a Hugging Face id or
             folder. None: no eager row; what the bundle itself names is never imported.
-        forms: Of `FORMS`; None: all that the bundle has.
+        forms: Titles of `FORMS`; None: all that the bundle has.
         devices: "cpu", "cuda" or "cuda:N"; None: both kinds, with the reason where one is absent.
         languages: "Python", "C++".
-        artifact: Name of one artifact; None: the first of each format that fits the device.
-        golden: Name of the golden that gives the inputs; None: the manifest's first for warm-up.
+        artifact: The name of one artifact; None: the first of each format that fits the device.
+        golden: The name of the golden that gives the inputs; None: the manifest's first for
+            warm-up.
         threads: Intra-operator threads on both sides; None: the processors usable.
         rounds: Turns of each row; at least 2.
-        turn_seconds: About how long a turn takes; at least 5 calls are made.
-        confidence: Of the intervals.
-        margin: A difference within this share is none: processes of one program differ by as much.
-        seed: Of the order of turns.
+        turn_seconds: About how long a turn takes; at least 5 calls are made, 2 if they are slow.
+        confidence: The confidence of the intervals.
+        margin: The relative difference up to which two rows count as equally fast: processes of one
+            program differ by as much.
+        seed: The seed of the order of turns.
         trust: What the bundle may do: "data", "graph" or "native".
         op_libraries: Libraries of custom operators to open first.
-        timeout: Seconds that a worker may say nothing.
+        timeout: The seconds that a worker may keep silent.
         native_arguments: Further arguments of `isthmus-run bench`.
         progress: Called with a line at each stage.
 
@@ -99,45 +112,84 @@ def bench(
         BundleError: `path` is no good bundle.
         InvalidInput: Unknown form, language, device, artifact or golden, or too few rounds.
     """
+    options = RunOptions(
+        devices=devices,
+        artifact=artifact,
+        threads=threads,
+        trust=trust,
+        op_libraries=op_libraries,
+        timeout=timeout,
+        progress=progress,
+    )
+    return bench_bundle(
+        path,
+        options,
+        model,
+        forms=forms,
+        languages=languages,
+        golden=golden,
+        rounds=rounds,
+        turn_seconds=turn_seconds,
+        confidence=confidence,
+        margin=margin,
+        seed=seed,
+        native_arguments=native_arguments,
+    )
+
+
+def bench_bundle(
+    path: str | Path | Bundle,
+    options: RunOptions,
+    model: str | None = None,
+    *,
+    forms: Sequence[str] | None = None,
+    languages: Sequence[Language] = LANGUAGES,
+    golden: str | None = None,
+    rounds: int = 30,
+    turn_seconds: float = 0.12,
+    confidence: float = 0.99,
+    margin: float = 0.03,
+    seed: int = 0,
+    native_arguments: Sequence[str] = (),
+) -> BenchReport:
+    """Times a bundle under options that several steps share; see `bench`.
+
+    Without `forms`, the rows are those of `options.engines`; a Python runtime's name stands for its
+    pair.
+    """
     from isthmus.bundle.bundle import Bundle, open_bundle
 
     bundle = path if isinstance(path, Bundle) else open_bundle(Path(path))
-    chosen = tuple(forms) if forms is not None else _forms_of(bundle)
-    _check_options(chosen, languages, devices, rounds)
-    say = progress or (lambda line: None)
+    _check_names("form", forms or (), FORMS)
+    _check_names("language", languages, LANGUAGES)
+    check_rounds(rounds)
+    pairs = _pairs_of(bundle, options) if forms is None else [_PAIRS[title] for title in forms]
     present = devices_present()
-    places = tuple(devices) if devices is not None else tuple(present)
+    devices = tuple(options.devices) if options.devices is not None else tuple(present)
     load_before = load_average()
-    with tempfile.TemporaryDirectory(prefix="isthmus-bench-") as folder:
-        plan = Plan(
-            bundle=bundle,
-            artifact=bundle.artifact(artifact) if artifact is not None else None,
-            golden=_pick_golden(bundle, golden),
-            threads=threads or available_cores(),
-            trust=trust,
-            op_libraries=tuple(str(library) for library in op_libraries),
-            model=model or "",
-            timeout=timeout,
-            native_arguments=tuple(native_arguments),
-            folder=Path(folder),
-        )
-        rows = [
-            BenchRow(form, language, device)
-            for device in places
-            for form in chosen
-            for language in languages
-        ]
-        with workers(plan, rows, present, say) as runners:
-            warm_up(runners, turn_seconds, timeout, say)
-            take_turns(runners, rounds, random.Random(seed), timeout, say)
-            rows = [finish(runner, timeout) for runner in runners]
+    plan = _Plan(bundle, options, _pick_golden(bundle, golden), model or "")
+    timed = [
+        plan.timed_row(BenchRow(engine, kind, language, device), present)
+        for device in devices
+        for engine, kind in pairs
+        for language in languages
+    ]
+    rows = measure(
+        timed,
+        options,
+        rounds=rounds,
+        turn_seconds=turn_seconds,
+        seed=seed,
+        native_arguments=native_arguments,
+    )
     comparisons = tuple(
         compare_rows(python, cpp, confidence=confidence, margin=margin)
         for python in rows
         for cpp in rows
         if (python.language, cpp.language) == ("Python", "C++")
-        and (python.form, python.device) == (cpp.form, cpp.device)
+        and (python.title, python.device) == (cpp.title, cpp.device)
     )
+    threads = options.thread_count
     return BenchReport(
         bundle=bundle.manifest.name,
         rows=tuple(rows),
@@ -147,46 +199,129 @@ def bench(
             **machine_facts(),
             "clock governor": cpu_governor(),
             "load average before": f"{load_before:.2f}",
-            "threads": f"{plan.threads} in each process, in Python and in C++",
+            "threads": f"{threads} in each process, in Python and in C++",
             "flags": "inference mode, no gradients; the same environment for every process",
             "inputs": f"golden {plan.golden}",
             "method": f"{rounds} rounds in random order (seed {seed}); warm-up and the first"
             f" {DISCARDED} calls of each turn are not counted",
             "difference": f"told when the whole {confidence:.0%} interval is beyond {margin:.0%}",
         },
-        notes=_notes(load_before, plan.threads),
+        notes=_notes(load_before, threads),
     )
 
 
-def _forms_of(bundle: Bundle) -> tuple[str, ...]:
+@dataclass(frozen=True)
+class _Plan:
+    """What all rows of one benchmark have in common."""
+
+    bundle: Bundle
+    options: RunOptions
+    golden: str
+    model: str
+
+    def timed_row(self, row: BenchRow, present: dict[str, str]) -> TimedRow:
+        """Returns the row with the engine to load, or with the reason why there is none."""
+        artifact = self._artifact_for(row)
+        reason = self._why_unavailable(row, artifact, present)
+        return TimedRow(
+            replace(row, unavailable=reason),
+            spec=None if reason else self._spec(row, artifact),
+            golden=self.golden,
+            name=row.label,
+            group=f"{row.title} {row.device}",
+        )
+
+    def _artifact_for(self, row: BenchRow) -> Artifact | None:
+        """Returns the artifact that the row runs; one that was made for its device is preferred."""
+        if row.kind is RowKind.EAGER:
+            return None
+        kind = row.device.partition(":")[0]
+        candidates = self.bundle.manifest.artifacts
+        if self.options.artifact is not None:
+            candidates = (self.bundle.artifact(self.options.artifact),)
+        format = _in_python(row.engine).format
+        fitting = [
+            artifact
+            for artifact in candidates
+            if artifact.format == format and kind in artifact.devices
+        ]
+        return min(fitting, key=lambda artifact: artifact.device != kind, default=None)
+
+    def _why_unavailable(
+        self, row: BenchRow, artifact: Artifact | None, present: dict[str, str]
+    ) -> str:
+        eager = row.kind is RowKind.EAGER
+        if eager and row.language == "C++":
+            return "an eager Python module has no form in C++; its TorchScript has"
+        kind = row.device.partition(":")[0]
+        if present[kind]:
+            return present[kind]
+        if eager:
+            return "" if self.model else no_model(self.bundle.manifest.source)
+        runtime = _in_python(row.engine)
+        if artifact is None:
+            name = _FORMATS.get(runtime.format, runtime.format)
+            return f"the bundle has no {name} artifact for {kind}"
+        if self.options.refusal(artifact):
+            return self.options.refusal(artifact)
+        if row.language == "Python":
+            if kind not in runtime.devices:
+                devices = ", ".join(runtime.devices)
+                return f"isthmus calls {runtime.name} in Python on {devices} only"
+            return runtime.absent
+        if runtime.engine not in engines_of(runtime.format):
+            return f"the engine {runtime.engine} is not installed"
+        return ""
+
+    def _spec(self, row: BenchRow, artifact: Artifact | None) -> EngineSpec:
+        if artifact is None:
+            return self.options.spec(self.bundle, EAGER, row.device, model=self.model)
+        runtime = _in_python(row.engine)
+        # Where both languages run the graph as it is, that is compared; else the runtime's default.
+        optimize = "none" if runtime.optimizes else "auto"
+        if row.kind is RowKind.OPTIMISED:
+            # Prepacking is for the CPU.
+            optimize = "inference" if row.device == "cpu" else "freeze"
+        return self.options.spec(
+            self.bundle,
+            runtime.name,
+            row.device,
+            artifact=artifact.name,
+            engine=row.engine,
+            optimize=optimize,
+        )
+
+
+def _in_python(engine: str) -> EngineInPython:
+    return next(runtime for runtime in ENGINES_IN_PYTHON if runtime.engine == engine)
+
+
+def _pairs_of(bundle: Bundle, options: RunOptions) -> list[Pair]:
+    """Returns the pairs of the bundle's artifacts, of the engines that are wanted."""
     formats = {artifact.format for artifact in bundle.manifest.artifacts}
-    return tuple(
-        form for form in FORMS if form == EAGER or formats & set(formats_of_engine(engine_of(form)))
-    )
+    wanted = {
+        runtime.engine
+        for runtime in ENGINES_IN_PYTHON
+        if (options.wants(runtime.engine) or options.wants(runtime.name))
+        and formats & set(formats_of_engine(runtime.engine))
+    }
+    if options.wants(EAGER):
+        wanted.add(EAGER)
+    return [(engine, kind) for engine, kind in _PAIRS.values() if engine in wanted]
 
 
-def _check_options(
-    forms: Sequence[str], languages: Sequence[str], devices: Sequence[str] | None, rounds: int
-) -> None:
-    for given, known, what in (
-        (forms, FORMS, "form"),
-        (languages, LANGUAGES, "language"),
-        ([device.partition(":")[0] for device in devices or ()], ("cpu", "cuda"), "device"),
-    ):
-        for one in given:
-            if one not in known:
-                raise InvalidInput(f"{what} {one!r} is unknown, expected {' or '.join(known)}")
-    if rounds < 2:
-        raise InvalidInput(f"rounds is {rounds}, expected at least 2 for an interval")
+def _check_names(what: str, names: Iterable[str], known: Sequence[str]) -> None:
+    for name in names:
+        if name not in known:
+            raise InvalidInput(f"{what} {name!r} is unknown, expected {' or '.join(known)}")
 
 
 def _pick_golden(bundle: Bundle, name: str | None) -> str:
     names = [entry.name for entry in bundle.manifest.goldens]
     if name is None:
-        preferred = [one for one in bundle.manifest.warmup if one in names]
         if not names:
             raise InvalidInput("the bundle has no goldens to time with; export it again")
-        return (preferred or names)[0]
+        return next((warmup for warmup in bundle.manifest.warmup if warmup in names), names[0])
     if name not in names:
         raise InvalidInput(f"golden {name!r} is not in the bundle, which has {', '.join(names)}")
     return name

@@ -1,4 +1,4 @@
-"""What bench measured: a row for each process, C++ against Python, and what may be concluded."""
+"""The result of bench: a row for each process, and the comparison of C++ with Python."""
 
 from __future__ import annotations
 
@@ -9,90 +9,38 @@ from pathlib import Path
 from typing import Any, Literal
 
 from isthmus.document import Case, Document, Table, number, to_text
-from isthmus.timing.statistics import RatioInterval, Summary, ratio_over_rounds, summarize
+from isthmus.runtime.engines import RowKind, engine_title
+from isthmus.timing.bench_row import BenchRow, place
+from isthmus.timing.statistics import RatioInterval, ratio_over_rounds
 
 SCHEMA = "isthmus-bench"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
-Language = Literal["Python", "C++"]
 Verdict = Literal["C++ faster", "C++ slower", "no significant difference", ""]
 
 
 @dataclass(frozen=True)
-class BenchRow:
-    """One process: a form of the model, in one language, on one device."""
-
-    form: str
-    """"Torch", "TorchScript" or "TorchScript optimised"; see `isthmus.bench`."""
-    language: Language
-    device: str
-    unavailable: str = ""
-    """Why there is no number; empty when there is one."""
-    artifact: str = ""
-    runtime: str = ""
-    flags: Mapping[str, str] = field(default_factory=dict)
-    """Threads and what else was set, the same on both sides of a comparison."""
-    load_ms: float | None = None
-    """Reading, checking and loading the model."""
-    warmup_ms: float | None = None
-    """Calls that isthmus makes at load, so that the first one of the user is no slower."""
-    first_call_ms: float | None = None
-    """The first call after the load and its warm-up."""
-    warnings: tuple[str, ...] = ()
-    """What the worker saw that makes timings unsteady."""
-    peak_rss_bytes: int | None = None
-    """Largest resident memory of the process, its interpreter and libraries included."""
-    rounds_ms: tuple[tuple[float, ...], ...] = ()
-    """Durations of the counted calls, round by round."""
-
-    def __bool__(self) -> bool:
-        """True when there are numbers."""
-        return not self.unavailable
-
-    @property
-    def label(self) -> str:
-        """ "TorchScript CPU in C++"."""
-        return f"{self.form} {place(self.device)} in {self.language}"
-
-    @property
-    def samples_ms(self) -> list[float]:
-        """All counted calls, in the order in which they were made."""
-        return [sample for turn in self.rounds_ms for sample in turn]
-
-    @property
-    def round_medians_ms(self) -> list[float]:
-        """The median of each round."""
-        return [summarize(turn).median_ms for turn in self.rounds_ms]
-
-    @property
-    def summary(self) -> Summary | None:
-        """Median and percentiles; None where there are no numbers."""
-        return summarize(self.samples_ms) if self.rounds_ms else None
-
-    def to_json(self) -> dict[str, Any]:
-        """The facts for machines; durations in milliseconds."""
-        return {
-            **asdict(self),
-            "available": bool(self),
-            "summary": asdict(self.summary) if self.summary is not None else None,
-        }
-
-
-@dataclass(frozen=True)
 class Comparison:
-    """C++ against Python: the same form on the same device."""
+    """C++ against Python: the same engine on the same artifact and device."""
 
-    form: str
+    engine: str
+    kind: RowKind
     device: str
     python_ms: float | None = None
-    """Median."""
+    """The median in Python, in milliseconds."""
     cpp_ms: float | None = None
+    """The median in C++, in milliseconds."""
     interval: RatioInterval | None = None
-    """C++ over Python; None where one side has no numbers."""
+    """The time of C++ over that of Python; None where one side has no numbers."""
     margin: float = 0.0
-    """Two processes of the very same program differ by a few per cent: less is no difference."""
+    """The relative difference up to which both count as equally fast."""
     reason: str = ""
-    """Why there is no interval."""
+    """The reason why there is no interval."""
+
+    @property
+    def title(self) -> str:
+        """The engine's name for people: "TorchScript optimised"."""
+        return engine_title(self.engine, self.kind)
 
     @property
     def verdict(self) -> Verdict:
@@ -106,8 +54,8 @@ class Comparison:
         return "no significant difference"
 
     def to_json(self) -> dict[str, Any]:
-        """The facts for machines."""
-        return {**asdict(self), "verdict": self.verdict}
+        """Returns JSON values."""
+        return {**asdict(self), "kind": self.kind.value, "verdict": self.verdict}
 
 
 def compare_rows(
@@ -116,13 +64,14 @@ def compare_rows(
     """Compares two rows whose processes took their turns in the same rounds."""
     missing = [f"{row.language}: {row.unavailable}" for row in (python, cpp) if not row]
     reasons = {reason.partition(": ")[2] for reason in missing}
-    one_reason = len(missing) == 2 and len(reasons) == 1
-    reason = reasons.pop() if one_reason else "; ".join(missing)
+    shared_reason = len(missing) == 2 and len(reasons) == 1
+    reason = reasons.pop() if shared_reason else "; ".join(missing)
     rounds, wanted = len(cpp.round_medians_ms), rounds_for(confidence)
     if not reason and rounds < wanted:
         reason = f"{rounds} rounds are too few for a {confidence:.0%} interval; take {wanted}"
     return Comparison(
-        form=python.form,
+        engine=python.engine,
+        kind=python.kind,
         device=python.device,
         python_ms=python.summary.median_ms if python.summary else None,
         cpp_ms=cpp.summary.median_ms if cpp.summary else None,
@@ -137,9 +86,10 @@ def compare_rows(
 
 
 def rounds_for(confidence: float) -> int:
-    """Below this, even the smallest and the largest ratio do not enclose the median that surely.
+    """Returns the least number of rounds for an interval of this confidence.
 
-    All of n rounds lie on one side of the median with probability 2 ** (1 - n): the sign test.
+    All of n rounds lie on one side of the median with probability 2 ** (1 - n) (sign test): with
+    fewer rounds, even the smallest and the largest ratio do not enclose the median that surely.
     """
     return math.ceil(1 - math.log2(1 - confidence))
 
@@ -160,59 +110,64 @@ class BenchReport:
 
     @property
     def ok(self) -> bool:
-        """The same, by name."""
+        """The same as `bool(report)`."""
         return bool(self)
 
     @property
     def verdict(self) -> str:
-        """One sentence."""
-        found = [comparison for comparison in self.comparisons if comparison.interval is not None]
+        """The conclusion in one sentence."""
+        compared = [
+            f"{comparison.title} {place(comparison.device)}: {comparison.verdict}"
+            f" ({comparison.interval.ratio:.2f}x the time of Python)"
+            for comparison in self.comparisons
+            if comparison.interval is not None
+        ]
         if not self:
             return f"nothing could be timed: {self.rows[0].unavailable if self.rows else 'no rows'}"
-        if not found:
+        if not compared:
             return f"{sum(map(bool, self.rows))} rows timed, none in both languages"
-        return "; ".join(
-            f"{one.form} {place(one.device)}: {one.verdict}"
-            f" ({one.interval.ratio:.2f}x the time of Python)"
-            for one in found
-            if one.interval is not None
-        )
+        return "; ".join(compared)
 
-    def row(self, form: str, language: str, device: str = "cpu") -> BenchRow:
-        """One row.
+    def row(self, title: str, language: str, device: str = "cpu") -> BenchRow:
+        """Returns the row of this title, such as "TorchScript optimised".
 
         Raises:
-            KeyError: There is none; names those there are.
+            KeyError: There is none; names those that exist.
         """
         for row in self.rows:
-            if (row.form, row.language, row.device) == (form, language, device):
+            if (row.title, row.language, row.device) == (title, language, device):
                 return row
         names = ", ".join(row.label for row in self.rows)
-        raise KeyError(f"no row {form!r} in {language} on {device!r}; there are: {names}")
+        raise KeyError(f"no row {title!r} in {language} on {device!r}; there are: {names}")
 
-    def comparison(self, form: str, device: str = "cpu") -> Comparison:
-        """One comparison.
+    def comparison(self, title: str, device: str = "cpu") -> Comparison:
+        """Returns the comparison of this title, such as "TorchScript optimised".
 
         Raises:
             KeyError: There is none.
         """
-        for one in self.comparisons:
-            if (one.form, one.device) == (form, device):
-                return one
-        raise KeyError(f"no comparison of {form!r} on {device!r}")
+        for comparison in self.comparisons:
+            if (comparison.title, comparison.device) == (title, device):
+                return comparison
+        raise KeyError(f"no comparison of {title!r} on {device!r}")
 
     def plot(self, path: str | Path) -> None:
-        """Draws the distributions as PNG or SVG, told by the file's ending."""
-        from isthmus.timing.plot import plot_report
+        """Draws the distributions as PNG or SVG, by the ending of the file's name.
 
-        plot_report(self, Path(path))
+        Raises:
+            InvalidInput: Another ending, nothing to draw, or no matplotlib.
+        """
+        from isthmus.timing.plot import plot_rows
+
+        heading = f"{self.bundle}, {self.context.get('inputs', '')}\n{self.context.get('cpu', '')}"
+        plot_rows(self.rows, heading, Path(path))
 
     def __str__(self) -> str:
-        """The tables, as on the console."""
+        """Returns the tables as printed on the console."""
         return to_text(self)
 
     def document(self) -> Document:
-        """See `isthmus.report`."""
+        """Returns the report as a document to print; see `isthmus.document`."""
         return Document(
             title=f"isthmus bench {self.bundle}",
             schema=SCHEMA,
@@ -238,23 +193,16 @@ class BenchReport:
         )
 
 
-def place(device: str) -> str:
-    """ "CPU", "GPU" or "GPU 1", as people call it."""
-    kind, _, index = device.partition(":")
-    name = {"cpu": "CPU", "cuda": "GPU"}.get(kind, device)
-    return f"{name} {index}" if index not in ("", "0") else name
-
-
 def _runtimes(rows: tuple[BenchRow, ...]) -> list[str]:
     names = dict.fromkeys(row.runtime for row in rows if row.runtime)
     return [f"runtimes: {', '.join(names)}"] if names else []
 
 
 def _warnings(rows: tuple[BenchRow, ...]) -> list[str]:
-    """Each once, with the rows that it belongs to."""
-    found = dict.fromkeys(text for row in rows for text in row.warnings)
+    """Returns each warning once, with the rows that it belongs to."""
+    texts = dict.fromkeys(text for row in rows for text in row.warnings)
     return [
-        f"{text} ({', '.join(row.label for row in rows if text in row.warnings)})" for text in found
+        f"{text} ({', '.join(row.label for row in rows if text in row.warnings)})" for text in texts
     ]
 
 
@@ -262,16 +210,16 @@ def _comparison_table(comparisons: Sequence[Comparison]) -> list[Table]:
     if not comparisons:
         return []
     rows = []
-    for one in comparisons:
-        interval = one.interval
+    for comparison in comparisons:
+        interval = comparison.interval
         rows.append(
             (
-                f"{one.form} {place(one.device)}",
-                number(one.python_ms, 4),
-                number(one.cpp_ms, 4),
+                f"{comparison.title} {place(comparison.device)}",
+                number(comparison.python_ms, 4),
+                number(comparison.cpp_ms, 4),
                 number(interval.ratio if interval else None),
                 f"{interval.low:.3f} to {interval.high:.3f}" if interval else "-",
-                one.verdict or one.reason,
+                comparison.verdict or comparison.reason,
             )
         )
     confidence = next(
@@ -279,7 +227,7 @@ def _comparison_table(comparisons: Sequence[Comparison]) -> list[Table]:
     )
     table = Table(
         title="C++ against Python, median milliseconds a call",
-        columns=("form", "Python", "C++", "C++/Python", f"{confidence:.0%} interval", "verdict"),
+        columns=("engine", "Python", "C++", "C++/Python", f"{confidence:.0%} interval", "verdict"),
         rows=tuple(rows),
         marks=tuple(
             {"C++ faster": True, "C++ slower": False}.get(comparison.verdict)

@@ -1,6 +1,6 @@
-"""Times one runner in a process of its own: `python -m isthmus.timing.bench_worker REQUEST`.
+"""Times one engine in a process of its own: `python -m isthmus.timing.bench_worker REQUEST`.
 
-Speaks the protocol of `isthmus-run bench --worker`: one JSON line when ready, then for each line
+It speaks the protocol of `isthmus-run bench --worker`: one JSON line when ready, then for each line
 "run N" the durations of N calls in milliseconds, and at "quit" or the end of input the peak memory.
 """
 
@@ -15,12 +15,14 @@ from typing import Any
 
 from isthmus.runtime.engine_spec import EngineSpec
 from isthmus.runtime.load_engine import load_engine
+from isthmus.runtime.worker_main import run_worker
 
 
 def peak_rss_bytes() -> int:
-    """Largest resident memory of this process.
+    """Returns the largest resident memory of this process.
 
-    Not `getrusage`: what it gives outlives exec, so that a large parent counts for its children.
+    `getrusage` is the fallback only: its value outlives exec, so that a large parent counts for its
+    children.
     """
     try:
         for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
@@ -35,12 +37,12 @@ def peak_rss_bytes() -> int:
 
 
 def time_calls(call: Callable[[], object], count: int, wait: Callable[[], None]) -> list[float]:
-    """Durations of single calls, milliseconds; `wait` ends asynchronous work."""
+    """Returns the durations of single calls in milliseconds; `wait` ends asynchronous work."""
     samples = []
     for _ in range(count):
         wait()
         start = time.perf_counter_ns()
-        # The result dies outside the clock's reach, as it does in the C++ worker.
+        # The result is freed outside the measured time, as in the C++ worker.
         result = call()
         wait()
         samples.append((time.perf_counter_ns() - start) / 1e6)
@@ -52,26 +54,33 @@ def _say(event: str, **facts: Any) -> None:
     print(json.dumps({"event": event, **facts}), flush=True)
 
 
-def _serve(request: dict[str, Any]) -> None:
+def _reply(_: dict[str, Any], answer: dict[str, Any]) -> None:
+    if "error" in answer:
+        _say("error", message=answer["error"])
+    else:
+        _say("done", **answer)
+
+
+def _serve(request: dict[str, Any]) -> dict[str, Any]:
     from isthmus.bundle.bundle import open_bundle
 
     spec = EngineSpec.from_json(request["spec"])
     bundle = open_bundle(Path(spec.bundle))
     step = bundle.golden(request["golden"]).steps[0]
-    runner, load_ms = load_engine(spec, bundle)
+    engine, load_ms = load_engine(spec, bundle)
 
     import torch
 
     on_gpu = spec.device.partition(":")[0] == "cuda"
     wait: Callable[[], None] = torch.cuda.synchronize if on_gpu else (lambda: None)
-    call = runner.bind(step.method, step.inputs)
+    call = engine.bind(step.method, step.inputs)
     first = time_calls(call, 1, wait)[0]
     _say(
         "ready",
         load_ms=load_ms,
         first_call_ms=first,
         threads=torch.get_num_threads(),
-        runtime=runner.runtime,
+        runtime=engine.runtime,
     )
     for line in sys.stdin:
         words = line.split()
@@ -81,18 +90,8 @@ def _serve(request: dict[str, Any]) -> None:
             _say("samples", samples_ms=time_calls(call, int(words[1]), wait))
         elif words:
             _say("error", message=f"expected 'run N' or 'quit', got {line.strip()!r}")
-    _say("done", peak_rss_bytes=peak_rss_bytes())
-
-
-def main() -> int:
-    """Reads the request that the command line names, and serves until the input ends."""
-    try:
-        _serve(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
-    except Exception as error:  # becomes the row's reason
-        _say("error", message=f"{type(error).__name__}: {error}")
-        return 1
-    return 0
+    return {"peak_rss_bytes": peak_rss_bytes()}
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_worker(_serve, _reply)

@@ -1,18 +1,19 @@
-"""Draws the distributions of a bench report. Needs matplotlib, the extra `isthmus[report]`."""
+"""Draws the distributions of timed rows. Needs matplotlib, the extra `isthmus[report]`."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from isthmus.errors import InvalidInput
-from isthmus.timing.bench_report import BenchReport, BenchRow
+from isthmus.timing.bench_row import BenchRow
 
 COLOURS = {"Python": "#3572a5", "C++": "#d1495b"}
 ENDINGS = (".png", ".svg")
 
 
-def plot_report(report: BenchReport, path: Path) -> None:
-    """One line a row: every call as a dot, a box from the 25th to the 75th percentile, the median.
+def plot_rows(all_rows: Sequence[BenchRow], heading: str, path: Path) -> None:
+    """Draws a line for each row: calls as dots, a box from the 25th to the 75th percentile, median.
 
     Raises:
         InvalidInput: Another ending than .png or .svg, nothing to draw, or no matplotlib.
@@ -21,9 +22,10 @@ def plot_report(report: BenchReport, path: Path) -> None:
         raise InvalidInput(
             f"plot is to be {path.name!r}, expected a name that ends in .png or .svg"
         )
-    rows = [row for row in report.rows if row]
+    rows = [row for row in reversed(all_rows) if row]
     if not rows:
-        raise InvalidInput(f"there is nothing to draw: {report.verdict}")
+        reason = all_rows[0].unavailable if all_rows else "no rows"
+        raise InvalidInput(f"there is nothing to draw: {reason}")
     try:
         import matplotlib
 
@@ -36,7 +38,6 @@ def plot_report(report: BenchReport, path: Path) -> None:
 
     import numpy as np
 
-    rows = rows[::-1]
     figure = Figure(figsize=(9.5, 1.9 + 0.62 * len(rows)), layout="constrained")
     axes = figure.subplots()
     random = np.random.default_rng(0)
@@ -72,10 +73,7 @@ def plot_report(report: BenchReport, path: Path) -> None:
     axes.grid(axis="x", alpha=0.3)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    cpu = report.context.get("cpu", "")
-    axes.set_title(
-        f"{report.bundle}, {report.context.get('inputs', '')}\n{cpu}", fontsize=11, loc="left"
-    )
+    axes.set_title(heading, fontsize=11, loc="left")
     figure.savefig(path, dpi=150)
 
 

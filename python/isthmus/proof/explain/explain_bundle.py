@@ -74,23 +74,35 @@ def explain(
         InvalidInput: The bundle has no such artifact, engine or golden, or the model fails on it.
         ExecutionError: The engine failed.
     """
+    options = RunOptions(
+        artifact=artifact or None,
+        threads=threads,
+        trust=trust,
+        op_libraries=op_libraries,
+        timeout=timeout,
+        progress=progress,
+    )
+    return explain_engine(
+        path, model, options, engine=engine, golden=golden, budget_bytes=budget_bytes, repro=repro
+    )
+
+
+def explain_engine(
+    path: str | Path | Bundle,
+    model: nn.Module | str,
+    options: RunOptions,
+    *,
+    engine: str = "",
+    golden: str = "",
+    budget_bytes: int = BUDGET_BYTES,
+    repro: str | Path | None = None,
+) -> Explanation:
+    """Explains an engine under options that several steps share; see `explain`."""
     from isthmus.bundle.bundle import Bundle, open_bundle
 
     bundle = path if isinstance(path, Bundle) else open_bundle(Path(path))
-    chosen, engine = _choose(bundle, engine, artifact)
-    job = ExplainJob(
-        bundle=bundle,
-        artifact=chosen,
-        engine=engine,
-        golden=_golden(bundle, golden),
-        options=RunOptions(
-            threads=threads,
-            trust=trust,
-            op_libraries=op_libraries,
-            timeout=timeout,
-            progress=progress,
-        ),
-    )
+    artifact, engine = _choose(bundle, engine, options.artifact or "")
+    job = ExplainJob(bundle, artifact, engine, _golden(bundle, golden), options)
     with ModuleRunner(_module(model, bundle)) as runner:
         comparison = LayerComparison(job, runner, budget_bytes)
         return _explain(job, runner.module, comparison, repro)
