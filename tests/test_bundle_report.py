@@ -20,8 +20,9 @@ from isthmus.document import to_json, to_junit, to_markdown, to_text
 from isthmus.errors import InvalidInput
 from isthmus.proof.verify_report import VerifyReport
 from isthmus.reports import bundle_report as reports
+from isthmus.reports.bundle_document import document_of
 from isthmus.reports.bundle_report import BundleReport, report
-from isthmus.reports.html import headline, short_source
+from isthmus.reports.html import headline, render, short_source
 from isthmus.reports.matrix import TIMES, matrix, per_cent, share_text
 from made_up_reports import (
     CPP,
@@ -52,7 +53,8 @@ def strict(schema: Any) -> Any:
 
 
 def check_schema(bundle_report: BundleReport) -> dict[str, Any]:
-    document = json.loads(to_json(bundle_report), parse_constant=lambda name: pytest.fail(name))
+    text = to_json(document_of(bundle_report))
+    document = json.loads(text, parse_constant=lambda name: pytest.fail(name))
     jsonschema.Draft202012Validator(strict(SCHEMA)).validate(document)
     return dict(document)
 
@@ -140,7 +142,7 @@ def test_json_holds_every_part() -> None:
 
 
 def test_junit_has_a_case_for_each_engine_device_and_golden() -> None:
-    suite = ElementTree.fromstring(to_junit(bad())).find("testsuite")
+    suite = ElementTree.fromstring(to_junit(document_of(bad()))).find("testsuite")
     assert suite is not None
     cases = {case.get("name"): case for case in suite.findall("testcase")}
     assert list(cases) == [
@@ -164,14 +166,14 @@ def test_junit_has_a_case_for_each_engine_device_and_golden() -> None:
 
 def test_junit_fails_for_a_row_that_failed_beside_its_goldens() -> None:
     other_bits = replace(passing(), status="failed", reason="differs from torch.jit")
-    cases = made_up(other_bits).document().cases
+    cases = document_of(made_up(other_bits)).cases
     assert [case.failure for case in cases] == ["", "", "differs from torch.jit"]
-    alone = made_up(broken(), bundle=made_up_bundle(goldens=())).document().cases
+    alone = document_of(made_up(broken(), bundle=made_up_bundle(goldens=()))).cases
     assert [case.failure for case in alone] == ["killed by SIGSEGV"]
 
 
 def test_markdown_says_the_verdict_first_and_folds_what_is_long() -> None:
-    text = to_markdown(bad())
+    text = to_markdown(document_of(bad()))
     assert text.splitlines()[:3] == [
         "## isthmus report toy",
         "",
@@ -185,11 +187,11 @@ def test_markdown_says_the_verdict_first_and_folds_what_is_long() -> None:
     )
     assert "| forward | in | x | float32 | [batch, 4] | batch 1 to 64 |" in text
     assert text.count("<details>") == text.count("</details>") > 3
-    assert "<script" not in to_markdown(odd())
+    assert "<script" not in to_markdown(document_of(odd()))
 
 
 def test_the_console_prints_it_too() -> None:
-    lines = to_text(bad()).splitlines()
+    lines = to_text(document_of(bad())).splitlines()
     assert lines[0] == "isthmus report toy"
     assert lines[-1].startswith("FAILED")
 
@@ -226,7 +228,7 @@ def test_headlines() -> None:
 def test_an_explanation_of_verify_is_not_told_twice() -> None:
     one = replace(bad(), parity=replace(bad().parity, explanations=(layers(),)))
     assert len(one.explanations) == 1
-    assert to_markdown(one).count("### Error by layer") == 1
+    assert to_markdown(document_of(one)).count("### Error by layer") == 1
 
 
 def test_sources_lose_the_machines_folders() -> None:
@@ -283,7 +285,7 @@ def refuted(net: Bundle) -> BundleReport:
 
 @pytest.mark.slow
 def test_a_real_bundle_is_proven_timed_and_looked_into(proven: BundleReport) -> None:
-    assert proven, to_text(proven)
+    assert proven, to_text(document_of(proven))
     document = check_schema(proven)
     assert [line["name"] for line in document["matrix"]] == [
         "eager in Python on cpu", "torch.jit in Python on cpu", "torchscript in C++ on cpu",
@@ -316,7 +318,7 @@ def test_a_wrong_model_is_named_by_its_layer(refuted: BundleReport) -> None:
     document = check_schema(refuted)
     assert document["explanations"][0]["culprit"]["path"] == "first"
     assert len(document["explanations"]) == 1
-    assert "first (Linear) is the first to diverge" in refuted.html()
+    assert "first (Linear) is the first to diverge" in render(refuted)
     assert document["next"]["command"].startswith("isthmus verify ")
 
 

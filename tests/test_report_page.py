@@ -1,4 +1,4 @@
-"""The page of `isthmus report`: its pictures, what it holds, and how a browser shows it."""
+"""The HTML page of `isthmus report`: its charts, its content, and its layout in a browser."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from isthmus.bundle.bundle import Bundle
 from isthmus.errors import InvalidInput
 from isthmus.reports.bundle_report import BundleReport, report
 from isthmus.reports.charts import Axis, axis_for, latency_strip, ruler_place, tag
-from isthmus.reports.html import headline
+from isthmus.reports.html import headline, render, write_html
 from isthmus.reports.layers import POINTS, multiples_chart, shown_layers
 from made_up_reports import CPP, absent, bad, good, layers, made_up, odd, passing
 
-# --- pictures -------------------------------------------------------------------------------------
+# --- charts ---------------------------------------------------------------------------------------
 
 
-def test_the_ruler_is_monotonous_and_never_leaves_its_box() -> None:
+def test_the_ruler_is_monotonic_and_stays_in_its_box() -> None:
     shares = [0.0, 0.3, 1.0, 1.001, 2.0, 1e3, 1e9, math.inf]
     places = [ruler_place(share) for share in shares]
     assert places == sorted(places)
-    assert places[3] - places[2] > 0.02, "just beyond the limit is seen to be beyond it"
+    assert places[3] - places[2] > 0.02, "a share just beyond the limit looks beyond it"
     assert (places[0], places[-1] <= 1) == (0.0, True)
     assert ruler_place(math.nan) > places[2]
 
 
-def test_what_stands_in_an_attribute_stays_in_it() -> None:
+def test_attribute_values_are_escaped() -> None:
     assert tag("line", x1='"><b>', stroke_width=2) == (
         '<line x1="&quot;&gt;&lt;b&gt;" stroke-width="2"></line>'
     )
@@ -47,11 +47,11 @@ def test_axes() -> None:
     assert axis_for([], "ms").edge == axis_for([0.0, math.nan], "ms").edge == 1.0
 
 
-def test_a_distribution_is_drawn_with_few_dots() -> None:
+def test_a_distribution_has_a_bounded_number_of_dots() -> None:
     samples = [1 + 0.001 * at for at in range(5000)]
-    picture = latency_strip(samples, Axis(10.0, "ms"), CPP)
-    assert 100 < picture.count("<circle") <= 160
-    assert "median 3.5 ms" in picture
+    strip = latency_strip(samples, Axis(10.0, "ms"), CPP)
+    assert 100 < strip.count("<circle") <= 160
+    assert "median 3.5 ms" in strip
 
 
 def test_many_layers_are_thinned_out_and_keep_the_culprit() -> None:
@@ -66,7 +66,7 @@ def test_many_layers_are_thinned_out_and_keep_the_culprit() -> None:
 
 
 class Elements(HTMLParser):
-    """All tags with their attributes."""
+    """Collects all tags with their attributes."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -78,8 +78,8 @@ class Elements(HTMLParser):
 
 
 @pytest.mark.parametrize("make", [good, bad, odd, lambda: made_up(), lambda: made_up(absent())])
-def test_the_page_needs_nothing_and_runs_nothing(make: Any) -> None:
-    text = make().html()
+def test_the_page_has_no_scripts_and_no_external_resources(make: Any) -> None:
+    text = render(make())
     elements = Elements(text).found
     tags = [tag for tag, _ in elements]
     assert not {"script", "img", "iframe", "object", "embed", "base", "form"} & set(tags)
@@ -95,7 +95,7 @@ def test_the_page_needs_nothing_and_runs_nothing(make: Any) -> None:
 
 
 def test_the_page_has_every_section() -> None:
-    text = bad().html()
+    text = render(bad())
     for words in (
         "What was proven", "Goldens", "Distance to float64", "Error by layer", "Latency", "Sizes",
         "Hazards", "Signature", "Versions", "Repeat it",
@@ -105,13 +105,15 @@ def test_the_page_has_every_section() -> None:
     ):  # fmt: skip
         assert words in text, words
     assert "/opt/lib" not in text
-    assert "Not timed." in made_up(passing()).html()
-    assert "Not looked into" in made_up(passing()).html()
+    assert "Not timed." in render(made_up(passing()))
+    assert "Not looked into" in render(made_up(passing()))
 
 
-def test_a_file_is_whole_or_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     target = tmp_path / "report.html"
-    good().write_html(target)
+    write_html(good(), target)
     before = target.read_text("utf-8")
     assert before.startswith("<!doctype html>")
 
@@ -120,20 +122,20 @@ def test_a_file_is_whole_or_as_it_was(tmp_path: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(Path, "replace", fail)
     with pytest.raises(InvalidInput, match="the disk is full"):
-        bad().write_html(target)
+        write_html(bad(), target)
     assert target.read_text("utf-8") == before
-    assert list(tmp_path.iterdir()) == [target], "nothing is left beside it"
+    assert list(tmp_path.iterdir()) == [target], "no temporary file is left"
 
 
-def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=r"missing.*cannot be written"):
         write_atomically(tmp_path / "missing" / "report.html", "")
 
 
-def test_without_jinja2_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_without_jinja2_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "jinja2", None)
     with pytest.raises(InvalidInput, match=r"pip install 'isthmus\[report\]'"):
-        good().html()
+        render(good())
 
 
 # --- in a browser ---------------------------------------------------------------------------------
@@ -146,21 +148,21 @@ def real(linear_bundle: Bundle, chromium: Browser) -> BundleReport:
 
 @pytest.fixture(scope="module")
 def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with browser(tmp_path_factory.mktemp("chromium")) as one:
-        yield one
+    with browser(tmp_path_factory.mktemp("chromium")) as started:
+        yield started
 
 
-UNFOLD = "for (const one of document.querySelectorAll('details')) one.open = true"
+UNFOLD = "for (const part of document.querySelectorAll('details')) part.open = true"
 SIZES = {"phone": (360, 800), "desk": (1280, 900)}
 CONTRAST = """(() => {
   const parse = text => {
     const found = text.match(/^rgba?\\(([\\d.]+), ([\\d.]+), ([\\d.]+)(?:, ([\\d.]+))?\\)$/);
-    if (!found) throw new Error(`a colour that is not read here: ${text}`);
+    if (!found) throw new Error(`an unknown colour format: ${text}`);
     return [+found[1], +found[2], +found[3], found[4] === undefined ? 1 : +found[4]];
   };
   const light = ([r, g, b]) => {
-    const [x, y, z] = [r, g, b].map(one => one / 255)
-      .map(one => one <= 0.04045 ? one / 12.92 : ((one + 0.055) / 1.055) ** 2.4);
+    const [x, y, z] = [r, g, b].map(value => value / 255)
+      .map(value => value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4);
     return 0.2126 * x + 0.7152 * y + 0.0722 * z;
   };
   const over = (top, below) =>
@@ -193,32 +195,33 @@ CONTRAST = """(() => {
   return {count, found};
 })()"""
 OVERFLOWING = """[...document.querySelectorAll('body *')]
-  .filter(one => one.getBoundingClientRect().right > document.documentElement.clientWidth + 1
-    && !one.closest('.scroll'))
-  .map(one => `${one.tagName} ${one.getAttribute('class')} ${one.textContent.slice(0, 40)}`)"""
+  .filter(element => !element.closest('.scroll')
+    && element.getBoundingClientRect().right > document.documentElement.clientWidth + 1)
+  .map(element =>
+    `${element.tagName} ${element.getAttribute('class')} ${element.textContent.slice(0, 40)}`)"""
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("which", ["real", "bad", "odd"])
-def test_a_browser_shows_it(
+def test_a_browser_shows_the_page(
     which: str, size: str, scheme: str, chromium: Browser, tmp_path: Path, real: BundleReport
 ) -> None:  # fmt: skip
-    one = {"bad": bad, "odd": odd}[which]() if which != "real" else real
+    shown = {"bad": bad, "odd": odd}[which]() if which != "real" else real
     file = tmp_path / f"{which}.html"
-    one.write_html(file)
+    write_html(shown, file)
     width, height = SIZES[size]
     page = chromium.open(file, width=width, height=height, scheme=scheme)
     try:
         box = page.run("document.getElementById('verdict').getBoundingClientRect().toJSON()")
         assert box["top"] >= 0
-        if which != "odd":  # whose name alone fills more than a screen
-            assert box["bottom"] <= height, "the verdict is in the first screen"
+        if which != "odd":  # its name alone fills more than a screen
+            assert box["bottom"] <= height, "the verdict is on the first screen"
         text = page.run("document.getElementById('verdict').textContent")
-        assert text == "".join(headline(one))
+        assert text == "".join(headline(shown))
         stamp = page.run("document.querySelector('.stamp').textContent")
-        assert stamp == ("Passed" if one else "Failed")
+        assert stamp == ("Passed" if shown else "Failed")
         page.run(UNFOLD)
         assert page.run("document.documentElement.scrollWidth") <= width, page.run(OVERFLOWING)
         assert page.run(OVERFLOWING) == []
@@ -230,7 +233,7 @@ def test_a_browser_shows_it(
         assert (max(int(part) for part in dark[4:-1].split(",")) < 64) == (scheme == "dark")
         assert page.seen("Log.entryAdded") == page.seen("Runtime.consoleAPICalled") == []
         assert page.seen("Runtime.exceptionThrown") == []
-        asked = [one["request"]["url"] for one in page.seen("Network.requestWillBeSent")]
+        asked = [event["request"]["url"] for event in page.seen("Network.requestWillBeSent")]
         assert [url for url in asked if not url.startswith("data:")] == [file.resolve().as_uri()]
     finally:
         page.close()

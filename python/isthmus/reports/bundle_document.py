@@ -1,28 +1,26 @@
-"""What a bundle's report prints: tables for people, facts for machines, a test case a golden."""
+"""The document of a bundle's report: tables for people, JSON data, a test case for each golden."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from isthmus.bundle.manifest import Artifact, DimRange, FileEntry, ValueSpec
+from isthmus.bundle.manifest import Artifact, DimRange, ValueSpec
 from isthmus.bundle.manifest_json import to_json
 from isthmus.document import Case, Document, Table, number
+from isthmus.reports.bundle_report import BundleReport
 from isthmus.reports.matrix import MatrixRow, name_of, share_text
 
-if TYPE_CHECKING:
-    from isthmus.reports.bundle_report import BundleReport
-
 SCHEMA = "isthmus-report"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 def document_of(report: BundleReport) -> Document:
-    """See `isthmus.report`."""
+    """Returns what reporters print of the report."""
     parity = report.parity.document()
     speed = report.speed.document() if report.speed is not None else None
-    # Where the layers are is told in their own tables, for all that were looked into.
+    # The last tables are verify's explanations; all explanations follow below.
     proof = parity.tables[: len(parity.tables) - len(report.parity.explanations)]
     return Document(
         title=f"isthmus report {report.name}",
@@ -41,7 +39,7 @@ def document_of(report: BundleReport) -> Document:
         passed=bool(report),
         verdict=report.verdict,
         rows=parity.rows,
-        cases=cases(report),
+        cases=_cases(report),
         notes=tuple(
             dict.fromkeys(
                 (
@@ -58,22 +56,23 @@ def document_of(report: BundleReport) -> Document:
     )
 
 
-def cases(report: BundleReport) -> tuple[Case, ...]:
-    """One for each golden on each engine and device; one for a row that is absent or has none.
+def _cases(report: BundleReport) -> tuple[Case, ...]:
+    """Returns a case for each golden on each engine and device, and one for each absent row.
 
-    A row that failed while all its goldens passed (another bit than `torch.jit`) has one more.
+    A row that failed although all its goldens passed (its bits differ from `torch.jit`) has one
+    more.
     """
-    found = [
+    cases = [
         Case(name_of(row, report.parity), skipped=row.reason or "absent")
         for row in report.parity.rows
         if row.status == "absent"
     ]
     for line in report.matrix:
         seconds = line.row.seconds / max(1, len(line.cells))
-        found += [_case(line, at, seconds) for at in range(len(line.cells))]
+        cases += [_case(line, at, seconds) for at in range(len(line.cells))]
         if line.beside or not line.cells:
-            found.append(Case(line.name, failure=line.beside or line.row.reason))
-    return tuple(found)
+            cases.append(Case(line.name, failure=line.beside or line.row.reason))
+    return tuple(cases)
 
 
 def _case(line: MatrixRow, at: int, seconds: float) -> Case:
@@ -98,12 +97,12 @@ def _case(line: MatrixRow, at: int, seconds: float) -> Case:
 
 
 def _after_first_folded(tables: Sequence[Table]) -> list[Table]:
-    """The first of a part says what there is to say in a pull request."""
+    """Folds all tables but the first, which is enough for a pull request."""
     return [replace(table, folded=at > 0) for at, table in enumerate(tables)]
 
 
 def _matrix_table(lines: Sequence[MatrixRow]) -> Table:
-    """Goldens down and engines across: there are more goldens, and a page is long."""
+    """Returns the table with a row for each golden, because goldens outnumber engines."""
     goldens = [cell.golden for cell in lines[0].cells] if lines else []
     columns = ("golden", *(line.name for line in lines))
     rows = tuple(
@@ -130,12 +129,9 @@ def _cell_text(line: MatrixRow, at: int) -> str:
 
 
 def _size_table(report: BundleReport) -> Table:
-    parts: dict[str, list[FileEntry]] = {}
-    for name, file in report.files:
-        parts.setdefault(name, []).append(file)
     rows = [
         (name, str(len(files)), size_text(sum(file.size for file in files)))
-        for name, files in parts.items()
+        for name, files in report.parts.items()
     ]
     rows.append(("the whole bundle", str(len(report.files)), size_text(report.size)))
     columns = ("part", "files", "size")
@@ -165,7 +161,7 @@ def _signature_tables(report: BundleReport) -> list[Table]:
 
 
 def shape_text(value: ValueSpec) -> str:
-    """ "[batch, sequence, 384]", "any rank", or the kind of a scalar."""
+    """Formats a shape: "[batch, sequence, 384]", "any rank", or the kind of a scalar."""
     if value.kind != "tensor":
         return f"a Python {value.kind}"
     if value.shape is None:
@@ -174,18 +170,18 @@ def shape_text(value: ValueSpec) -> str:
 
 
 def range_text(value: ValueSpec, dims: Any) -> str:
-    """ "batch 1 to 64, values 0 to 30521": of the named dimensions of its shape, and of itself."""
-    found: dict[str, DimRange] = {
+    """Formats the ranges of a value: "batch 1 to 64, values 0 to 30521"."""
+    ranges: dict[str, DimRange] = {
         size: dims[size] for size in value.shape or () if isinstance(size, str) and size in dims
     }
-    ranges = [f"{name} {one.min} to {one.max}" for name, one in found.items()]
+    texts = [f"{name} {limits.min} to {limits.max}" for name, limits in ranges.items()]
     if value.values is not None:
-        ranges.append(f"values {value.values.min} to {value.values.max}")
-    return ", ".join([*ranges, *(["may be left out"] if value.optional else [])])
+        texts.append(f"values {value.values.min} to {value.values.max}")
+    return ", ".join([*texts, *(["may be left out"] if value.optional else [])])
 
 
 def size_text(size: int) -> str:
-    """ "91.1 MB", "466 kB", "112 B"."""
+    """Formats a size in bytes: "91.1 MB", "466 kB", "112 B"."""
     for factor, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if size >= factor:
             return f"{size / factor:.3g} {unit}"
@@ -223,19 +219,19 @@ def _facts(report: BundleReport) -> dict[str, Any]:
         },
         "artifacts": [
             {
-                key: one[key]
+                key: artifact[key]
                 for key in (
                     "name", "format", "device", "devices", "precision", "trust", "strategy",
                     "requires", "decisions", "hazards",
                 )
             }
-            for one in manifest["artifacts"]
+            for artifact in manifest["artifacts"]
         ],
         "signature": {
             "dims": manifest["dims"],
             "methods": [
-                {key: one[key] for key in ("name", "inputs", "outputs")}
-                for one in manifest["methods"]
+                {key: method[key] for key in ("name", "inputs", "outputs")}
+                for method in manifest["methods"]
             ],
         },
         "next": {"does": report.next_step.does, "command": report.next_step.command},
@@ -248,16 +244,11 @@ def _facts(report: BundleReport) -> dict[str, Any]:
 def _speed(report: BundleReport) -> dict[str, Any] | None:
     if report.speed is None:
         return None
-    found = report.speed.document()
+    document = report.speed.document()
     return {
-        "context": dict(found.context),
-        "rows": list(found.rows),
-        "comparisons": found.extra["comparisons"],
-        "notes": list(found.notes),
-        "verdict": found.verdict,
+        "context": dict(document.context),
+        "rows": list(document.rows),
+        "comparisons": document.extra["comparisons"],
+        "notes": list(document.notes),
+        "verdict": document.verdict,
     }
-
-
-def files_of(artifacts: Sequence[Artifact]) -> list[tuple[str, FileEntry]]:
-    """(artifact, file) of all."""
-    return [(artifact.name, file) for artifact in artifacts for file in artifact.files]

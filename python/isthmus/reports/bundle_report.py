@@ -1,27 +1,24 @@
-"""`isthmus report`: everything that is known of a bundle on this machine, in one document.
+"""The report on a bundle: what `verify`, `explain`, `bench` and the manifest say about it.
 
-What `verify`, `explain` and `bench` find, and what the manifest says, as HTML, Markdown, JSON and
-JUnit.
+`bundle_document` turns it into Markdown, JSON and JUnit, `html` into a page.
 """
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from isthmus.bundle.atomic_write import write_atomically
 from isthmus.bundle.bundle import Bundle, open_bundle
 from isthmus.bundle.manifest import FileEntry
-from isthmus.document import Document, to_text
-from isthmus.errors import Error, InvalidInput
+from isthmus.errors import Error
 from isthmus.proof.verify_report import VerifyReport, VerifyRow
-from isthmus.reports.bundle_document import document_of, files_of
 from isthmus.reports.matrix import MatrixRow, matrix
+from isthmus.runtime.run_options import RunOptions, check_rounds
 from isthmus.timing.bench_report import BenchReport
 
 if TYPE_CHECKING:
@@ -29,18 +26,18 @@ if TYPE_CHECKING:
 
     from isthmus.proof.explain import Explanation
 
-__all__ = ["BundleReport", "Command", "report"]
+__all__ = ["BundleReport", "Command", "report", "report_bundle"]
 
 SHOWN_INSIDE = ("torchscript", "onnxruntime", "openvino")
-"""Engines whose artifacts show their layers without compiling a copy, the preferred first."""
+"""The engines whose artifacts show their layers without compiling a copy, preferred first."""
 _MACHINE = ("machine", "cpu", "python", "isthmus", "torch", "threads")
-"""Of verify's context: where the numbers come from."""
+"""The entries of verify's context that describe the machine."""
 _A_MODEL = "package.module:factory"
 
 
 @dataclass(frozen=True)
 class Command:
-    """A line for the shell, and what it does."""
+    """A command line, and what it does."""
 
     does: str
     command: str
@@ -48,82 +45,92 @@ class Command:
 
 @dataclass(frozen=True)
 class BundleReport:
-    """A bundle on this machine; truthy when it is proven."""
+    """Everything that is known about a bundle on this machine; truthy when it is proven."""
 
     bundle: Bundle
     parity: VerifyReport
     speed: BenchReport | None = None
-    """None: it was not timed."""
+    """The timings; None if the bundle was not timed."""
     layers: tuple[Explanation, ...] = ()
-    """Error growth by layer, of engines that verify did not look into by itself."""
+    """The error by layer of engines that verify did not explain by itself."""
     created: str = ""
-    """When, in UTC: "2026-01-31T12:00:00Z"."""
+    """The time of the report in UTC: "2026-01-31T12:00:00Z"."""
     model: str = ""
-    """What `--model` names; empty without one."""
+    """The value of `--model`; empty without one."""
     options: tuple[str, ...] = ()
-    """Further options of the command that makes this report again."""
+    """Further options of the command that repeats this report."""
     notes: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
-        """The verdict: that of verify."""
+        """Returns verify's verdict."""
         return bool(self.parity)
 
     @property
     def ok(self) -> bool:
-        """The same, by name."""
+        """True when the bundle is proven."""
         return bool(self)
 
     @property
     def name(self) -> str:
-        """Of the model."""
+        """The name of the model."""
         return self.bundle.manifest.name
 
     @property
     def verdict(self) -> str:
-        """One sentence."""
+        """The verdict in one sentence."""
         return self.parity.verdict
 
     @cached_property
     def matrix(self) -> tuple[MatrixRow, ...]:
-        """An engine on a device a row, with a cell for every golden."""
+        """The matrix: a row for each engine on a device, a cell for each golden."""
         return matrix(self.parity, [golden.name for golden in self.bundle.manifest.goldens])
 
     @property
     def explanations(self) -> tuple[Explanation, ...]:
-        """Verify's, then those that were asked for; one an artifact and engine."""
-        found: dict[tuple[str, str], Explanation] = {}
+        """Verify's explanations, then those in `layers`; the first of each artifact and engine."""
+        first: dict[tuple[str, str], Explanation] = {}
         for explanation in (*self.parity.explanations, *self.layers):
-            found.setdefault((explanation.engine, explanation.artifact), explanation)
-        return tuple(found.values())
+            first.setdefault((explanation.engine, explanation.artifact), explanation)
+        return tuple(first.values())
+
+    @property
+    def parts(self) -> Mapping[str, Sequence[FileEntry]]:
+        """Maps each part of the bundle to its files: artifacts, goldens, other files."""
+        manifest = self.bundle.manifest
+        parts: dict[str, list[FileEntry]] = {}
+        for artifact in manifest.artifacts:
+            parts.setdefault(artifact.name, []).extend(artifact.files)
+        for golden in manifest.goldens:
+            parts.setdefault("goldens", []).append(golden.file)
+        for file in manifest.files:
+            parts.setdefault("other files", []).append(file)
+        return parts
 
     @property
     def files(self) -> tuple[tuple[str, FileEntry], ...]:
-        """Every file of the bundle, with the part that it belongs to."""
-        manifest = self.bundle.manifest
-        goldens = [("goldens", golden.file) for golden in manifest.goldens]
-        others = [("other files", file) for file in manifest.files]
-        return (*files_of(manifest.artifacts), *goldens, *others)
+        """Every file of the bundle, with its part."""
+        return tuple((part, file) for part, files in self.parts.items() for file in files)
 
     @property
     def size(self) -> int:
-        """Bytes of all files."""
+        """The size of all files in bytes."""
         return sum(file.size for _, file in self.files)
 
     @property
     def runtimes(self) -> tuple[str, ...]:
-        """What ran, with versions."""
+        """The runtimes that ran, with versions."""
         names = [row.runtime for row in self.parity.rows]
         names += [row.runtime for row in self.speed.rows] if self.speed is not None else []
         return tuple(name for name in dict.fromkeys(names) if name)
 
     @property
     def machine(self) -> Mapping[str, str]:
-        """Where the numbers come from."""
+        """The machine and the versions that the numbers come from."""
         return {key: self.parity.context[key] for key in _MACHINE if key in self.parity.context}
 
     @property
     def next_step(self) -> Command:
-        """What to do about the verdict."""
+        """The command to run next, given the verdict."""
         bundle = shlex.quote(str(self.bundle.path))
         failed = [row for row in self.parity.rows if row.status == "failed"]
         if not self and not failed:
@@ -138,7 +145,7 @@ class BundleReport:
 
     @property
     def commands(self) -> tuple[Command, ...]:
-        """How to have all this again."""
+        """The commands that repeat the report and its parts."""
         bundle = shlex.quote(str(self.bundle.path))
         model = f" --model {shlex.quote(self.model)}" if self.model else ""
         options = "".join(f" {shlex.quote(option)}" for option in self.options)
@@ -154,31 +161,9 @@ class BundleReport:
             Command("what the bundle needs, and whether it is here", f"isthmus doctor {bundle}"),
         )
 
-    def document(self) -> Document:
-        """See `isthmus.report`."""
-        return document_of(self)
-
-    def html(self) -> str:
-        """One file that needs nothing else: no script, no font, no network.
-
-        Raises:
-            InvalidInput: There is no jinja2.
-        """
-        from isthmus.reports.html import render
-
-        return render(self)
-
-    def write_html(self, path: str | Path) -> None:
-        """Writes `html()`, whole or not at all.
-
-        Raises:
-            InvalidInput: There is no jinja2, or the file cannot be written.
-        """
-        write_atomically(path, self.html())
-
     def __str__(self) -> str:
-        """The tables, as on the console."""
-        return to_text(self)
+        """Returns the verdict."""
+        return self.verdict
 
 
 def report(
@@ -196,65 +181,76 @@ def report(
     timeout: float = 600.0,
     progress: Callable[[str], None] | None = None,
 ) -> BundleReport:
-    """Proves a bundle, looks into its layers, times it, and tells all of it.
+    """Verifies, explains and times a bundle.
 
     Args:
         path: The bundle.
-        model: The eager module, for the reference, the error growth by layer, and the eager
-            timings: a module, "package.module:factory", or a Hugging Face id or folder. Only what
-            has a name can be timed, in a process of its own.
-        engines: As in `isthmus.verify`; the timings are of the same engines.
-        devices: "cpu", "cuda" or "cuda:N"; None: both kinds.
-        artifact: Only this one.
-        threads: Of every runtime; None: the processors usable.
+        model: The eager module, for the reference, the error by layer and the eager timings: a
+            module, "package.module:factory", or a Hugging Face id or folder. A module itself is
+            not timed, because processes of their own could not import it.
+        engines: The engines to verify and time, as in `isthmus.verify`.
+        devices: "cpu", "cuda" or "cuda:N"; None: "cpu" and "cuda".
+        artifact: The only artifact to use; None: all.
+        threads: The intra-operator threads of every runtime; None: the processors usable.
         trust: What the bundle may do: "data", "graph" or "native".
         op_libraries: Libraries of custom operators to open first.
-        rounds: Turns of each row of the timings; at least 2, 8 for a verdict on C++ and Python.
-        bench: Time it, too.
-        timeout: Seconds that each process may take.
+        rounds: The turns of each timed row; at least 2, and 8 for a verdict on C++ and Python.
+        bench: Whether to time the bundle.
+        timeout: The seconds that each process may take.
         progress: Called with a line at each stage.
 
     Raises:
-        BundleError: `path` is no good bundle.
+        BundleError: `path` is not a valid bundle.
         InvalidInput: Unknown engine, artifact or device, or too few rounds.
     """
-    from isthmus.proof.verify import verify
+    options = RunOptions(
+        engines=engines,
+        devices=devices,
+        artifact=artifact,
+        threads=threads,
+        trust=trust,
+        op_libraries=op_libraries,
+        timeout=timeout,
+        progress=progress,
+    )
+    return report_bundle(path, options, model, rounds=rounds, bench=bench)
 
-    if bench and rounds < 2:  # told before minutes of proof, not after
-        raise InvalidInput(f"rounds is {rounds}, expected at least 2 for an interval")
+
+def report_bundle(
+    path: str | Path | Bundle,
+    options: RunOptions,
+    model: torch.nn.Module | str | None = None,
+    *,
+    rounds: int = 15,
+    bench: bool = True,
+) -> BundleReport:
+    """Reports on a bundle under options that several steps share; see `report`."""
+    from isthmus.proof.verify import verify_bundle
+
+    if bench:
+        check_rounds(rounds)  # fail before minutes of verification
     bundle = path if isinstance(path, Bundle) else open_bundle(path)
-    say = progress or (lambda line: None)
-    parity = verify(
-        bundle, model, engines, devices, artifact=artifact, threads=threads, trust=trust,
-        op_libraries=op_libraries, timeout=timeout, rank=True, progress=progress,
-    )  # fmt: skip
+    parity = verify_bundle(bundle, options, model, rank=True)
     notes: list[str] = []
     layers: tuple[Explanation, ...] = ()
-    shown = _to_look_into(parity)
+    shown = _row_to_explain(parity)
     if model is not None and not parity.explanations and shown is not None:
-        from isthmus.proof.explain import explain
+        from isthmus.proof.explain import explain_engine
 
-        say(f"following the error through the layers in {shown.runner}")
+        options.say(f"following the error through the layers in {shown.engine}")
         try:
-            found = explain(
-                bundle, model, engine=shown.runner, artifact=shown.artifact, threads=threads,
-                trust=trust, op_libraries=op_libraries, timeout=timeout, progress=progress,
-            )  # fmt: skip
-            layers = (found,)
+            of_artifact = replace(options, artifact=shown.artifact)
+            layers = (explain_engine(bundle, model, of_artifact, engine=shown.engine),)
         except Error as error:
-            notes.append(f"no error growth by layer in {shown.runner}: {error}")
+            notes.append(f"no error growth by layer in {shown.engine}: {error}")
     named = model if isinstance(model, str) else None
     speed: BenchReport | None = None
     if bench and not bundle.manifest.goldens:
         notes.append("not timed: the bundle has no goldens to time with; export it again")
     elif bench:
-        from isthmus.timing.bench import bench as measure
+        from isthmus.timing.bench import bench_bundle
 
-        speed = measure(
-            bundle, named, _forms(bundle, engines), devices, artifact=artifact, threads=threads,
-            rounds=rounds, trust=trust, op_libraries=op_libraries, timeout=timeout,
-            progress=progress,
-        )  # fmt: skip
+        speed = bench_bundle(bundle, options, named, rounds=rounds)
     return BundleReport(
         bundle=bundle,
         parity=parity,
@@ -262,59 +258,20 @@ def report(
         layers=layers,
         created=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
         model=named or (_A_MODEL if model is not None else ""),
-        options=_options(engines, devices, artifact, threads, trust, op_libraries),
+        options=options.arguments(),
         notes=tuple(notes),
     )
 
 
-def _to_look_into(parity: VerifyReport) -> VerifyRow | None:
-    """The row whose layers are shown: what failed first, then in the order of preference."""
+def _row_to_explain(parity: VerifyReport) -> VerifyRow | None:
+    """Returns the row whose layers are shown: a failed one, else the first of SHOWN_INSIDE."""
     rows = [
         row
         for row in parity.rows
-        if row.runner in SHOWN_INSIDE
+        if row.engine in SHOWN_INSIDE
         and (row.language, row.device) == ("C++", "cpu")
         and row.status in ("passed", "failed")
     ]
     return min(
-        rows, key=lambda row: (row.status != "failed", SHOWN_INSIDE.index(row.runner)), default=None
+        rows, key=lambda row: (row.status != "failed", SHOWN_INSIDE.index(row.engine)), default=None
     )
-
-
-def _forms(bundle: Bundle, engines: Sequence[str] | None) -> tuple[str, ...] | None:
-    """Of bench: those of the engines that were asked for."""
-    if engines is None:
-        return None
-    from isthmus.runtime.engines import ENGINES_IN_PYTHON, formats_of_engine
-    from isthmus.timing.bench import FORMS
-    from isthmus.timing.turns import EAGER, engine_of
-
-    here = {artifact.format for artifact in bundle.manifest.artifacts}
-    wanted = {
-        runtime.engine
-        for runtime in ENGINES_IN_PYTHON
-        if runtime.engine in engines or runtime.name in engines
-    }  # a Python runtime's name gives its engine's pair
-    return tuple(
-        form
-        for form in FORMS
-        if (form == EAGER and "eager" in engines)
-        or (engine_of(form) in wanted and here & set(formats_of_engine(engine_of(form))))
-    )
-
-
-def _options(
-    engines: Sequence[str] | None,
-    devices: Sequence[str] | None,
-    artifact: str | None,
-    threads: int | None,
-    trust: str,
-    op_libraries: Sequence[str | Path],
-) -> tuple[str, ...]:
-    found = [word for engine in engines or () for word in ("--engine", engine)]
-    found += [word for device in devices or () for word in ("--device", device)]
-    found += ["--artifact", artifact] if artifact is not None else []
-    found += ["--threads", str(threads)] if threads is not None else []
-    found += ["--trust", trust] if trust != "graph" else []
-    found += [word for op_library in op_libraries for word in ("--op-library", str(op_library))]
-    return tuple(found)

@@ -1,7 +1,7 @@
-"""The report's pictures: inline SVG whose places are percentages and whose sizes are pixels.
+"""Draws the report's charts as inline SVG.
 
-So a picture is as wide as its box, on a phone as on a desk, while its letters and dots stay as
-large as they are; colours are the page's own, by class, in light and dark.
+Horizontal positions are percentages and sizes are pixels, so that a chart takes the width of its
+box while letters and dots keep their size. Colours come from the page's style sheet by class.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from isthmus.document import number
 
 GOLDEN_RATIO = 0.6180339887498949
 DOTS = 160
-"""Of a distribution, that are drawn: more would only make the file large."""
+"""The most dots drawn for a distribution, to bound the size of the file."""
 
 
 def tag(name: str, body: str = "", **attributes: str | float) -> str:
-    """An element; `class_` and `stroke_width` mean class and stroke-width."""
+    """Returns an element; `class_` and `stroke_width` stand for class and stroke-width."""
     named = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{escape(str(value))}"'
         for key, value in attributes.items()
@@ -28,12 +28,12 @@ def tag(name: str, body: str = "", **attributes: str | float) -> str:
 
 
 def percent(share: float) -> str:
-    """Of the width."""
+    """Formats a share of the width."""
     return f"{100 * min(1.0, max(0.0, share)):.2f}%"
 
 
 def picture(body: Iterable[str], height: int, says: str, kind: str = "") -> str:
-    """The svg itself; what it says is read aloud in its place."""
+    """Returns an svg element; screen readers read `says` aloud."""
     return tag(
         "svg", "".join(body), class_=f"chart {kind}".strip(), width="100%", height=height,
         role="img", aria_label=says,
@@ -41,7 +41,7 @@ def picture(body: Iterable[str], height: int, says: str, kind: str = "") -> str:
 
 
 def spread(at: int, height: float) -> float:
-    """Where the dot of that number lies, so that neighbours do not cover each other."""
+    """Returns the vertical offset of the dot with index `at`; neighbours lie far apart."""
     return height * ((at * GOLDEN_RATIO) % 1.0)
 
 
@@ -50,15 +50,15 @@ def spread(at: int, height: float) -> float:
 
 @dataclass(frozen=True)
 class Axis:
-    """From a value to a share of the width."""
+    """A scale from values to shares of the width."""
 
     edge: float
     unit: str = ""
     start: float = 0.0
-    """Above 0: by powers of ten."""
+    """The least value of a logarithmic axis; 0 for a linear one."""
 
     def at(self, value: float) -> float:
-        """The place; what lies beyond is at the edge."""
+        """Returns the share of the width for a value; larger values lie at the edge."""
         if not value <= self.edge:
             return 1.0
         if self.start > 0:
@@ -67,16 +67,17 @@ class Axis:
         return value / self.edge
 
     def ticks(self) -> list[float]:
-        """0, or 1, and some more round numbers."""
+        """Returns at most about six round numbers."""
         if self.start > 0:
             powers = range(math.ceil(math.log10(self.start)), math.floor(math.log10(self.edge)) + 1)
             return [10.0**power for power in powers[:: math.ceil(len(powers) / 5) or 1]]
         step = 10.0 ** math.floor(math.log10(self.edge))
-        step = next(one for one in (step / 5, step / 2, step, 2 * step) if self.edge / one <= 5)
+        steps = (step / 5, step / 2, step, 2 * step)
+        step = next(candidate for candidate in steps if self.edge / candidate <= 5)
         return [step * at for at in range(int(self.edge / step + 1e-9) + 1)]
 
     def picture(self) -> str:
-        """The line with its numbers, to stand below the strips."""
+        """Draws the axis with its numbers."""
         body = []
         for tick in self.ticks():
             x = percent(self.at(tick))
@@ -92,13 +93,13 @@ class Axis:
 
 
 def axis_for(values: Iterable[float], unit: str, least: float = 0.0, log_from: float = 0.0) -> Axis:
-    """One that holds all finite values; by powers of ten where they are too far apart.
+    """Returns an axis that holds all finite values; a logarithmic one if they differ widely.
 
     Args:
-        values: To be shown.
-        unit: Of them.
-        least: The axis goes this far at least.
-        log_from: Where such an axis starts; 0 for never.
+        values: The values to show.
+        unit: Their unit.
+        least: The least value of the edge.
+        log_from: The start of a logarithmic axis; 0 to keep the axis linear.
     """
     finite = [value for value in values if math.isfinite(value)]
     edge = max([*finite, least])
@@ -111,12 +112,12 @@ def axis_for(values: Iterable[float], unit: str, least: float = 0.0, log_from: f
 
 
 def distance_strip(value: float, axis: Axis, *, passed: bool) -> str:
-    """A dot on a line from 0, with eager's own distance, 1, as a line across."""
-    one = percent(axis.at(1.0))
+    """Draws a distance as a dot on a line from 0; a line across marks 1, eager's own distance."""
+    own = percent(axis.at(1.0))
     x = percent(axis.at(value))
     body = (
         tag("line", x1="0%", x2="100%", y1=11, y2=11, class_="rail"),
-        tag("line", x1=one, x2=one, y1=0, y2=22, class_="own"),
+        tag("line", x1=own, x2=own, y1=0, y2=22, class_="own"),
         tag("line", x1="0%", x2=x, y1=11, y2=11, class_="stem good" if passed else "stem bad"),
         mark(x, 11, passed=passed),
     )
@@ -124,20 +125,20 @@ def distance_strip(value: float, axis: Axis, *, passed: bool) -> str:
 
 
 def mark(x: str, y: float, *, passed: bool, title: str = "", small: bool = False) -> str:
-    """A filled dot for good, a cross in a ring for bad: told apart without colour."""
-    told = tag("title", escape(title)) if title else ""
+    """Draws a filled dot if passed, else a cross; the two differ without colour."""
+    tooltip = tag("title", escape(title)) if title else ""
     radius = 3 if small else 5
     if passed:
-        return tag("circle", told, cx=x, cy=f"{y:.1f}", r=radius, class_="dot good")
-    # Nested, so that a path in pixels can stand at a place in percent.
+        return tag("circle", tooltip, cx=x, cy=f"{y:.1f}", r=radius, class_="dot good")
+    # A nested svg places a path, whose coordinates are pixels, at a percentage.
     arm = radius
     cross = tag("path", d=f"M{-arm} {-arm}L{arm} {arm}M{-arm} {arm}L{arm} {-arm}", class_="cross")
-    return tag("svg", told + cross, x=x, y=f"{y:.1f}", overflow="visible")
+    return tag("svg", tooltip + cross, x=x, y=f"{y:.1f}", overflow="visible")
 
 
 @dataclass(frozen=True)
 class Quantiles:
-    """Of one row's calls, in milliseconds."""
+    """Quantiles of the latencies of one row, in milliseconds."""
 
     low: float
     first: float
@@ -147,21 +148,21 @@ class Quantiles:
 
 
 def quantiles(samples: Sequence[float]) -> Quantiles:
-    """5, 25, 50, 75 and 95 per cent."""
+    """Returns the quantiles at 5, 25, 50, 75 and 95 per cent."""
     from isthmus.timing.statistics import percentile
 
     return Quantiles(*(percentile(samples, p) for p in (0.05, 0.25, 0.5, 0.75, 0.95)))
 
 
 def reach(samples: Sequence[float]) -> float:
-    """How far an axis has to go for a row: a long tail must not press all boxes to the left."""
-    found = quantiles(samples)
-    return max(found.third, min(found.high, 2 * found.median))
+    """Returns the least edge of a row's axis; a long tail is cut off to keep the boxes wide."""
+    latency = quantiles(samples)
+    return max(latency.third, min(latency.high, 2 * latency.median))
 
 
 def latency_strip(samples: Sequence[float], axis: Axis, language: str) -> str:
-    """Calls as dots, a box for the middle half, whiskers from 5 to 95 %, a line at the median."""
-    found = quantiles(samples)
+    """Draws calls as dots, their middle half as a box, 5 to 95 % as whiskers, and the median."""
+    latency = quantiles(samples)
     kind = "cpp" if language == "C++" else "python"
     step = max(1, math.ceil(len(samples) / DOTS))
     dots = [
@@ -169,36 +170,36 @@ def latency_strip(samples: Sequence[float], axis: Axis, language: str) -> str:
         for at, sample in enumerate(samples[::step])
         if sample <= axis.edge
     ]
-    first, third = axis.at(found.first), axis.at(found.third)
-    median = percent(axis.at(found.median))
+    first, third = axis.at(latency.first), axis.at(latency.third)
+    median = percent(axis.at(latency.median))
     body = (
         tag("line", x1="0%", x2="100%", y1=15, y2=15, class_="rail"),
         tag("g", "".join(dots), class_="cloud"),
         tag(
-            "line", x1=percent(axis.at(found.low)), x2=percent(axis.at(found.high)), y1=15, y2=15,
-            class_="whisker",
+            "line", x1=percent(axis.at(latency.low)), x2=percent(axis.at(latency.high)),
+            y1=15, y2=15, class_="whisker",
         ),
         tag("rect", x=percent(first), y=6, width=percent(third - first), height=18, class_="box"),
         tag("line", x1=median, x2=median, y1=2, y2=28, class_="median"),
     )  # fmt: skip
     says = (
-        f"median {number(found.median)} ms, half of the calls between {number(found.first)} and"
-        f" {number(found.third)} ms, 5 to 95 per cent between {number(found.low)} and"
-        f" {number(found.high)} ms"
+        f"median {number(latency.median)} ms, half of the calls between {number(latency.first)} and"
+        f" {number(latency.third)} ms, 5 to 95 per cent between {number(latency.low)} and"
+        f" {number(latency.high)} ms"
     )
     return picture(body, 30, says, kind)
 
 
-# --- all answers on one ruler ---------------------------------------------------------------------
+# --- the ruler ------------------------------------------------------------------------------------
 
 _LIMIT = 0.76
-"""Where on the ruler the tolerance is used up."""
+"""The share of the width at which the tolerance is used up."""
 _DECADES = 6.0
-"""Beyond it, how many powers of ten there is room for."""
+"""The powers of ten that have room beyond the limit."""
 
 
 def ruler_place(share: float) -> float:
-    """Linear up to the limit, then by powers of ten: how far beyond matters less."""
+    """Returns the position of a share: linear up to the limit, logarithmic beyond."""
     if not share <= 1:
         decades = math.log10(share) / _DECADES if math.isfinite(share) else math.inf
         return _LIMIT + (1 - _LIMIT) * min(1.0, 0.12 + 0.8 * decades)
@@ -206,10 +207,10 @@ def ruler_place(share: float) -> float:
 
 
 def ruler(answers: Sequence[tuple[float, bool, str]]) -> str:
-    """Every answer's share of its tolerance, on one line that ends where it is used up.
+    """Draws every answer's share of its tolerance on one line.
 
     Args:
-        answers: Share, whether it passed, and what to call it.
+        answers: For each answer its share, whether it passed, and its title.
     """
     limit = percent(_LIMIT)
     body = [
@@ -225,7 +226,7 @@ def ruler(answers: Sequence[tuple[float, bool, str]]) -> str:
     body.append(tag("text", "limit", x=limit, y=72, text_anchor="middle", class_="strong"))
     body.append(tag("text", "beyond", x="100%", y=72, text_anchor="end"))
     order = sorted(range(len(answers)), key=lambda at: not answers[at][1], reverse=True)
-    for at in order:  # what passed lies over nothing that failed
+    for at in order:  # failed answers last, so that they lie on top
         share, passed, title = answers[at]
         x = percent(ruler_place(share))
         body.append(mark(x, 5 + spread(at, 38), passed=passed, title=title, small=True))

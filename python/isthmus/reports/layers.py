@@ -1,4 +1,4 @@
-"""Error growth by layer: how far an engine is from float64, against how far eager itself is."""
+"""Draws the error by layer: an engine's distance to float64, against eager's own."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from isthmus.proof.explain.explanation import Explanation, LayerError
 from isthmus.reports.charts import mark, percent, picture, tag
 
 POINTS = 400
-"""Layers that are drawn; of more, the worst of each stretch."""
+"""The most layers that are drawn; of longer models, the worst of each stretch."""
 _TOP, _BOTTOM, _BAND = 12, 172, 18
-"""Of the plot, in pixels, and of the names below it."""
+"""The top and bottom of the plot, and the height of the names below it, in pixels."""
 _LETTERS = 48
-"""Of the names, that a phone's width has room for; a name of fewer than three says nothing."""
+"""The letters of names that fit the width of a phone."""
 _FLOOR = 1e-3
-"""Multiples below are drawn here: the engine agrees with float64, and eager is off."""
+"""The least multiple that is drawn."""
 
 
 def shown_layers(explanation: Explanation) -> list[LayerError]:
-    """What the engine shows, in order, thinned out where there are too many."""
+    """Returns the layers that the engine shows, at most POINTS, in order."""
     seen = [layer for layer in explanation.layers if layer.seen]
     step = math.ceil(len(seen) / POINTS) or 1
     if step == 1:
@@ -30,17 +30,17 @@ def shown_layers(explanation: Explanation) -> list[LayerError]:
     kept = []
     for start in range(0, len(seen), step):
         part = seen[start : start + step]
-        culprit = [one for one in part if explanation.culprit and one == explanation.culprit]
-        kept.append((culprit or [max(part, key=lambda one: (one.diverged, one.multiple))])[0])
+        worst = max(part, key=lambda layer: (layer.diverged, layer.multiple))
+        kept.append(explanation.culprit if explanation.culprit in part else worst)
     return kept
 
 
 def multiples_chart(explanation: Explanation, allowed: float) -> str:
-    """A dot a layer: its error in units of eager's own, by powers of ten.
+    """Draws a dot for each layer: its error in units of eager's own, on a logarithmic scale.
 
     Args:
-        explanation: Of one engine.
-        allowed: Multiple from which a layer's RMS error counts as divergence.
+        explanation: The explanation of one engine.
+        allowed: The multiple of eager's own RMS error above which a layer diverges.
     """
     layers = shown_layers(explanation)
     finite = [
@@ -58,9 +58,9 @@ def multiples_chart(explanation: Explanation, allowed: float) -> str:
     )  # fmt: skip
     points = [(_x(at, layers), place(layer.multiple)) for at, layer in enumerate(layers)]
     body.append(_line(points, "growth"))
-    for (x, y), one in zip(points, layers, strict=True):
-        title = f"{one.name}: {number(one.multiple)} x eager's own ({one.statistic})"
-        body.append(mark(percent(x), y, passed=not one.diverged, title=title, small=True))
+    for (x, y), layer in zip(points, layers, strict=True):
+        title = f"{layer.name}: {number(layer.multiple)} x eager's own ({layer.statistic})"
+        body.append(mark(percent(x), y, passed=not layer.diverged, title=title, small=True))
     culprit = explanation.culprit
     if culprit in layers:
         x, y = points[layers.index(culprit)]
@@ -71,7 +71,7 @@ def multiples_chart(explanation: Explanation, allowed: float) -> str:
 
 
 def errors_chart(explanation: Explanation) -> str:
-    """Two lines: the engine's RMS error to float64 by layer, and eager's own."""
+    """Draws two lines by layer: the engine's RMS error to float64, and eager's own."""
     layers = shown_layers(explanation)
     values = [value for layer in layers for value in (layer.rms, layer.own_rms)]
     finite = [value for value in values if math.isfinite(value) and value > 0]
@@ -96,7 +96,7 @@ def _x(at: int, layers: Sequence[LayerError]) -> float:
 
 
 def _log_scale(low: float, high: float) -> Callable[[float], float]:
-    """From a value to pixels from the top; 0 lies at the bottom, infinity at the top."""
+    """Returns a function from a value to pixels below the top; 0 maps to the bottom."""
     start, end = math.log10(low), math.log10(high)
 
     def place(value: float) -> float:
@@ -121,7 +121,7 @@ def _decades(low: float, high: float, place: Callable[[float], float]) -> list[s
 
 
 def _line(points: Sequence[tuple[float, float]], kind: str) -> str:
-    """Pieces: a polyline cannot have percentages."""
+    """Returns a line as single segments, because a polyline cannot have percentages."""
     pieces = [
         tag("line", x1=percent(x1), y1=f"{y1:.1f}", x2=percent(x2), y2=f"{y2:.1f}")
         for (x1, y1), (x2, y2) in pairwise(points)
@@ -141,7 +141,7 @@ def _flag(x: float, y: float, text: str) -> list[str]:
 
 
 def _bands(layers: Sequence[LayerError]) -> list[str]:
-    """Every second block in a shade, with the block's name below where there is room."""
+    """Shades every second block, and names the blocks below where there is room."""
     body = []
     start = 0
     for at, (block, members) in enumerate(groupby(layers, key=_block)):
@@ -165,7 +165,7 @@ def _bands(layers: Sequence[LayerError]) -> list[str]:
 
 
 def _block(layer: LayerError) -> str:
-    """The path up to the first number, in few letters: "layer.3" of encoder.layer.3.output."""
+    """Returns the block of a layer, up to the first number: "layer.3" of encoder.layer.3.output."""
     parts = layer.path.split(".")
     for at, part in enumerate(parts):
         if part.isdecimal():

@@ -1,4 +1,4 @@
-"""Engines by devices by goldens: for each, the share of its tolerance that the answer used."""
+"""The matrix of engines, devices and goldens, with the share of the tolerance used by each."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ CellStatus = Literal["passed", "failed", "missing"]
 
 @dataclass(frozen=True)
 class Cell:
-    """One golden on one engine and device."""
+    """The answer of one engine on one device to one golden."""
 
     golden: str
     status: CellStatus
-    """missing: the engine gave no answer to it."""
+    """The status; "missing" if the engine gave no answer."""
     result: OutputParity | None = None
-    """The output nearest to failing; None where there is no answer."""
+    """The output nearest to failing; None without an answer."""
     reason: str = ""
-    """Why it failed, or is missing."""
+    """The reason why it failed or is missing."""
 
     @property
     def share(self) -> float | None:
-        """Of the tolerance, what was used: above 1 it failed; None where there is no answer."""
+        """The share of the tolerance that was used, above 1 if failed; None without an answer."""
         return self.result.strain if self.result is not None else None
 
 
 @dataclass(frozen=True)
 class MatrixRow:
-    """An engine on a device."""
+    """A row of the matrix: an engine on a device."""
 
     name: str
     row: VerifyRow
@@ -43,15 +43,16 @@ class MatrixRow:
 
     @property
     def beside(self) -> str:
-        """Why the row failed although every golden passed; empty when that is not so."""
+        """The reason of a row that failed although all of its goldens passed; else empty."""
         failed = self.row.status in ("failed", "error")
-        return self.row.reason if failed and all(c.status == "passed" for c in self.cells) else ""
+        passed = all(cell.status == "passed" for cell in self.cells)
+        return self.row.reason if failed and passed else ""
 
     def to_json(self) -> dict[str, Any]:
-        """The facts for machines."""
+        """Returns the row as JSON data."""
         return {
             "name": self.name,
-            "runner": self.row.runner,
+            "engine": self.row.engine,
             "language": self.row.language,
             "device": self.row.device,
             "artifact": self.row.artifact,
@@ -71,7 +72,7 @@ class MatrixRow:
 
 
 def matrix(parity: VerifyReport, goldens: Sequence[str]) -> tuple[MatrixRow, ...]:
-    """A row for everything that ran or should have; what is absent has no cells to show."""
+    """Returns a row for everything that ran or should have run; absent rows are left out."""
     names = golden_names(parity, goldens)
     return tuple(
         MatrixRow(name_of(row, parity), row, tuple(_cell(row, name) for name in names))
@@ -81,20 +82,21 @@ def matrix(parity: VerifyReport, goldens: Sequence[str]) -> tuple[MatrixRow, ...
 
 
 def golden_names(parity: VerifyReport, goldens: Sequence[str]) -> tuple[str, ...]:
-    """The bundle's goldens in its order, then those that only a result knows."""
+    """Returns the names of the bundle's goldens, then those that only a result names."""
     seen = [result.golden for row in parity.rows for result in row.results]
     return tuple(dict.fromkeys([*goldens, *seen]))
 
 
 def name_of(row: VerifyRow, parity: VerifyReport) -> str:
-    """ "torchscript in C++ on cpu", with the artifact where that alone does not tell."""
+    """Names a row: "torchscript in C++ on cpu", with the artifact if that is ambiguous."""
     name = f"{row.label} on {row.device}"
-    twins = [one for one in parity.rows if (one.label, one.device) == (row.label, row.device)]
-    return f"{name}, {row.artifact}" if len(twins) > 1 and row.artifact else name
+    labels = [(other.label, other.device) for other in parity.rows]
+    ambiguous = labels.count((row.label, row.device)) > 1
+    return f"{name}, {row.artifact}" if ambiguous and row.artifact else name
 
 
 def share_text(share: float | None) -> str:
-    """ "38 %", "< 1 %", "12 x" from ten times the tolerance on, "-" where there is none."""
+    """Formats a share: "38 %", "< 1 %", from ten times the tolerance on "12 x", "-" for None."""
     if share is None:
         return "-"
     if math.isnan(share):
@@ -103,13 +105,13 @@ def share_text(share: float | None) -> str:
         return "0 %"
     if share < 0.01:
         return "< 1 %"
-    if share < 10:  # just above the limit must not read as just at it
+    if share < 10:  # three digits: a share just above the limit must not read as 100 %
         return f"{100 * share:.3g} %"
     return f"{number(share)} x" if share < 1000 else f"{share:.0e} x"
 
 
 def per_cent(share: float | None) -> str:
-    """The same as `share_text` in few letters, for a narrow cell: "38", "<1", "12x", "5e4x"."""
+    """Formats a share for a narrow cell: "38", "<1", "12x", "5e4x"."""
     if share is None:
         return "-"
     if math.isinf(share):
@@ -125,7 +127,7 @@ def per_cent(share: float | None) -> str:
 
 
 def _cell(row: VerifyRow, golden: str) -> Cell:
-    found = worst(result for result in row.results if result.golden == golden)
-    if found is None:
+    result = worst(result for result in row.results if result.golden == golden)
+    if result is None:
         return Cell(golden, "missing", reason=row.reason or "there is no answer")
-    return Cell(golden, "passed" if found else "failed", found, found.reason)
+    return Cell(golden, "passed" if result else "failed", result, result.reason)
