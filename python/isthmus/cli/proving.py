@@ -1,4 +1,4 @@
-"""Commands that say whether it is still the model: verify, replay, report, diff."""
+"""Commands that compare a bundle with its model: verify, replay, report, diff."""
 
 from __future__ import annotations
 
@@ -13,11 +13,17 @@ from isthmus.cli.options import (
     AllowNative,
     BundlePath,
     Device,
+    Engine,
     Json,
+    Junit,
+    Markdown,
     ModelOption,
+    NativeEngine,
+    OnlyArtifact,
     OpLibrary,
     Threads,
     Trust,
+    run_options,
 )
 from isthmus.cli.output import print_report, work
 
@@ -26,18 +32,15 @@ from isthmus.cli.output import print_report, work
 def verify(
     bundle: BundlePath,
     model: ModelOption = None,
-    engine: Annotated[
-        list[str] | None,
-        typer.Option(help="eager, torch.jit, torchscript, onnxruntime, ...; all by default."),
-    ] = None,
+    engine: Engine = None,
     device: Device = None,
-    artifact: Annotated[str | None, typer.Option(help="Only this artifact.")] = None,
+    artifact: OnlyArtifact = None,
     threads: Threads = None,
     trust: Trust = "graph",
     allow_native: AllowNative = False,
     op_library: OpLibrary = None,
     rank: Annotated[
-        bool, typer.Option("--rank", help="Order all by their distance to eager in float64.")
+        bool, typer.Option("--rank", help="Order all rows by their distance to eager in float64.")
     ] = False,
     explain: Annotated[
         bool | None,
@@ -50,28 +53,19 @@ def verify(
     repro: Annotated[
         Path | None, typer.Option(help="Folder for the explanation's minimal repro.")
     ] = None,
-    junit: Annotated[Path | None, typer.Option(help="Also write JUnit XML.")] = None,
-    markdown: Annotated[Path | None, typer.Option(help="Also write Markdown.")] = None,
+    junit: Junit = None,
+    markdown: Markdown = None,
     as_json: Json = False,
 ) -> None:
-    """Proves a bundle: every way of running it, on each device, over all goldens."""
+    """Proves a bundle: every engine, on each device, over all goldens."""
     with work() as say:
-        from isthmus.proof.verify import verify as run
+        from isthmus.proof.verify import verify_bundle
 
-        report = run(
-            bundle,
-            model,
-            engine or None,
-            device or None,
-            artifact=artifact,
-            threads=threads,
-            trust="native" if allow_native else trust,
-            op_libraries=op_library or (),
-            rank=rank,
-            explain=explain,
-            repro=repro,
-            progress=say,
-        )
+        options = run_options(
+            say, trust, allow_native, op_library,
+            engines=engine, devices=device, artifact=artifact, threads=threads,
+        )  # fmt: skip
+        report = verify_bundle(bundle, options, model, rank=rank, explain=explain, repro=repro)
     print_report(report, as_json, junit, markdown)
     raise typer.Exit(0 if report else 1)
 
@@ -82,7 +76,7 @@ def replay(
         Path, typer.Argument(metavar="DIR", help="Where a program recorded its calls.")
     ],
     bundle: Annotated[
-        Path | None, typer.Option(help="The bundle; where it lay at the recording by default.")
+        Path | None, typer.Option(help="The bundle; by default the path that was recorded.")
     ] = None,
     model: ModelOption = None,
     expect: Annotated[
@@ -90,37 +84,30 @@ def replay(
         typer.Option(help="The input that was expected, by name: .npz or .safetensors."),
     ] = None,
     call: Annotated[
-        str | None, typer.Option(help="The recorded call that --expect is for; the first.")
+        str | None, typer.Option(help="The recorded call that --expect is for; by default the first.")
     ] = None,
     engine: Annotated[
         list[str] | None,
         typer.Option(help="torch.jit, torchscript, onnxruntime, ...; all by default."),
     ] = None,
-    calls: Annotated[int, typer.Option(help="Replay the first so many.")] = 100,
+    calls: Annotated[int, typer.Option(help="The number of calls to replay, from the first on.")] = 100,
     threads: Threads = None,
     trust: Trust = "graph",
     allow_native: AllowNative = False,
     op_library: OpLibrary = None,
-    junit: Annotated[Path | None, typer.Option(help="Also write JUnit XML.")] = None,
-    markdown: Annotated[Path | None, typer.Option(help="Also write Markdown.")] = None,
+    junit: Junit = None,
+    markdown: Markdown = None,
     as_json: Json = False,
 ) -> None:
-    """Says who is wrong, the model, an engine, the program or its input, from recorded calls."""
+    """Says from recorded calls what is wrong: the model, an engine, the program or its input."""
     with work() as say:
-        from isthmus.proof.replay import replay as run
+        from isthmus.proof.replay import replay_recording
 
-        report = run(
-            recording,
-            bundle=bundle,
-            model=model,
-            expect=expect,
-            call=call,
-            engines=engine or None,
-            calls=calls,
-            threads=threads,
-            trust="native" if allow_native else trust,
-            op_libraries=op_library or (),
-            progress=say,
+        options = run_options(
+            say, trust, allow_native, op_library, engines=engine, threads=threads
+        )
+        report = replay_recording(
+            recording, options, bundle=bundle, model=model, expect=expect, call=call, calls=calls
         )
     print_report(report, as_json, junit, markdown)
     raise typer.Exit(0 if report else 1)
@@ -133,72 +120,59 @@ def report(
         Path | None, typer.Option("--output", "-o", help="The HTML file to write.")
     ] = None,
     model: ModelOption = None,
-    engine: Annotated[
-        list[str] | None,
-        typer.Option(help="eager, torch.jit, torchscript, onnxruntime, ...; all by default."),
-    ] = None,
+    engine: Engine = None,
     device: Device = None,
-    artifact: Annotated[str | None, typer.Option(help="Only this artifact.")] = None,
+    artifact: OnlyArtifact = None,
     threads: Threads = None,
     trust: Trust = "graph",
     allow_native: AllowNative = False,
     op_library: OpLibrary = None,
     bench: Annotated[bool, typer.Option("--bench/--no-bench", help="Time it, too.")] = True,
     rounds: Annotated[int, typer.Option(help="Turns of each row of the timings.")] = 15,
-    junit: Annotated[Path | None, typer.Option(help="Also write JUnit XML.")] = None,
-    markdown: Annotated[Path | None, typer.Option(help="Also write Markdown.")] = None,
+    junit: Junit = None,
+    markdown: Markdown = None,
     as_json: Json = False,
 ) -> None:
-    """Proof, error by layer, timings, sizes, hazards: HTML, Markdown, JSON, JUnit."""
+    """Reports proof, error by layer, timings, sizes, hazards: HTML, Markdown, JSON, JUnit."""
     with work() as say:
         from isthmus.bundle.atomic_write import write_atomically
         from isthmus.document import to_json, to_junit, to_markdown
-        from isthmus.reports.bundle_report import report as run
+        from isthmus.reports.bundle_document import document_of
+        from isthmus.reports.bundle_report import report_bundle
+        from isthmus.reports.html import check_jinja2, write_html
 
-        if output is not None:  # told before minutes of proof, not after
-            from isthmus.reports.html import check_jinja2
-
+        if output is not None:  # fail before minutes of verification
             check_jinja2()
-        found = run(
-            bundle,
-            model,
-            engines=engine or None,
-            devices=device or None,
-            artifact=artifact,
-            threads=threads,
-            trust="native" if allow_native else trust,
-            op_libraries=op_library or (),
-            rounds=rounds,
-            bench=bench,
-            progress=say,
-        )
+        options = run_options(
+            say, trust, allow_native, op_library,
+            engines=engine, devices=device, artifact=artifact, threads=threads,
+        )  # fmt: skip
+        result = report_bundle(bundle, options, model, rounds=rounds, bench=bench)
+        document = document_of(result)
         if output is not None:
-            found.write_html(output)
+            write_html(result, output)
         if junit is not None:
-            write_atomically(junit, to_junit(found))
+            write_atomically(junit, to_junit(document))
         if markdown is not None:
-            write_atomically(markdown, to_markdown(found))
+            write_atomically(markdown, to_markdown(document))
     if as_json:
-        print(to_json(found))
+        print(to_json(document))
     elif output is None and junit is None and markdown is None:
-        print_report(found, False, None, None)
-    else:  # who asked for a file gets the verdict here, and the rest there
+        print_report(document, False, None, None)
+    else:  # the files hold the report, the console the verdict
         console = Console()
-        console.print(found.verdict, style="bold green" if found else "bold red", markup=False)
+        console.print(result.verdict, style="bold green" if result else "bold red", markup=False)
         for file in (output, junit, markdown):
             if file is not None:
                 console.print(f"wrote {file}", markup=False, highlight=False, soft_wrap=True)
-    raise typer.Exit(0 if found else 1)
+    raise typer.Exit(0 if result else 1)
 
 
 @app.command()
 def diff(
     a: Annotated[str, typer.Argument(metavar="A", help="The bundle before.")],
     b: Annotated[str, typer.Argument(metavar="B", help="The bundle after.")],
-    engine: Annotated[
-        list[str] | None,
-        typer.Option(help="torchscript, onnxruntime, ...; all by default."),
-    ] = None,
+    engine: NativeEngine = None,
     artifact: Annotated[str | None, typer.Option(help="Only this artifact, of either.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N, for what is run.")] = "cpu",
     threads: Threads = None,
@@ -214,29 +188,27 @@ def diff(
         str, typer.Option(help="The least that fails: breaking, worse or changed.")
     ] = "worse",
     full: Annotated[bool, typer.Option("--full", help="Print everything, however long.")] = False,
-    junit: Annotated[Path | None, typer.Option(help="Also write JUnit XML.")] = None,
-    markdown: Annotated[Path | None, typer.Option(help="Also write Markdown.")] = None,
+    junit: Junit = None,
+    markdown: Markdown = None,
     as_json: Json = False,
 ) -> None:
-    """What changed between two bundles, and whether B is still the model that A is."""
+    """Tells what changed between two bundles, and whether B still gives A's answers."""
     with work() as say:
-        from isthmus.bundle_diff import diff as compare
+        from isthmus.bundle_diff import diff_bundles
 
-        report = compare(
+        options = run_options(
+            say, trust, allow_native, op_library,
+            engines=engine, devices=[device], artifact=artifact, threads=threads,
+        )  # fmt: skip
+        report = diff_bundles(
             a,
             b,
-            engines=engine or None,
-            artifact=artifact,
-            device=device,
-            threads=threads,
-            trust="native" if allow_native else trust,
-            op_libraries=op_library or (),
+            options,
             run=run,
             bench=bench,
             rounds=rounds,
             fail_on=fail_on,  # type: ignore[arg-type]
             full=full,
-            progress=say,
         )
     print_report(report, as_json, junit, markdown)
     raise typer.Exit(0 if report else 1)
