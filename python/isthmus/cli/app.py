@@ -1,4 +1,4 @@
-"""The command line's root, and how every command works: progress, errors, exit codes."""
+"""The root of the command line."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ from isthmus.cli.options import (
     Dynamic,
     Isa,
     Json,
+    ModelName,
     OpLibrary,
     Opset,
     Output,
@@ -35,8 +36,8 @@ def export(
         ),
     ],
     output: Output,
-    task: Annotated[str, typer.Option(help="Of a Hugging Face model.")] = "",
-    attention: Annotated[str, typer.Option(help="sdpa or eager; the model's own.")] = "",
+    task: Annotated[str, typer.Option(help="The task of a Hugging Face model.")] = "",
+    attention: Annotated[str, typer.Option(help="sdpa or eager; by default the model's own.")] = "",
     strategy: Annotated[str, typer.Option(help="auto, trace, script or mixed.")] = "auto",
     script: Annotated[
         list[str] | None,
@@ -58,12 +59,12 @@ def export(
         str,
         typer.Option(help="fp32, fp16, bf16, int8, with commas; int8 is for onnx."),
     ] = "fp32",
-    device: Annotated[str, typer.Option(help="Where to make the artifact.")] = "cpu",
+    device: Annotated[str, typer.Option(help="The device to make the artifact on.")] = "cpu",
     opset: Opset = None,
     isa: Isa = "portable",
     time_limit: TimeLimit = 1800.0,
     op_library: OpLibrary = None,
-    name: Annotated[str, typer.Option(help="Of the model, in the manifest.")] = "",
+    name: ModelName = "",
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -79,7 +80,7 @@ def export(
         loaded = load_model(model, task, attention)
         say(f"Loaded {type(loaded.module).__name__}")
         chosen = axes or loaded.dynamic
-        names = {one for entry in chosen.values() for one in entry.values()}
+        names = {dimension for by_axis in chosen.values() for dimension in by_axis.values()}
         known = {key: value for key, value in loaded.dims.items() if key in names}
         bundle = run(
             loaded.module,
@@ -123,17 +124,17 @@ def adopt(
     dim: Dim = None,
     trust: Trust = "graph",
     op_library: OpLibrary = None,
-    name: Annotated[str, typer.Option(help="Of the model, in the manifest.")] = "",
+    name: ModelName = "",
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Makes a bundle of a TorchScript file that somebody else made, which is its own truth."""
+    """Makes a bundle of a TorchScript file, whose own answers are the reference."""
     with work() as say:
         from isthmus.capture.load_model import parse_axes, parse_dims
         from isthmus.exporters.adopt import adopt as run
 
-        named = (one.partition("=") for one in method or ())
-        methods: dict[str, Mapping[str, Any] | str] = {key: at or {} for key, _, at in named}
+        pairs = (option.partition("=") for option in method or ())
+        methods: dict[str, Mapping[str, Any] | str] = {key: path or {} for key, _, path in pairs}
         bundle = run(
             file,
             inputs,
@@ -153,12 +154,12 @@ def adopt(
 @app.command()
 def convert(
     path: BundlePath,
-    to: Annotated[str, typer.Option(help="onnx, aoti: a list with commas.")],
+    to: Annotated[str, typer.Option(help="onnx, aoti, with commas.")],
     precision: Annotated[
-        str, typer.Option(help="int8 quantises the bundle's fp32 ONNX; as it is by default.")
+        str, typer.Option(help="int8 quantises the bundle's fp32 ONNX; by default it is kept.")
     ] = "",
     artifact: Annotated[
-        str, typer.Option(help="The one to start from; the first that fits by default.")
+        str, typer.Option(help="The artifact to start from; by default the first that fits.")
     ] = "",
     opset: Opset = None,
     isa: Isa = "portable",
@@ -171,7 +172,7 @@ def convert(
     ] = True,
     as_json: Json = False,
 ) -> None:
-    """Turns a bundle's TorchScript into other formats, without the Python source, with proof."""
+    """Converts a bundle's TorchScript to other formats, without Python source, with proof."""
     with work() as say:
         from isthmus.exporters.convert import convert as run
 
@@ -194,7 +195,7 @@ def convert(
             from isthmus.proof.verify import verify as prove_all
             from isthmus.timing.bench import bench as measure
 
-            # Native code that was compiled here, a moment ago, from a graph that was scanned.
+            # The native code was compiled here, just now, from a graph that was scanned.
             parity = prove_all(bundle, trust="native", op_libraries=op_library or (), progress=say)
             speed = measure(
                 bundle, trust="native", op_libraries=op_library or (), rounds=10, progress=say

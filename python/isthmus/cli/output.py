@@ -1,4 +1,4 @@
-"""What commands print: progress and errors on standard error, results on standard output."""
+"""Prints what commands give: progress and errors to standard error, results to standard output."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def work() -> Iterator[Callable[[str], None]]:
-    """Shows progress on standard error, and turns isthmus's errors into a message and a code."""
+    """Shows progress on standard error, and turns errors into a message and an exit code."""
     console = Console(stderr=True)
     try:
         if console.is_terminal:
@@ -50,7 +50,7 @@ def work() -> Iterator[Callable[[str], None]]:
 def print_report(
     report: Reportable, as_json: bool, junit: Path | None, markdown: Path | None
 ) -> None:
-    """A report in the formats that were asked for."""
+    """Prints a report in the formats that were asked for."""
     from isthmus.document import print_report as show
     from isthmus.document import to_json, to_junit, to_markdown
 
@@ -65,12 +65,12 @@ def print_report(
 
 
 def words(text: str) -> list[str]:
-    """Words between commas."""
+    """Returns the words between commas."""
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def print_formats(bundle: Bundle, console: Console) -> None:
-    """A row for each format that was asked for."""
+    """Prints a row for each format that was asked for."""
     table = Table("format", "result", "time", "size", "made by", "why not", "what to try")
     for result in bundle.results:
         where = f"\n({result.where})" if result.where else ""
@@ -87,7 +87,7 @@ def print_formats(bundle: Bundle, console: Console) -> None:
 
 
 def print_bundle(bundle: Bundle, as_json: bool) -> None:
-    """What an export made, and how."""
+    """Prints what an export wrote, and how."""
     from isthmus.bundle.manifest_json import to_json
 
     if as_json:

@@ -84,13 +84,16 @@ def replay(
         typer.Option(help="The input that was expected, by name: .npz or .safetensors."),
     ] = None,
     call: Annotated[
-        str | None, typer.Option(help="The recorded call that --expect is for; by default the first.")
+        str | None,
+        typer.Option(help="The call that --expect is for; by default the first."),
     ] = None,
     engine: Annotated[
         list[str] | None,
         typer.Option(help="torch.jit, torchscript, onnxruntime, ...; all by default."),
     ] = None,
-    calls: Annotated[int, typer.Option(help="The number of calls to replay, from the first on.")] = 100,
+    calls: Annotated[
+        int, typer.Option(help="The number of calls to replay, from the first on.")
+    ] = 100,
     threads: Threads = None,
     trust: Trust = "graph",
     allow_native: AllowNative = False,
@@ -103,9 +106,7 @@ def replay(
     with work() as say:
         from isthmus.proof.replay import replay_recording
 
-        options = run_options(
-            say, trust, allow_native, op_library, engines=engine, threads=threads
-        )
+        options = run_options(say, trust, allow_native, op_library, engines=engine, threads=threads)
         report = replay_recording(
             recording, options, bundle=bundle, model=model, expect=expect, call=call, calls=calls
         )
@@ -194,7 +195,7 @@ def diff(
 ) -> None:
     """Tells what changed between two bundles, and whether B still gives A's answers."""
     with work() as say:
-        from isthmus.bundle_diff import diff_bundles
+        from isthmus.bundle_diff.compare import diff_bundles
 
         options = run_options(
             say, trust, allow_native, op_library,

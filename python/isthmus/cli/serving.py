@@ -1,4 +1,4 @@
-"""Commands for where it runs: inspect, bench, tune, deploy, and those of isthmus-run."""
+"""Commands for the machine that runs a bundle: inspect, bench, tune, deploy, and isthmus-run's."""
 
 from __future__ import annotations
 
@@ -17,10 +17,14 @@ from isthmus.cli.options import (
     BundlePath,
     Device,
     Json,
+    Markdown,
     ModelOption,
+    NativeEngine,
+    OnlyArtifact,
     OpLibrary,
     Threads,
     Trust,
+    run_options,
 )
 from isthmus.cli.output import print_report, words, work
 
@@ -33,18 +37,18 @@ def inspect(
     graph: Annotated[
         bool, typer.Option("--graph", help="Print the IR graph; loads the module.")
     ] = False,
-    artifact: Annotated[str, typer.Option(help="Of the bundle; the first by default.")] = "",
+    artifact: Annotated[str, typer.Option(help="The artifact; by default the first.")] = "",
     as_json: Json = False,
 ) -> None:
-    """Operators and their owners, constants, literals, code; executes nothing without --graph."""
+    """Prints operators and owners, constants, literals, code; runs nothing without --graph."""
     with work():
         from isthmus.proof.inspect import inspect as run
 
-        found = run(path, submodule=submodule, graph=graph, artifact=artifact)
+        inspection = run(path, submodule=submodule, graph=graph, artifact=artifact)
     if as_json:
-        print(json.dumps(found.to_json(), indent=2))
+        print(json.dumps(inspection.to_json(), indent=2))
     else:
-        found.print(Console(), code=code)
+        inspection.print(Console(), code=code)
 
 
 @app.command()
@@ -56,33 +60,27 @@ def bench(
         typer.Option(help="Torch, TorchScript, ONNX Runtime, ...; all by default."),
     ] = None,
     device: Device = None,
-    artifact: Annotated[str | None, typer.Option(help="Only this artifact.")] = None,
-    golden: Annotated[str | None, typer.Option(help="Whose inputs are timed.")] = None,
+    artifact: OnlyArtifact = None,
+    golden: Annotated[str | None, typer.Option(help="The golden whose inputs are timed.")] = None,
     threads: Threads = None,
     rounds: Annotated[int, typer.Option(help="Turns of each row.")] = 30,
     trust: Trust = "graph",
     allow_native: AllowNative = False,
     op_library: OpLibrary = None,
     plot: Annotated[Path | None, typer.Option(help="Draw the distributions: .png or .svg.")] = None,
-    markdown: Annotated[Path | None, typer.Option(help="Also write Markdown.")] = None,
+    markdown: Markdown = None,
     as_json: Json = False,
 ) -> None:
     """Times Python against C++, each row in a process of its own, taking turns."""
     with work() as say:
-        from isthmus.timing.bench import bench as run
+        from isthmus.timing.bench import TIMEOUT, bench_bundle
 
-        report = run(
-            bundle,
-            model,
-            form or None,
-            device or None,
-            artifact=artifact,
-            golden=golden,
-            threads=threads,
-            rounds=rounds,
-            trust="native" if allow_native else trust,
-            op_libraries=op_library or (),
-            progress=say,
+        options = run_options(
+            say, trust, allow_native, op_library,
+            devices=device, artifact=artifact, threads=threads, timeout=TIMEOUT,
+        )  # fmt: skip
+        report = bench_bundle(
+            bundle, options, model, forms=form or None, golden=golden, rounds=rounds
         )
         if plot is not None:
             report.plot(plot)
@@ -94,10 +92,8 @@ def bench(
 def tune(
     bundle: BundlePath,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
-    engine: Annotated[
-        list[str] | None, typer.Option(help="Only this one; may be repeated.")
-    ] = None,
-    threads: Annotated[str, typer.Option(help="Numbers to try, with commas.")] = "",
+    engine: NativeEngine = None,
+    threads: Annotated[str, typer.Option(help="Numbers of threads to try, with commas.")] = "",
     golden: Annotated[
         list[str] | None, typer.Option(help="A shape to time; first, smallest, largest by default.")
     ] = None,
@@ -110,27 +106,24 @@ def tune(
     ] = True,
     as_json: Json = False,
 ) -> None:
-    """Times every engine and number of threads here, and lets `load` take the fastest."""
+    """Times every engine and number of threads, and makes the fastest the default of `load`."""
     with work() as say:
         from isthmus.errors import InvalidInput
-        from isthmus.timing.tune import tune as run
+        from isthmus.timing.bench import TIMEOUT
+        from isthmus.timing.tune import tune_bundle
 
         try:
             counts = [int(word) for word in words(threads)]
         except ValueError:
             raise InvalidInput(f'--threads: expected numbers, got "{threads}"') from None
-        report = run(
-            bundle,
-            device=device,
-            engines=engine,
-            threads=counts or None,
-            goldens=golden,
-            rounds=rounds,
-            trust="native" if allow_native else trust,
-            op_libraries=op_library or (),
+        options = run_options(
+            say, trust, allow_native, op_library,
+            engines=engine, devices=[device], timeout=TIMEOUT,
+        )  # fmt: skip
+        report = tune_bundle(
+            bundle, options, threads=counts or None, goldens=golden or None, rounds=rounds,
             write=write,
-            progress=say,
-        )
+        )  # fmt: skip
     print_report(report, as_json, None, None)
     raise typer.Exit(0 if report else 5)
 
@@ -143,14 +136,16 @@ app.add_typer(deploy_app, name="deploy")
 def folder(
     bundle: BundlePath,
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder to make.")],
-    engine: Annotated[str, typer.Option(help="Whose libraries to take.")],
-    artifact: Annotated[str, typer.Option(help="The first that the engine runs by default.")] = "",
+    engine: Annotated[str, typer.Option(help="The engine whose libraries to take.")],
+    artifact: Annotated[
+        str, typer.Option(help="The artifact; by default the first that the engine runs.")
+    ] = "",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace such a folder that is there.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """A folder with isthmus-run, its libraries and the bundle, for machines without Python."""
+    """Writes isthmus-run, its libraries and the bundle to a folder, for machines without Python."""
     with work() as say:
         from isthmus.runtime.deploy import deploy as run
 
@@ -173,6 +168,6 @@ def _native(name: str, help_text: str) -> None:
         os.execv(program, [str(program), name, *context.args])
 
 
-_native("info", "What a bundle holds (isthmus-run info).")
+_native("info", "Prints what a bundle holds (isthmus-run info).")
 _native("predict", "Runs a bundle on a file of inputs (isthmus-run predict).")
-_native("doctor", "What is on this machine, and whether a bundle fits (isthmus-run doctor).")
+_native("doctor", "Prints what is on this machine, and whether a bundle fits (isthmus-run doctor).")

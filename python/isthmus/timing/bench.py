@@ -55,6 +55,8 @@ _PAIRS: dict[str, Pair] = {
 FORMS: tuple[str, ...] = tuple(_PAIRS)
 """The titles of all rows; a bundle has those of its artifacts."""
 LANGUAGES: tuple[Language, ...] = ("Python", "C++")
+TIMEOUT = 300.0
+"""The seconds that a worker of bench and tune may keep silent by default."""
 _FORMATS = {"torchscript": "TorchScript", "onnx": "ONNX", "aoti": "AOTInductor"}
 
 
@@ -75,7 +77,7 @@ def bench(
     seed: int = 0,
     trust: str = "graph",
     op_libraries: Sequence[str | Path] = (),
-    timeout: float = 300.0,
+    timeout: float = TIMEOUT,
     native_arguments: Sequence[str] = (),
     progress: Callable[[str], None] | None = None,
 ) -> BenchReport:

@@ -17,6 +17,7 @@ from isthmus.runtime.engines import RowKind, engines_of
 from isthmus.runtime.machine import devices_present, machine_facts
 from isthmus.runtime.run_options import RunOptions, check_rounds
 from isthmus.runtime.workers import available_cores
+from isthmus.timing.bench import TIMEOUT
 from isthmus.timing.bench_row import BenchRow
 from isthmus.timing.tune_report import Candidate, TuneReport
 from isthmus.timing.tuning_file import FILE, write_tuning
@@ -42,7 +43,7 @@ def tune(
     turn_seconds: float = 0.1,
     trust: str = "graph",
     op_libraries: Sequence[str | Path] = (),
-    timeout: float = 300.0,
+    timeout: float = TIMEOUT,
     seed: int = 0,
     write: bool = True,
     progress: Callable[[str], None] | None = None,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from isthmus.bundle.manifest import Tolerance
 from isthmus.goldens.compare import OutputParity, compare
+from isthmus.proof.replay.answer import Answer
 from isthmus.proof.replay.difference import InputDifference
 from isthmus.proof.replay.expected_input import input_differences
 from isthmus.proof.replay.recording_checks import (
@@ -27,7 +28,7 @@ from isthmus.proof.replay.recording_checks import (
 )
 from isthmus.proof.replay.records import RecordedRun, read_recording
 from isthmus.proof.replay.reference import CallSequence, Reference, call_sequences
-from isthmus.proof.replay.report import Answer, ReplayReport
+from isthmus.proof.replay.report import ReplayReport
 from isthmus.runtime.machine import devices_present, machine_facts
 from isthmus.runtime.run_options import RunOptions
 
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from isthmus.proof.verify_report import VerifyReport
 
 
-__all__ = ["replay"]
+__all__ = ["replay", "replay_recording"]
 
 MOST_CALLS = 100
 """The default number of calls to replay."""
@@ -85,9 +86,6 @@ def replay(
         InvalidInput: There is no recording, it is damaged, or it is of another model.
         BundleError: The bundle is not valid.
     """
-    from isthmus.bundle.bundle import Bundle, open_bundle, with_goldens
-    from isthmus.proof.verify import verify_bundle
-
     options = RunOptions(
         engines=engines,
         threads=threads,
@@ -96,6 +94,25 @@ def replay(
         timeout=timeout,
         progress=progress,
     )
+    return replay_recording(
+        path, options, bundle=bundle, model=model, expect=expect, call=call, calls=calls
+    )
+
+
+def replay_recording(
+    path: str | Path,
+    options: RunOptions,
+    *,
+    bundle: str | Path | Bundle | None = None,
+    model: torch.nn.Module | str | None = None,
+    expect: str | Path | Mapping[str, Tensor] | None = None,
+    call: str | None = None,
+    calls: int = MOST_CALLS,
+) -> ReplayReport:
+    """Replays a recording under options that several steps share; see `replay`."""
+    from isthmus.bundle.bundle import Bundle, open_bundle, with_goldens
+    from isthmus.proof.verify import verify_bundle
+
     runs = read_recording(path)
     check_one_model(path, runs)
     if isinstance(bundle, Bundle):
