@@ -1,4 +1,4 @@
-"""What isthmus raises: the same classes as in C++, deriving from what a Python user expects."""
+"""The exceptions of isthmus: the classes of C++, each derived from a builtin exception."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ __all__ = [
 
 
 class Error(Exception):
-    """Base of all. The message says what was wrong, what was expected, what came, what to do."""
+    """The base class. A message says what was wrong, what was expected, and what to do."""
 
 
 class InvalidInput(Error, ValueError):
-    """The caller's values do not fit the signature or the options."""
+    """A value from the caller does not fit the signature or the options."""
 
 
 class BundleError(Error, ValueError):
-    """Files are damaged, foreign, tampered with, or not allowed."""
+    """A file is damaged, of another format, changed, or not allowed."""
 
 
 class EngineUnavailable(Error, ImportError):
@@ -35,31 +35,31 @@ class EngineUnavailable(Error, ImportError):
 
 
 class DeviceUnavailable(Error, RuntimeError):
-    """The requested device is absent, or the artifact is not valid on it."""
+    """The requested device is absent, or the artifact does not run on it."""
 
 
 class ExecutionError(Error, RuntimeError):
-    """The engine failed while it ran a checked call."""
+    """The engine failed in a call whose inputs were valid."""
 
 
 @dataclass(frozen=True)
 class Decision:
-    """One strategy that was tried, and why it was kept or refused."""
+    """A strategy that was tried, and the reason why it was accepted or refused."""
 
     strategy: str
     accepted: bool
     reason: str
     where: str = ""
-    """file:line of the first cause, where there is one."""
+    """The file:line of the first cause, where there is one."""
 
 
 class ExportError(Error, RuntimeError):
-    """No strategy made an export that verifies; nothing was written."""
+    """No strategy gave an export that verifies; nothing was written."""
 
     decisions: tuple[Decision, ...] = ()
-    """What was tried, and why each was refused."""
+    """The strategies that were tried."""
     where: str = ""
-    """file:line of the cause, where the message does not hold it."""
+    """The file:line of the cause, where the message does not name it."""
 
 
 def first_line(error: BaseException) -> str:
@@ -70,7 +70,7 @@ def first_line(error: BaseException) -> str:
 
 
 def exit_code(error: Error) -> int:
-    """Exit code of the command line: 2 input, 3 bundle, 4 engine or device, 5 all others."""
+    """Returns the exit code of the commands: 2 input, 3 bundle, 4 engine or device, 5 any other."""
     if isinstance(error, InvalidInput):
         return 2
     if isinstance(error, BundleError):

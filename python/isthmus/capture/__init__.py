@@ -1,1 +1,1 @@
-"""From a module to a flat module with a signature."""
+"""Captures a module: its flat signature, its example values and its state."""

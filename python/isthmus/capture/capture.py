@@ -1,4 +1,4 @@
-"""The first arrow: a module and an example call become named, flat values with their shapes."""
+"""Captures a module: an example call becomes named, flat values with their shapes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["Call", "Captured", "FlatModule", "capture", "evaluating", "resize_ex
 
 @dataclass(frozen=True)
 class Call:
-    """One call in the original Python structure."""
+    """An example call with its arguments in their original nesting."""
 
     method: str
     args: tuple[Any, ...] = ()
@@ -31,42 +31,42 @@ class Call:
 
 @dataclass
 class Captured:
-    """A module with everything that is known about calling it."""
+    """A module and all facts about calling it."""
 
     module: nn.Module
-    """As handed in, in the modes it came in; put it in eval mode with `evaluating`."""
+    """The module as handed in, in the modes it came in; `ModuleRunner` puts it in eval mode."""
     methods: tuple[Method, ...]
-    """"forward" first, where there is one."""
+    """The exported methods; "forward" comes first, where there is one."""
     dims: dict[str, DimRange]
     stateful: bool
-    """Calls change attributes."""
+    """True when calls change attributes of the module."""
     state: tuple[str, ...]
-    """Dotted names of the attributes that calls change."""
+    """The dotted names of the attributes that calls change."""
     example: dict[str, Any]
-    """Inputs of the first method by name (tensors, int, float, bool), resized so that no dynamic
-    dimension is 1 and no two are equal."""
+    """The inputs of the first method by name (tensors, int, float, bool), resized so that no
+    dynamic dimension is 1 and no two are equal."""
     examples: dict[str, dict[str, Any]]
     """The same for each method."""
     dynamic: dict[str, dict[int, str]]
-    """By input name and axis (from 0): the name of the dimension."""
+    """Maps input name and axis (from 0) to the name of the dimension."""
     notes: tuple[Hazard, ...]
-    """What the user should know: train mode, state, default ranges, ..."""
+    """Facts that the user should know: train mode, state, default ranges, ..."""
     given: dict[str, dict[str, Any]]
     """The user's own example by method and input name, at its own sizes."""
     sizes: dict[str, int]
-    """Size of each dimension in `example`."""
+    """The size of each dimension in `example`."""
     given_sizes: dict[str, int]
-    """Size of each dimension in `given`."""
+    """The size of each dimension in `given`."""
 
     def method(self, name: str = "forward") -> Method:
-        """The method of that name.
+        """Returns the method of that name.
 
         Raises:
-            InvalidInput: There is none.
+            InvalidInput: No method of that name was captured.
         """
-        for one in self.methods:
-            if one.name == name:
-                return one
+        for method in self.methods:
+            if method.name == name:
+                return method
         names = ", ".join(method.name for method in self.methods)
         raise InvalidInput(f'no method "{name}" was captured; there are: {names}')
 
@@ -81,24 +81,24 @@ def capture(
     methods: Mapping[str, tuple[Sequence[Any], Mapping[str, Any]]] | None = None,
     constants: Collection[str] = (),
 ) -> Captured:
-    """Runs a module on an example, and learns its names, shapes, state and repeatability.
+    """Runs a module on an example to learn its names, shapes, state and repeatability.
 
     The module is run in eval mode and left exactly as it came: modes, buffers and attributes.
 
     Args:
-        module: What to export. Scripted modules are welcome.
+        module: The module to export, scripted or not.
         args: Example arguments of `forward`: tensors, int, float, bool, None, and nested lists,
             tuples, dicts, named tuples and dataclasses of these.
         kwargs: Example keyword arguments of `forward`.
-        dynamic: By input name: axis to the name of its dimension, `{"x": {0: "batch"}}`. A prefix
-            such as "cache" means all inputs below it. Equal names mean equal sizes.
-        dims: Inclusive (min, max) of each dimension, `{"batch": (1, 64)}`.
+        dynamic: Maps an input name and an axis to the name of a dimension: `{"x": {0: "batch"}}`.
+            A prefix such as "cache" means all inputs below it. Equal names mean equal sizes.
+        dims: The inclusive (min, max) of each dimension: `{"batch": (1, 64)}`.
         methods: Further methods to export, each with an example call: `{"reset": ((), {})}`.
-        constants: Parameters whose numbers become part of the model and are no inputs.
+        constants: Parameters whose numbers become part of the model instead of inputs.
 
     Raises:
-        InvalidInput: The example does not fit, the module fails on it, gives other outputs each
-            time, stays in train mode, or writes its parameters.
+        InvalidInput: The example does not fit, or the module fails on it, is not repeatable, stays
+            in train mode, or writes its parameters.
     """
     notes: list[Hazard] = []
     module = _unwrapped(_require_module(module), notes)
@@ -107,7 +107,7 @@ def capture(
         call.method: bind(module, call.method, call.args, call.kwargs, constants) for call in calls
     }
     _check_constants(constants, bound)
-    given = {name: one.values for name, one in bound.items()}
+    given = {name: example.values for name, example in bound.items()}
     spec = resolve(dynamic, dims, given)
     notes += spec.notes
     sizes = resizing.choose_sizes(spec.dims, spec.sizes, _fixed_sizes(given, spec.axes))
@@ -119,11 +119,11 @@ def capture(
             name,
             input_specs(examples[name], spec.axes),
             (),
-            one.args,
-            one.kwargs,
+            example.args,
+            example.kwargs,
             Tree("none"),
         )
-        for name, one in bound.items()
+        for name, example in bound.items()
     ]
     with ModuleRunner(module) as runner:
         stuck_in_training(module)
@@ -148,14 +148,14 @@ def capture(
 def resize_example(
     captured: Captured, sizes: Mapping[str, int], seed: int = 0, method: str | None = None
 ) -> dict[str, Any]:
-    """Flat inputs at these sizes, made of the user's own values.
+    """Returns flat inputs at these sizes, made of the user's own values.
 
     Args:
-        captured: Of the module.
-        sizes: Size of each named dimension; those left out keep the size of the user's example.
-        seed: 0 tiles or crops the values as they are; another one also perturbs floats (within
-            the values seen) and rolls integers; masks and scalars stay.
-        method: Whose inputs; of the first method when left out.
+        captured: The captured module.
+        sizes: The size of each named dimension; those left out keep the size of the example.
+        seed: 0 tiles or crops the values as they are; any other seed also perturbs floats (within
+            the range of the example) and rolls integers. Masks and scalars stay.
+        method: The method that takes the inputs; None for the first one.
     """
     name = captured.methods[0].name if method is None else method
     return resizing.resize(captured.given[name], captured.dynamic, sizes, seed)
@@ -165,10 +165,10 @@ def resize_example(
 
 
 def _require_module(module: Any) -> nn.Module:
-    """The `nn.Module` to export.
+    """Returns the module that was handed in, if it is an `nn.Module`.
 
     Raises:
-        InvalidInput: It is something else, with what to do about it.
+        InvalidInput: It is something else; says what to do about it.
     """
     if isinstance(module, nn.Module):
         return module
@@ -254,7 +254,7 @@ def _calls(
 def _check_constants(constants: Collection[str], bound: Mapping[str, Bound]) -> None:
     if isinstance(constants, str):
         raise InvalidInput(f'constants: expected a list of names, got the text "{constants}"')
-    known = {name for one in bound.values() for name in one.arguments}
+    known = {name for example in bound.values() for name in example.arguments}
     for name in constants:
         if name not in known:
             raise InvalidInput(
@@ -309,11 +309,11 @@ def _train_mode(module: nn.Module) -> list[Hazard]:
         Hazard(
             "train_mode",
             "warning",
-            f"{describe(path, one)} was in train mode inside a module in eval mode; it is exported "
-            "in eval mode",
+            f"{describe(path, submodule)} was in train mode inside a module in eval mode; it is "
+            "exported in eval mode",
             path,
         )
-        for path, one in training
+        for path, submodule in training
     ]
 
 
@@ -325,7 +325,7 @@ def _observe(
     spec: Dynamic,
     sizes: Mapping[str, int],
 ) -> tuple[list[Method], tuple[str, ...], list[Hazard]]:
-    """Runs every method: outputs, changed attributes, repeatability."""
+    """Runs every method; returns them with outputs, the changed attributes, and notes."""
     complete: list[Method] = []
     changed: dict[str, None] = {}
     writers: dict[str, list[str]] = {}
@@ -351,8 +351,8 @@ def _observe(
         notes += check_repeatable(runner, method, examples[draft.name])
         complete.append(method)
     _refuse_written_parameters(runner.module, changed)
-    for name, every in writers.items():
-        attributes = list(dict.fromkeys(every))
+    for name, names in writers.items():
+        attributes = list(dict.fromkeys(names))
         if attributes:
             notes.append(
                 Hazard(
@@ -382,7 +382,7 @@ def _run(
     spec: Dynamic,
     inputs: set[str],
 ) -> tuple[Any, tuple[str, ...]]:
-    """Result of one call, and the attributes it changed; adds the inputs it wrote to `inputs`."""
+    """Returns the result of a call and the attributes it changed; notes the inputs it wrote."""
     try:
         with runner.run():
             result = runner.call(method, values, inputs)

@@ -1,4 +1,4 @@
-"""Does the module give the same outputs twice, and if not, which submodule is to blame?"""
+"""Checks that a module gives the same outputs twice, and names the submodule that does not."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ from isthmus.capture.values import flat_outputs
 from isthmus.errors import InvalidInput
 
 _RELATIVE = 1e-4
-"""Of the largest value: what the order of sums on several threads can explain, and no dropout."""
+"""The allowed difference as a share of the largest value: sums on several threads may differ in
+their order, which explains less than this; dropout differs by more."""
 
 
 def stuck_in_training(module: nn.Module) -> None:
     """Refuses a module that stays in train mode after `eval()`.
 
     Raises:
-        InvalidInput: Naming the submodules.
+        InvalidInput: A submodule does; names the submodules.
     """
     stuck = [(path, submodule) for path, submodule in module.named_modules() if submodule.training]
     if stuck:
-        names = ", ".join(describe(path, one) for path, one in stuck[:5])
+        names = ", ".join(describe(path, submodule) for path, submodule in stuck[:5])
         more = f" and {len(stuck) - 5} more" if len(stuck) > 5 else ""
         raise InvalidInput(
             f"{names}{more} stays in train mode after eval(): its train() or eval() is overridden; "
@@ -37,7 +38,7 @@ def stuck_in_training(module: nn.Module) -> None:
 
 
 def describe(path: str, module: nn.Module) -> str:
-    """ "encoder.dropout (Dropout)"; the module itself by its class."""
+    """Returns the name of a submodule for messages, such as `"encoder.dropout" (Dropout)`."""
     kind = type(module).__name__
     return f'"{path}" ({kind})' if path else f"the module itself ({kind})"
 
@@ -48,7 +49,7 @@ def check_repeatable(
     """Runs a method twice on the same input and the same state, with different random seeds.
 
     Raises:
-        InvalidInput: The outputs differ, naming the first submodule that differs on equal inputs.
+        InvalidInput: The outputs differ; names the first submodule that differs on equal inputs.
     """
     outputs = []
     drew = False
@@ -104,12 +105,12 @@ def _first_difference(runner: ModuleRunner, method: Method, values: Mapping[str,
             runs.append(_record(runner, method, values))
     modules = dict(runner.module.named_modules())
     # Hooks fire when a call returns, children first: the first event that differs on equal inputs
-    # is the innermost culprit.
-    for run, two in zip(*runs, strict=False):
-        if run.path != two.path:
+    # is the innermost submodule that is not repeatable.
+    for a, b in zip(*runs, strict=False):
+        if a.path != b.path:
             break
-        if _all_close(run.inputs, two.inputs) and not _all_close(run.outputs, two.outputs):
-            return describe(run.path, modules[run.path])
+        if _all_close(a.inputs, b.inputs) and not _all_close(a.outputs, b.outputs):
+            return describe(a.path, modules[a.path])
     return f"{describe('', runner.module)}, in the code of {method.name} and not in a submodule"
 
 
@@ -122,7 +123,7 @@ def _record(runner: ModuleRunner, method: Method, values: Mapping[str, Any]) -> 
     handles = []
     for path, submodule in runner.module.named_modules():
         if isinstance(submodule, torch.jit.ScriptModule):
-            continue  # no Python hooks in there
+            continue  # it takes no Python hooks
 
         def hook(_: nn.Module, args: Any, kwargs: Any, result: Any, path: str = path) -> None:
             events.append(_Event(path, _tensors((args, kwargs)), _tensors(result)))

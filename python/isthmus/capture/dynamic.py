@@ -1,4 +1,4 @@
-"""Dynamic dimensions: what the user wrote, checked against the example and made exact."""
+"""Checks the dynamic dimensions that the user names against the example."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ DimsSpec = Mapping[str, "tuple[int, int] | DimRange"]
 
 @dataclass(frozen=True)
 class Dynamic:
-    """Which axes are dynamic, within which ranges."""
+    """The dynamic axes and the ranges of their sizes."""
 
     axes: dict[str, dict[int, str]]
-    """By input name and axis (from 0): the dimension's name."""
+    """Maps input name and axis (from 0) to the name of the dimension."""
     dims: dict[str, DimRange]
-    """In the order of first use."""
+    """The ranges by dimension, in the order of first use."""
     sizes: dict[str, int]
-    """Of each dimension in the user's example."""
+    """The size of each dimension in the user's example."""
     notes: tuple[Hazard, ...]
 
 
@@ -37,18 +37,18 @@ def resolve(
     dims: DimsSpec | None,
     examples: Mapping[str, Mapping[str, Any]],
 ) -> Dynamic:
-    """Checks the user's dynamic dimensions.
+    """Returns the dynamic axes with their ranges.
 
     Args:
-        dynamic: By input name, or the common prefix of several ("cache" for "cache.0.key"): axis,
-            negative ones counting from the end, to the dimension's name.
-        dims: Inclusive (min, max) of each dimension. Left out altogether, each gets
+        dynamic: Maps an input name, or the common prefix of several ("cache" for "cache.0.key"),
+            and an axis to the name of a dimension. Negative axes count from the end.
+        dims: The inclusive (min, max) of each dimension. When it is None, each dimension gets
             (1, max(64, 4 * size in the example)), with a note.
         examples: Flat example values by method and input name.
 
     Raises:
-        InvalidInput: An unknown input, an axis out of range, a missing, unused or senseless range,
-            or a dimension with two sizes in the example.
+        InvalidInput: An input is unknown, an axis is out of range, a range is missing, unused or
+            invalid, or a dimension has two sizes in the example.
     """
     axes = _resolve_axes(dynamic or {}, examples)
     sizes = _sizes(axes, examples)
@@ -64,12 +64,12 @@ def _resolve_axes(
             f'dynamic: expected a dict such as {{"x": {{0: "batch"}}}}, got '
             f"{type(dynamic).__name__}"
         )
-    found = [(name, value) for values in examples.values() for name, value in values.items()]
+    inputs = [(name, value) for values in examples.values() for name, value in values.items()]
     axes: dict[str, dict[int, str]] = {}
     for key, entry in dynamic.items():
-        matches = [(n, v) for n, v in found if n == key or n.startswith(f"{key}.")]
+        matches = [(n, v) for n, v in inputs if n == key or n.startswith(f"{key}.")]
         if not matches:
-            names = ", ".join(dict.fromkeys(name for name, _ in found)) or "none"
+            names = ", ".join(dict.fromkeys(name for name, _ in inputs)) or "none"
             raise InvalidInput(f'dynamic: there is no input "{key}"; the inputs are: {names}')
         if not isinstance(entry, Mapping):
             raise InvalidInput(
@@ -170,8 +170,11 @@ def _ranges(
 
 def _range(name: str, entry: Any) -> DimRange:
     pair = (entry.min, entry.max) if isinstance(entry, DimRange) else entry
-    whole = isinstance(pair, (tuple, list)) and len(pair) == 2
-    if not whole or any(isinstance(one, bool) or not isinstance(one, int) for one in pair):
+    if (
+        not isinstance(pair, (tuple, list))
+        or len(pair) != 2
+        or any(isinstance(bound, bool) or not isinstance(bound, int) for bound in pair)
+    ):
         raise InvalidInput(f'dims["{name}"]: expected (min, max), two integers, got {entry!r}')
     low, high = pair
     if not 0 <= low <= high <= MAX_SIZE or high == 0:

@@ -1,4 +1,4 @@
-"""Calls in flat, named form: binding an example to names, and a module that takes flat inputs."""
+"""Calls as flat, named values: binds an example to names, and wraps modules to take flat inputs."""
 
 from __future__ import annotations
 
@@ -22,18 +22,22 @@ _KINDS: dict[type, str] = {bool: "bool", int: "int", float: "float"}
 
 @dataclass(frozen=True)
 class Bound:
-    """One example call, by name."""
+    """An example call with its values by name."""
 
     args: tuple[Tree, ...]
     kwargs: tuple[tuple[str, Tree], ...]
     values: dict[str, Any]
-    """Tensors and scalars by input name, in the order of the call."""
+    """The tensors and scalars by input name, in the order of the call."""
     arguments: tuple[str, ...]
-    """Names of the arguments that the example gives."""
+    """The names of the arguments that the example gives."""
 
 
 def parameters(module: nn.Module, method: str) -> inspect.Signature:
-    """Parameters of a method, without `self`; of a scripted one from its schema."""
+    """Returns the parameters of a method without `self`; scripted methods have them in a schema.
+
+    Raises:
+        InvalidInput: The module has no such method.
+    """
     function = getattr(module, method, None)
     if not callable(function):
         raise InvalidInput(
@@ -67,15 +71,15 @@ def bind(
     """Names the values of an example call after the method's parameters.
 
     Args:
-        module: Whose method it is.
-        method: Its name.
+        module: The module that has the method.
+        method: The name of the method.
         args: Positional arguments.
         kwargs: Keyword arguments.
         constants: Parameters whose scalars become part of the model.
 
     Raises:
-        InvalidInput: The example does not fit the parameters, a value is of a type that cannot be
-            an input, or two values would have the same name.
+        InvalidInput: The example does not fit the parameters, the type of a value cannot be that
+            of an input, or two values would have the same name.
     """
     signature = parameters(module, method)
     label = f"{type(module).__name__}.{method}"
@@ -164,14 +168,14 @@ def _check_tensor(label: str, value: Tensor) -> None:
 
 
 def dtype_name(value: Tensor) -> str:
-    """ "float32" for `torch.float32`."""
+    """Returns the name of a tensor's dtype without its prefix, such as "float32"."""
     return str(value.dtype).removeprefix("torch.")
 
 
 def input_specs(
     values: Mapping[str, Any], axes: Mapping[str, Mapping[int, str]]
 ) -> tuple[ValueSpec, ...]:
-    """Specs of the inputs: fixed sizes from the example, names at the dynamic axes."""
+    """Returns the specs of inputs, with names at the dynamic axes and the example's other sizes."""
     specs = []
     for name, value in values.items():
         if isinstance(value, Tensor):
@@ -189,12 +193,12 @@ def _scalar_spec(name: str, value: Any) -> ValueSpec:
 
 
 def returns_tree(label: str, result: Any) -> tuple[Tree, dict[str, Any]]:
-    """Nesting of a result, and its values by output name.
+    """Returns the nesting of a result, and its values by output name.
 
     Named results keep their own names ("last_hidden_state"); others are "output", "output.0", ...
 
     Raises:
-        InvalidInput: The result holds something that is no tensor, scalar, None or text.
+        InvalidInput: The result holds a value that is not a tensor, scalar, None or text.
     """
     named = (
         isinstance(result, Mapping)
@@ -216,9 +220,10 @@ def returns_tree(label: str, result: Any) -> tuple[Tree, dict[str, Any]]:
 
 
 def output_specs(values: Mapping[str, Any], sizes: Mapping[str, int]) -> tuple[ValueSpec, ...]:
-    """Specs of the outputs of one call, sizes that equal a dimension's being that dimension.
+    """Returns the specs of the outputs of one call.
 
-    A first guess from one example; goldens over the grid of shapes make it certain.
+    A size that equals the size of a dimension is taken for that dimension. One example does not
+    prove that: `infer_outputs` decides from the goldens.
     """
     names: dict[int, str] = {}
     for name, size in sizes.items():
@@ -235,17 +240,17 @@ def output_specs(values: Mapping[str, Any], sizes: Mapping[str, int]) -> tuple[V
 
 
 def tensors_of(values: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Output values as tensors, scalars as 0-d ones."""
+    """Returns output values as tensors, scalars as 0-d tensors."""
     specs = output_specs(values, {})
     return {spec.name: to_tensor(spec, values[spec.name]) for spec in specs}
 
 
 class FlatModule(nn.Module):
-    """Takes the inputs of one method in order, and gives its outputs in order, as a tuple.
+    """Takes the inputs of a method in order, and returns its outputs in order, as a tuple.
 
-    What is traced: the nesting of the original call lives in the manifest and not in the graph.
-    Scalar inputs come as 0-d tensors (so that tracing sees them) or as numbers; scalar outputs
-    leave as 0-d tensors; an absent output is None.
+    This is the module that is traced: the nesting of the original call is kept in the manifest and
+    not in the graph. Scalar inputs are 0-d tensors (so that tracing sees them) or numbers; scalar
+    outputs are 0-d tensors; an absent output is None.
     """
 
     def __init__(self, module: nn.Module, method: Method) -> None:
@@ -258,7 +263,10 @@ class FlatModule(nn.Module):
         """Calls the method.
 
         Args:
-            flat: One value for each input, in the signature's order.
+            flat: One value for each input, in the order of the signature.
+
+        Raises:
+            InvalidInput: The number of values is not that of the inputs.
         """
         method = self._method
         if len(flat) != len(method.inputs):

@@ -1,4 +1,4 @@
-"""Hugging Face models, by id or from a local folder, ready to be exported."""
+"""Loads Hugging Face models, by id or from a local folder, with an example call."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TASKS: Mapping[str, str] = {
     "text-generation": "AutoModelForCausalLM",
     "image-classification": "AutoModelForImageClassification",
 }
-"""Tasks, and the class of transformers that makes the model for each."""
+"""Maps each task to the class of transformers that makes the model."""
 
 _HEADS: Mapping[str, str] = {
     "ForMaskedLM": "fill-mask",
@@ -53,12 +53,12 @@ _TOKENIZER_FILES = (
 )
 _MAX_BATCH = 64
 _MAX_SEQUENCE = 512
-"""The longest sequence where the model does not say."""
+"""The longest sequence of a model whose configuration names none."""
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A module with everything that `isthmus.export` asks for."""
+    """A module with the arguments of `isthmus.export`."""
 
     module: nn.Module
     args: tuple[Any, ...] = ()
@@ -76,17 +76,18 @@ class Loaded:
 def load_hf(reference: str, task: str = "", attention: str = "") -> Loaded:
     """Loads a model in float32 with `use_cache=False`, and makes an example call for it.
 
-    Text models get the sentence pair "Who was Jim Henson ?", "Jim Henson was a puppeteer" through
-    their own tokenizer, with the dimensions batch and sequence; image models one random picture.
+    The example of a text model is the sentence pair "Who was Jim Henson ?", "Jim Henson was a
+    puppeteer" through the model's own tokenizer, int64[1, tokens], with the dimensions batch and
+    sequence; that of an image model is a random picture, float32[1, channels, height, width].
 
     Args:
         reference: A local folder, or an id on the hub.
-        task: One of `TASKS`; empty: what the configuration's architecture says.
-        attention: "sdpa" or "eager"; empty: the model's own choice. The manifest names it.
+        task: One of `TASKS`; empty for the task of the configuration's architecture.
+        attention: "sdpa" or "eager"; empty for the model's own choice. The manifest records it.
 
     Raises:
-        InvalidInput: It cannot be loaded, the task is unknown, or the folder lacks weights that
-            the task needs, which would be random.
+        InvalidInput: The model cannot be loaded, the task is unknown, or the folder lacks weights
+            that the task needs, which would be random.
     """
     try:
         import transformers
@@ -107,7 +108,7 @@ def load_hf(reference: str, task: str = "", attention: str = "") -> Loaded:
         module = _model(transformers, reference, config, task, attention)
         inputs, dims = _example(transformers, reference, config, module)
         files = _tokenizer_files(reference)
-        # It warns once that a model without a loss has none: here, where nobody listens.
+        # A model without a loss warns once when this is read: here the warning is not shown.
         getattr(module, "loss_function", None)
     chosen = str(getattr(module.config, "_attn_implementation", "") or "")
     return Loaded(
@@ -117,7 +118,7 @@ def load_hf(reference: str, task: str = "", attention: str = "") -> Loaded:
         dims=dims,
         source={
             "kind": "huggingface",
-            # A bundle travels: the name of a local folder, not the way to it.
+            # Bundles are copied to other machines: the folder's name is kept, and not its path.
             "id": Path(reference).resolve().name if Path(reference).is_dir() else reference,
             "task": task,
             "attention": chosen,
@@ -151,7 +152,7 @@ def _check_reference(reference: str) -> None:
 
 @contextmanager
 def _quiet(transformers: Any) -> Iterator[None]:
-    """Without progress bars and notes; afterwards as before."""
+    """Turns progress bars and notes off; afterwards they are as before."""
     logging = transformers.utils.logging
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
@@ -192,7 +193,7 @@ def _model(transformers: Any, reference: str, config: Any, task: str, attention:
     module, info = _load(reference, "model", factory, reference, **options)
     missing = sorted(info.get("missing_keys") or ())
     if missing and all(name.startswith("pooler.") for name in missing):
-        # The checkpoint of another head has none, and a random pooler is worse than none.
+        # The checkpoint was made with another head and has no pooler: leave it out.
         module, info = _load(
             reference, "model", factory, reference, add_pooling_layer=False, **options
         )
@@ -236,10 +237,10 @@ def _example(
         encoded = {name: pair[name] for name in parameters if name in pair}
         own = getattr(tokenizer, "model_max_length", longest)
         longest = min(longest, own) if own and own < 1 << 20 else longest
-    except Exception:  # a bare one, too, where the folder has no vocabulary
+    except Exception:  # transformers raises a plain Exception for a folder without a vocabulary
         encoded = {}
     if "input_ids" not in encoded or encoded["input_ids"].numel() < 2:
-        # A folder without a tokenizer still makes a model: any ids serve as an example.
+        # Without a tokenizer, any ids serve as an example.
         vocabulary = int(getattr(config, "vocab_size", 2))
         encoded = {"input_ids": torch.arange(1, 15).remainder(vocabulary).unsqueeze(0)}
         if "attention_mask" in parameters:
@@ -249,7 +250,7 @@ def _example(
 
 def _longest(config: Any) -> int:
     positions = getattr(config, "max_position_embeddings", None) or _MAX_SEQUENCE
-    # RoBERTa and its relatives count positions from behind the padding token.
+    # RoBERTa and its relatives number positions from the one after the padding token.
     offset = {"roberta", "xlm-roberta", "camembert", "mpnet", "longformer"}
     if getattr(config, "model_type", "") in offset:
         positions -= int(getattr(config, "pad_token_id", 1) or 1) + 1
@@ -261,13 +262,13 @@ def _tokenizer_files(reference: str) -> dict[str, Path | bytes]:
 
     files: dict[str, Path | bytes] = {}
     for name in _TOKENIZER_FILES:
-        found = cached_file(
+        path = cached_file(
             reference,
             name,
             _raise_exceptions_for_gated_repo=False,
             _raise_exceptions_for_missing_entries=False,
             _raise_exceptions_for_connection_errors=False,
         )
-        if found is not None:
-            files[f"tokenizer/{name}"] = Path(found)
+        if path is not None:
+            files[f"tokenizer/{name}"] = Path(path)
     return files

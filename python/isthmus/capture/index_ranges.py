@@ -1,8 +1,8 @@
-"""Which integer inputs index a table of the model, and how far that goes.
+"""Finds the integer inputs that index a table of the model, and the range of valid indices.
 
-An id beyond the vocabulary is an error in eager mode. Engines differ: one answers wrongly without a
-word, another one ends the process. So the range is part of the signature, and the native core
-checks it before any engine sees the input.
+An id beyond the vocabulary is an error in eager mode, but not in every engine: some answer wrongly
+without an error, others end the process. So the range is part of the signature, and the native core
+checks it before any engine gets the input.
 """
 
 from __future__ import annotations
@@ -25,44 +25,44 @@ __all__ = ["index_ranges"]
 _aten: Any = torch.ops.aten
 
 _KEEP_VALUES = {_aten.clone, _aten._to_copy, _aten.repeat, _aten.cat, _aten.stack}
-"""Operators that copy: each value that they are given is in what they give."""
+"""Operators whose result holds every value of their arguments."""
 
 _EMBEDDINGS = {_aten.embedding, _aten._embedding_bag, _aten._embedding_bag_forward_only}
-"""Operators of (table, indices, ...), which take no negative index."""
+"""Operators of (table, indices, ...) that take no negative index."""
 
 
 def index_ranges(
     runner: ModuleRunner, method: Method, examples: Sequence[Mapping[str, Any]]
 ) -> dict[str, ValueRange]:
-    """Inclusive ranges of the values of integer inputs, by name; inputs without one are left out.
+    """Returns the inclusive ranges of the values of integer inputs, by name.
 
-    An input has a range when each value of it, in every example, indexes a parameter or buffer, as
-    `nn.Embedding` does with ids; and, for inputs on the CPU, when eager itself fails on the first
-    value beyond. Ids that the model clamps, masks or shifts first have none.
+    An input has a range when all its values, in every example, index a parameter or buffer, as
+    `nn.Embedding` does with ids, and, for inputs on the CPU, when eager mode fails on the first
+    value outside of it. Ids that the model clamps, masks or shifts first have no range.
 
     Args:
         runner: The runner of the module.
         method: One of the module's methods.
-        examples: Inputs by name, each set of which the method runs on.
+        examples: Sets of inputs by name, on each of which the method runs.
     """
-    every: list[dict[str, ValueRange]] = []
+    observed: list[dict[str, ValueRange]] = []
     for values in examples:
         watch = _Watch(runner.module, values)
         try:
             with runner.run(), watch:
                 runner.call(method, watch.values)
-        except Exception:  # what does not run under watch is not known
+        except Exception:  # the module does not run under a dispatch mode
             return {}
-        every.append(watch.found)
+        observed.append(watch.ranges)
     common: dict[str, ValueRange] = {}
-    for name in every[0]:
-        if all(name in one for one in every):
-            for one in every:
-                _narrow(common, name, one[name])
+    for name in observed[0]:
+        if all(name in ranges for ranges in observed):
+            for ranges in observed:
+                _narrow(common, name, ranges[name])
     return {
-        name: found
-        for name, found in common.items()
-        if all(_eager_fails(runner, method, example, name, found) for example in examples)
+        name: allowed
+        for name, allowed in common.items()
+        if all(_eager_fails(runner, method, example, name, allowed) for example in examples)
     }
 
 
@@ -78,19 +78,21 @@ def _eager_fails(
     name: str,
     allowed: ValueRange,
 ) -> bool:
-    """Whether eager refuses the next values on both sides, as the last of all and as all of them.
+    """Returns True when eager mode fails on the next value on either side of the range.
 
-    A model on a GPU is not asked: such an index ends all work on the device for good.
+    Each is tried as the last value of the input and as all of its values. On a GPU it is not tried:
+    such an index makes the device unusable for the rest of the process.
     """
     value: Tensor = values[name]
     bounds = torch.iinfo(value.dtype)
-    beyond = [one for one in (allowed.min - 1, allowed.max + 1) if bounds.min <= one <= bounds.max]
+    neighbours = (allowed.min - 1, allowed.max + 1)
+    beyond = [index for index in neighbours if bounds.min <= index <= bounds.max]
     if value.device.type != "cpu":
         return bool(beyond)
-    for one in beyond:
+    for index in beyond:
         last = value.clone(memory_format=torch.contiguous_format)
-        last.view(-1)[-1] = one
-        for bad in (last, torch.full_like(value, one)):
+        last.view(-1)[-1] = index
+        for bad in (last, torch.full_like(value, index)):
             try:
                 with runner.run():
                     runner.call(method, {**values, name: bad})
@@ -101,18 +103,19 @@ def _eager_fails(
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Sees each operator of a call, and follows the integer inputs through views and copies."""
+    """Observes each operator of a call, and tracks the integer inputs through views and copies."""
 
     def __init__(self, module: nn.Module, values: Mapping[str, Any]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.values = fresh(values)
-        """To call the method with: the inputs, in storages of their own."""
-        self.found: dict[str, ValueRange] = {}
+        """The inputs to call the method with, each in a storage of its own."""
+        self.ranges: dict[str, ValueRange] = {}
+        """The valid indices of each input that indexed a table."""
         self._names: dict[int, frozenset[str]] = {}
-        """By the address of a storage: the inputs whose values it holds."""
-        self._alive: list[Tensor] = []  # an address is of one storage only as long as that lives
-        every = chain(module.parameters(), module.buffers())
-        self._tables = {_place(one) for one in every if _is_plain(one)}
+        """Maps the address of a storage to the inputs whose values it holds."""
+        self._alive: list[Tensor] = []  # so that no address is used for another storage
+        tensors = chain(module.parameters(), module.buffers())
+        self._tables = {_place(tensor) for tensor in tensors if _is_plain(tensor)}
         for name, value in self.values.items():
             if isinstance(value, Tensor):
                 self._follow(value, frozenset({name}))
@@ -127,13 +130,13 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         operator = func.overloadpacket
         for index, lowest, highest in self._lookups(operator, args):
             for name in self._held(index):
-                _narrow(self.found, name, ValueRange(lowest, highest))
+                _narrow(self.ranges, name, ValueRange(lowest, highest))
         result = func(*args, **(kwargs or {}))
         for value in _written(func, args, kwargs or {}):
             self._names.pop(_address(value), None)
         if operator in _KEEP_VALUES:
-            given = (tree_leaf for tree_leaf in tree_leaves(args) if isinstance(tree_leaf, Tensor))
-            self._follow(result, frozenset().union(*(self._held(one) for one in given)))
+            held = (self._held(leaf) for leaf in tree_leaves(args) if isinstance(leaf, Tensor))
+            self._follow(result, frozenset().union(*held))
         return result
 
     def _follow(self, value: Tensor, names: frozenset[str]) -> None:
@@ -142,7 +145,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._alive.append(value)
 
     def _held(self, value: Tensor) -> frozenset[str]:
-        """The inputs all of whose values a tensor holds: a slice of an input does not."""
+        """Returns the inputs all of whose values a tensor holds; a slice of an input does not."""
         if not _is_plain(value) or not value.numel():
             return frozenset()
         names = self._names.get(_address(value), frozenset())
@@ -152,7 +155,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return names if whole else frozenset()
 
     def _lookups(self, operator: Any, args: Sequence[Any]) -> Iterator[tuple[Tensor, int, int]]:
-        """Indices into a parameter or buffer, each with the lowest and highest that is allowed."""
+        """Yields indices into a parameter or buffer, with the lowest and highest valid index."""
         if not args or not isinstance(args[0], Tensor) or not _is_plain(args[0]):
             return
         table = args[0]
@@ -171,15 +174,15 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _written(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[Tensor]:
-    """What an operator writes in place."""
+    """Yields the tensors that an operator writes in place."""
     for at, argument in enumerate(func._schema.arguments):
         if argument.alias_info is not None and argument.alias_info.is_write:
             value = args[at] if at < len(args) else kwargs.get(argument.name)
-            yield from (tree_leaf for tree_leaf in tree_leaves(value) if _is_plain(tree_leaf))
+            yield from (leaf for leaf in tree_leaves(value) if _is_plain(leaf))
 
 
 def _is_plain(value: Any) -> bool:
-    """A dense tensor with memory of its own to know it by, and no subclass that hides it."""
+    """Returns True for a dense tensor that is identified by its memory, and for no subclass."""
     return (
         type(value) in (Tensor, nn.Parameter)
         and value.layout == torch.strided

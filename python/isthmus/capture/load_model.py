@@ -1,4 +1,4 @@
-"""Where an eager module comes from, by name: what another process can be told."""
+"""Loads the eager module that a name refers to, so that another process can load it too."""
 
 from __future__ import annotations
 
@@ -23,18 +23,17 @@ _OPTIONS = ("dynamic", "dims", "methods", "constants")
 
 
 def load_model(reference: str, task: str = "", attention: str = "") -> Loaded:
-    """A module with its example call, from a Hugging Face folder or id, or from a factory.
+    """Returns a module with its example call.
 
     Args:
-        reference: "package.module:factory", or a Hugging Face id or folder. The factory gives the
-            module alone; or (module, args), (module, args, kwargs), or (module, args, kwargs,
-            options), where options may hold dynamic, dims, methods and constants of
-            `isthmus.export`.
-        task: Of a Hugging Face model; see `isthmus.capture.huggingface.TASKS`.
-        attention: Of a Hugging Face model: "sdpa" or "eager".
+        reference: "package.module:factory", or a Hugging Face id or folder. The factory returns the
+            module, (module, args), (module, args, kwargs), or (module, args, kwargs, options);
+            options may hold dynamic, dims, methods and constants of `isthmus.export`.
+        task: The task of a Hugging Face model; see `isthmus.capture.huggingface.TASKS`.
+        attention: The attention of a Hugging Face model: "sdpa" or "eager".
 
     Raises:
-        InvalidInput: It cannot be found or loaded, or the factory gives something else.
+        InvalidInput: The module cannot be found or loaded, or the factory returns something else.
     """
     from isthmus.capture.huggingface import load_hf
 
@@ -44,17 +43,19 @@ def load_model(reference: str, task: str = "", attention: str = "") -> Loaded:
 
 
 def is_factory(reference: str) -> bool:
-    """Whether it reads "package.module:factory"."""
+    """Returns True for a reference such as "package.module:factory"."""
     return ":" in reference and not Path(reference).exists()
 
 
 def resolve_model(model: str, manifest: Manifest | None = None) -> torch.nn.Module:
-    """The eager module from "package.module:factory", or from a Hugging Face id or folder.
+    """Returns the eager module of a bundle.
 
-    The manifest gives task and attention, never the model itself.
+    Args:
+        model: "package.module:factory", or a Hugging Face id or folder.
+        manifest: The manifest that names task and attention; the model is never taken from it.
 
     Raises:
-        InvalidInput: It is empty, it cannot be found, or it is not a module.
+        InvalidInput: `model` is empty, or see `load_model`.
     """
     source = manifest.source if manifest is not None else {}
     if not model:
@@ -63,9 +64,10 @@ def resolve_model(model: str, manifest: Manifest | None = None) -> torch.nn.Modu
 
 
 def no_model(source: Mapping[str, str]) -> str:
-    """Why there is no eager module, and what to pass.
+    """Returns the message that says why there is no eager module, and what to pass.
 
-    What a bundle names is not imported or fetched on the bundle's word: only the caller may say so.
+    A bundle may come from anywhere, so the model that it names is loaded only when the caller
+    passes it.
     """
     named = source.get("factory") or source.get("id", "")
     if named:
@@ -78,12 +80,12 @@ def _from_factory(text: str) -> Loaded:
 
     from isthmus.capture.huggingface import Loaded
 
-    made = _call(text)
-    parts = made if isinstance(made, tuple) else (made,)
+    result = _call(text)
+    parts = result if isinstance(result, tuple) else (result,)
     module = parts[0] if parts else None
     if not isinstance(module, torch.nn.Module):
         raise InvalidInput(
-            f"{text!r} gave {type(made).__name__}, expected a torch.nn.Module or a tuple that"
+            f"{text!r} gave {type(result).__name__}, expected a torch.nn.Module or a tuple that"
             " starts with one; return the module"
         )
     args = parts[1] if len(parts) > 1 else ()
@@ -119,7 +121,7 @@ def _call(text: str) -> Any:
     package, _, name = text.partition(":")
     folder = str(Path.cwd())
     if folder not in sys.path and "" not in sys.path:
-        # As `python -m` does: the user's module lies where the command is run.
+        # As with `python -m`, the user's module may lie in the current directory.
         sys.path.insert(0, folder)
     try:
         target: Any = importlib.import_module(package)
@@ -136,10 +138,10 @@ def _call(text: str) -> Any:
 
 
 def parse_axes(entries: Sequence[str]) -> dict[str, dict[int, str]]:
-    """`input_ids:0=batch,1=sequence` for each entry, as `dynamic` of `isthmus.export`.
+    """Returns `dynamic` of `isthmus.export` from entries like `input_ids:0=batch,1=sequence`.
 
     Raises:
-        InvalidInput: An entry reads otherwise.
+        InvalidInput: An entry has another form.
     """
     axes: dict[str, dict[int, str]] = {}
     for entry in entries:
@@ -156,10 +158,10 @@ def parse_axes(entries: Sequence[str]) -> dict[str, dict[int, str]]:
 
 
 def parse_dims(entries: Sequence[str]) -> dict[str, tuple[int, int]]:
-    """`batch=1:64` for each entry, as `dims` of `isthmus.export`.
+    """Returns `dims` of `isthmus.export` from entries like `batch=1:64`.
 
     Raises:
-        InvalidInput: An entry reads otherwise.
+        InvalidInput: An entry has another form.
     """
     dims = {}
     for entry in entries:

@@ -1,7 +1,7 @@
-"""What a call changes in a module: remember the attributes, compare them, put them back.
+"""Saves the state of a module, finds what calls changed in it, and restores it.
 
-Streaming models write their own attributes in `forward`. A snapshot holds, for each submodule, its
-buffers, parameters and plain attributes down through lists, dictionaries and objects, so that
+Streaming models write their own attributes in `forward`. The state holds the buffers, parameters
+and plain attributes of each submodule, with the content of lists, dictionaries and objects, so that
 every eager run can start from the state as handed in, and the module is left as it came.
 """
 
@@ -23,12 +23,17 @@ class ModuleState:
     """The state of a module at one moment.
 
     Tensors are kept by reference beside a copy, so that both a rebound attribute and a tensor
-    written in place are seen and undone. Parameters are only watched for writes and not copied
-    above `copy_limit` bytes in all: sessions share them, so a call that writes one is refused
-    anyway.
+    written in place are found and undone.
     """
 
     def __init__(self, module: nn.Module, *, copy_limit: int = 1 << 30) -> None:
+        """Saves the state.
+
+        Args:
+            module: The module; it is not changed.
+            copy_limit: Bytes of parameters above which they are not copied but only watched for
+                writes. Sessions share parameters, so a call that writes one is refused anyway.
+        """
         self._module = module
         self._nodes: dict[int, _Node] = {}
         parameters = list(module.parameters())
@@ -44,14 +49,16 @@ class ModuleState:
             for path, submodule in module.named_modules()
         ]
         self._hooks = [
-            (table, dict(table)) for one in module.modules() for table in _hook_tables(one)
+            (table, dict(table))
+            for submodule in module.modules()
+            for table in _hook_tables(submodule)
         ]
 
     def changed(self) -> tuple[str, ...]:
-        """Dotted names of the attributes that are no longer what they were, in module order."""
+        """Returns the dotted names of the changed attributes, in the order of the modules."""
         names: list[str] = []
-        # A module that hooks itself up on its first call (transformers does, to collect hidden
-        # states) notes that in a flag, which is no state of the model.
+        # A module that registers hooks on its first call (transformers does, to collect hidden
+        # states) remembers that in a flag, which is no state of the model.
         hooked = any(list(table) != list(before) for table, before in self._hooks)
         for path, module, _, nodes in self._modules:
             now = dict(_items(module))
@@ -67,7 +74,7 @@ class ModuleState:
         return tuple(dict.fromkeys(names))
 
     def restore(self) -> None:
-        """Puts every attribute back: the same objects, with the same content."""
+        """Restores every attribute: the same objects, with the same content."""
         done: set[int] = set()
         for table, before in self._hooks:
             if list(table) != list(before):
@@ -85,7 +92,7 @@ class ModuleState:
                         _remove(module, name)
 
     def _take(self, value: Any) -> _Node:
-        """Nodes are shared by identity: two names of one list stay two names of one list."""
+        """Returns the node of a value; a value with two names has one node."""
         known = self._nodes.get(id(value))
         if known is not None:
             return known
@@ -101,32 +108,32 @@ class ModuleState:
 
 
 class _Node:
-    """A value without parts that could change: compared by identity, then by equality."""
+    """A value whose parts do not change: compared by identity, then by equality."""
 
     def __init__(self, value: Any) -> None:
         self.value = value
 
     def take(self, take: Callable[[Any], _Node]) -> None:
-        """Remembers the parts."""
+        """Saves the parts, each with a node from `take`."""
 
     def same(self, now: Any, seen: set[int]) -> bool:
-        """Whether `now` has the remembered content."""
+        """Returns True when `now` has the saved content."""
         if now is self.value:
             return True
         if type(now) is not type(self.value):
             return False
         try:
             return bool(now == self.value)
-        except Exception:  # an __eq__ of the user's may do anything
+        except Exception:  # raised by an __eq__ of the user
             return False
 
     def restore(self, done: set[int]) -> Any:
-        """Puts the remembered content back into the remembered object, and gives it."""
+        """Restores the saved content of the saved object, and returns the object."""
         return self.value
 
 
 class _TensorNode(_Node):
-    """A tensor, its version, and a copy of its content."""
+    """A tensor with its version and a copy of its content."""
 
     def take(self, take: Callable[[Any], _Node] | None = None, *, copy: bool = True) -> None:
         self._version = self._version_of(self.value)
@@ -135,7 +142,7 @@ class _TensorNode(_Node):
 
     @staticmethod
     def _version_of(tensor: Tensor) -> int:
-        # Inference tensors have no version: -1 makes every comparison look at the content.
+        # Inference tensors have no version; after -1 every comparison reads the content.
         return -1 if tensor.is_inference() else tensor._version
 
     def same(self, now: Any, seen: set[int]) -> bool:
@@ -160,7 +167,7 @@ class _ListNode(_Node):
     """A list, deque or tuple."""
 
     def take(self, take: Callable[[Any], _Node]) -> None:
-        self._parts = [take(one) for one in self.value]
+        self._parts = [take(item) for item in self.value]
 
     def same(self, now: Any, seen: set[int]) -> bool:
         if type(now) is not type(self.value) or len(now) != len(self._parts):
@@ -168,7 +175,7 @@ class _ListNode(_Node):
         if id(self) in seen:
             return True
         seen.add(id(self))
-        return all(part.same(one, seen) for part, one in zip(self._parts, now, strict=True))
+        return all(part.same(item, seen) for part, item in zip(self._parts, now, strict=True))
 
     def restore(self, done: set[int]) -> Any:
         if id(self) in done:
@@ -188,7 +195,7 @@ class _DictNode(_Node):
         return value if isinstance(value, dict) else vars(value)
 
     def take(self, take: Callable[[Any], _Node]) -> None:
-        self._parts = {key: take(one) for key, one in self._content(self.value).items()}
+        self._parts = {key: take(item) for key, item in self._content(self.value).items()}
 
     def same(self, now: Any, seen: set[int]) -> bool:
         if type(now) is not type(self.value):
@@ -238,8 +245,8 @@ def _node_of(value: Any) -> _Node:
         return _DictNode(value)
     if isinstance(value, set):
         return _SetNode(value)
-    # Modules hidden in containers or objects belong to somebody else's tree: left alone, as is
-    # whatever torch keeps in objects of its own.
+    # Modules in containers or objects are no submodules, and are left alone; so is the content of
+    # torch's own objects.
     opaque = value is None or isinstance(value, (*_OPAQUE, nn.Module, torch.Generator))
     of_torch = type(value).__module__.partition(".")[0] == "torch"
     if opaque or of_torch or not hasattr(value, "__dict__"):
@@ -248,7 +255,7 @@ def _node_of(value: Any) -> _Node:
 
 
 def same_tensor(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors have the same dtype, shape, device and bits, NaN being equal to NaN."""
+    """Returns True for equal dtypes, shapes, devices and elements, NaN being equal to NaN."""
     if a.dtype != b.dtype or a.shape != b.shape or a.device != b.device or a.layout != b.layout:
         return False
     if a.layout != torch.strided or a.is_quantized:
@@ -280,11 +287,11 @@ def _scripted_names(module: Any) -> list[str]:
 
 
 _FRESH = frozenset(vars(nn.Module()))
-"""What every module carries for torch's own book-keeping: `training`, the tables of hooks, ..."""
+"""The attributes that torch itself gives every module: `training`, the tables of hooks, ..."""
 
 
 def _items(module: nn.Module) -> Iterator[tuple[str, Any]]:
-    """Attributes of one module, without its submodules."""
+    """Yields the attributes of a module, without those of its submodules."""
     if _is_scripted(module):
         handle: Any = module._c
         for name in _scripted_names(module):
@@ -306,7 +313,7 @@ def _hook_tables(module: nn.Module) -> Iterator[dict[Any, Any]]:
 
 
 def _names(module: nn.Module) -> dict[str, str]:
-    """Where each attribute of a module lives: "script", "_buffers", "_parameters", "plain"."""
+    """Maps each attribute to its place: "script", "_buffers", "_parameters" or "plain"."""
     if _is_scripted(module):
         return dict.fromkeys(_scripted_names(module), "script")
     places = {name: "plain" for name in vars(module) if name not in _FRESH}
@@ -316,7 +323,7 @@ def _names(module: nn.Module) -> dict[str, str]:
 
 
 def _assign(module: nn.Module, name: str, value: Any, place: str) -> None:
-    """Past `__setattr__`, which would file a tensor by its type and not where it was."""
+    """Sets an attribute in its old place, which `__setattr__` would choose by type."""
     if place == "script":
         handle: Any = module._c
         handle.setattr(name, value)

@@ -1,4 +1,4 @@
-"""What the outputs are, told from all goldens: nesting, dtype, and which size follows what."""
+"""Infers the outputs from all goldens: their nesting, dtypes and shapes."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from isthmus.errors import InvalidInput
 
 @dataclass(frozen=True)
 class Observed:
-    """The result of one call."""
+    """The result of a call."""
 
     golden: str
     dims: Mapping[str, int]
     tree: Tree
     values: Mapping[str, Any]
-    """By output name: tensors, int, float, bool."""
+    """The tensors, ints, floats and bools by output name."""
 
 
 def infer_outputs(method: Method, calls: Sequence[Observed]) -> Method:
-    """The method with outputs that hold for every call.
+    """Returns the method with outputs that hold for every call.
 
-    A size that equals a named dimension in every call is that dimension, one that never changes is
-    fixed, any other is None; a rank that changes gives no shape at all. An output that is None in
-    some calls is optional.
+    A size that equals a named dimension in every call is that dimension, a size that never changes
+    is fixed, and any other size is None; if the rank changes, the shape is None. An output that is
+    None in some calls is optional.
 
     Args:
-        method: With its inputs.
-        calls: At least one.
+        method: The method with its inputs.
+        calls: The results of at least one call.
 
     Raises:
         InvalidInput: The structure or a dtype changes from call to call.
@@ -94,13 +94,13 @@ def _describe(tree: Tree) -> str:
 
 def _spec(method: str, name: str, calls: Sequence[Observed]) -> ValueSpec:
     present = [call for call in calls if call.values.get(name) is not None]
-    specs = [output_specs({name: one.values[name]}, {})[0] for one in present]
+    specs = [output_specs({name: call.values[name]}, {})[0] for call in present]
     first = specs[0]
-    for spec, one in zip(specs[1:], present[1:], strict=True):
+    for spec, call in zip(specs[1:], present[1:], strict=True):
         if (spec.kind, spec.dtype) != (first.kind, first.dtype):
             raise InvalidInput(
                 f'{method}: output "{name}" is {_type(first)} on golden "{present[0].golden}" and '
-                f'{_type(spec)} on golden "{one.golden}"; an output has one type: convert it in '
+                f'{_type(spec)} on golden "{call.golden}"; an output has one type: convert it in '
                 "the module"
             )
     optional = len(present) < len(calls)
@@ -127,7 +127,7 @@ def _shape(name: str, calls: Sequence[Observed]) -> tuple[Size, ...] | None:
 def _size(sizes: Sequence[int], dims: Sequence[Mapping[str, int]]) -> Size:
     for name in dims[0]:
         values = [dim.get(name) for dim in dims]
-        # A dimension that never changed explains nothing: the size might as well be fixed.
+        # A dimension that never changes cannot be told from a fixed size.
         if len(set(values)) > 1 and values == list(sizes):
             return name
     return sizes[0] if len(set(sizes)) == 1 else None

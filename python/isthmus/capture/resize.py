@@ -1,4 +1,4 @@
-"""Example values at other sizes: the user's real data, tiled or cropped along dynamic axes."""
+"""Makes example values of other sizes: the user's data, tiled or cropped along dynamic axes."""
 
 from __future__ import annotations
 
@@ -11,24 +11,25 @@ from torch import Tensor
 from isthmus.bundle.manifest import DimRange
 
 _NOISE = 0.1
-"""Standard deviation of the perturbation, as a share of the tensor's own."""
+"""The standard deviation of the perturbation, as a share of the tensor's own."""
 
 
 def choose_sizes(
     dims: Mapping[str, DimRange], given: Mapping[str, int], fixed: Iterable[int] = ()
 ) -> dict[str, int]:
-    """Sizes to export at: never 1, no two equal, as near to the example's as the ranges allow.
+    """Returns the sizes to export at: as near to the example's as the ranges allow.
 
-    Exporters treat sizes 0 and 1 as constants and equal sizes as one dimension.
+    Exporters treat sizes 0 and 1 as constants and equal sizes as one dimension, so no size is 1 and
+    no two are equal, unless the ranges leave no other.
 
     Args:
-        dims: Ranges; one that holds a single size stays there.
-        given: Size of each dimension in the user's example.
-        fixed: Sizes of the fixed dimensions, which are avoided where it can be done.
+        dims: The range of each dimension.
+        given: The size of each dimension in the user's example.
+        fixed: The sizes of the fixed dimensions, which are avoided where possible.
     """
     chosen: dict[str, int] = {}
     avoid = set(fixed)
-    # The narrowest range chooses first: the others have somewhere to go.
+    # The narrowest range is served first, because the others have more sizes to choose from.
     for name in sorted(dims, key=lambda dim: dims[dim].max - dims[dim].min):
         taken = set(chosen.values())
         usable = _nearest(dims[name], given[name])
@@ -42,8 +43,8 @@ def choose_sizes(
 
 
 def _nearest(dim_range: DimRange, size: int) -> list[int]:
-    """Sizes of at least 2 in the range, nearest to `size` first, the larger one of two first."""
-    reach = 64  # more than any model has dimensions to keep apart
+    """Returns sizes of at least 2 in the range, nearest to `size` first, then larger ones first."""
+    reach = 64  # more than the number of dimensions of any model
     low, high = max(dim_range.min, size - reach, 2), min(dim_range.max, size + reach)
     sizes = sorted(range(low, high + 1), key=lambda n: (abs(n - size), -n))
     return sizes or [min(max(size, dim_range.min), dim_range.max)]
@@ -55,15 +56,15 @@ def resize(
     sizes: Mapping[str, int],
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Values at these sizes.
+    """Returns values of these sizes.
 
     Args:
         values: Tensors and scalars by input name.
-        axes: Dynamic axes by input name, with the names of their dimensions.
-        sizes: Size of each named dimension; dimensions not named keep their size.
-        seed: 0 tiles or crops the values as they are. Another one also perturbs floats, within
-            the range of the values seen, and rolls integers along their dynamic axes. Masks
-            (see `is_mask`) and scalars stay.
+        axes: The dynamic axes by input name, with the names of their dimensions.
+        sizes: The size of each named dimension; dimensions not named keep their size.
+        seed: 0 tiles or crops the values as they are. Any other seed also perturbs floats, within
+            the range of `values`, and rolls integers along their dynamic axes. Masks (see
+            `is_mask`) and scalars stay.
     """
     generator = torch.Generator().manual_seed(seed)
     result: dict[str, Any] = {}
@@ -84,7 +85,7 @@ def _tile(tensor: Tensor, sizes: Mapping[int, int]) -> Tensor:
         old = tensor.shape[axis]
         if size in (-1, old):
             continue
-        if old == 0:  # nothing to repeat
+        if old == 0:  # there are no values to repeat
             shape = [size if at == axis else n for at, n in enumerate(tensor.shape)]
             tensor = tensor.new_zeros(shape)
         else:
@@ -94,16 +95,17 @@ def _tile(tensor: Tensor, sizes: Mapping[int, int]) -> Tensor:
 
 
 def _vary(
-    tensor: Tensor, seen: Tensor, axes: Mapping[int, str], generator: torch.Generator
+    tensor: Tensor, example: Tensor, axes: Mapping[int, str], generator: torch.Generator
 ) -> Tensor:
-    if not tensor.numel() or not seen.numel():
+    if not tensor.numel() or not example.numel():
         return tensor
     if tensor.is_floating_point():
-        spread = float(seen.double().std()) if seen.numel() > 1 else abs(float(seen)) or 1.0
+        single = example.numel() == 1
+        spread = abs(float(example)) or 1.0 if single else float(example.double().std())
         noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
         noisy = tensor.double() + _NOISE * spread * noise.to(tensor.device)
-        # Never beyond what was seen: pixels in [0, 1] stay there.
-        low, high = float(seen.double().min()), float(seen.double().max())
+        # The range of the example is kept: pixels stay in [0, 1].
+        low, high = float(example.double().min()), float(example.double().max())
         return noisy.clamp(low, high).to(tensor.dtype)
     if tensor.dtype == torch.bool or tensor.is_complex():
         return tensor
@@ -114,9 +116,10 @@ def _vary(
 
 
 def is_mask(tensor: Tensor) -> bool:
-    """Whether a tensor looks like a mask.
+    """Returns True when a tensor looks like a mask.
 
-    Booleans do; integers of 0 and 1; floats of both 0 and 1, or with values that shut out.
+    Masks are booleans, integers of 0 and 1, and floats of both 0 and 1 or with values of -1e4 or
+    less, which an additive attention mask has.
     """
     if tensor.dtype == torch.bool:
         return True
@@ -125,5 +128,5 @@ def is_mask(tensor: Tensor) -> bool:
     binary = bool(((tensor == 0) | (tensor == 1)).all())
     if not tensor.is_floating_point():
         return binary
-    shut_out = bool((tensor <= -1e4).any())
-    return shut_out or (binary and bool((tensor == 0).any()) and bool((tensor == 1).any()))
+    additive = bool((tensor <= -1e4).any())
+    return additive or (binary and bool((tensor == 0).any()) and bool((tensor == 1).any()))

@@ -1,7 +1,7 @@
-"""Nesting of arguments and results: `Tree` to values and back.
+"""Takes nested arguments and results apart into a `Tree` and its leaves, and builds them again.
 
-Pure Python that imports neither torch nor transformers: tensors and Hugging Face outputs are told
-by the module and name of their types.
+It imports neither torch nor transformers: tensors and Hugging Face outputs are recognized by the
+module and the name of their types.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ __all__ = ["Record", "build_tree", "flatten", "unflatten"]
 
 
 class Record(dict[str, Any]):
-    """Stands in for a dataclass or ModelOutput whose class is not imported in this process.
+    """Replaces a dataclass or ModelOutput whose class is not imported in this process.
 
-    Values are reached by name (`out["x"]`), as attributes (`out.x`) and by position (`out[0]`).
+    Values are read by name (`out["x"]`), as attributes (`out.x`) or by position (`out[0]`).
     """
 
     def __getattr__(self, name: str) -> Any:
@@ -37,15 +37,15 @@ class Record(dict[str, Any]):
 
 
 def build_tree(value: Any, prefix: str) -> tuple[Tree, dict[str, Any]]:
-    """The nesting of a value, and its leaves by name.
+    """Returns the nesting of a value, and its leaves by name.
 
     Args:
         value: Nested lists, tuples, dicts, named tuples, dataclasses and Hugging Face ModelOutputs.
-            None, text, dtypes and devices become part of the tree; all else are leaves.
-        prefix: Name of the whole; leaves below it are named "prefix.key.0". Empty for none.
+            None, text, dtypes and devices become part of the tree; all other values are leaves.
+        prefix: The name of the value; leaves below it are named "prefix.key.0". May be empty.
 
     Raises:
-        InvalidInput: A dictionary's key is neither text nor an integer.
+        InvalidInput: The key of a dictionary is neither text nor an integer.
     """
     leaves: dict[str, Any] = {}
     return _build(value, prefix, leaves), leaves
@@ -117,7 +117,7 @@ def _torch_constant(value: Any) -> dict[str, str] | None:
 
 
 def flatten(tree: Tree, value: Any) -> dict[str, Any]:
-    """Leaves of a value by name, in the tree's order; None where an optional part is absent.
+    """Returns the leaves of a value by name, in the tree's order; None for an absent optional part.
 
     Raises:
         InvalidInput: The value does not have the tree's structure.
@@ -164,11 +164,11 @@ def _child(tree: Tree, value: Any, at: int, key: str | int, path: str) -> Any:
 
 
 def unflatten(tree: Tree, values: Mapping[str, Any]) -> Any:
-    """The value that the tree describes, with its leaves taken from `values` (absent: None).
+    """Returns the value that the tree describes; leaves that `values` does not have are None.
 
-    Named tuples, dataclasses and ModelOutputs come back as their own class where this process has
-    imported it, else as a look-alike (`Record`, a named tuple). Nothing is imported or called on
-    the word of a manifest: a class must be what the tree says it is.
+    Named tuples, dataclasses and ModelOutputs get their own class where this process has imported
+    it, else a replacement (`Record`, a named tuple). A manifest cannot have anything imported or
+    called: a class is used only if it is of the kind and has the fields that the tree says.
     """
     if tree.node == "leaf":
         return values.get(tree.name)
@@ -214,12 +214,12 @@ def _make_dataclass(cls: type, values: Mapping[str, Any]) -> Any:
 
 
 def _imported(name: str) -> Any:
-    """The class that a manifest names, when its module is loaded already; None otherwise."""
+    """Returns the class that a manifest names if its module is imported already, else None."""
     module, _, path = name.partition(":")
-    found: Any = sys.modules.get(module)
+    cls: Any = sys.modules.get(module)
     for part in path.split("."):
-        found = getattr(found, part, None)
-    return found
+        cls = getattr(cls, part, None)
+    return cls
 
 
 def _constant(value: Any) -> Any:

@@ -1,1 +1,1 @@
-"""Goldens: the probes, the noise floor, the tolerances and the comparison."""
+"""Makes goldens: probes, noise floor and tolerances; compares outputs with them."""

@@ -1,6 +1,6 @@
-"""Outputs against their reference: the numbers and the verdict of one output.
+"""Compares outputs with their reference: the numbers and the verdict of an output.
 
-The rule is `isthmus::compare` (cpp/include/isthmus/parity.h), for Python and C++ alike.
+The rule is `isthmus::compare` (cpp/include/isthmus/parity.h), for both Python and C++.
 """
 
 from __future__ import annotations
@@ -18,66 +18,68 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class OutputParity:
-    """One output of one golden against its reference; truthy when it passed."""
+    """The comparison of one output of one golden with its reference; truthy when it passed."""
 
     output: str
     golden: str = ""
     passed: bool = False
     reason: str = ""
-    """Why it failed, or why there is no number; empty when it passed."""
+    """The reason why it failed, or why there is no number; empty when it passed."""
     max_abs: float = 0.0
-    """Largest |actual - reference| over the elements finite on both sides."""
+    """The largest |actual - reference| over the elements that are finite on both sides."""
     max_rel: float = 0.0
-    """Largest |actual - reference| / |reference| where the reference is not 0."""
+    """The largest |actual - reference| / |reference| where the reference is not 0."""
     noise_units: float = 0.0
-    """The error in units of eager's own: RMS to the truth where that is known; else max_abs over
-    the noise floor's; 0 where there is none."""
+    """The error in units of eager's own: the RMS error to float64 where that is known, else max_abs
+    divided by the noise floor; 0 where there is no noise floor."""
     cosine: float = 1.0
+    """The cosine similarity to the reference."""
     nan_mismatches: int = 0
-    """Elements NaN on one side only."""
+    """The number of elements that are NaN on one side only."""
     inf_mismatches: int = 0
-    """Elements infinite on one side only, or with another sign."""
+    """The number of elements that are infinite on one side only, or with another sign."""
     nans: int = 0
-    """NaN elements of the actual output."""
+    """The number of NaN elements of the actual output."""
     infs: int = 0
+    """The number of infinite elements of the actual output."""
     argmax_agreement: float = 1.0
-    """Share of rows (last axis) whose largest element is at the same place."""
+    """The share of rows (last axis) whose largest element is at the same place."""
     topk_agreement: float = 1.0
-    """Share of rows whose five largest are the reference's, near ties being equal."""
+    """The share of rows whose five largest elements are the reference's; near ties are equal."""
     atol: float = 0.0
     rtol: float = 0.0
     passing_atol: float = 0.0
-    """The atol that would pass with this rtol."""
+    """The absolute tolerance that would pass with this rtol."""
     elements: int = 0
     to_truth: bool = False
-    """Judged by its error to float64, and what follows is set."""
+    """True when it was judged by its error to float64; the fields below are set then."""
     errors: Mapping[str, float] = field(default_factory=dict)
-    """By statistic ("max", "rms", "p99", "median", "bias", "cosine"): of the output, to float64."""
+    """The output's error to float64 by statistic: max, rms, p99, median, bias, cosine."""
     own: Mapping[str, float] = field(default_factory=dict)
-    """The same of eager in the golden's precision, at least one unit in the last place."""
+    """Eager's own error to float64, at least one unit in the last place."""
     allowed: Mapping[str, float] = field(default_factory=dict)
-    """The same, what is allowed; infinite where a statistic is not judged."""
+    """The allowed error; infinite for a statistic that is not judged."""
     statistic: str = ""
-    """The one that is nearest to failing."""
+    """The statistic that is nearest to failing."""
     multiple: float = 0.0
-    """Its error as a multiple of eager's own: the multiple that would pass."""
+    """The error of that statistic as a multiple of eager's own; this multiple would pass."""
     strain: float = 0.0
-    """The needed tolerance as a share of the one given: above 1 it failed."""
+    """The needed tolerance as a share of the allowed one; above 1 it failed."""
 
     def __bool__(self) -> bool:
-        """The verdict."""
+        """Returns True when it passed."""
         return self.passed
 
 
 def worst(results: Iterable[OutputParity]) -> OutputParity | None:
-    """The result that comes nearest to failing, failures first; None when there is none."""
+    """Returns the result that is nearest to failing, failures first; None without results."""
     return max(
         results, key=lambda result: (not result.passed, result.strain, result.max_abs), default=None
     )
 
 
 def describe(value: Tensor | None) -> str:
-    """ "float32[2, 14]", for messages."""
+    """Returns dtype and shape for messages, such as "float32[2, 14]"."""
     if value is None:
         return "nothing (None)"
     return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
@@ -96,14 +98,14 @@ def compare(
     """Compares one output with its reference, in float64.
 
     Args:
-        output: Its name.
-        reference: What it should be; None where the output is absent.
-        actual: What came.
-        tolerance: Integers and booleans must be equal whatever it says.
-        noise: The noise floor.
-        own_error: Reference minus truth, in the reference's shape: how far eager itself is from
-            float64. With it, and multiples in the tolerance, the output is judged to the truth.
-        golden: Name of the golden, to be carried along.
+        output: The name of the output.
+        reference: The expected output; None when it is to be absent.
+        actual: The output of the engine.
+        tolerance: The allowed error. Integers and booleans must always be equal.
+        noise: The noise floor of the output.
+        own_error: The reference minus eager's output in float64, in the reference's shape. With it,
+            and multiples in the tolerance, the output is judged by its error to float64.
+        golden: The name of the golden, for the result.
     """
     if reference is None and actual is None:
         return OutputParity(output, golden, True, atol=tolerance.atol, rtol=tolerance.rtol)
@@ -124,7 +126,7 @@ def compare(
         )
     from isthmus import _core
 
-    found = _core.compare(
+    numbers = _core.compare(
         output,
         _plain(reference),
         _plain(actual),
@@ -136,44 +138,44 @@ def compare(
         allowance=dict(tolerance.allowance),
         own=dict(tolerance.own),
     )
-    values = {one: getattr(found, one) for one in _FOUND}
+    values = {name: getattr(numbers, name) for name in _NUMBERS}
     return OutputParity(golden=golden, atol=tolerance.atol, rtol=tolerance.rtol, **values)
 
 
 def difference(a: Tensor | None, b: Tensor | None) -> float:
-    """Largest |a - b|: 0 when the two are equal element by element, NaN being equal to NaN.
+    """Returns the largest |a - b|, which is 0 only for equal tensors; NaN is equal to NaN.
 
-    Infinite where dtype, shape, presence or the places of NaN and infinity differ.
+    It is infinite when dtype, shape, presence or the places of NaN and infinity differ.
     """
-    found = compare("", a, b, Tolerance(0.0, 0.0))
-    if found.passed:
+    result = compare("", a, b, Tolerance(0.0, 0.0))
+    if result.passed:
         return 0.0
-    # Whole numbers beyond 2**53 can differ and still have no difference in float64.
-    return found.max_abs if math.isfinite(found.passing_atol) and found.max_abs else math.inf
+    # Integers beyond 2**53 can differ and still have no difference in float64.
+    return result.max_abs if math.isfinite(result.passing_atol) and result.max_abs else math.inf
 
 
 def error_statistics(
     reference: Tensor, actual: Tensor, own_error: Tensor | None = None
 ) -> dict[str, float]:
-    """The statistics of an output's error to the truth; empty where there is nothing to tell.
+    """Returns the statistics of an output's error to float64; empty where it has none.
 
     Args:
-        reference: What eager gave.
-        actual: What came, in the same type and shape.
-        own_error: Reference minus truth; None to take the reference for the truth.
+        reference: The output of eager.
+        actual: The output to judge, of the same dtype and shape.
+        own_error: The reference minus eager's output in float64; None for an exact reference.
     """
     import torch
 
     own = torch.zeros_like(reference) if own_error is None else own_error
-    found = compare("", reference, actual, Tolerance(math.inf, 0.0, {"max": math.inf}), None, own)
-    return dict(found.errors) if found.to_truth else {}
+    result = compare("", reference, actual, Tolerance(math.inf, 0.0, {"max": math.inf}), None, own)
+    return dict(result.errors) if result.to_truth else {}
 
 
 def _plain(tensor: Tensor) -> Tensor:
-    """Without gradient, on the CPU, and with the values that its lazy bits stand for."""
+    """Returns a tensor on the CPU without gradient, with lazy conjugation and negation applied."""
     return tensor.detach().resolve_conj().resolve_neg().cpu()
 
 
-_FOUND = [
+_NUMBERS = [
     field.name for field in fields(OutputParity) if field.name not in ("golden", "atol", "rtol")
 ]

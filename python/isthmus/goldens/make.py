@@ -1,4 +1,4 @@
-"""Goldens: probes over a grid of shapes and values, with the answers of the untouched module."""
+"""Makes goldens: probes over a grid of shapes and values, with the untouched module's outputs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["make_goldens"]
 
 _ILL_CONDITIONED = 1e-2
-"""An answer that float64 changes by this share of the largest value is no measure of parity."""
+"""An output that float64 changes by this share of the largest value cannot prove parity."""
 
 Calls = list[tuple[str, dict[str, Any]]]
 
@@ -48,7 +48,7 @@ class _Run:
     plan: _Plan
     golden: Golden
     observed: tuple[tuple[str, Observed], ...]
-    """Method and result of each call."""
+    """The method and the result of each call."""
 
 
 def make_goldens(
@@ -60,19 +60,19 @@ def make_goldens(
 ) -> tuple[list[Golden], dict[str, NoiseFloor], Captured]:
     """Runs the untouched module over a grid of shapes and values.
 
-    Every shape of the grid has to work in eager: a range that the module cannot serve is refused.
-    Value probes on which eager itself fails, gives NaN, or jumps with rounding are left out, with
-    a note.
+    Every shape of the grid has to work in eager mode: a range that the module cannot serve is
+    refused. Value probes are left out, with a note, when eager itself fails on them, gives NaN, or
+    gives outputs that rounding alone changes.
 
     Args:
-        captured: Of the module.
-        seed: Of the perturbed values.
-        budget_bytes: Of all goldens together.
-        probes: More inputs for the first method, by flat name; they have to work.
+        captured: The captured module.
+        seed: The seed of the perturbed values.
+        budget_bytes: The size of all goldens together, in bytes.
+        probes: Further inputs of the first method, by flat name; they have to work.
 
     Returns:
         The goldens, the user's own example first; the noise floor of each output; and `captured`
-        with the outputs' final specs and with further notes.
+        with the final specs of the outputs and with further notes.
 
     Raises:
         InvalidInput: Eager fails on a shape of the grid or on one of `probes`, or the structure of
@@ -102,28 +102,27 @@ class _GoldenMaker:
         for run in runs:
             floor.add(run.plan.calls, [step.outputs for step in run.golden.steps])
         runs = [_with_errors(run, floor.errors_of(at)) for at, run in enumerate(runs)]
-        kept = self._conditioned(runs, floor)
-        kept = self._within_budget(kept)
-        goldens = [run.golden for run in kept]
-        methods = tuple(self._with_outputs(method, kept) for method in self._captured.methods)
+        chosen = self._within_budget(self._conditioned(runs, floor))
+        goldens = [run.golden for run in chosen]
+        methods = tuple(self._with_outputs(method, chosen) for method in self._captured.methods)
         notes = (*self._captured.notes, *self._notes, *floor.notes)
         complete = replace(self._captured, methods=methods, notes=notes)
-        return goldens, floor.result([runs.index(run) for run in kept]), complete
+        return goldens, floor.result([runs.index(run) for run in chosen]), complete
 
     # --- plans --------------------------------------------------------------------------------
 
     def _runs_of(self, method: Method, probes: Sequence[Mapping[str, Any]]) -> list[_Run]:
         captured = self._captured
         own = self._dims_of(method)
-        given = {name: captured.given_sizes[name] for name in own}
-        runs = [self._required(method, given, 0)]
-        # Not the first run, which pays for the start of everything.
+        example = {name: captured.given_sizes[name] for name in own}
+        runs = [self._required(method, example, 0)]
+        # The first run is not timed, because it also initializes libraries.
         seconds = min(self._seconds(runs[0].plan) for _ in range(2))
         flops = self._flops(runs[0].plan)
-        # Each float output comes with its error to float64, which is not known yet.
-        cost = Cost(given, 2 * runs[0].golden.nbytes, flops, seconds, self._budget)
+        # Each float output is stored with its error to float64, which is not known yet.
+        cost = Cost(example, 2 * runs[0].golden.nbytes, flops, seconds, self._budget)
         ranges = {name: captured.dims[name] for name in own}
-        shapes = shape_grid(ranges, given, cost.large())
+        shapes = shape_grid(ranges, example, cost.large())
         shapes += [
             shape
             for name, value_range in ranges.items()
@@ -141,7 +140,7 @@ class _GoldenMaker:
         return runs
 
     def _seconds(self, plan: _Plan) -> float:
-        # Of the processor and not of the clock: a busy machine must not change the goldens.
+        # Processor time, so that other load on the machine does not change the goldens.
         begin = time.process_time()
         self._run(plan)
         return time.process_time() - begin
@@ -166,7 +165,7 @@ class _GoldenMaker:
         return resize(self._captured.given[method], self._captured.dynamic, shape, seed)
 
     def _calls(self, method: Method, first: dict[str, Any], shape: dict[str, int]) -> Calls:
-        """One call for a stateless model, a sequence through every method for another."""
+        """Returns one call of a stateless model, or a sequence of calls of every method."""
         if not self._captured.stateful:
             return [(method.name, first)]
         seed = self._seed + 1000
@@ -220,10 +219,10 @@ class _GoldenMaker:
             raise InvalidInput(f"probes[{at}] fails in eager mode: {first_line(error)}") from error
 
     def _probe_runs(self, method: Method, base: _Run, only: int | None) -> Iterator[_Run]:
-        """All variations of one run's values, or just one, another for each `only`."""
-        at = 1 if self._captured.stateful else 0  # within a sequence, where state has built up
-        found = list(variations(base.plan.calls[at][1]).items())
-        chosen = found if only is None else found[only % len(found) :][:1] if found else []
+        """Yields runs of the variations of a run's values, or of the one with number `only`."""
+        at = 1 if self._captured.stateful else 0  # the second call of a sequence has state
+        probes = list(variations(base.plan.calls[at][1]).items())
+        chosen = probes if only is None else probes[only % len(probes) :][:1] if probes else []
         for kind, values in chosen:
             calls = [*base.plan.calls]
             calls[at] = (method.name, values)
@@ -244,7 +243,7 @@ class _GoldenMaker:
         return self._unique(sizes if first else f"{method.name}-{sizes}")
 
     def _unique(self, name: str) -> str:
-        base = "".join(one if one.isalnum() or one in "._-" else "_" for one in name)
+        base = "".join(char if char.isalnum() or char in "._-" else "_" for char in name)
         name, count = base, 1
         while name in self._names:
             count += 1
@@ -265,12 +264,12 @@ class _GoldenMaker:
         for name, values in plan.calls:
             method = captured.method(name)
             inputs = {
-                input_spec.name: _kept(to_tensor(input_spec, values[input_spec.name]))
+                input_spec.name: _stored(to_tensor(input_spec, values[input_spec.name]))
                 for input_spec in method.inputs
             }
             result = self._runner.call(method, values)
             tree, leaves = returns_tree(f"{type(captured.module).__name__}.{name}", result)
-            outputs = {key: _kept(tensor) for key, tensor in tensors_of(leaves).items()}
+            outputs = {key: _stored(tensor) for key, tensor in tensors_of(leaves).items()}
             steps.append(Step(name, inputs, outputs))
             typed = {
                 key: outputs[key] if isinstance(value, Tensor) else value
@@ -280,13 +279,13 @@ class _GoldenMaker:
         return _Run(plan, Golden(plan.name, dict(plan.dims), tuple(steps)), tuple(observed))
 
     def _with_outputs(self, method: Method, runs: Sequence[_Run]) -> Method:
-        calls = [one for run in runs for name, one in run.observed if name == method.name]
+        calls = [call for run in runs for name, call in run.observed if name == method.name]
         return infer_outputs(method, calls)
 
     # --- choosing -----------------------------------------------------------------------------
 
     def _conditioned(self, runs: Sequence[_Run], floor: NoiseMeter) -> list[_Run]:
-        kept = []
+        conditioned = []
         for at, run in enumerate(runs):
             jump = floor.jump(at, _ILL_CONDITIONED)
             if jump and not run.plan.required:
@@ -301,36 +300,37 @@ class _GoldenMaker:
                         "tolerance is wide, or its whole numbers may differ between engines",
                     )
                 )
-            kept.append(run)
-        return kept
+            conditioned.append(run)
+        return conditioned
 
     def _within_budget(self, runs: list[_Run]) -> list[_Run]:
-        kept = list(runs)
+        remaining = list(runs)
         first = {run.plan.calls[0][0]: run.plan.name for run in reversed(runs) if run.plan.required}
-        while sum(run.golden.nbytes for run in kept) > self._budget:
-            # Value probes go before shapes, and the user's own example never goes.
-            spare = [run for run in kept if run.plan.name not in first.values()]
+        while sum(run.golden.nbytes for run in remaining) > self._budget:
+            # Value probes are dropped before shapes, and the user's own example never.
+            spare = [run for run in remaining if run.plan.name not in first.values()]
             if not spare:
                 self._notes.append(
                     Hazard(
                         "large_goldens",
                         "warning",
-                        f"the goldens take {sum(r.golden.nbytes for r in kept) >> 20} MiB, more "
-                        f"than {self._budget >> 20}: the example itself is large; pass a smaller "
-                        "one",
+                        f"the goldens take {sum(r.golden.nbytes for r in remaining) >> 20} MiB, "
+                        f"more than {self._budget >> 20}: the example itself is large; pass a "
+                        "smaller one",
                     )
                 )
                 break
             worst = max(spare, key=lambda run: (not run.plan.required, run.golden.nbytes))
-            kept.remove(worst)
+            remaining.remove(worst)
             self._left_out(worst.plan.name, "the goldens would take too much space")
-        return kept
+        return remaining
 
     def _left_out(self, name: str, reason: str) -> None:
         self._notes.append(Hazard("golden_left_out", "info", f"golden {name} left out: {reason}"))
 
 
-def _kept(tensor: Tensor) -> Tensor:
+def _stored(tensor: Tensor) -> Tensor:
+    """Returns a copy of a tensor as a golden holds it: on the CPU and contiguous."""
     return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
 
 
@@ -351,17 +351,20 @@ def _has_nan(golden: Golden) -> bool:
 
 
 def _clamped(values: Mapping[str, Any], shape: Mapping[str, int]) -> list[dict[str, Any]]:
-    """Integers bounded by the least dynamic size: lengths and indices that a crop made illegal."""
+    """Returns values whose integers are at most the least dynamic size.
+
+    Lengths and indices may be out of range after a crop.
+    """
     if not shape:
         return []
     least = min(shape.values())
-    whole = [
+    integers = [
         name
         for name, value in values.items()
         if isinstance(value, Tensor) and not is_float(value) and value.dtype != torch.bool
     ]
     return [
-        {**values, **{name: values[name].clamp(max=max(limit, 0)) for name in whole}}
+        {**values, **{name: values[name].clamp(max=max(limit, 0)) for name in integers}}
         for limit in (least, least - 1)
-        if whole
+        if integers
     ]

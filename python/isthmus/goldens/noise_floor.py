@@ -1,4 +1,4 @@
-"""The noise floor: how far eager is from eager in float64, which is the truth."""
+"""Measures the noise floor: the error of eager to eager in float64, which counts as the truth."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
 
 def error_of(reference: Tensor, other: Tensor) -> tuple[float, float]:
-    """Largest and root mean square difference over the elements finite on both sides.
+    """Returns the largest and the RMS difference over the elements that are finite on both sides.
 
-    A difference in shape is infinite.
+    Both are infinite for different shapes.
     """
     if reference.shape != other.shape:
         return math.inf, math.inf
@@ -46,20 +46,20 @@ def error_of(reference: Tensor, other: Tensor) -> tuple[float, float]:
 
 
 def own_error(reference: Tensor, truth: Tensor | None) -> Tensor | None:
-    """Reference minus truth, in float32 or complex64: with the reference it gives the truth back.
+    """Returns reference minus truth in float32 or complex64, from which the truth can be computed.
 
-    None where that is no truth: of another shape or type, or whole numbers.
+    Returns None for integers, and for a truth of another shape or type.
 
     Args:
-        reference: What eager gave, on the CPU.
-        truth: What it gave in float64.
+        reference: The output of eager, on the CPU.
+        truth: The output of eager in float64.
     """
     if truth is None or not is_float(reference) or truth.shape != reference.shape:
         return None
     if truth.dtype not in (torch.float64, torch.complex128):
         return None
     error = reference.to(truth.dtype) - truth
-    # Infinity minus itself, and NaN, are no error: both sides have the same.
+    # NaN and infinity on both sides are no error, though their difference is NaN.
     same = (reference == truth) | (reference.isnan() & truth.isnan())
     error = torch.where(same, torch.zeros_like(error), error)
     return error.to(torch.complex64 if reference.is_complex() else torch.float32)
@@ -68,34 +68,34 @@ def own_error(reference: Tensor, truth: Tensor | None) -> Tensor | None:
 def reduced_errors(
     captured: Captured, goldens: Sequence[Golden], precision: str
 ) -> dict[str, dict[str, float]]:
-    """The error of an eager copy in reduced precision, by output and statistic: the largest.
+    """Returns the largest error of an eager copy in reduced precision, by output and statistic.
 
-    To float64 where the goldens know it, else to the goldens. Empty where the module cannot be run
-    in that precision.
+    It is the error to float64 where the goldens have that, else to the goldens. The result is empty
+    when the module cannot be run in that precision.
 
     Args:
-        captured: Of the module, in its own precision.
-        goldens: Made of it.
+        captured: The captured module, in its own precision.
+        goldens: The goldens of the module.
         precision: "fp16" or "bf16".
     """
     errors: dict[str, dict[str, float]] = {}
     device = next((p.device for p in captured.module.parameters()), torch.device("cpu"))
     try:
-        twin = PrecisionCopy(captured, PRECISIONS[precision])
+        reduced = PrecisionCopy(captured, PRECISIONS[precision])
         for golden in goldens:
             steps = [
                 (s.method, {k: v.to(device) if v.dim() else v for k, v in s.inputs.items()})
                 for s in golden.steps
             ]
-            for step, outputs in zip(golden.steps, twin.run(steps), strict=True):
+            for step, outputs in zip(golden.steps, reduced.run(steps), strict=True):
                 for name, value in step.outputs.items():
                     if not is_float(value) or name not in outputs:
                         continue
                     other = outputs[name].to(value.dtype)
-                    found = error_statistics(value, other, step.errors.get(name))
-                    _largest(errors.setdefault(name, {}), found)
+                    statistics = error_statistics(value, other, step.errors.get(name))
+                    _raise_to(errors.setdefault(name, {}), statistics)
     except Exception:
-        # An operator without a kernel in this type: the documented multiple of eps stands in.
+        # An operator has no kernel for this type: the documented multiple of eps is used.
         return {}
     return {
         name: error
@@ -104,9 +104,9 @@ def reduced_errors(
     }
 
 
-def _largest(into: dict[str, float], found: Mapping[str, float]) -> None:
-    for key, value in found.items():
-        into[key] = max(into.get(key, 0.0), value)
+def _raise_to(largest: dict[str, float], statistics: Mapping[str, float]) -> None:
+    for name, value in statistics.items():
+        largest[name] = max(largest.get(name, 0.0), value)
 
 
 class NoiseMeter:
@@ -115,10 +115,10 @@ class NoiseMeter:
     def __init__(self, captured: Callee) -> None:
         self._runs: list[_RunNoise] = []
         self.notes: tuple[Hazard, ...] = ()
-        """Why float64 could not be had, where it could not."""
-        self._twin: PrecisionCopy | None = None
+        """The reason when the module cannot run in float64."""
+        self._float64: PrecisionCopy | None = None
         try:
-            self._twin = PrecisionCopy(captured, torch.float64)
+            self._float64 = PrecisionCopy(captured, torch.float64)
         except Exception as error:
             self._give_up("the module cannot be copied and cast", error)
 
@@ -126,19 +126,19 @@ class NoiseMeter:
         """Measures one run.
 
         Args:
-            calls: Methods and inputs.
-            outputs: What the untouched module gave for each call.
+            calls: The method and inputs of each call.
+            outputs: The outputs of the untouched module for each call.
         """
         run = _RunNoise(outputs)
-        if self._twin is not None:
+        if self._float64 is not None:
             try:
-                run.compare(self._twin.run(calls))
+                run.compare(self._float64.run(calls))
             except Exception as error:
                 self._give_up("the module cannot run in it", error)
         self._runs.append(run)
 
     def _give_up(self, what: str, error: Exception) -> None:
-        self._twin = None
+        self._float64 = None
         self.notes = (
             Hazard(
                 "no_float64",
@@ -149,9 +149,9 @@ class NoiseMeter:
         )
 
     def jump(self, run: int, share: float) -> str:
-        """What rounding changes in a run beyond this share of the output's largest value.
+        """Returns what rounding changes in a run beyond this share of the output's largest value.
 
-        Empty when nothing does. Whole numbers must not change at all.
+        The text is empty when rounding changes less. Integers must not change at all.
         """
         for name, error in self._runs[run].errors.items():
             if math.isnan(error.largest):
@@ -165,7 +165,7 @@ class NoiseMeter:
         return ""
 
     def result(self, runs: Sequence[int]) -> dict[str, NoiseFloor]:
-        """The noise floor of each output over these runs (by the order they were added in)."""
+        """Returns the noise floor of each output over these runs, numbered as they were added."""
         chosen = [self._runs[at] for at in runs]
         names = dict.fromkeys(name for run in chosen for name in run.names())
         return {name: self._floor(name, chosen) for name in names}
@@ -176,42 +176,42 @@ class NoiseMeter:
         if not floats:
             return NoiseFloor(0.0, 0.0, "exact")
         errors = [run.errors[name] for run in runs if name in run.errors]
-        whole = self._twin is not None and all(
+        complete = self._float64 is not None and all(
             name in run.errors for run in runs if run.tensors(name)
         )
-        # A module of float64 is no more exact in float64: then there is nothing wider to be had.
-        same = all(one.dtype in (torch.float64, torch.complex128) for one in floats)
+        # A module in float64 is its own copy in float64, so its error is not known.
+        same = all(tensor.dtype in (torch.float64, torch.complex128) for tensor in floats)
         same = same and not any(error.max_abs for error in errors)
-        if whole and not same and all(error.in_float64 for error in errors):
+        if complete and not same and all(error.in_float64 for error in errors):
             count = sum(error.count for error in errors)
             squares = sum(error.squares for error in errors)
             rms = math.sqrt(squares / count) if count else 0.0
             worst = dict.fromkeys(MULTIPLES, 0.0)
-            for one in errors:
-                _largest(worst, one.worst)
+            for error in errors:
+                _raise_to(worst, error.worst)
             return NoiseFloor(max(error.max_abs for error in errors), rms, "float64", worst)
         floor = FALLBACK_ULPS * ulp(largest_value(floats), real_dtype(floats[0].dtype))
         return NoiseFloor(floor, floor, "ulp")
 
     def errors_of(self, run: int) -> list[dict[str, Tensor]]:
-        """By call and output name: eager minus float64, where that is known."""
+        """Returns eager minus float64 by call and output name, where that is known."""
         return self._runs[run].own
 
 
 @dataclass
 class _OutputNoise:
-    """Error of one output in one run."""
+    """The error of one output in one run."""
 
     max_abs: float = 0.0
-    """For whole numbers: how many elements differ."""
+    """The largest error; for integers, the number of elements that differ."""
     squares: float = 0.0
     count: int = 0
     largest: float = 0.0
-    """NaN for whole numbers."""
+    """NaN for integers."""
     eps: float = 0.0
     in_float64: bool = True
     worst: dict[str, float] = field(default_factory=dict)
-    """By statistic, the largest of any call."""
+    """The largest error of any call, by statistic."""
 
 
 def _unequal(reference: Tensor, other: Tensor | None) -> int:
@@ -242,20 +242,20 @@ class _RunNoise:
             own.append({})
             for name, reference in step.items():
                 error = errors.setdefault(name, _OutputNoise())
-                twin = other.get(name)
+                truth = other.get(name)
                 if not is_float(reference):
                     error.largest = math.nan
-                    error.max_abs += _unequal(reference, twin)
+                    error.max_abs += _unequal(reference, truth)
                     continue
                 error.eps = float(torch.finfo(reference.dtype).eps)
-                found = own_error(reference, twin)
-                if found is None or twin is None:
+                difference = own_error(reference, truth)
+                if difference is None or truth is None:
                     error.in_float64 = False
                     continue
-                own[-1][name] = found
-                _largest(error.worst, error_statistics(reference, reference, found))
-                most, rms = error_of(reference, twin)
-                error.max_abs = max(error.max_abs, most)
+                own[-1][name] = difference
+                _raise_to(error.worst, error_statistics(reference, reference, difference))
+                largest, rms = error_of(reference, truth)
+                error.max_abs = max(error.max_abs, largest)
                 error.squares += rms * rms * reference.numel()
                 error.count += reference.numel()
         self.errors, self.own = errors, own

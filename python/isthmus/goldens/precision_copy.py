@@ -1,4 +1,4 @@
-"""The module in another precision: copies that are cast, whole or a part at a time."""
+"""Runs a module in another precision: as a copy that is cast, or cast part by part as it runs."""
 
 from __future__ import annotations
 
@@ -18,61 +18,61 @@ if TYPE_CHECKING:
     from isthmus.bundle.manifest import Method
 
 _SPARE = 1.5
-"""A whole copy is made where this many times its size is free."""
+"""A copy is made when this many times its size is free."""
 
 
 def deep_copy(module: nn.Module) -> nn.Module:
-    """A deep copy that shares compiled functions, which have no state and cannot be copied.
+    """Returns a deep copy that shares compiled functions, which have no state and no copy.
 
     Raises:
         Exception: Whatever the module's own `__deepcopy__` raises.
     """
     memo: dict[int, Any] = {
         id(value): value
-        for one in module.modules()
-        for value in vars(one).values()
+        for submodule in module.modules()
+        for value in vars(submodule).values()
         if isinstance(value, torch.jit.ScriptFunction)
     }
     return copy.deepcopy(module, memo)
 
 
 def cast_copy(module: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """A deep copy in another floating-point type, plain tensor attributes included.
+    """Returns a deep copy in another floating-point type, plain tensor attributes included.
 
     Raises:
         Exception: Whatever the module's own `__deepcopy__` raises.
     """
-    twin = deep_copy(module).to(dtype)
-    for one in twin.modules():
-        if isinstance(one, torch.jit.ScriptModule):
+    copied = deep_copy(module).to(dtype)
+    for submodule in copied.modules():
+        if isinstance(submodule, torch.jit.ScriptModule):
             continue
-        for name, value in list(vars(one).items()):
+        for name, value in list(vars(submodule).items()):
             if name not in ("_parameters", "_buffers", "_modules"):
                 cast = cast_values(value, dtype)
                 if cast is not value:
-                    vars(one)[name] = cast
-    return twin
+                    vars(submodule)[name] = cast
+    return copied
 
 
 def cast_values(value: Any, dtype: torch.dtype) -> Any:
-    """Floating-point tensors in lists, tuples and dicts, cast; the same object without any."""
+    """Returns a value with its floating-point tensors cast; the same object when it has none."""
     if isinstance(value, nn.Parameter):
         return value
     if isinstance(value, Tensor):
         return value.to(dtype) if value.is_floating_point() else value
     if type(value) in (list, tuple):
-        items = [cast_values(one, dtype) for one in value]
+        items = [cast_values(item, dtype) for item in value]
         if all(a is b for a, b in zip(items, value, strict=True)):
             return value
         return type(value)(items)
     if type(value) is dict:
-        cast = {key: cast_values(one, dtype) for key, one in value.items()}
+        cast = {key: cast_values(item, dtype) for key, item in value.items()}
         return value if all(cast[key] is value[key] for key in value) else cast
     return value
 
 
 def fits_in_memory(module: nn.Module, dtype: torch.dtype) -> bool:
-    """Whether a whole copy in this type fits beside what runs; True where nobody can tell."""
+    """Returns True when a copy in this type fits into free memory, or that is not known."""
     needed = sum(parameter.numel() for parameter in (*module.parameters(), *module.buffers()))
     needed *= torch.empty((), dtype=dtype).element_size()
     try:
@@ -85,22 +85,22 @@ def fits_in_memory(module: nn.Module, dtype: torch.dtype) -> bool:
 
 @contextmanager
 def cast_by_parts(module: nn.Module, dtype: torch.dtype) -> Iterator[nn.Module]:
-    """The module itself, computing in another type while inside: each part is cast when it runs.
+    """Makes the module itself compute in another type: each submodule is cast when it runs.
 
     Only the parameters and buffers of the submodules that are running exist in that type, so a
     model whose copy does not fit in memory can be run. A submodule that uses another's parameters
     without calling it fails on mixed types.
 
     Args:
-        module: Is as it was afterwards, whatever happens inside.
-        dtype: Floating-point type to compute in.
+        module: The module; afterwards it is as it was, even after an error.
+        dtype: The floating-point type to compute in.
     """
     with ExitStack() as stack:
-        for one in module.modules():
-            if one._parameters or one._buffers:
-                part = _Part(one, dtype)
-                before = one.register_forward_pre_hook(part.enter, prepend=True)
-                after = one.register_forward_hook(part.leave, always_call=True)
+        for submodule in module.modules():
+            if submodule._parameters or submodule._buffers:
+                part = _Part(submodule, dtype)
+                before = submodule.register_forward_pre_hook(part.enter, prepend=True)
+                after = submodule.register_forward_hook(part.leave, always_call=True)
                 stack.callback(part.restore)
                 stack.callback(after.remove)
                 stack.callback(before.remove)
@@ -108,19 +108,19 @@ def cast_by_parts(module: nn.Module, dtype: torch.dtype) -> Iterator[nn.Module]:
 
 
 class _Part:
-    """The own parameters and buffers of one submodule; calls may nest."""
+    """The direct parameters and buffers of a submodule; its calls may be nested."""
 
     def __init__(self, module: nn.Module, dtype: torch.dtype) -> None:
         self._module = module
         self._dtype = dtype
         self._depth = 0
-        self._kept: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
+        self._original: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
 
     def enter(self, module: nn.Module, args: Any) -> None:
         self._depth += 1
         if self._depth > 1:
             return
-        self._kept = (dict(module._parameters), dict(module._buffers))
+        self._original = (dict(module._parameters), dict(module._buffers))
         for name, value in module._parameters.items():
             if value is not None and value.is_floating_point():
                 cast = nn.Parameter(value.detach().to(self._dtype), requires_grad=False)
@@ -135,35 +135,35 @@ class _Part:
             self.restore()
 
     def restore(self) -> None:
-        """Puts back what was there."""
-        parameters, buffers = self._kept
+        """Restores the original parameters and buffers."""
+        parameters, buffers = self._original
         self._module._parameters.update(parameters)
         self._module._buffers.update(buffers)
-        self._kept, self._depth = ({}, {}), 0
+        self._original, self._depth = ({}, {}), 0
 
 
 Calls = Sequence[tuple[str, Mapping[str, Any]]]
-"""A sequence of calls: method and flat inputs of each."""
+"""A sequence of calls: the method and the flat inputs of each."""
 
 
 class Callee(Protocol):
-    """A module and what is known about calling it: a `Captured`, or a manifest with a module."""
+    """A module and the signatures of its methods: a `Captured`, or a manifest with a module."""
 
     @property
     def module(self) -> nn.Module:
-        """In the modes it came in."""
+        """The module in the modes it came in."""
 
     @property
     def stateful(self) -> bool:
-        """Whether calls change attributes."""
+        """True when calls change attributes."""
 
     def method(self, name: str = "forward") -> Method:
-        """The method of that name."""
+        """Returns the method of that name."""
         ...
 
 
 class PrecisionCopy:
-    """The module in another precision, to be run on the same sequences of calls."""
+    """A module in another precision, to be run on the same sequences of calls."""
 
     def __init__(
         self, captured: Callee, dtype: torch.dtype, *, by_parts: bool | None = None
@@ -171,13 +171,13 @@ class PrecisionCopy:
         """Copies and casts the module.
 
         Args:
-            captured: Of the module.
-            dtype: To compute in.
-            by_parts: Cast each part when it runs instead of copying all of it; None: where a copy
-                would not fit in memory. A stateful module is always copied.
+            captured: The module and its methods.
+            dtype: The type to compute in.
+            by_parts: True to cast each submodule when it runs instead of copying the module; None
+                to do so when a copy does not fit in memory. A stateful module is always copied.
 
         Raises:
-            Exception: It cannot be copied or cast.
+            Exception: The module cannot be copied or cast.
         """
         self._captured = captured
         self._dtype = dtype
@@ -187,10 +187,10 @@ class PrecisionCopy:
         self._module = captured.module if self._by_parts else cast_copy(captured.module, dtype)
 
     def run(self, steps: Calls) -> list[dict[str, Tensor]]:
-        """Outputs of each call, on the CPU.
+        """Returns the outputs of each call by name, on the CPU.
 
         Raises:
-            Exception: What the module raises, for example on a literal dtype.
+            Exception: The module fails in this type, for example on a literal dtype.
         """
         results = []
         runner = ModuleRunner(self._module, stateful=self._captured.stateful)
@@ -202,7 +202,7 @@ class PrecisionCopy:
             for name, values in steps:
                 method = self._captured.method(name)
                 cast = {key: cast_values(value, self._dtype) for key, value in values.items()}
-                # Named by this result's own nesting: which outputs are optional is not known yet.
+                # The nesting is that of this result, because optional outputs are not known yet.
                 _, leaves = returns_tree(name, runner.call(method, cast))
                 tensors = tensors_of(leaves)
                 results.append({key: value.detach().cpu() for key, value in tensors.items()})

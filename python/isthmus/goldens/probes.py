@@ -1,4 +1,4 @@
-"""Other values at the same shapes: probes that make a data-dependent branch go the other way."""
+"""Makes other values of the same shapes, so that data-dependent branches take another path."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ _MOST_FLAGS = 4
 
 
 def variations(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Named sets of values at the same shapes, those left out that would change nothing.
+    """Returns named sets of values of the same shapes that differ from the values given.
 
-    - negated: floats change sign (a constant becomes a wave), integers run backwards, flags flip,
-      counts go up by one.
-    - masked: a mask of ones gets zeros at the end of its last axis; another one is all ones.
-    - zeroed: floats are zero, integers the least value seen, counts go down by one.
-    - NAME-flipped: one flag alone, where there are several.
+    - negated: floats change sign (a constant becomes a wave), integers are reversed along the last
+      axis, flags are flipped, integer scalars increase by one.
+    - masked: a mask of ones gets zeros at the end of its last axis; any other mask is all ones.
+    - zeroed: floats are zero, integers have the least value given, integer scalars decrease by one.
+    - NAME-flipped: only one of several flags is flipped.
 
-    Some of these may be no legal input; eager has the last word. No NaN, no infinity, no integer
-    tensor with a value that was not seen (masks apart).
+    A set may be invalid for the model; `make_goldens` leaves it out then. There is no NaN, no
+    infinity, and, apart from masks, no integer tensor with a value that was not given.
 
     Args:
         values: Tensors and scalars by input name.
@@ -38,7 +38,7 @@ def variations(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def differs(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
-    """Whether any value differs between two sets with the same names."""
+    """Returns True when any value differs between two sets with the same names."""
     return any(
         not torch.equal(value, b[name]) if isinstance(value, Tensor) else value != b[name]
         for name, value in a.items()
@@ -59,7 +59,7 @@ def _negated(_: str, value: Any) -> Any:
     if not value.numel() or is_mask(value):
         return value
     if value.is_floating_point() and bool((value == value.flatten()[0]).all()):
-        # A constant, such as the zeros of a first state, says nothing about other values.
+        # The negative of a constant, such as the zeros of a first state, is constant too.
         ramp = torch.arange(1, value.numel() + 1, device=value.device, dtype=torch.float64)
         return torch.sin(ramp).reshape(value.shape).to(value.dtype)
     if value.is_floating_point() or value.is_complex():
@@ -94,7 +94,7 @@ def _masked(name: str, value: Any) -> Any:
     length = value.shape[-1]
     if length < 2:
         return value
-    # The first element stays: attention to nothing at all is NaN in many models.
+    # The first element stays 1: attention with all positions masked is NaN in many models.
     result = value.clone()
     result[..., length - length // 2 :] = 0
     return result

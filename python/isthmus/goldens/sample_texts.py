@@ -1,4 +1,4 @@
-"""Real sentences, through a model's own tokenizer: what reduced precision is judged on."""
+"""Makes goldens of real sentences through a model's own tokenizer, to judge reduced precision."""
 
 from __future__ import annotations
 
@@ -60,22 +60,22 @@ SENTENCES = (
     "They planted oaks, knowing that none of them would ever sit in the shade.",
     "The 'cheap' flight cost more than the train, once we had paid for the bags and the taxi.",
 )
-"""Short and long, plain and odd: news, questions, law, cooking, code, complaints."""
+"""Sentences of different lengths and kinds: news, questions, law, cooking, code, complaints."""
 _MOST_KEPT = 8
-"""As goldens of the bundle: every proof runs every golden."""
+"""The number of sentences that a bundle keeps, because every proof runs every golden."""
 
 
 def encode(
     files: Mapping[str, Source], method: Method, dims: Mapping[str, DimRange]
 ) -> list[dict[str, Tensor]]:
-    """The sentences as inputs of one call each, [1, tokens].
+    """Returns the sentences as inputs of one call each, [1, tokens].
 
-    Empty where there is no tokenizer to be read, or where its output is not what the method takes.
+    The list is empty when there is no readable tokenizer, or the method takes other inputs.
 
     Args:
-        files: A bundle's further files by path in it; "tokenizer/tokenizer.json" is read.
-        method: Every one of its inputs has to come from the tokenizer.
-        dims: Ranges of the method's dimensions; a sentence outside of them is left out.
+        files: The further files of a bundle by path; "tokenizer/tokenizer.json" is read.
+        method: The method, all of whose inputs have to come from the tokenizer.
+        dims: The ranges of the method's dimensions; a sentence outside of them is left out.
     """
     source = files.get("tokenizer/tokenizer.json")
     if source is None:
@@ -85,11 +85,11 @@ def encode(
 
         content = source if isinstance(source, bytes) else Path(source).read_bytes()
         tokenizer = Tokenizer.from_str(content.decode("utf-8"))
-        # A file may say that everything is padded to one length.
+        # The file may ask for padding to one length.
         tokenizer.no_padding()
         tokenizer.no_truncation()
         encodings = [tokenizer.encode(sentence) for sentence in SENTENCES]
-    except Exception:  # its errors are bare ones; without text there is still the rest to judge by
+    except Exception:  # tokenizers raises plain Exceptions; the other goldens remain
         return []
     calls = [
         {
@@ -100,37 +100,37 @@ def encode(
         for encoding in encodings
     ]
     fitting = (_fitting(call, method, dims) for call in calls)
-    return [one for one in fitting if one is not None]
+    return [inputs for inputs in fitting if inputs is not None]
 
 
 def _fitting(
     call: Mapping[str, Tensor], method: Method, dims: Mapping[str, DimRange]
 ) -> dict[str, Tensor] | None:
-    """The method's inputs of a call; None where they do not fit its signature."""
+    """Returns the method's inputs of a call; None when they do not fit its signature."""
     inputs: dict[str, Tensor] = {}
     sizes: dict[str, int] = {}
     for spec in method.inputs:
         value = call.get(spec.name)
         if value is None or spec.shape is None or len(spec.shape) != value.dim():
             return None
-        for size, given in zip(spec.shape, value.shape, strict=True):
-            if isinstance(size, int) and size != given:
+        for size, actual in zip(spec.shape, value.shape, strict=True):
+            if isinstance(size, int) and size != actual:
                 return None
             if isinstance(size, str):
-                if not dims[size].min <= given <= dims[size].max:
+                if not dims[size].min <= actual <= dims[size].max:
                     return None
-                if sizes.setdefault(size, given) != given:
+                if sizes.setdefault(size, actual) != actual:
                     return None
         inputs[spec.name] = value.to(getattr(torch, spec.dtype))
     return inputs
 
 
 def sentence_goldens(captured: Captured, calls: Sequence[Mapping[str, Tensor]]) -> list[Golden]:
-    """What the untouched module says to them, as goldens; those that it fails on are left out.
+    """Returns goldens of these calls; calls on which the untouched module fails are left out.
 
     Args:
-        captured: Of a module without state.
-        calls: Inputs of its first method, from `encode`.
+        captured: A captured module without state.
+        calls: The inputs of its first method, from `encode`.
     """
     method = captured.methods[0]
     runs: list[tuple[Calls, Step]] = []
@@ -140,7 +140,7 @@ def sentence_goldens(captured: Captured, calls: Sequence[Mapping[str, Tensor]]) 
                 with runner.run():
                     result = runner.call(method, values)
             except Exception:
-                # A tokenizer with ids that the model does not have is not this model's own.
+                # The tokenizer gives ids that the model does not have.
                 continue
             _, leaves = returns_tree(method.name, result)
             outputs = {
@@ -152,8 +152,8 @@ def sentence_goldens(captured: Captured, calls: Sequence[Mapping[str, Tensor]]) 
             ):
                 runs.append(([(method.name, values)], Step(method.name, inputs, outputs)))
         meter = NoiseMeter(captured)
-        for given, step in runs:
-            meter.add(given, [step.outputs])
+        for run, step in runs:
+            meter.add(run, [step.outputs])
     goldens = []
     for at, (_, step) in enumerate(runs):
         own = (meter.errors_of(at) or [{}])[0]
@@ -162,11 +162,11 @@ def sentence_goldens(captured: Captured, calls: Sequence[Mapping[str, Tensor]]) 
 
 
 def as_golden(method: Method, number: int, step: Step) -> Golden:
-    """A golden of one call, named so that no shape of the grid is."""
+    """Returns a golden of one call, with a name that no golden of the shape grid has."""
     dims = {
-        size: given
+        size: actual
         for spec in method.inputs
-        for size, given in zip(spec.shape or (), step.inputs[spec.name].shape, strict=True)
+        for size, actual in zip(spec.shape or (), step.inputs[spec.name].shape, strict=True)
         if isinstance(size, str)
     }
     return Golden(f"text-{number}", dims, (step,))
@@ -175,12 +175,12 @@ def as_golden(method: Method, number: int, step: Step) -> Golden:
 def kept_as_goldens(
     goldens: Sequence[Golden], sentences: Sequence[Golden], budget_bytes: int = 16 << 20
 ) -> list[Golden]:
-    """The first sentences, as far as there is room beside the other goldens."""
+    """Returns the first sentences, as many as fit into the budget beside the other goldens."""
     room = budget_bytes - sum(golden.nbytes for golden in goldens)
-    kept: list[Golden] = []
+    fitting: list[Golden] = []
     for sentence in sentences[:_MOST_KEPT]:
         room -= sentence.nbytes
         if room < 0:
             break
-        kept.append(sentence)
-    return kept
+        fitting.append(sentence)
+    return fitting

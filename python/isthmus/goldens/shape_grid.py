@@ -1,4 +1,4 @@
-"""Which sizes the goldens have: few shapes that cover the ranges, not every combination."""
+"""Chooses the shapes of goldens: a few that cover the ranges instead of every combination."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from collections.abc import Mapping
 from isthmus.bundle.manifest import DimRange
 
 LARGE = 96
-"""A size above every common tile (64) that still keeps goldens small."""
+"""A size above the common tile size (64) that still keeps goldens small."""
 
 _FLOPS = 100e9
-"""No single eager run should take more operations (matrix products, convolutions, attention), as
-far as can be foreseen: some seconds on two cores. A count and no time, so that every machine makes
-the same goldens."""
+"""The number of operations (matrix products, convolutions, attention) that an eager run may take:
+some seconds on two cores. It is not a time, so that every machine makes the same goldens."""
 
 _SECONDS = 20.0
-"""Of processor time, for what is not counted, such as recurrent layers and loops."""
+"""The processor time of a run, which limits uncounted work such as recurrent layers and loops."""
 
 
 def shape_grid(
@@ -24,18 +23,18 @@ def shape_grid(
     example: Mapping[str, int] | None = None,
     large: int = LARGE,
 ) -> list[dict[str, int]]:
-    """Shapes to probe: the example's own, all at their least, all large, and a covering set.
+    """Returns the shapes to probe: the example's, the smallest, a covering set, and the largest.
 
-    Each dimension appears at its least (1 if allowed), a small, an odd and a large size, and two
-    dimensions seldom at the same size, so that neither can stand in for the other.
+    Each dimension appears at its least (1 if allowed), a small, an odd and a large size. Two
+    dimensions seldom have the same size, so that one cannot be taken for the other.
 
     Args:
-        dims: Range of each named dimension.
-        example: Sizes of the user's example, the first shape of the grid.
-        large: Upper bound of the large sizes where the range goes further.
+        dims: The range of each named dimension.
+        example: The sizes of the user's example, which is the first shape of the grid.
+        large: The upper bound of the large sizes where the range goes further.
 
     Returns:
-        Between one shape (no dynamic dimension) and seven, without repetitions.
+        Between one shape (without dynamic dimensions) and seven, without repetitions.
     """
     names = list(dims)
     levels = [_levels(dims[name], large) for name in names]
@@ -45,8 +44,8 @@ def shape_grid(
         # Neighbours are one level apart: each pair of dimensions meets at four pairs of levels.
         grid.append(
             {
-                name: one[(row + at) % len(one)]
-                for at, (name, one) in enumerate(zip(names, levels, strict=True))
+                name: level[(row + at) % len(level)]
+                for at, (name, level) in enumerate(zip(names, levels, strict=True))
             }
         )
     grid.append({name: level[-1] for name, level in zip(names, levels, strict=True)})
@@ -58,7 +57,7 @@ def shape_grid(
 
 
 def _levels(dim_range: DimRange, large: int) -> list[int]:
-    """Least, small, odd and large size of a range, always four entries."""
+    """Returns the least, a small, an odd and a large size of a range."""
     high = min(dim_range.max, max(large, 2 * dim_range.min + 1))
     least = dim_range.min
     small = min(max(least + 1, 2), high)
@@ -67,7 +66,7 @@ def _levels(dim_range: DimRange, large: int) -> list[int]:
 
 
 def _odd_between(low: int, high: int) -> int:
-    """An odd size, about the geometric mean: large enough to be no special case."""
+    """Returns an odd size near the geometric mean, large enough to be no special case."""
     middle = max(math.isqrt(low * high), low)
     for size in (middle, middle + 1, middle - 1):
         if size % 2 == 1 and low <= size <= high:
@@ -76,7 +75,7 @@ def _odd_between(low: int, high: int) -> int:
 
 
 class Cost:
-    """What a shape would cost, foreseen from the example's run."""
+    """Estimates the cost of a shape from the run of the example."""
 
     def __init__(
         self, sizes: Mapping[str, int], nbytes: int, flops: float, seconds: float, budget: int
@@ -87,13 +86,13 @@ class Cost:
         self._budget = budget
 
     def large(self) -> int:
-        """Upper bound of the large sizes: all of them together within a quarter of the budget."""
+        """Returns the largest upper bound of sizes at which all of them together are affordable."""
         large = LARGE
         while large > 3 and not self.affordable(dict.fromkeys(self._sizes, large)):
             large -= max(large // 4, 1)
         return large
 
     def affordable(self, shape: Mapping[str, int]) -> bool:
-        """Within a quarter of the budget, and quick."""
+        """Returns True when a shape takes at most a quarter of the budget, and is not too slow."""
         ratio = max(1.0, math.prod(shape[n] / max(size, 1) for n, size in self._sizes.items()))
         return ratio * self._nbytes <= self._budget / 4 and ratio * self._work <= 1

@@ -1,6 +1,6 @@
-"""How far an output may be from the truth: the tolerances that follow from eager's own error.
+"""Derives the tolerances of outputs from eager's own error to float64.
 
-docs/verify.md says the rule and what it was measured on.
+docs/verify.md states the rule and the models that it was measured on.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ MULTIPLES: Mapping[str, float] = {
     "bias": 3.0,
     "cosine": 9.0,
 }
-"""Of eager's own error to float64, by statistic; benchmarks/proof.py measures what passes."""
+"""The allowed multiple of eager's own error to float64, by statistic; see benchmarks/proof.py."""
 NOISE_FACTOR = 10
-"""Where the truth is not known: the tolerance in units of the noise floor."""
+"""The tolerance in units of the noise floor where the float64 output is not known."""
 LEAST_ULPS = 8
-"""There, no tolerance is smaller, in units in the last place of the largest golden value."""
+"""The least such tolerance, in units in the last place of the largest golden value."""
 FALLBACK_ULPS = 64
-"""The noise floor where float64 cannot be had."""
+"""The noise floor of a module that cannot run in float64, in units in the last place."""
 REDUCED_FACTOR = 4
-"""Reduced precision adds this many times its own eager error."""
+"""The tolerance of reduced precision grows by this multiple of its own eager error."""
 REDUCED_ULPS = 32
-"""That error where it was not measured: this many eps of the largest golden value."""
+"""That error when it was not measured, in eps of the largest golden value."""
 INT8_COSINE = 0.99
-"""An output of an int8 artifact has at least this cosine similarity to float64."""
+"""The least cosine similarity of an output of an int8 artifact to float64."""
 SAMPLE_COSINES: Mapping[str, float] = {"bf16": 0.999, "int8": INT8_COSINE}
-"""By precision: the least cosine similarity of any sample to what eager gave, or the artifact is
-not made. The bundle's tolerances judge an output as a whole, in which a bad sample hides."""
+"""The least cosine similarity of any sample to eager's output, by precision; below it, no artifact
+is made. The bundle's tolerances judge an output as a whole, where one bad sample counts little."""
 
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def ulp(largest: float, dtype: torch.dtype) -> float:
-    """One unit in the last place of a value, in a floating-point type."""
+    """Returns one unit in the last place of a value, in a floating-point type."""
     info = torch.finfo(dtype)
     if largest == 0 or not math.isfinite(largest):
         return float(info.tiny)
@@ -55,22 +55,22 @@ def ulp(largest: float, dtype: torch.dtype) -> float:
 
 
 def largest_value(tensors: Sequence[Tensor]) -> float:
-    """Largest finite magnitude, 0 when there is none."""
-    most = 0.0
+    """Returns the largest finite magnitude of the elements; 0 when there is none."""
+    largest = 0.0
     for tensor in tensors:
         finite = tensor[tensor.isfinite()]
         if finite.numel():
-            most = max(most, float(finite.abs().double().max()))
-    return most
+            largest = max(largest, float(finite.abs().double().max()))
+    return largest
 
 
 def is_float(tensor: Tensor) -> bool:
-    """Whether outputs of this type are judged by tolerance; the others must be equal."""
+    """Returns True for types that are judged by tolerance; the others must be equal."""
     return tensor.is_floating_point() or tensor.is_complex()
 
 
 def real_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The type of a complex number's parts; a real type is its own."""
+    """Returns the type of the parts of a complex type; other types unchanged."""
     return {torch.complex64: torch.float32, torch.complex128: torch.float64}.get(dtype, dtype)
 
 
@@ -81,15 +81,14 @@ def tolerances(
     *,
     reduced: Mapping[str, Mapping[str, float]] | None = None,
 ) -> dict[str, Tolerance]:
-    """Tolerance of each output.
+    """Returns the tolerance of each output.
 
     Args:
-        noise_floor: By output name.
-        goldens: For the largest value of each output.
-        precision: Of the artifact: "fp32", "fp16", "bf16" or "int8".
-        reduced: For fp16 and bf16: eager's own error in that precision, by output name and
-            statistic, see `reduced_errors`. Where it is missing, 32 eps of the largest golden
-            value.
+        noise_floor: The noise floor by output name.
+        goldens: The goldens, which tell the largest value of each output.
+        precision: The precision of the artifact: "fp32", "fp16", "bf16" or "int8".
+        reduced: Eager's own error in fp16 or bf16 by output name and statistic, from
+            `reduced_errors`; where it is missing, it is 32 eps of the largest golden value.
     """
     result: dict[str, Tolerance] = {}
     for name, floor in noise_floor.items():
@@ -112,7 +111,7 @@ def tolerances(
             own = dict((reduced or {}).get(name, {}))
             if not own:
                 own = dict.fromkeys(MULTIPLES, REDUCED_ULPS * eps * largest)
-                # A cosine distance has no unit, so nothing follows for it from the largest value.
+                # A cosine distance has no unit, so it does not follow from the largest value.
                 del own["cosine"]
                 multiples.pop("cosine", None)
             atol += REDUCED_FACTOR * own["max"]
@@ -126,7 +125,7 @@ def tolerances(
 
 
 def _int8(largest: float) -> Tolerance:
-    """By the cosine alone; where the truth is not known, by what that allows a single value."""
+    """Returns a tolerance for the cosine; `atol` is what that allows for a single value."""
     share = 1 - INT8_COSINE
     atol = math.sqrt(2 * share) * largest
     return Tolerance(atol, 0.0, {"cosine": 1.0}, {"cosine": share})
