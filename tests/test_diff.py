@@ -32,14 +32,14 @@ from isthmus.bundle.manifest import (
     ValueRange,
     ValueSpec,
 )
-from isthmus.bundle_diff import DiffReport, diff
+from isthmus.bundle_diff import diff
 from isthmus.bundle_diff.accuracy import Accuracy
-from isthmus.bundle_diff.archive import Archive, StoredTensor, read_archive
+from isthmus.bundle_diff.archive import ArchiveContents, StoredTensor, read_archive_contents
 from isthmus.bundle_diff.cross_check import refusal, tolerances_for
 from isthmus.bundle_diff.findings import Change, Findings, Severity
 from isthmus.bundle_diff.graph import Part, compare_graphs
 from isthmus.bundle_diff.pairs import pair_artifacts
-from isthmus.bundle_diff.report import Side
+from isthmus.bundle_diff.report import DiffReport, Side
 from isthmus.bundle_diff.requirements import compare_requirements
 from isthmus.bundle_diff.signature import compare_signatures
 from isthmus.bundle_diff.torchscript_code import torchscript_parts
@@ -132,7 +132,7 @@ def test_the_same_export_twice_has_no_change(base: Bundle, export: Make) -> None
     assert report
     assert report.changes == ()
     assert report.same_model
-    (crossing,) = report.crossings
+    (crossing,) = report.cross_checks
     assert (crossing.status, crossing.vs_before) == ("passed", 0.0)
     assert crossing.goldens == len(base.manifest.goldens)
     scores = [result for result in crossing.results if result.output == "scores"]
@@ -159,7 +159,7 @@ def test_a_weight_that_changed_by_one_per_cent_is_another_model(base: Bundle, ex
     report = diff(base, export("weight", module))
     assert not report
     assert report.same_model is False
-    change = next(change for change in report.changes if change.area == "crossing")
+    change = next(change for change in report.changes if change.area == "cross-check")
     assert change.severity == "breaking"
     assert change.what.startswith("scores of golden batch")
     assert "off by" in change.after
@@ -204,7 +204,7 @@ def test_a_renamed_input_breaks_callers_though_the_model_is_the_same(
     report = diff(base, export("renamed", Renamed(), argument="rows"))
     assert not report
     assert report.same_model, "the crossing passes B its own names"
-    (crossing,) = report.crossings
+    (crossing,) = report.cross_checks
     assert crossing.vs_before == 0.0
     assert {result.output for result in crossing.results} == {"scores", "best"}
     assert ("eager, at export", "scores") in {(one.name, one.output) for one in report.accuracy}
@@ -228,12 +228,12 @@ def test_a_narrower_range_breaks_and_the_crossing_says_what_it_left_out(
     assert severities(report, "signature") == {
         "range of dimension batch, which is x[0]": "breaking"
     }
-    left_out = [one for one in report.not_compared if one.area == "crossing"]
+    left_out = [one for one in report.not_compared if one.area == "cross-check"]
     assert len(left_out) == 1
     assert left_out[0].reason.startswith("batch is 2 to 40 in B (batch1")
     assert report.same_model
     assert "the same model as far as it takes A's inputs" in report.verdict
-    assert 0 < report.crossings[0].goldens < len(base.manifest.goldens)
+    assert 0 < report.cross_checks[0].goldens < len(base.manifest.goldens)
 
 
 def test_a_wider_range_is_compatible(base: Bundle, export: Make) -> None:
@@ -250,7 +250,7 @@ def test_what_was_not_run_is_said(base: Bundle, export: Make) -> None:
     assert report.same_model is None
     assert report.verdict == "PASSED: what the models answer was not compared; nothing changed"
     reasons = {one.area: one.reason for one in report.not_compared}
-    assert "--no-run" in reasons["crossing"]
+    assert "--no-run" in reasons["cross-check"]
     assert "--bench" in reasons["speed"]
     assert '<skipped message="nothing was to be run (--no-run)"' in to_junit(report)
 
@@ -260,7 +260,7 @@ def test_another_type_cannot_be_crossed_and_does_not_pass(base: Bundle, export: 
     assert not report
     change = report.change("type of input x")
     assert (change.before, change.after, change.severity) == ("float32", "float64", "breaking")
-    assert report.crossings == ()
+    assert report.cross_checks == ()
     assert report.change("B on A's goldens").severity == "breaking"
     assert "A gives x as float32, B takes float64" in report.change("B on A's goldens").why
     assert "nothing of B could be run on A's goldens" in report.verdict
@@ -273,10 +273,10 @@ def test_another_format_is_added_and_crossed(base: Bundle, export: Make) -> None
     assert report, report
     assert severities(report) == {"artifact": "changed"}
     assert report.change("onnx-cpu-fp32").after.startswith("onnx, fp32")
-    engines = {crossing.engine: crossing for crossing in report.crossings}
+    engines = {crossing.engine: crossing for crossing in report.cross_checks}
     assert {"torchscript", "onnxruntime"} <= engines.keys()
     assert engines["onnxruntime"].vs_before is None, "A has nothing on that engine"
-    assert all(report.crossings)
+    assert all(report.cross_checks)
     gone = diff(both, base, run=False)
     assert severities(gone) == {"artifact": "breaking"}
     only = diff(base, both, artifact="torchscript-cpu-fp32", run=False)
@@ -728,7 +728,7 @@ def parts_of(
     home = f"code/__torch__/lib/{mangle.strip('.')}.py" if mangle else "code/__torch__/lib.py"
     files[home] = files.get(home, "") + f"class Inner{inner}"
     modules = {"": "__torch__.lib.Block", "inner": f"__torch__.lib.{mangle}Inner"}
-    archive = Archive(modules, {}, tuple(constant(one) for one in constants))
+    archive = ArchiveContents(modules, {}, tuple(constant(one) for one in constants))
     return torchscript_parts(files, archive)
 
 
@@ -746,7 +746,9 @@ def test_what_is_only_renamed_is_equal() -> None:
 
 def code_part(body: str) -> Part:
     text = f"class M(Module):\n  def forward(self: __torch__.M,\n    x: Tensor) -> Tensor:\n{body}"
-    return torchscript_parts({"code/__torch__.py": text}, Archive({"": "__torch__.M"}, {}, ()))[""]
+    return torchscript_parts(
+        {"code/__torch__.py": text}, ArchiveContents({"": "__torch__.M"}, {}, ())
+    )[""]
 
 
 def test_how_the_printer_breaks_its_lines_says_nothing() -> None:
@@ -814,15 +816,15 @@ def test_reading_an_archive_executes_nothing(tmp_path: Path) -> None:
     file = tmp_path / "harm.pt"
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("harm/data.pkl", pickle.dumps({"x": Harm()}, protocol=2))
-    assert read_archive(file).tensors == {}
+    assert read_archive_contents(file).tensors == {}
     assert not trap.exists()
     file.write_bytes(b"no archive")
     with pytest.raises(BundleError, match="expected a TorchScript archive"):
-        read_archive(file)
+        read_archive_contents(file)
 
 
 def test_an_archive_s_tensors_are_the_model_s(base: Bundle) -> None:
-    archive = read_archive(base.path / base.manifest.artifacts[0].files[0].path)
+    archive = read_archive_contents(base.path / base.manifest.artifacts[0].files[0].path)
     # Which of the process's Linear it is depends on what was traced before.
     kind = re.sub(r"___torch_mangle_\d+\.", "", archive.modules["module.up"])
     assert kind == "__torch__.torch.nn.modules.linear.Linear"

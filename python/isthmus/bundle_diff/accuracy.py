@@ -1,4 +1,4 @@
-"""How far each bundle is from float64, engine by engine, before and after: on its own goldens."""
+"""Compares the distances of both bundles to float64, engine by engine, on their own goldens."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from isthmus.bundle.manifest import Manifest, Tolerance
 from isthmus.bundle_diff.findings import Findings, counted
 from isthmus.bundle_diff.pairs import methods_of, pair_values
-from isthmus.bundle_diff.runs import Runs, Way
+from isthmus.bundle_diff.runs import PairedEngine, RunContext
 from isthmus.document import number
 from isthmus.goldens.compare import OutputParity, compare
 from isthmus.proof.jobs import golden_outputs, own_errors
@@ -24,35 +24,36 @@ if TYPE_CHECKING:
 __all__ = ["EAGER_AT_EXPORT", "FEW", "WORSE", "Accuracy", "compare_accuracy"]
 
 WORSE = 2.0
-"""An output this many times further from float64 than before is worse; this many times nearer,
-better."""
+"""The factor from which on an output is worse (further from float64 than before) or better."""
 FEW = 256
-"""With fewer elements, in all goldens together, an RMS error is luck."""
+"""The elements, over all goldens, below which an RMS error is not judged."""
 EAGER_AT_EXPORT = f"{EAGER}, at export"
-"""The row of the model itself: what the goldens carry."""
+"""The name of the row of the eager outputs in the goldens."""
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """One output by one engine: its RMS error to float64 over the goldens, before and after."""
+    """The RMS error of an output to float64 over the goldens on an engine, before and after."""
 
     name: str
-    """Artifact and engine, or `EAGER_AT_EXPORT`."""
+    """The artifact and engine, or `EAGER_AT_EXPORT`."""
     output: str
     before: float | None
-    """None: not known, or not run."""
+    """The RMS error of A; None when it is unknown or A was not run."""
     after: float | None
+    """The RMS error of B; None when it is unknown or B was not run."""
     own_before: float | None
-    """Eager's own RMS error there, at least one unit in the last place of each value."""
+    """Eager's own RMS error in A, at least a unit in the last place of each value."""
     own_after: float | None
+    """Eager's own RMS error in B."""
     elements: int
-    """Of the side that has fewer."""
+    """The number of elements on the side that has fewer."""
     over: str
-    """Which goldens: those that both have, or each bundle's own."""
+    """The goldens in words: those that both bundles have, or each bundle's own."""
 
     @property
     def ratio(self) -> float | None:
-        """After over before; None where one is not known."""
+        """The error after over that before; None where an error is unknown."""
         if self.before is None or self.after is None:
             return None
         if self.before == 0:
@@ -61,7 +62,7 @@ class Accuracy:
 
     @property
     def verdict(self) -> Literal["same", "worse", "better", "too few elements", "-"]:
-        """Worse only where it is beyond what eager itself was off before: less is rounding."""
+        """The verdict; an error within eager's own error before is rounding, and not worse."""
         ratio = self.ratio
         if ratio is None or self.before is None or self.after is None:
             return "-"
@@ -75,80 +76,81 @@ class Accuracy:
         return "same"
 
     def to_json(self) -> dict[str, Any]:
-        """The facts for machines."""
+        """Returns JSON values."""
         return {**asdict(self), "ratio": self.ratio, "verdict": self.verdict}
 
 
-def compare_accuracy(runs: Runs, ways: Sequence[Way], found: Findings) -> tuple[Accuracy, ...]:
-    """Proves both bundles on their own goldens, and compares the distances.
+def compare_accuracy(
+    context: RunContext, engines: Sequence[PairedEngine], findings: Findings
+) -> tuple[Accuracy, ...]:
+    """Proves both bundles on their own goldens, and compares the distances to float64.
 
     Args:
-        runs: The two bundles and what they run on.
-        ways: Artifacts and engines.
-        found: Takes the findings.
+        context: The two bundles and the options.
+        engines: The engines with their artifacts.
+        findings: Collects the findings.
     """
-    shared = shared_goldens(runs.goldens, runs.new_goldens)
-    if 2 * len(shared) < max(len(runs.goldens), len(runs.new_goldens)):
-        shared = set()  # too few to stand for the rest
-    names = _names(runs.before.manifest, runs.after.manifest)
+    shared = shared_goldens(context.goldens, context.new_goldens)
+    if 2 * len(shared) < max(len(context.goldens), len(context.new_goldens)):
+        shared = set()  # too few to represent the rest
+    names = _names(context.before.manifest, context.after.manifest)
     rows = _rows(
         EAGER_AT_EXPORT,
-        _eager(runs.before, runs.goldens),
-        _eager(runs.after, runs.new_goldens),
+        _eager(context.before, context.goldens),
+        _eager(context.after, context.new_goldens),
         shared,
         names,
     )
-    _tell(EAGER_AT_EXPORT, rows, "", found)
-    for way in ways:
-        before, after = (runs.prove(way, new=new) for new in (False, True))
+    _report(EAGER_AT_EXPORT, rows, "", findings)
+    for engine in engines:
+        before, after = (context.prove(engine, new=new) for new in (False, True))
         for side, row, artifact in (
-            ("A", before, way.pair.before),
-            ("B", after, way.pair.after),
+            ("A", before, engine.pair.before),
+            ("B", after, engine.pair.after),
         ):
             if row is None and artifact is not None:
-                reason = runs.why_not(artifact, way.engine)
-                found.missing("errors", f"{side}: {way.name}", reason)
-        ran = _status(way, before, after, found)
-        if not ran or before is None or after is None:
+                reason = context.why_not(artifact, engine.engine)
+                findings.missing("errors", f"{side}: {engine.name}", reason)
+        summary = _report_verdicts(engine, before, after, findings)
+        if not summary or before is None or after is None:
             continue
-        found_rows = _rows(way.name, before.results, after.results, shared, names)
-        _tell(way.name, found_rows, ran, found)
-        rows += found_rows
+        engine_rows = _rows(engine.name, before.results, after.results, shared, names)
+        _report(engine.name, engine_rows, summary, findings)
+        rows += engine_rows
     return tuple(rows)
 
 
 def _names(before: Manifest, after: Manifest) -> dict[str, str]:
-    """Outputs of A by their name in B."""
+    """Maps A's names of outputs to B's."""
     return {
         name: other
-        for method, twin in methods_of(before, after)
-        for name, other in pair_values(method.outputs, twin.outputs).names.items()
+        for method, new_method in methods_of(before, after)
+        for name, other in pair_values(method.outputs, new_method.outputs).names.items()
     }
 
 
 def shared_goldens(before: Sequence[Golden], after: Sequence[Golden]) -> set[str]:
-    """Names of goldens whose inputs are the same in both bundles."""
+    """Returns the names of goldens whose inputs are the same in both bundles."""
     import torch
 
-    named = {one.name: one for one in after}
-    found = set()
-    for one in before:
-        other = named.get(one.name)
-        if other is None or len(one.steps) != len(other.steps):
+    named = {golden.name: golden for golden in after}
+    shared = set()
+    for golden in before:
+        other = named.get(golden.name)
+        if other is None or len(golden.steps) != len(other.steps):
             continue
-        pairs = list(zip(one.steps, other.steps, strict=True))
         if all(
-            step.method == twin.method
-            and step.inputs.keys() == twin.inputs.keys()
-            and all(torch.equal(step.inputs[key], twin.inputs[key]) for key in step.inputs)
-            for step, twin in pairs
+            step.method == new_step.method
+            and step.inputs.keys() == new_step.inputs.keys()
+            and all(torch.equal(step.inputs[key], new_step.inputs[key]) for key in step.inputs)
+            for step, new_step in zip(golden.steps, other.steps, strict=True)
         ):
-            found.add(one.name)
-    return found
+            shared.add(golden.name)
+    return shared
 
 
 def _eager(bundle: Bundle, goldens: Sequence[Golden]) -> list[OutputParity]:
-    """The goldens against themselves: their error to float64 is eager's own."""
+    """Compares the goldens with themselves: their error to float64 is eager's own."""
     tolerances = bundle.manifest.artifacts[0].tolerances
     results = []
     for golden in goldens:
@@ -171,29 +173,31 @@ def _rows(
     shared: Collection[str],
     names: Mapping[str, str],
 ) -> list[Accuracy]:
-    """Of each output of both sides whose distance to float64 is known."""
-    left, right = ([one for one in side if one.to_truth] for side in (before, after))
+    """Returns a row for each output whose distance to float64 is known in both."""
+    left, right = ([result for result in side if result.to_truth] for side in (before, after))
     over = "each bundle's own goldens"
     if shared:
         over = f"the {counted(len(shared), 'golden')} whose inputs are the same in both"
-        left, right = ([one for one in side if one.golden in shared] for side in (left, right))
+        left, right = (
+            [result for result in side if result.golden in shared] for side in (left, right)
+        )
     rows = []
-    for output in sorted({one.output for one in left}):
+    for output in sorted({result.output for result in left}):
         sides = [
-            [one for one in left if one.output == output],
-            [one for one in right if one.output == names.get(output, output)],
+            [result for result in left if result.output == output],
+            [result for result in right if result.output == names.get(output, output)],
         ]
         if not sides[1]:
             continue
-        errors = [_pooled((one.errors["rms"], one.elements) for one in side) for side in sides]
-        own = [_pooled((one.own["rms"], one.elements) for one in side) for side in sides]
-        fewer = min(sum(one.elements for one in side) for side in sides)
+        errors = [_pooled((part.errors["rms"], part.elements) for part in side) for side in sides]
+        own = [_pooled((part.own["rms"], part.elements) for part in side) for side in sides]
+        fewer = min(sum(part.elements for part in side) for side in sides)
         rows.append(Accuracy(name, output, errors[0], errors[1], own[0], own[1], fewer, over))
     return rows
 
 
 def _pooled(values: Iterable[tuple[float, int]]) -> float:
-    """Root mean square over all elements."""
+    """Returns the root mean square over all elements."""
     squares, count = 0.0, 0
     for rms, elements in values:
         squares += rms * rms * elements
@@ -201,32 +205,36 @@ def _pooled(values: Iterable[tuple[float, int]]) -> float:
     return math.sqrt(squares / count) if count else 0.0
 
 
-def _status(way: Way, before: VerifyRow | None, after: VerifyRow | None, found: Findings) -> str:
-    """Tells who passes where; gives the summary when both ran, else nothing."""
+def _report_verdicts(
+    engine: PairedEngine, before: VerifyRow | None, after: VerifyRow | None, findings: Findings
+) -> str:
+    """Reports which side passes; returns a summary when both ran, else an empty string."""
     if before is None and after is None:
         return ""
     old = before.status if before is not None else "absent"
     new = after.status if after is not None else "absent"
     reason = after.reason if after is not None else ""
     if new == "error" and old != "passed":
-        found.missing("errors", f"B: {way.name}", reason)
+        findings.missing("errors", f"B: {engine.name}", reason)
     elif new in ("failed", "error"):
         words = {"absent": None, "passed": "passes", "error": "could not run"}
         if old == "failed":
             why = f"as before: {reason}"
-            found.change("errors", way.name, "own goldens", ("fails", "fails"), "changed", why)
+            findings.change(
+                "errors", engine.name, "own goldens", ("fails", "fails"), "changed", why
+            )
         else:
             sides = words[old], "fails" if new == "failed" else "cannot run"
-            found.change("errors", way.name, "own goldens", sides, "breaking", reason)
+            findings.change("errors", engine.name, "own goldens", sides, "breaking", reason)
     elif new == "passed" and old == "failed":
-        found.change("errors", way.name, "own goldens", ("fails", "passes"), "better")
+        findings.change("errors", engine.name, "own goldens", ("fails", "passes"), "better")
     if old == "error" and before is not None:
-        found.missing("errors", f"A: {way.name}", before.reason)
+        findings.missing("errors", f"A: {engine.name}", before.reason)
     if old == "absent" and new == "passed" and after is not None:
         text = f"passes its own {counted(_goldens(after), 'golden')}; A has nothing like it"
-        if way.pair.before is not None:
+        if engine.pair.before is not None:
             text = f"passes its own {counted(_goldens(after), 'golden')}"
-        found.result("errors", way.name, text, equal=False)
+        findings.result("errors", engine.name, text, equal=False)
         return ""
     ran = before is not None and after is not None and before.results and after.results
     verbs = {"passed": "passes", "failed": "fails"}
@@ -239,25 +247,25 @@ def _goldens(row: VerifyRow) -> int:
     return len({result.golden for result in row.results})
 
 
-def _tell(name: str, rows: Sequence[Accuracy], ran: str, found: Findings) -> None:
-    start = found.count("errors", name)
-    for one in rows:
-        if one.verdict in ("worse", "better"):
-            assert one.ratio is not None
-            found.change(
+def _report(name: str, rows: Sequence[Accuracy], summary: str, findings: Findings) -> None:
+    start = findings.count("errors", name)
+    for row in rows:
+        if row.verdict in ("worse", "better"):
+            assert row.ratio is not None
+            findings.change(
                 "errors",
                 name,
-                f"distance of {one.output} to float64",
-                (number(one.before), number(one.after)),
-                "worse" if one.verdict == "worse" else "better",
-                f"{number(one.ratio)} x; told from {WORSE:g} x on",
+                f"distance of {row.output} to float64",
+                (number(row.before), number(row.after)),
+                "worse" if row.verdict == "worse" else "better",
+                f"{number(row.ratio)} x; reported from {WORSE:g} x on",
             )
     furthest = max((row.ratio for row in rows if row.ratio is not None), default=None)
-    text = ran
+    text = summary
     if furthest is not None:
         distance = f"distance to float64 at most {number(furthest)} x A's"
-        text = f"{ran}; {distance}" if ran else distance
+        text = f"{summary}; {distance}" if summary else distance
     if not text:
-        found.missing("errors", name, "no output's distance to float64 is known in both")
+        findings.missing("errors", name, "no output's distance to float64 is known in both")
         return
-    found.result("errors", name, text, equal=found.count("errors", name) == start)
+    findings.result("errors", name, text, equal=findings.count("errors", name) == start)

@@ -1,7 +1,7 @@
-"""Modules and tensors of a TorchScript archive, read without executing anything.
+"""Reads modules and tensors of a TorchScript archive without executing anything.
 
-The archive's pickle is read by an unpickler that knows tensors and plain containers; every other
-class becomes an object that only keeps its state.
+The unpickler knows tensors and plain containers; every other class becomes an object that only
+keeps its state.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from isthmus.errors import BundleError
 
-__all__ = ["Archive", "StoredTensor", "read_archive"]
+__all__ = ["ArchiveContents", "StoredTensor", "read_archive_contents"]
 
 _LARGEST_PICKLE = 256 << 20
 _DTYPES = {
@@ -43,21 +43,21 @@ _DTYPES = {
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A tensor that is read when it is asked for."""
+    """A tensor whose values are read on demand."""
 
     dtype: str
     shape: tuple[int, ...]
     read: Callable[[], Tensor]
-    """Its values, on the CPU; nothing is kept."""
+    """Reads the values onto the CPU, at each call."""
 
     @property
     def text(self) -> str:
-        """ "float32[3, 4]"."""
+        """The dtype and shape: "float32[3, 4]"."""
         return f"{self.dtype}{list(self.shape)}"
 
     @property
     def elements(self) -> int:
-        """How many it has."""
+        """The number of elements."""
         count = 1
         for size in self.shape:
             count *= size
@@ -65,22 +65,22 @@ class StoredTensor:
 
 
 @dataclass(frozen=True)
-class Archive:
-    """What the pickles of an archive say."""
+class ArchiveContents:
+    """The modules, tensors and constants of an archive."""
 
     modules: Mapping[str, str]
-    """Class by dotted path, "" for the root: "__torch__.torch.nn.modules.linear.Linear"."""
+    """Maps a dotted path, "" for the root, to a qualified class name."""
     tensors: Mapping[str, StoredTensor]
-    """Parameters, buffers and other tensors by dotted path."""
+    """Maps a dotted path to a parameter, buffer or other tensor."""
     constants: tuple[StoredTensor, ...]
-    """Tensors baked into the code, which calls them CONSTANTS.c0 and so on."""
+    """The tensors that the code calls CONSTANTS.c0 and so on."""
 
 
-def read_archive(path: Path) -> Archive:
-    """Reads the structure of an archive; the values of tensors stay where they are.
+def read_archive_contents(path: Path) -> ArchiveContents:
+    """Reads the structure of an archive; the values of tensors are read on demand.
 
     Raises:
-        BundleError: It is no TorchScript archive, or one that this cannot read.
+        BundleError: The file is no TorchScript archive, or cannot be read as one.
     """
     try:
         with zipfile.ZipFile(path) as file:
@@ -93,23 +93,21 @@ def read_archive(path: Path) -> Archive:
                 constants = _unpickle(path, file, record, f"{prefix}/constants")
     except BundleError:
         raise
-    except Exception as error:  # a foreign pickle may fail in any way
+    except Exception as error:  # a damaged pickle may fail in any way
         raise BundleError(
             f"{path}: expected a TorchScript archive, got something that cannot be read as one "
             f"({type(error).__name__}: {error}); export the model again"
         ) from error
     modules, tensors = _walk(root)
-    return Archive(
-        modules, tensors, tuple(constant for constant in constants if _is_tensor(constant))
+    return ArchiveContents(
+        modules,
+        tensors,
+        tuple(constant for constant in constants if isinstance(constant, StoredTensor)),
     )
 
 
-def _is_tensor(value: object) -> bool:
-    return isinstance(value, StoredTensor)
-
-
 class _Object:
-    """Anything that is neither a tensor nor a plain container: keeps its state, does nothing."""
+    """An object that is neither a tensor nor a plain container; it only keeps its state."""
 
     qualified = ""
 
@@ -124,14 +122,14 @@ class _Object:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Knows tensors; makes an `_Object` of every other class."""
+    """Reads tensors and containers, and makes an `_Object` of every other class."""
 
     def __init__(self, content: bytes, path: Path, folder: str) -> None:
         super().__init__(io.BytesIO(content))
         self._path, self._folder = path, folder
 
     def find_class(self, module: str, name: str) -> Any:
-        """Never the class itself."""
+        """Returns a substitute for the class, which is never imported."""
         if module == "torch._utils" and name.startswith("_rebuild_"):
             return self._tensor if name in ("_rebuild_tensor", "_rebuild_tensor_v2") else _opaque
         if module == "torch.jit._pickle":
@@ -141,7 +139,7 @@ class _Unpickler(pickle.Unpickler):
         return type(name, (_Object,), {"qualified": f"{module}.{name}"})
 
     def persistent_load(self, pid: Any) -> tuple[str, str]:
-        """A storage: its type's name and its record."""
+        """Returns the name of a storage's type and its record."""
         _, kind, key, *_ = pid
         return kind.qualified.rpartition(".")[2], f"{self._folder}/{key}"
 
@@ -170,17 +168,20 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _opaque(*arguments: object) -> _Object:
-    """A tensor of a kind that is not looked into, such as a quantised one."""
+    """Replaces a tensor of a kind that is not read, such as a quantised tensor."""
     return _Object(*arguments)
 
 
 def _container(value: object, *_: object) -> object:
-    """Lists and dicts that carry their TorchScript type."""
+    """Returns a list or dict without its TorchScript type."""
     return value
 
 
 def _checked(path: Path, file: zipfile.ZipFile, record: str) -> zipfile.ZipInfo:
-    """The record, if it is not larger than what it is made of: LibTorch stores tensors as is."""
+    """Returns the record; refuses compressed ones that unpack to too much.
+
+    LibTorch stores tensors uncompressed.
+    """
     entry = file.getinfo(record)
     if entry.compress_type != zipfile.ZIP_STORED and entry.file_size > _LARGEST_PICKLE:
         raise BundleError(f"{path}: {record} unpacks to {entry.file_size} bytes; it is not read")
@@ -192,7 +193,7 @@ def _unpickle(path: Path, file: zipfile.ZipFile, record: str, folder: str) -> An
 
 
 def _walk(root: object) -> tuple[dict[str, str], dict[str, StoredTensor]]:
-    """Modules and tensors by dotted path; what is shared, once, by its first path."""
+    """Returns modules and tensors by dotted path; shared ones once, by their first path."""
     modules: dict[str, str] = {}
     tensors: dict[str, StoredTensor] = {}
     seen: set[int] = set()

@@ -1,7 +1,7 @@
-"""The crossing: does B still give A's answers? B's engines on A's goldens, judged by A's noise.
+"""Cross-checks B: runs its engines on A's goldens, and judges the answers by A's noise.
 
-The truth is A's in float64 and the unit is A's own eager error, so that a pass says: B is the same
-model as far as rounding lets anybody tell.
+The truth is A's in float64 and the unit is A's own eager error: B passes when it differs from A by
+rounding only.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from isthmus.bundle.manifest import Artifact, DimRange, Manifest, Method, Tolerance
 from isthmus.bundle_diff.findings import Findings, counted, shortened
 from isthmus.bundle_diff.pairs import methods_of, pair_values
-from isthmus.bundle_diff.runs import Runs, Way
+from isthmus.bundle_diff.runs import Names, PairedEngine, RunContext
 from isthmus.document import number
 from isthmus.goldens.compare import OutputParity, compare, difference, worst
 from isthmus.proof.jobs import Run, golden_outputs, own_errors
@@ -25,99 +25,103 @@ if TYPE_CHECKING:
 
     from isthmus.bundle.golden import Golden
 
-__all__ = ["CrossCheck", "cross", "refusal"]
-
-Names = dict[str, dict[str, str]]
+__all__ = ["CrossCheck", "cross_check", "refusal"]
 
 
 @dataclass(frozen=True)
 class CrossCheck:
-    """One engine of B on A's goldens; truthy when it gives A's answers within A's noise."""
+    """An engine of B on A's goldens; truthy when it gives A's answers within A's noise."""
 
     name: str
-    """What a report calls it: the engine, and the artifact where the engine runs several."""
+    """The name in a report: the engine, and the artifact where the engine runs several."""
     artifact: str
     engine: str
     device: str
     status: Literal["passed", "failed", "error"]
-    """error: it could not run, or not on every golden."""
+    """The verdict; "error" when it could not run on every golden."""
     reason: str = ""
     goldens: int = 0
-    """Of A's, how many it ran."""
+    """The number of A's goldens that it ran."""
     judged_by: str = ""
-    """Whose tolerances: an artifact of A, or of B where A has none in that precision."""
+    """The source of the tolerances: an artifact of A, or B where A has none in that precision."""
     results: tuple[OutputParity, ...] = ()
-    """Every output of every golden."""
+    """The comparison of every output of every golden."""
     vs_before: float | None = None
-    """Largest difference to A's own artifact on the same engine, machine and inputs; 0 is bit for
-    bit the same. None: that could not be run."""
+    """The largest difference to A's artifact on the same engine, machine, inputs: 0 when they are
+    equal bit for bit, None when A could not be run."""
     drift: float = 0.0
-    """How far a second run of B was from its first."""
+    """The largest difference between a first and a second run of B."""
     runtime: str = ""
 
     def __bool__(self) -> bool:
-        """The verdict."""
+        """True when it passed."""
         return self.status == "passed"
 
     @property
     def worst(self) -> OutputParity | None:
-        """The output and golden nearest to failing."""
+        """The result nearest to failing."""
         return worst(self.results)
 
     @property
     def failures(self) -> tuple[OutputParity, ...]:
-        """The worst golden of each output that fails."""
+        """The worst result of each output that fails."""
         names = dict.fromkeys(result.output for result in self.results if not result)
-        found = [
+        of_outputs = [
             worst(result for result in self.results if result.output == name) for name in names
         ]
-        return tuple(one for one in found if one is not None)
+        return tuple(result for result in of_outputs if result is not None)
 
     def to_json(self) -> dict[str, Any]:
-        """The facts for machines."""
+        """Returns JSON values."""
         return {**asdict(self), "passed": bool(self)}
 
 
-def cross(runs: Runs, ways: Sequence[Way], found: Findings) -> tuple[CrossCheck, ...]:
-    """Runs B on A's goldens wherever the signatures let that be.
+def cross_check(
+    context: RunContext, engines: Sequence[PairedEngine], findings: Findings
+) -> tuple[CrossCheck, ...]:
+    """Runs B on A's goldens as far as the signatures allow it.
 
     Args:
-        runs: The two bundles and what they run on.
-        ways: Artifacts and engines; those whose B may not run here are told as not compared.
-        found: Takes the findings.
+        context: The two bundles and the options.
+        engines: The engines with their artifacts; those that may not run B here are not compared.
+        findings: Collects the findings.
     """
-    inputs, outputs = _names(runs.before.manifest, runs.after.manifest)
-    goldens = _usable(runs, inputs, found)
+    inputs, outputs = _names(context.before.manifest, context.after.manifest)
+    goldens = _usable(context, inputs, findings)
     if not goldens:
-        reason = found.not_compared[-1].reason
-        _not_proven(found, reason)
+        reason = findings.not_compared[-1].reason
+        _report_not_proven(findings, reason)
         return ()
-    _tell_lost_outputs(runs.before.manifest, outputs, found)
-    crossings = []
-    for way in ways:
-        if way.pair.after is None:
+    _report_lost_outputs(context.before.manifest, outputs, findings)
+    checks = []
+    golden_names = [golden.name for golden in goldens]
+    for engine in engines:
+        if engine.pair.after is None:
             continue
-        if way.after is None:
-            reason = runs.why_not(way.pair.after, way.engine)
-            found.missing("crossing", way.name, reason)
+        if engine.after is None:
+            reason = context.why_not(engine.pair.after, engine.engine)
+            findings.missing("cross-check", engine.name, reason)
             continue
-        names = [golden.name for golden in goldens]
-        run = runs.cross(way, names, (inputs, outputs), new=True)
+        run = context.run_goldens(engine, golden_names, (inputs, outputs), new=True)
         assert run is not None
-        own = runs.cross(way, names, (inputs, outputs), new=False) if not run.error else None
-        crossings.append(_judge(runs, way, goldens, outputs, run, own))
-    for one in crossings:
-        _tell(one, found)
-    if not any(crossing.results for crossing in crossings):
-        reasons = [crossing.reason for crossing in crossings if crossing.reason]
-        _not_proven(found, reasons[0] if reasons else "no engine here runs an artifact of B")
-    return tuple(crossings)
+        own = None
+        if not run.error:
+            own = context.run_goldens(engine, golden_names, (inputs, outputs), new=False)
+        checks.append(_judge(context, engine, goldens, outputs, run, own))
+    for check in checks:
+        _report(check, findings)
+    if not any(check.results for check in checks):
+        reasons = [check.reason for check in checks if check.reason]
+        _report_not_proven(
+            findings, reasons[0] if reasons else "no engine here runs an artifact of B"
+        )
+    return tuple(checks)
 
 
-def _not_proven(found: Findings, reason: str) -> None:
-    """A gate that lets through what it never compared would be worse than none."""
-    found.change(
-        "crossing",
+def _report_not_proven(findings: Findings, reason: str) -> None:
+    """Adds a breaking change, so that a diff cannot pass when nothing was compared."""
+    findings.change(
+        "cross-check",
         "",
         "B on A's goldens",
         (None, "not proven"),
@@ -126,11 +130,11 @@ def _not_proven(found: Findings, reason: str) -> None:
     )
 
 
-# --- which goldens --------------------------------------------------------------------------------
+# --- goldens -------------------------------------------------------------------------------------
 
 
 def _names(before: Manifest, after: Manifest) -> tuple[Names, Names]:
-    """By method, A's names of inputs and outputs in B."""
+    """Returns B's names of A's inputs and of A's outputs."""
     inputs: Names = {}
     outputs: Names = {}
     for method, other in methods_of(before, after):
@@ -139,35 +143,35 @@ def _names(before: Manifest, after: Manifest) -> tuple[Names, Names]:
     return inputs, outputs
 
 
-def _usable(runs: Runs, inputs: Names, found: Findings) -> list[Golden]:
-    """A's goldens whose every call B takes; why the others are left out is told."""
-    methods = {method.name: method for method in runs.after.manifest.methods}
+def _usable(context: RunContext, inputs: Names, findings: Findings) -> list[Golden]:
+    """Returns A's goldens whose calls B accepts, and reports the reason for the others."""
+    methods = {method.name: method for method in context.after.manifest.methods}
     usable: list[Golden] = []
     refused: dict[str, list[str]] = {}
-    for golden in runs.goldens:
+    for golden in context.goldens:
         reason = ""
         for step in golden.steps:
             method = methods.get(step.method)
             if method is None:
                 reason = reason or f"B has no method {step.method}"
                 continue
-            names = inputs[step.method]
-            given = {names.get(key, key): value for key, value in step.inputs.items()}
-            reason = reason or refusal(method, runs.after.manifest.dims, given)
+            new_names = inputs[step.method]
+            given = {new_names.get(key, key): value for key, value in step.inputs.items()}
+            reason = reason or refusal(method, context.after.manifest.dims, given)
         if reason:
             refused.setdefault(reason, []).append(golden.name)
         else:
             usable.append(golden)
-    if not runs.goldens:
-        found.missing("crossing", "", "A has no goldens; export it again")
-    for reason, names_of in refused.items():
-        subject = f"{len(names_of)} of {counted(len(runs.goldens), 'golden')}"
-        found.missing("crossing", subject, f"{reason} ({shortened(names_of)})")
+    if not context.goldens:
+        findings.missing("cross-check", "", "A has no goldens; export it again")
+    for reason, names in refused.items():
+        subject = f"{len(names)} of {counted(len(context.goldens), 'golden')}"
+        findings.missing("cross-check", subject, f"{reason} ({shortened(names)})")
     return usable
 
 
 def refusal(method: Method, dims: Mapping[str, DimRange], values: Mapping[str, Tensor]) -> str:
-    """Why a method does not take these inputs; empty when it does."""
+    """Returns the reason why a method refuses these inputs; empty when it accepts them."""
     known = {input_spec.name: input_spec for input_spec in method.inputs}
     for name in values:
         if name not in known:
@@ -198,33 +202,40 @@ def refusal(method: Method, dims: Mapping[str, DimRange], values: Mapping[str, T
     return ""
 
 
-def _tell_lost_outputs(before: Manifest, outputs: Names, found: Findings) -> None:
+def _report_lost_outputs(before: Manifest, outputs: Names, findings: Findings) -> None:
     for method in before.methods:
         kept = outputs.get(method.name, {})
         for spec in method.outputs:
             if method.name in outputs and spec.name not in kept:
-                found.missing("crossing", f"output {spec.name}", "B does not have it")
+                findings.missing("cross-check", f"output {spec.name}", "B does not have it")
 
 
 # --- judging --------------------------------------------------------------------------------------
 
 
 def _judge(
-    runs: Runs, way: Way, goldens: Sequence[Golden], outputs: Names, run: Run, own: Run | None
+    context: RunContext,
+    engine: PairedEngine,
+    goldens: Sequence[Golden],
+    outputs: Names,
+    run: Run,
+    own: Run | None,
 ) -> CrossCheck:
-    assert way.after is not None
-    tolerances, judged_by = tolerances_for(runs.before.manifest, way.pair.before, way.after)
-    crossing = CrossCheck(
-        name=way.name,
-        artifact=way.pair.name,
-        engine=way.engine,
-        device=runs.options.device,
+    assert engine.after is not None
+    tolerances, judged_by = tolerances_for(
+        context.before.manifest, engine.pair.before, engine.after
+    )
+    check = CrossCheck(
+        name=engine.name,
+        artifact=engine.pair.name,
+        engine=engine.engine,
+        device=context.options.device,
         status="error",
         judged_by=judged_by,
         runtime=run.runtime,
     )
     if run.error:
-        return replace(crossing, reason=run.error)
+        return replace(check, reason=run.error)
     results: list[OutputParity] = []
     furthest: float | None = None
     for index, golden in enumerate(goldens):
@@ -243,7 +254,7 @@ def _judge(
                     expected.get(key),
                     actual.get(key),
                     tolerances.get(name, Tolerance(0.0, 0.0)),
-                    runs.before.manifest.noise_floor.get(name),
+                    context.before.manifest.noise_floor.get(name),
                     errors.get(key),
                     golden=golden.name,
                 )
@@ -254,10 +265,10 @@ def _judge(
                 furthest = max(furthest or 0.0, difference(before.get(key), actual.get(key)))
     failed = [result for result in results if not result]
     reasons = [f"golden {name}: {text}" for name, text in run.errors.items()]
-    reasons += [f"{one.output} of golden {one.golden}: {one.reason}" for one in failed]
+    reasons += [f"{result.output} of golden {result.golden}: {result.reason}" for result in failed]
     more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
     return replace(
-        crossing,
+        check,
         status="error" if run.errors else "failed" if failed else "passed",
         reason=reasons[0] + more if reasons else "",
         goldens=len({result.golden for result in results}),
@@ -270,15 +281,15 @@ def _judge(
 def tolerances_for(
     manifest: Manifest, before: Artifact | None, after: Artifact
 ) -> tuple[Mapping[str, Tolerance], str]:
-    """What B may differ by, and whose word that is.
+    """Returns the tolerances for B and their source in words.
 
-    A's artifact of the same precision says it. Where A has none, B's own may: then its errors count
-    as what that precision is allowed, still in units of A's noise and from A's truth.
+    They come from A's artifact of the same precision. Where A has none, B's allowances for its
+    precision apply, in units of A's noise and from A's truth.
     """
-    alike = [one for one in (before, *manifest.artifacts) if one is not None]
-    for one in alike:
-        if one.precision == after.precision:
-            return one.tolerances, f"A's {one.name}"
+    alike = [artifact for artifact in (before, *manifest.artifacts) if artifact is not None]
+    for artifact in alike:
+        if artifact.precision == after.precision:
+            return artifact.tolerances, f"A's {artifact.name}"
     own = {name: tolerance.own for name, tolerance in alike[0].tolerances.items()}
     allowed = {
         name: replace(tolerance, own=own.get(name, {}))
@@ -287,40 +298,40 @@ def tolerances_for(
     return allowed, f"what {after.precision} is allowed in B"
 
 
-def _tell(crossing: CrossCheck, found: Findings) -> None:
-    if crossing.status == "error" and not crossing.results:
-        found.missing("crossing", crossing.name, crossing.reason)
+def _report(check: CrossCheck, findings: Findings) -> None:
+    if check.status == "error" and not check.results:
+        findings.missing("cross-check", check.name, check.reason)
         return
-    for failure in crossing.failures:
-        found.change(
-            "crossing",
-            crossing.name,
+    for failure in check.failures:
+        findings.change(
+            "cross-check",
+            check.name,
             f"{failure.output} of golden {failure.golden}",
             (_allowed(failure), _distance(failure)),
             "breaking",
-            "" if crossing.judged_by.startswith("A's") else f"judged by {crossing.judged_by}",
+            "" if check.judged_by.startswith("A's") else f"judged by {check.judged_by}",
         )
-    if crossing.status == "error":
-        found.change(
-            "crossing",
-            crossing.name,
+    if check.status == "error":
+        findings.change(
+            "cross-check",
+            check.name,
             "goldens that B fails to run",
-            ("run", crossing.reason),
+            ("run", check.reason),
             "breaking",
         )
-    found.result("crossing", crossing.name, summary(crossing), equal=bool(crossing))
+    findings.result("cross-check", check.name, summary(check), equal=bool(check))
 
 
-def summary(crossing: CrossCheck) -> str:
-    """One line about a crossing that ran."""
-    goldens = counted(crossing.goldens, "golden")
-    nearest = crossing.worst
-    if not crossing:
-        outputs = dict.fromkeys(result.output for result in crossing.results)
-        failing = f"{len(crossing.failures)} of {counted(len(outputs), 'output')}"
+def summary(check: CrossCheck) -> str:
+    """Returns a line about a cross-check that ran."""
+    goldens = counted(check.goldens, "golden")
+    nearest = check.worst
+    if not check:
+        outputs = dict.fromkeys(result.output for result in check.results)
+        failing = f"{len(check.failures)} of {counted(len(outputs), 'output')}"
         return f"not A's answers: {failing} off, on {goldens}"
     text = f"A's answers within A's noise: {goldens}"
-    if crossing.vs_before == 0:
+    if check.vs_before == 0:
         return f"{text}; bit for bit what A's artifact gives here"
     if nearest is not None:
         text += f", at most {share(nearest.strain)} of what is allowed"
@@ -328,7 +339,7 @@ def summary(crossing: CrossCheck) -> str:
 
 
 def share(strain: float) -> str:
-    """ "14 %" of what is allowed, "320 x" of it."""
+    """Returns the share of what is allowed: "14%" or "320 x"."""
     return f"{strain:.0%}" if strain < 10 else f"{number(strain)} x"
 
 

@@ -1,8 +1,8 @@
-"""Graphs compared part by part: what is equal, and a diff of what is not.
+"""Compares graphs part by part, and makes a diff of the parts that differ.
 
-A part is a submodule of TorchScript, or the nodes of ONNX that stand for one. Two parts are equal
-when they are the same text once local names are counted through; where they are not, their lines
-are paired by a key without any numbers, so that one line more does not renumber all that follow.
+A part is a submodule of TorchScript, or the ONNX nodes of a submodule. Two parts are equal when
+their texts are equal after local names are numbered in order of appearance. Otherwise their lines
+are paired by a key without numbers, so that an added line does not renumber those that follow.
 """
 
 from __future__ import annotations
@@ -13,33 +13,33 @@ from dataclasses import dataclass
 
 from isthmus.bundle_diff.findings import Findings, counted, shortened
 
-__all__ = ["WHOLE", "GraphDiff", "Line", "Part", "PartDiff", "compare_graphs", "tell_graph"]
+__all__ = ["WHOLE", "GraphDiff", "Line", "Part", "PartDiff", "compare_graphs", "report_graph"]
 
 WHOLE = "the whole graph"
-"""The part with all nodes and how they are wired: shown only where no other part differs."""
+"""The part with all nodes and their connections; it is shown only when no other part differs."""
 
 _CONTEXT = 2
 _QUADRATIC = 4000
-"""Lines from which on the matcher leaves out the most frequent ones."""
+"""The lines from which on the matcher ignores the most frequent ones."""
 MOST_LINES = 4000
-"""Of a graph's diff that are kept at all."""
+"""The most lines of a graph's diff that are kept."""
 
 Line = tuple[str, str]
-"""A mark and the text: "-" only in A, "+" only in B, " " in both, "@" lines were left out."""
+"""A mark and the text: "-" only in A, "+" only in B, " " in both, "@" for omitted lines."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """A submodule's code, or its nodes."""
+    """The code or the nodes of a submodule."""
 
     title: str
-    """Its class, as the model names it; empty where that is not known."""
+    """The class name in the model; empty where it is unknown."""
     exact: tuple[str, ...]
-    """Lines in which local names are counted through: equal for equal parts."""
+    """The lines with numbered local names: equal for equal parts."""
     keys: tuple[str, ...]
-    """The same lines without numbers, which pair them."""
+    """The lines without numbers, which pair them."""
     lines: tuple[str, ...]
-    """The same lines for people."""
+    """The lines for people."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class PartDiff:
     """Submodules that differ in the same way."""
 
     paths: tuple[str, ...]
-    """Dotted, as the model names them; the model itself is "the model"."""
+    """The dotted paths in the model; the root is "the model"."""
     title: str
     lines: tuple[Line, ...]
 
@@ -58,13 +58,14 @@ class GraphDiff:
 
     artifact: str
     parts: int
-    """How many submodules both have."""
+    """The number of submodules that both have."""
     differing: tuple[PartDiff, ...] = ()
     removed: tuple[str, ...] = ()
-    """Submodules that only A has, with their class."""
+    """The submodules that only A has, with their class."""
     added: tuple[str, ...] = ()
+    """The submodules that only B has, with their class."""
     left_out: int = 0
-    """Lines beyond what is kept."""
+    """The number of lines beyond those that are kept."""
 
     def __bool__(self) -> bool:
         """True when the graphs are equal."""
@@ -74,12 +75,12 @@ class GraphDiff:
 def compare_graphs(
     artifact: str, before: Mapping[str, Part], after: Mapping[str, Part]
 ) -> GraphDiff:
-    """Pairs parts by path.
+    """Compares the parts of the same path.
 
     Args:
-        artifact: Its name.
+        artifact: The name of the artifact.
         before: A's parts by path; "" is the model itself.
-        after: B's.
+        after: B's parts by path.
     """
     shared = [path for path in before if path in after]
     parts = [path for path in shared if path != WHOLE]
@@ -89,14 +90,14 @@ def compare_graphs(
     groups: dict[tuple[str, tuple[Line, ...]], list[str]] = {}
     texts: dict[tuple[str, tuple[Line, ...]], tuple[Line, ...]] = {}
     for path in shared:
-        one, other = before[path], after[path]
-        if one.exact == other.exact:
+        old, new = before[path], after[path]
+        if old.exact == new.exact:
             continue
-        # Equal without their numbers: what differs is which value goes where.
-        rewired = one.keys == other.keys
-        keys = (one.exact, other.exact) if rewired else (one.keys, other.keys)
-        key = (other.title, tuple(_unified(*keys, *keys)))
-        shown = keys if rewired else (one.lines, other.lines)
+        # Parts that are equal without their numbers differ in which value goes where.
+        rewired = old.keys == new.keys
+        keys = (old.exact, new.exact) if rewired else (old.keys, new.keys)
+        key = (new.title, tuple(_unified(*keys, *keys)))
+        shown = keys if rewired else (old.lines, new.lines)
         groups.setdefault(key, []).append(path)
         texts.setdefault(key, tuple(_unified(*keys, *shown)))
     kept, left_out = [], 0
@@ -116,15 +117,15 @@ def compare_graphs(
     )
 
 
-def tell_graph(diff: GraphDiff, found: Findings) -> None:
-    """The findings of one artifact."""
-    start = found.count("graph")
-    for one in diff.differing:
-        removed = sum(mark == "-" for mark, _ in one.lines)
-        added = sum(mark == "+" for mark, _ in one.lines)
-        where = shortened(one.paths, 2)
-        label = f"{where} ({one.title})" if one.title else where
-        found.change(
+def report_graph(diff: GraphDiff, findings: Findings) -> None:
+    """Adds the findings of an artifact's graph."""
+    start = findings.count("graph")
+    for part in diff.differing:
+        removed = sum(mark == "-" for mark, _ in part.lines)
+        added = sum(mark == "+" for mark, _ in part.lines)
+        where = shortened(part.paths, 2)
+        label = f"{where} ({part.title})" if part.title else where
+        findings.change(
             "graph",
             diff.artifact,
             label,
@@ -135,25 +136,25 @@ def tell_graph(diff: GraphDiff, found: Findings) -> None:
         if names:
             sides = (len(names), None) if what == "gone" else (None, len(names))
             text = f"submodules that are {what}: {shortened(names)}"
-            found.change("graph", diff.artifact, text, sides, "changed")
-    differing = sum(len(one.paths) for one in diff.differing)
+            findings.change("graph", diff.artifact, text, sides, "changed")
+    differing = sum(len(part.paths) for part in diff.differing)
     text = f"equal: {counted(diff.parts, 'submodule')}"
     if not diff:
         text = f"{differing} of {counted(diff.parts, 'submodule')} differ"
-    found.result("graph", diff.artifact, text, equal=found.count("graph") == start)
+    findings.result("graph", diff.artifact, text, equal=findings.count("graph") == start)
 
 
 def path_name(path: str) -> str:
-    """What a report calls a submodule."""
+    """Returns the name of a submodule in a report."""
     return path or "the model"
 
 
-def _labels(one: Mapping[str, Part], other: Mapping[str, Part]) -> tuple[str, ...]:
-    """Parts that only the first has; what is inside a part that is told is not told again."""
-    only = [path for path in one if path not in other]
+def _labels(parts: Mapping[str, Part], others: Mapping[str, Part]) -> tuple[str, ...]:
+    """Returns the outermost parts that are not among the others."""
+    only = [path for path in parts if path not in others]
     tops = [path for path in only if not any(path.startswith(f"{top}.") for top in only)]
     return tuple(
-        f"{path_name(path)} ({one[path].title})" if one[path].title else path_name(path)
+        f"{path_name(path)} ({parts[path].title})" if parts[path].title else path_name(path)
         for path in tops
     )
 
@@ -164,17 +165,17 @@ def _unified(
     lines: Sequence[str],
     new_lines: Sequence[str],
 ) -> list[Line]:
-    """Lines that differ, with a few around them."""
+    """Returns the lines that differ, with a few lines of context."""
     large = len(keys) + len(new_keys) > _QUADRATIC
     matcher = difflib.SequenceMatcher(None, keys, new_keys, autojunk=large)
-    found: list[Line] = []
+    diff: list[Line] = []
     for group in matcher.get_grouped_opcodes(_CONTEXT):
-        if found:
-            found.append(("@", ""))
+        if diff:
+            diff.append(("@", ""))
         for tag, start, stop, new_start, new_stop in group:
             if tag == "equal":
-                found += [(" ", line) for line in new_lines[new_start:new_stop]]
+                diff += [(" ", line) for line in new_lines[new_start:new_stop]]
                 continue
-            found += [("-", line) for line in lines[start:stop]]
-            found += [("+", line) for line in new_lines[new_start:new_stop]]
-    return found
+            diff += [("-", line) for line in lines[start:stop]]
+            diff += [("+", line) for line in new_lines[new_start:new_stop]]
+    return diff

@@ -1,4 +1,4 @@
-"""The nodes of an ONNX file as lines, by the submodule that they come from."""
+"""Returns the nodes of an ONNX file as lines, by the submodule that they come from."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _CLASSES = "pkg.torch.onnx.class_hierarchy"
 _UNKNOWN_SIZE = re.compile(r"unk__\d+|s\d+")
 _NUMBER = re.compile(r"_?\d+$")
 _FEW = 8
-"""Elements of a constant that are shown as they are."""
+"""The most elements of a constant whose values are shown."""
 
 
 def onnx_parts(file: Path) -> dict[str, Part]:
-    """Submodules with their nodes, and the whole graph, whose wires also count.
+    """Returns the submodules with their nodes, and the whole graph with its connections.
 
     Raises:
         ImportError: The package onnx is not installed.
@@ -38,8 +38,8 @@ def onnx_parts(file: Path) -> dict[str, Part]:
         nodes.setdefault(path, []).append(node)
         titles.setdefault(path, title)
     if len(nodes) > 1:
-        for path, several in nodes.items():
-            parts[path] = writer.part(several, titles[path])
+        for path, of_path in nodes.items():
+            parts[path] = writer.part(of_path, titles[path])
     for function in model.functions:
         name = f"function {function.domain}::{function.name}"
         parts[name] = _Writer(function).part(function.node, "")
@@ -48,10 +48,10 @@ def onnx_parts(file: Path) -> dict[str, Part]:
 
 
 def _scope(node: Any) -> tuple[str, str]:
-    """The submodule that a node comes from, and its class."""
-    told = {metadata_prop.key: metadata_prop.value for metadata_prop in node.metadata_props}
-    if _SCOPES in told:
-        scopes, classes = (_names(told.get(key, "")) for key in (_SCOPES, _CLASSES))
+    """Returns the submodule that a node comes from, and its class."""
+    metadata = {entry.key: entry.value for entry in node.metadata_props}
+    if _SCOPES in metadata:
+        scopes, classes = (_names(metadata.get(key, "")) for key in (_SCOPES, _CLASSES))
         inside = [
             (scope, classes[at] if at < len(classes) else "")
             for at, scope in enumerate(scopes[:-1])
@@ -67,39 +67,39 @@ def _scope(node: Any) -> tuple[str, str]:
 
 
 def _names(text: str) -> list[str]:
-    """A list of strings, as the exporter prints it."""
+    """Parses a list of strings that the exporter printed."""
     try:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError):
         return []
-    return [str(one) for one in value] if isinstance(value, list) else []
+    return [str(name) for name in value] if isinstance(value, list) else []
 
 
 class _Writer:
-    """Nodes as lines of text."""
+    """Writes nodes as lines of text."""
 
     def __init__(self, graph: Any) -> None:
         from onnx import numpy_helper
 
         self._types: dict[str, str] = {}
         self._fixed: dict[str, str] = {}
-        """Values that have a name of their own: the graph's inputs, outputs and weights."""
+        """The text of the values with names of their own: inputs, outputs and weights."""
         self._frame: list[str] = []
-        if not hasattr(graph, "initializer"):  # a function: its values are all local
+        if not hasattr(graph, "initializer"):  # all values of a function are local
             self._frame = [f"inputs: {len(graph.input)}, outputs: {len(graph.output)}"]
             return
-        for one in (*graph.value_info, *graph.input, *graph.output):
-            self._types[one.name] = _type(one)
-        weights = {one.name for one in graph.initializer}
-        inputs = [one.name for one in graph.input if one.name not in weights]
-        outputs = [one.name for one in graph.output]
+        for value in (*graph.value_info, *graph.input, *graph.output):
+            self._types[value.name] = _type(value)
+        weights = {tensor.name for tensor in graph.initializer}
+        inputs = [value.name for value in graph.input if value.name not in weights]
+        outputs = [value.name for value in graph.output]
         self._fixed = {name: name for name in (*inputs, *outputs)}
         self._frame = [f"inputs: {', '.join(inputs)}", f"outputs: {', '.join(outputs)}"]
-        for one in graph.initializer:
-            self._fixed[one.name] = _weight(one, numpy_helper)
+        for tensor in graph.initializer:
+            self._fixed[tensor.name] = _weight(tensor, numpy_helper)
 
     def part(self, nodes: Sequence[Any], title: str, *, whole: bool = False) -> Part:
-        """The nodes, in their order."""
+        """Returns the nodes in their order."""
         numbers: dict[str, str] = {}
 
         def exact(name: str) -> str:
@@ -112,24 +112,24 @@ class _Writer:
             return self._fixed.get(name) or name
 
         frame = self._frame if whole else []
-        several = [
+        texts = [
             tuple(frame) + tuple(line for node in nodes for line in self._lines(node, naming))
             for naming in (exact, key, shown)
         ]
-        return Part(title, *several)
+        return Part(title, *texts)
 
     def _lines(self, node: Any, naming: Any, indent: str = "") -> Iterator[str]:
-        """One node; the graphs inside of a branch or loop follow, further in."""
+        """Yields a node, and indented the graphs inside of a branch or loop."""
         operator = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
         inputs = [naming(name) if name else "None" for name in node.input]
         attributes = []
         inner: list[tuple[str, Any]] = []
-        for one in sorted(node.attribute, key=lambda one: str(one.name)):
-            if one.HasField("g"):
-                inner.append((one.name, one.g))
+        for attribute in sorted(node.attribute, key=lambda attribute: str(attribute.name)):
+            if attribute.HasField("g"):
+                inner.append((attribute.name, attribute.g))
             else:
-                attributes.append(f"{one.name}={_attribute(one)}")
-        # What it gives is named after what it takes, so that numbers follow the way of the data.
+                attributes.append(f"{attribute.name}={_attribute(attribute)}")
+        # Outputs are named after inputs, so that numbers follow the flow of the data.
         outputs = [naming(name) if name else "_" for name in node.output]
         types = [self._types[name] for name in node.output if name in self._types]
         text = f"{indent}{', '.join(outputs)} = {operator}({', '.join([*inputs, *attributes])})"
@@ -138,12 +138,12 @@ class _Writer:
             yield f"{indent}  {name}:"
             for child in graph.node:
                 yield from self._lines(child, naming, f"{indent}    ")
-            given = ", ".join(naming(one.name) for one in graph.output)
-            yield f"{indent}    gives {given}"
+            results = ", ".join(naming(value.name) for value in graph.output)
+            yield f"{indent}    gives {results}"
 
 
 def _weight(tensor: Any, numpy_helper: Any) -> str:
-    """A weight by its name, an unnamed constant by its type, and by its values where few."""
+    """Returns a weight's name; for an unnamed constant its values, or its type if it is large."""
     from isthmus.bundle_diff.weights import is_unnamed, model_name
 
     shape = list(tensor.dims)
@@ -158,12 +158,12 @@ def _weight(tensor: Any, numpy_helper: Any) -> str:
     return f"constant({_dtype(tensor.data_type)}{shape})"
 
 
-def _attribute(one: Any) -> str:
+def _attribute(attribute: Any) -> str:
     from onnx import helper, numpy_helper
 
-    value = helper.get_attribute_value(one)
-    if one.HasField("t"):
-        array = numpy_helper.to_array(one.t)
+    value = helper.get_attribute_value(attribute)
+    if attribute.HasField("t"):
+        array = numpy_helper.to_array(attribute.t)
         few = array.size <= _FEW
         return str(array.tolist()) if few else f"constant({array.dtype}{list(array.shape)})"
     if isinstance(value, bytes):
@@ -178,13 +178,13 @@ def _attribute(one: Any) -> str:
 
 
 def _type(value: Any) -> str:
-    """ "float32[batch, 3]"; sizes that the exporter made up are unknown."""
+    """Returns "float32[batch, 3]"; sizes with names that the exporter invented are "?"."""
     kind = value.type.tensor_type
     if not kind.elem_type:
         return "?"
     sizes = []
-    for one in kind.shape.dim:
-        text = str(one.dim_value) if one.HasField("dim_value") else one.dim_param
+    for dim in kind.shape.dim:
+        text = str(dim.dim_value) if dim.HasField("dim_value") else dim.dim_param
         sizes.append(_UNKNOWN_SIZE.sub("?", text) or "?")
     return f"{_dtype(kind.elem_type)}[{', '.join(sizes)}]"
 

@@ -1,4 +1,4 @@
-"""Operators, their owners, and what is baked into a graph: read, and nothing executed."""
+"""Compares operators, their owners and baked-in values, without executing anything."""
 
 from __future__ import annotations
 
@@ -12,67 +12,76 @@ __all__ = ["compare_operators"]
 
 
 def compare_operators(
-    subject: str,
+    artifact: str,
     before: Inspection,
     after: Inspection,
     known: tuple[Mapping[str, int], Mapping[str, int]],
-    found: Findings,
+    findings: Findings,
 ) -> None:
-    """Counts, owners, constants, literals and refusals of an artifact.
+    """Compares counts, owners, constants, literals and refusals of an artifact.
 
     Args:
-        subject: The artifact.
-        before: What A's holds.
-        after: What B's holds.
-        known: Operators by count as the manifests tell them, for formats that hide theirs.
-        found: Takes the findings.
+        artifact: The name of the artifact.
+        before: The inspection of A's artifact.
+        after: The inspection of B's artifact.
+        known: The operators and counts in the manifests, for formats that do not show theirs.
+        findings: Collects the findings.
     """
     old = {operator.name: operator.count for operator in before.operators} or dict(known[0])
     new = {operator.name: operator.count for operator in after.operators} or dict(known[1])
     if not old and not new:
         reason = "native code shows none before it is run"
-        found.missing("operators", subject, reason)
+        findings.missing("operators", artifact, reason)
     owners = [
         {operator.name: operator.owner for operator in side.operators} for side in (before, after)
     ]
-    start = found.count("operators")
+    start = findings.count("operators")
     for name in sorted({**old, **new}):
-        count, other = old.get(name, 0), new.get(name, 0)
-        if count != other:
+        old_count, new_count = old.get(name, 0), new.get(name, 0)
+        if old_count != new_count:
             owner = owners[1].get(name) or owners[0].get(name, "")
             label = f"{name} ({owner})" if owner not in ("", "LibTorch", "ONNX") else name
-            found.change("operators", subject, label, (count or None, other or None), "changed")
-        keepers = [side.get(name) for side in owners]
-        if all(keepers) and keepers[0] != keepers[1]:
-            found.change("operators", subject, f"owner of {name}", keepers, "changed")
-    _many(subject, "constant baked in", before.constants, after.constants, "changed", found)
+            findings.change(
+                "operators", artifact, label, (old_count or None, new_count or None), "changed"
+            )
+        sides = [side.get(name) for side in owners]
+        if all(sides) and sides[0] != sides[1]:
+            findings.change("operators", artifact, f"owner of {name}", sides, "changed")
+    _compare_texts(
+        artifact, "constant baked in", before.constants, after.constants, "changed", findings
+    )
     left, right = ([literal.message for literal in side.literals] for side in (before, after))
-    _many(subject, "baked in", left, right, "changed", found)
-    # The places of a refusal, in brackets at its end, move from version to version.
-    refused = [[one.rpartition(" (")[0] or one for one in side.refused] for side in (before, after)]
+    _compare_texts(artifact, "baked in", left, right, "changed", findings)
+    # The places of a refusal, in brackets at its end, change from version to version.
+    refused = [
+        [refusal.rpartition(" (")[0] or refusal for refusal in side.refused]
+        for side in (before, after)
+    ]
     if before.format in ("torchscript", "onnx"):
-        _many(subject, "refused without trust", refused[0], refused[1], "breaking", found)
-    changes = found.count("operators") - start
+        _compare_texts(
+            artifact, "refused without trust", refused[0], refused[1], "breaking", findings
+        )
+    changes = findings.count("operators") - start
     if old or new:
         places = f"{counted(len(new), 'operator')} in {counted(sum(new.values()), 'place')}"
         text = f"equal: {places}" if not changes else f"{counted(changes, 'change')}, now {places}"
-        found.result("operators", subject, text, equal=not changes)
+        findings.result("operators", artifact, text, equal=not changes)
 
 
-def _many(
-    subject: str,
+def _compare_texts(
+    artifact: str,
     what: str,
     before: Sequence[str],
     after: Sequence[str],
     appearing: Severity,
-    found: Findings,
+    findings: Findings,
 ) -> None:
-    """Each text that stands more or less often than before."""
+    """Adds a change for each text that occurs more or less often than before."""
     left, right = Counter(before), Counter(after)
     for text in {**left, **right}:
-        one, other = left[text], right[text]
-        if one != other:
-            severity: Severity = appearing if other > one else "changed"
-            found.change(
-                "operators", subject, f"{what}: {text}", (one or None, other or None), severity
+        old, new = left[text], right[text]
+        if old != new:
+            severity: Severity = appearing if new > old else "changed"
+            findings.change(
+                "operators", artifact, f"{what}: {text}", (old or None, new or None), severity
             )

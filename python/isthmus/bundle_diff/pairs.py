@@ -1,4 +1,4 @@
-"""What belongs together in two bundles: artifacts, and the values of a method."""
+"""Pairs the artifacts of two bundles, and the inputs and outputs of a method."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ __all__ = ["ArtifactPair", "ValuePairs", "methods_of", "pair_artifacts", "pair_v
 
 @dataclass(frozen=True)
 class ArtifactPair:
-    """An artifact before and after; one side is None where the other bundle has none like it."""
+    """An artifact before and after; a side is None where that bundle has none like it."""
 
     before: Artifact | None
     after: Artifact | None
 
     @property
     def name(self) -> str:
-        """What a report calls it: its name, and B's where that is another."""
+        """The name in a report: A's name, and B's where that is different."""
         if self.before is None or self.after is None:
-            one = self.before or self.after
-            assert one is not None
-            return one.name
+            only = self.before or self.after
+            assert only is not None
+            return only.name
         if self.before.name == self.after.name:
             return self.before.name
         return f"{self.before.name} -> {self.after.name}"
 
     @property
     def same_files(self) -> bool:
-        """Whether both sides hold the same bytes."""
+        """True when both sides have the same bytes."""
         if self.before is None or self.after is None:
             return False
         left, right = ([file.sha256 for file in side.files] for side in (self.before, self.after))
@@ -40,23 +40,23 @@ class ArtifactPair:
 
 
 _LIKENESS: tuple[Callable[[Artifact], Any], ...] = (
-    lambda one: one.name,
-    lambda one: (one.format, one.precision, one.device),
-    lambda one: (one.format, one.precision),
-    lambda one: one.format,
+    lambda artifact: artifact.name,
+    lambda artifact: (artifact.format, artifact.precision, artifact.device),
+    lambda artifact: (artifact.format, artifact.precision),
+    lambda artifact: artifact.format,
 )
-"""What two artifacts have in common, the most telling first."""
+"""The properties that a pair has in common, the most specific first."""
 
 
 def pair_artifacts(
     before: Manifest, after: Manifest, only: str | None = None
 ) -> tuple[ArtifactPair, ...]:
-    """Each artifact of A with the one of B that stands for it, then what only B has.
+    """Pairs each artifact of A with its counterpart in B, then adds those that only B has.
 
     Args:
         before: A.
         after: B.
-        only: Name of one artifact, of either bundle; None: all.
+        only: The name of the only artifact to pair, of either bundle; None: all.
 
     Raises:
         InvalidInput: Neither bundle has an artifact of that name.
@@ -64,18 +64,19 @@ def pair_artifacts(
     partners: dict[str, Artifact] = {}
     left, right = list(before.artifacts), list(after.artifacts)
     for likeness in _LIKENESS:
-        for one in list(left):
-            partner = next((other for other in right if likeness(other) == likeness(one)), None)
+        for artifact in list(left):
+            wanted = likeness(artifact)
+            partner = next((other for other in right if likeness(other) == wanted), None)
             if partner is not None:
-                partners[one.name] = partner
-                left.remove(one)
+                partners[artifact.name] = partner
+                left.remove(artifact)
                 right.remove(partner)
     pairs = [ArtifactPair(artifact, partners.get(artifact.name)) for artifact in before.artifacts]
-    pairs += [ArtifactPair(None, one) for one in right]
+    pairs += [ArtifactPair(None, artifact) for artifact in right]
     if only is None:
         return tuple(pairs)
     chosen = [
-        pair for pair in pairs if only in {one.name for one in (pair.before, pair.after) if one}
+        pair for pair in pairs if only in {side.name for side in (pair.before, pair.after) if side}
     ]
     if not chosen:
         known = dict.fromkeys(artifact.name for artifact in (*before.artifacts, *after.artifacts))
@@ -90,40 +91,40 @@ class ValuePairs:
     """The inputs or the outputs of a method, before and after."""
 
     pairs: tuple[tuple[ValueSpec, ValueSpec], ...]
-    """In A's order; two names in one pair: it was renamed."""
+    """The pairs in A's order; a pair with two names was renamed."""
     removed: tuple[ValueSpec, ...]
     added: tuple[ValueSpec, ...]
 
     @property
     def names(self) -> dict[str, str]:
-        """A's names to B's."""
+        """Maps A's names to B's."""
         return {pair.name: other.name for pair, other in self.pairs}
 
 
 def pair_values(before: Sequence[ValueSpec], after: Sequence[ValueSpec]) -> ValuePairs:
-    """By name; what is left over, by its kind, dtype and rank: then it was renamed."""
+    """Pairs values by name, and the rest by kind, dtype and rank: those were renamed."""
     partners: dict[str, ValueSpec] = {}
-    named = {one.name: one for one in after}
-    for one in before:
-        if one.name in named:
-            partners[one.name] = named.pop(one.name)
-    places = {one.name: at for at, one in enumerate(after)}
-    for at, one in enumerate(before):
-        if one.name in partners:
+    rest = {spec.name: spec for spec in after}
+    for spec in before:
+        if spec.name in rest:
+            partners[spec.name] = rest.pop(spec.name)
+    places = {spec.name: at for at, spec in enumerate(after)}
+    for at, spec in enumerate(before):
+        if spec.name in partners:
             continue
-        alike = [other for other in named.values() if _alike(one, other)]
+        alike = [other for other in rest.values() if _alike(spec, other)]
         if alike:
             chosen = min(alike, key=lambda other: abs(places[other.name] - at))
-            partners[one.name] = named.pop(chosen.name)
+            partners[spec.name] = rest.pop(chosen.name)
     return ValuePairs(
-        pairs=tuple((one, partners[one.name]) for one in before if one.name in partners),
-        removed=tuple(one for one in before if one.name not in partners),
-        added=tuple(named.values()),
+        pairs=tuple((spec, partners[spec.name]) for spec in before if spec.name in partners),
+        removed=tuple(spec for spec in before if spec.name not in partners),
+        added=tuple(rest.values()),
     )
 
 
 def methods_of(before: Manifest, after: Manifest) -> list[tuple[Method, Method]]:
-    """Methods of one name."""
+    """Returns the methods that both bundles have, before and after."""
     named = {method.name: method for method in after.methods}
     return [(method, named[method.name]) for method in before.methods if method.name in named]
 

@@ -1,4 +1,4 @@
-"""What a comparison of two bundles found, and its verdict."""
+"""The report of a comparison of two bundles, and its verdict."""
 
 from __future__ import annotations
 
@@ -18,8 +18,17 @@ from isthmus.bundle_diff.findings import (
 )
 from isthmus.bundle_diff.graph import GraphDiff
 from isthmus.bundle_diff.speed import Speed
+from isthmus.bundle_diff.tables import (
+    accuracy_tables,
+    change_tables,
+    cross_check_tables,
+    graph_tables,
+    not_compared_tables,
+    overview_table,
+    speed_tables,
+)
 from isthmus.bundle_diff.weights import WeightsDiff
-from isthmus.document import Case, Document, number, to_text
+from isthmus.document import Case, Document, Table, number, to_text
 
 __all__ = ["SCHEMA", "SCHEMA_VERSION", "DiffReport", "Side"]
 
@@ -29,7 +38,7 @@ SCHEMA_VERSION = 2
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two bundles."""
+    """A bundle of the comparison."""
 
     path: str
     name: str
@@ -39,30 +48,30 @@ class Side:
 
 @dataclass(frozen=True)
 class DiffReport:
-    """All that differs between two bundles; truthy when nothing is as grave as `fail_on`."""
+    """The differences of two bundles; truthy when none is as grave as `fail_on`."""
 
     a: Side
     b: Side
     changes: tuple[Change, ...] = ()
-    """In the order of `AREAS`."""
+    """The changes in the order of `AREAS`."""
     compared: tuple[Compared, ...] = ()
     not_compared: tuple[NotCompared, ...] = ()
-    """With the reason; nothing is left out in silence."""
+    """The comparisons that could not be made, with the reasons."""
     accuracy: tuple[Accuracy, ...] = ()
-    crossings: tuple[CrossCheck, ...] = ()
+    cross_checks: tuple[CrossCheck, ...] = ()
     speeds: tuple[Speed, ...] = ()
     graphs: tuple[GraphDiff, ...] = ()
     weights: tuple[WeightsDiff, ...] = ()
     fail_on: Severity = "worse"
     """The least grave severity that fails the report: "breaking", "worse" or "changed"."""
     ran: bool = True
-    """Whether anything was run; else only what can be read was compared."""
+    """True when the bundles were run, and not only read."""
     full: bool = False
-    """Whether the tables show everything, however long."""
+    """True when the tables show everything, however long."""
     context: Mapping[str, str] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
-        """The same as `ok`."""
+        """Returns `ok`."""
         return self.ok
 
     @property
@@ -72,23 +81,26 @@ class DiffReport:
 
     @property
     def failures(self) -> tuple[Change, ...]:
-        """Changes that fail the report, the gravest first."""
+        """The changes that fail the report, the gravest first."""
         grave = SEVERITIES[: SEVERITIES.index(self.fail_on) + 1]
-        found = [change for change in self.changes if change.severity in grave]
-        return tuple(sorted(found, key=lambda one: SEVERITIES.index(one.severity)))
+        failing = [change for change in self.changes if change.severity in grave]
+        return tuple(sorted(failing, key=lambda change: SEVERITIES.index(change.severity)))
 
     @property
     def same_model(self) -> bool | None:
-        """Whether B gives A's answers, on all of A's goldens that it takes, by every engine here.
+        """True when B gives A's answers on all goldens of A that it accepts, on every engine here.
 
-        None where that could not be told.
+        None when nothing could be compared.
         """
-        ran = [crossing for crossing in self.crossings if crossing.results]
-        return all(ran) if ran else None
+        return all(self._ran) if self._ran else None
+
+    @property
+    def _ran(self) -> list[CrossCheck]:
+        return [check for check in self.cross_checks if check.results]
 
     @property
     def counts(self) -> dict[Severity, int]:
-        """How many changes of each severity."""
+        """The number of changes of each severity."""
         return {
             severity: sum(change.severity == severity for change in self.changes)
             for severity in SEVERITIES
@@ -96,11 +108,11 @@ class DiffReport:
 
     @property
     def verdict(self) -> str:
-        """One sentence."""
+        """The verdict in a sentence."""
         counts = [f"{count} {severity}" for severity, count in self.counts.items() if count]
         total = ", ".join(counts) if counts else "nothing changed"
         text = f"{'PASSED' if self.ok else 'FAILED'}: {self._answers()}; {total}"
-        outside = [failure for failure in self.failures if failure.area != "crossing"]
+        outside = [failure for failure in self.failures if failure.area != "cross-check"]
         if self.same_model is not False and outside:
             first = outside[0]
             subject = f" ({first.subject})" if first.subject else ""
@@ -112,10 +124,10 @@ class DiffReport:
             return "what the models answer was not compared"
         if self.same_model is None:
             return "nothing of B could be run on A's goldens"
-        ran = [crossing for crossing in self.crossings if crossing.results]
+        ran = self._ran
         if not self.same_model:
-            # Where an engine fails only some outputs, the one that is furthest off says most.
-            bad = next(one for one in ran if not one)
+            # Of the outputs that fail, the one that is furthest off is the most telling.
+            bad = next(check for check in ran if not check)
             worst = bad.worst
             if worst is None or worst:
                 return f"B is not the same model: {bad.name}: {bad.reason}"
@@ -124,41 +136,39 @@ class DiffReport:
                 f" {number(worst.max_abs)}, {number(worst.strain)} x what is allowed, on {bad.name}"
             )
         left_out = any(
-            one.area == "crossing" and "golden" in one.subject for one in self.not_compared
+            entry.area == "cross-check" and "golden" in entry.subject for entry in self.not_compared
         )
         words = f"on {counted(ran[0].goldens, 'golden')}"
         words += f" and {counted(len(ran), 'engine')}" if len(ran) > 1 else ""
         same = "the same model" if not left_out else "the same model as far as it takes A's inputs"
-        exact = all(one.vs_before == 0 for one in ran)
+        exact = all(check.vs_before == 0 for check in ran)
         how = "bit for bit" if exact else "within A's noise"
         return f"B is {same}, {how}, {words}"
 
     def change(self, what: str) -> Change:
-        """The first change of which this is a part of the text, "what" or subject.
+        """Returns the first change whose `what` or `subject` contains this text.
 
         Raises:
-            KeyError: There is none; tells those there are.
+            KeyError: There is none; the message lists the changes.
         """
-        for one in self.changes:
-            if what in one.what or what in one.subject:
-                return one
+        for change in self.changes:
+            if what in change.what or what in change.subject:
+                return change
         known = "; ".join(f"{change.area}: {change.what}" for change in self.changes)
         raise KeyError(f"no change {what!r}; there are: {known or 'none'}")
 
     def __str__(self) -> str:
-        """The tables, as on the console."""
+        """Returns the tables, as on the console."""
         return to_text(self)
 
     def document(self) -> Document:
-        """See `isthmus.report`."""
-        from isthmus.bundle_diff.tables import tables_of
-
+        """Returns the tables and the facts for `isthmus.document`."""
         return Document(
             title=f"isthmus diff {self.a.path} {self.b.path}",
             schema=SCHEMA,
             schema_version=SCHEMA_VERSION,
             context=self.context,
-            tables=tables_of(self),
+            tables=self._tables(),
             passed=self.ok,
             verdict=self.verdict,
             rows=tuple(
@@ -171,10 +181,10 @@ class DiffReport:
                 "fail_on": self.fail_on,
                 "counts": self.counts,
                 "same_model": self.same_model,
-                "compared": [asdict(one) for one in self.compared],
-                "not_compared": [asdict(one) for one in self.not_compared],
-                "accuracy": [one.to_json() for one in self.accuracy],
-                "crossings": [crossing.to_json() for crossing in self.crossings],
+                "compared": [asdict(entry) for entry in self.compared],
+                "not_compared": [asdict(entry) for entry in self.not_compared],
+                "accuracy": [row.to_json() for row in self.accuracy],
+                "cross_checks": [check.to_json() for check in self.cross_checks],
                 "speeds": [speed.to_json() for speed in self.speeds],
                 "graphs": [{**asdict(graph), "equal": bool(graph)} for graph in self.graphs],
                 "weights": [
@@ -183,13 +193,28 @@ class DiffReport:
             },
         )
 
+    def _tables(self) -> tuple[Table, ...]:
+        """Returns what was compared, what changed by area, and what could not be compared."""
+        tables = [overview_table(self.compared, self.failures)]
+        numbers = {
+            "graph": graph_tables(self.graphs, full=self.full),
+            "errors": accuracy_tables(self.accuracy),
+            "cross-check": cross_check_tables(self._ran),
+            "speed": speed_tables(self.speeds),
+        }
+        for area in AREAS:
+            changes = [change for change in self.changes if change.area == area]
+            tables += change_tables(area, changes, self.failures, full=self.full)
+            tables += numbers.get(area, [])
+        return (*tables, *not_compared_tables(self.not_compared))
+
     def _cases(self) -> tuple[Case, ...]:
-        """A test case for each area."""
+        """Returns a test case for each area."""
         cases = []
         for area in AREAS:
             failing = [failure for failure in self.failures if failure.area == area]
-            results = [one for one in self.compared if one.area == area]
-            missing = [one for one in self.not_compared if one.area == area]
+            results = [entry for entry in self.compared if entry.area == area]
+            missing = [entry for entry in self.not_compared if entry.area == area]
             skipped = ""
             if not failing and not results:
                 skipped = missing[0].reason if missing else "not asked for"
@@ -197,9 +222,9 @@ class DiffReport:
                 Case(
                     name=area,
                     failure="\n".join(
-                        f"{one.severity}: {one.subject + ': ' if one.subject else ''}{one.what}:"
-                        f" {one.before} -> {one.after}"
-                        for one in failing
+                        f"{change.severity}: {change.subject + ': ' if change.subject else ''}"
+                        f"{change.what}: {change.before} -> {change.after}"
+                        for change in failing
                     ),
                     skipped=skipped,
                     output="\n".join(
@@ -208,7 +233,10 @@ class DiffReport:
                                 f"{result.subject or 'the bundle'}: {result.result}"
                                 for result in results
                             ),
-                            *(f"{one.subject}: not compared: {one.reason}" for one in missing),
+                            *(
+                                f"{entry.subject}: not compared: {entry.reason}"
+                                for entry in missing
+                            ),
                         ]
                     ),
                 )

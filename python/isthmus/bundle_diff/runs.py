@@ -1,4 +1,4 @@
-"""What is run for a comparison: both bundles on one device, each call in a process of its own."""
+"""Runs both bundles on a device, each call in a process of its own."""
 
 from __future__ import annotations
 
@@ -22,25 +22,29 @@ if TYPE_CHECKING:
     from isthmus.bundle.bundle import Bundle
     from isthmus.bundle.golden import Golden
 
-__all__ = ["Runs", "Way"]
+__all__ = ["Names", "PairedEngine", "RunContext"]
+
+Names = dict[str, dict[str, str]]
+"""Maps a method to B's name of each of A's inputs or outputs."""
 
 
 @dataclass(frozen=True)
-class Way:
-    """One engine on the artifacts of a pair."""
+class PairedEngine:
+    """An engine on the artifacts of a pair."""
 
     pair: ArtifactPair
     engine: str
     name: str
-    """What a report calls it: the engine, and the artifact where the engine runs several."""
+    """The name in a report: the engine, and the artifact where the engine runs several."""
     before: Artifact | None
-    """A's artifact, where this engine may run it here."""
+    """A's artifact; None when this engine may not run it here."""
     after: Artifact | None
+    """B's artifact; None when this engine may not run it here."""
 
 
 @dataclass(frozen=True)
-class Runs:
-    """What holds for all that is run."""
+class RunContext:
+    """The two bundles and the options of everything that is run."""
 
     before: Bundle
     after: Bundle
@@ -50,16 +54,16 @@ class Runs:
 
     @cached_property
     def goldens(self) -> list[Golden]:
-        """A's."""
+        """The goldens of A."""
         return self.before.goldens()
 
     @cached_property
     def new_goldens(self) -> list[Golden]:
-        """B's."""
+        """The goldens of B."""
         return self.after.goldens()
 
     def job(self, *, new: bool) -> Job:
-        """As verify takes it: B's if `new`, else A's."""
+        """Returns the job of `verify` for B if `new`, else for A."""
         return Job(
             bundle=self.after if new else self.before,
             goldens=self.new_goldens if new else self.goldens,
@@ -67,26 +71,30 @@ class Runs:
             folder=self.folder,
         )
 
-    def ways(self, pairs: Sequence[ArtifactPair]) -> list[Way]:
-        """Each engine of each pair; a side that may not run here is None, see `why_not`."""
-        engines: list[tuple[ArtifactPair, str]] = []
+    def pair_engines(self, pairs: Sequence[ArtifactPair]) -> list[PairedEngine]:
+        """Returns each wanted engine of each pair."""
+        wanted: list[tuple[ArtifactPair, str]] = []
         for pair in pairs:
-            sides = [one for one in (pair.before, pair.after) if one is not None]
+            sides = [artifact for artifact in (pair.before, pair.after) if artifact is not None]
             names = dict.fromkeys(name for side in sides for name in engines_of(side.format))
-            engines += [(pair, name) for name in names if self.options.wants(name)]
-        found = []
-        for pair, engine in engines:
-            several = sum(other == engine for _, other in engines) > 1
-            usable = [
-                None if one is None or self.why_not(one, engine) else one
-                for one in (pair.before, pair.after)
-            ]
-            name = f"{pair.name} on {engine}" if several else engine
-            found.append(Way(pair, engine, name, *usable))
-        return found
+            wanted += [(pair, name) for name in names if self.options.wants(name)]
+        engines = [engine for _, engine in wanted]
+        return [
+            PairedEngine(
+                pair,
+                engine,
+                f"{pair.name} on {engine}" if engines.count(engine) > 1 else engine,
+                self._usable(pair.before, engine),
+                self._usable(pair.after, engine),
+            )
+            for pair, engine in wanted
+        ]
+
+    def _usable(self, artifact: Artifact | None, engine: str) -> Artifact | None:
+        return None if artifact is None or self.why_not(artifact, engine) else artifact
 
     def why_not(self, artifact: Artifact, engine: str) -> str:
-        """Why an engine may not run an artifact here; empty when it may."""
+        """Returns the reason why an engine may not run an artifact here; empty when it may."""
         kind = self.options.device.partition(":")[0]
         if engine not in engines_of(artifact.format):
             return f"{engine} does not run {artifact.format}"
@@ -94,43 +102,43 @@ class Runs:
             return f"{artifact.name} is not made for {kind}, only for {', '.join(artifact.devices)}"
         return self.options.refusal(artifact)
 
-    def prove(self, way: Way, *, new: bool) -> VerifyRow | None:
-        """A bundle on its own goldens, without Python; None where it may not run."""
-        artifact = way.after if new else way.before
+    def prove(self, engine: PairedEngine, *, new: bool) -> VerifyRow | None:
+        """Proves a bundle on its own goldens, without Python; None where it may not run."""
+        artifact = engine.after if new else engine.before
         if artifact is None:
             return None
-        self.options.say(
-            f"{'B' if new else 'A'} on its own goldens: {artifact.name} on {way.engine}"
-        )
-        row = VerifyRow(way.engine, "C++", self.options.device, "passed", artifact=artifact.name)
+        side = "B" if new else "A"
+        self.options.say(f"{side} on its own goldens: {artifact.name} on {engine.engine}")
+        row = VerifyRow(engine.engine, "C++", self.options.device, "passed", artifact=artifact.name)
         return prove_without_python(self.job(new=new), row)[0]
 
-    def cross(
+    def run_goldens(
         self,
-        way: Way,
+        engine: PairedEngine,
         goldens: Sequence[str],
-        names: tuple[Mapping[str, Mapping[str, str]], Mapping[str, Mapping[str, str]]],
+        names: tuple[Names, Names],
         *,
         new: bool,
     ) -> Run | None:
-        """A bundle on A's goldens; None where it may not run.
+        """Runs a bundle on A's goldens; None where it may not run.
 
         Args:
-            way: Artifact and engine.
-            goldens: Names of A's goldens.
-            names: By method, names of A's inputs and outputs in B.
-            new: B runs; else A itself.
+            engine: The engine and its artifacts.
+            goldens: The names of A's goldens.
+            names: B's names of A's inputs and of A's outputs.
+            new: True runs B, False runs A itself.
         """
-        artifact = way.after if new else way.before
+        artifact = engine.after if new else engine.before
         if artifact is None:
             return None
-        self.options.say(f"{'B' if new else 'A'} on A's goldens: {artifact.name} on {way.engine}")
+        side = "B" if new else "A"
+        self.options.say(f"{side} on A's goldens: {artifact.name} on {engine.engine}")
         folder = Path(tempfile.mkdtemp(dir=self.folder))
         spec = self.job(new=new).spec(
             "isthmus",
             self.options.device,
             artifact=artifact.name,
-            engine=way.engine,
+            engine=engine.engine,
             optimize="auto",
         )
         request: dict[str, Any] = {
@@ -138,7 +146,7 @@ class Runs:
             "goldens_of": str(self.before.path.resolve()),
             "goldens": list(goldens),
             "inputs": names[0] if new else {},
-            "outputs": names[1] if new else _themselves(names[1]),
+            "outputs": names[1] if new else _own_names(names[1]),
             "folder": str(folder),
         }
         try:
@@ -153,6 +161,6 @@ class Runs:
         return read_run(answer, folder, len(goldens))
 
 
-def _themselves(names: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
-    """A's own names for what B has as well."""
+def _own_names(names: Mapping[str, Mapping[str, str]]) -> Names:
+    """Maps A's names to themselves, for the outputs that B has as well."""
     return {method: {name: name for name in outputs} for method, outputs in names.items()}

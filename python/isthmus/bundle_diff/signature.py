@@ -1,4 +1,4 @@
-"""Signatures: what a caller gives and gets, and which changes of it break a caller."""
+"""Compares signatures, and tells which changes break a caller."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ _BY_POSITION = "Python callers pass it by its place"
 _UNPACKS = "Python callers take the result apart"
 
 
-def compare_signatures(before: Manifest, after: Manifest, found: Findings) -> None:
-    """Methods, and of each its inputs, outputs, sizes and nesting."""
+def compare_signatures(before: Manifest, after: Manifest, findings: Findings) -> None:
+    """Compares the methods, and the inputs, outputs, sizes and nesting of each."""
     known = {method.name for method in after.methods}
-    for one in before.methods:
-        if one.name not in known:
-            found.change("signature", one.name, "method", ("there", None), "breaking")
+    for method in before.methods:
+        if method.name not in known:
+            findings.change("signature", method.name, "method", ("there", None), "breaking")
     had = {method.name for method in before.methods}
-    for one in after.methods:
-        if one.name not in had:
-            found.change("signature", one.name, "method", (None, "new"), "changed")
+    for method in after.methods:
+        if method.name not in had:
+            findings.change("signature", method.name, "method", (None, "new"), "changed")
     for left, right in methods_of(before, after):
-        _Comparison(left, right, before.dims, after.dims, found).run()
+        _Comparison(left, right, before.dims, after.dims, findings).run()
     if before.stateful != after.stateful:
-        words = ["stateful" if one else "stateless" for one in (before.stateful, after.stateful)]
+        words = ["stateful" if side.stateful else "stateless" for side in (before, after)]
         severity: Severity = "breaking" if after.stateful else "changed"
         why = "callers that share the model need a session each" if after.stateful else ""
-        found.change("signature", "", "state", words, severity, why)
-    changes = found.count("signature")
+        findings.change("signature", "", "state", words, severity, why)
+    changes = findings.count("signature")
     methods = counted(len(before.methods), "method")
     text = f"equal: {methods}" if not changes else counted(changes, "change")
-    found.result("signature", "", text, equal=not changes)
+    findings.result("signature", "", text, equal=not changes)
 
 
 class _Comparison:
-    """One method, before and after."""
+    """The comparison of a method, before and after."""
 
     def __init__(
         self,
@@ -48,18 +48,18 @@ class _Comparison:
         after: Method,
         dims: Mapping[str, DimRange],
         new_dims: Mapping[str, DimRange],
-        found: Findings,
+        findings: Findings,
     ) -> None:
         self._before, self._after = before, after
         self._dims, self._new_dims = dims, new_dims
-        self._found = found
+        self._findings = findings
         self._inputs = pair_values(before.inputs, after.inputs)
         self._outputs = pair_values(before.outputs, after.outputs)
         self._axes: dict[tuple[Size, Size], list[str]] = {}
-        """Sizes of inputs, before and after, and where they stand."""
+        """Maps the sizes of an input axis, before and after, to the places that have them."""
 
     def run(self) -> None:
-        """All of it."""
+        """Compares everything."""
         self._values("input", self._inputs)
         self._values("output", self._outputs)
         self._order()
@@ -71,17 +71,17 @@ class _Comparison:
     def _change(
         self, what: str, sides: Sequence[object], severity: Severity, why: str = ""
     ) -> None:
-        self._found.change("signature", self._before.name, what, sides, severity, why)
+        self._findings.change("signature", self._before.name, what, sides, severity, why)
 
     def _values(self, noun: str, values: ValuePairs) -> None:
         is_input = noun == "input"
-        for one in values.removed:
-            self._change(f"{noun} {one.name}", (describe(one), None), "breaking")
-        for one in values.added:
-            required = is_input and not one.optional
+        for spec in values.removed:
+            self._change(f"{noun} {spec.name}", (describe(spec), None), "breaking")
+        for spec in values.added:
+            required = is_input and not spec.optional
             self._change(
-                f"{noun} {one.name}",
-                (None, describe(one)),
+                f"{noun} {spec.name}",
+                (None, describe(spec)),
                 "breaking" if required else "changed",
                 "callers do not give it" if required else "",
             )
@@ -92,26 +92,26 @@ class _Comparison:
             if (pair.kind, pair.dtype) != (other.kind, other.dtype):
                 self._change(f"type of {what}", (_type(pair), _type(other)), "breaking")
             if pair.optional != other.optional:
-                # An input that has to be given, or an output that may be None, is new to a caller.
+                # Callers do not expect a required input, or an output that may be None.
                 breaks = pair.optional if is_input else other.optional
                 words = ["optional" if spec.optional else "required" for spec in (pair, other)]
                 if not is_input:
                     words = ["may be None" if spec.optional else "always" for spec in (pair, other)]
                 self._change(f"presence of {what}", words, "breaking" if breaks else "changed")
             if pair.values != other.values:
-                # Where none is known, eager may have refused the same values.
+                # Where no range is known, eager may have refused the same values.
                 old, new = pair.values, other.values
                 narrower = old and new and (new.min > old.min or new.max < old.max)
-                words = [f"{it.min} to {it.max}" if it else "any" for it in (old, new)]
+                words = [f"{span.min} to {span.max}" if span else "any" for span in (old, new)]
                 self._change(f"values of {what}", words, "breaking" if narrower else "changed")
 
     def _order(self) -> None:
-        """Of the outputs; that of the inputs shows in how Python calls the method."""
+        """Compares the order of the outputs; `_calls` compares that of the inputs."""
         new = [spec.name for spec in self._after.outputs]
         places = [new.index(other.name) for _, other in self._outputs.pairs]
         if places != sorted(places):
             old = ", ".join(pair.name for pair, _ in self._outputs.pairs)
-            order = ", ".join(one for one in new if one in self._outputs.names.values())
+            order = ", ".join(name for name in new if name in self._outputs.names.values())
             self._change("order of the outputs", (old, order), "changed", "C++ takes them by name")
 
     # --- sizes ------------------------------------------------------------------------------------
@@ -127,7 +127,7 @@ class _Comparison:
         self._ties()
 
     def _rank(self, noun: str, value_spec: ValueSpec, other: ValueSpec) -> bool:
-        """Tells another rank; True where the sizes cannot be paired."""
+        """Reports a change of rank; returns True when the sizes cannot be paired."""
         if value_spec.shape is None and other.shape is None:
             return True
         if (
@@ -162,7 +162,7 @@ class _Comparison:
             self._change(f"size of {where}", sides, "breaking" if narrower else "changed")
 
     def _ties(self) -> None:
-        """Sizes that had to be equal and need not, or the contrary."""
+        """Compares which sizes have to be equal."""
         named = [
             (old, new) for old, new in self._axes if isinstance(old, str) and isinstance(new, str)
         ]
@@ -187,7 +187,7 @@ class _Comparison:
             ):
                 if old == new or (isinstance(old, str) and renamed.get(old) == new):
                     continue
-                # A size that no rule explained before binds nobody, and a named one may change.
+                # No caller relies on an unknown size, and a named size may change.
                 loose = old is None or (isinstance(old, str) and not isinstance(new, int))
                 self._change(
                     f"size of output {pair.name}[{axis}]",
@@ -198,14 +198,14 @@ class _Comparison:
     # --- nesting ----------------------------------------------------------------------------------
 
     def _calls(self) -> None:
-        """How Python passes the inputs: any parameter can be given by its place or by its name."""
+        """Compares how Python passes the inputs: each parameter by its place or by its name."""
         names = {new: old for old, new in self._inputs.names.items()}
         old, new = _parameters(self._before), _parameters(self._after)
-        # What was added or removed is told already, and disturbs the others only before them.
-        old_shapes = _shapes(old, {}, {one.name for one in self._inputs.removed})
-        new_shapes = _shapes(new, names, {one.name for one in self._inputs.added})
+        # Added and removed inputs are reported already; they affect only parameters after them.
+        old_shapes = _shapes(old, {}, {spec.name for spec in self._inputs.removed})
+        new_shapes = _shapes(new, names, {spec.name for spec in self._inputs.added})
         if old_shapes != new_shapes:
-            calls = [f"({', '.join(one)})" for one in (old_shapes, new_shapes)]
+            calls = [f"({', '.join(shapes)})" for shapes in (old_shapes, new_shapes)]
             self._change("arguments of the Python call", calls, "breaking", _BY_POSITION)
         constants = [
             {name: text_of(tree, {}) for name, tree in side if not tree.leaves()}
@@ -218,10 +218,10 @@ class _Comparison:
 
     def _returns(self) -> None:
         names = {new: old for old, new in self._outputs.names.items()}
-        added = {one.name for one in self._outputs.added}
+        added = {spec.name for spec in self._outputs.added}
         old, new = self._before.returns, _without(self._after.returns, added)
         texts = text_of(old, {}), text_of(new, names)
-        gone = {one.name for one in self._outputs.removed}
+        gone = {spec.name for spec in self._outputs.removed}
         if texts[0] != texts[1] and text_of(_without(old, gone), {}) != texts[1]:
             same = _masked(old, {}) == _masked(new, names)
             self._change(
@@ -239,17 +239,17 @@ class _Comparison:
 
 
 def describe(spec: ValueSpec) -> str:
-    """ "float32[batch, 3], optional"."""
+    """Returns "float32[batch, 3], optional"."""
     if spec.shape is None:
         shape = "[any rank]"
     else:
-        shape = f"[{', '.join('?' if one is None else str(one) for one in spec.shape)}]"
+        shape = f"[{', '.join('?' if size is None else str(size) for size in spec.shape)}]"
     kind = f"{spec.dtype}{shape}" if spec.kind == "tensor" else spec.kind
     return f"{kind}, optional" if spec.optional else kind
 
 
 def text_of(tree: Tree, names: Mapping[str, str]) -> str:
-    """The nesting on one line: "(x, {a: y})"; leaves, and keys called like them, under `names`."""
+    """Returns the nesting on a line, "(x, {a: y})"; `names` renames leaves and their keys."""
     if tree.node == "leaf":
         return names.get(tree.name, tree.name)
     if tree.node == "none":
@@ -270,7 +270,7 @@ def text_of(tree: Tree, names: Mapping[str, str]) -> str:
 
 
 def _masked(tree: Tree, names: Mapping[str, str]) -> str:
-    """The nesting without the values of its constants."""
+    """Returns the nesting without the values of its constants."""
     return text_of(_without_constants(tree), names)
 
 
@@ -282,7 +282,7 @@ def _without_constants(tree: Tree) -> Tree:
 
 
 def _without(tree: Tree, leaves: set[str]) -> Tree:
-    """Without these leaves where a caller takes items by their key: more keys disturb nobody."""
+    """Removes these leaves where callers take items by key, since more keys break no caller."""
     if not tree.items:
         return tree
     keyed = tree.node in ("dict", "dataclass", "model_output")
@@ -302,7 +302,7 @@ def _without(tree: Tree, leaves: set[str]) -> Tree:
 
 
 def _parameters(method: Method) -> list[tuple[str, Tree]]:
-    """All that the Python call takes, in order, with the name of each."""
+    """Returns the parameters of the Python call in order, with their names."""
     by_place = [
         (tree.leaves()[0].partition(".")[0] if tree.leaves() else str(at), tree)
         for at, tree in enumerate(method.args)
@@ -311,20 +311,20 @@ def _parameters(method: Method) -> list[tuple[str, Tree]]:
 
 
 def _shapes(
-    parameters: Sequence[tuple[str, Tree]], names: Mapping[str, str], told: set[str]
+    parameters: Sequence[tuple[str, Tree]], names: Mapping[str, str], reported: set[str]
 ) -> list[str]:
-    """Nesting of each parameter, up to the last that is neither told nor a constant."""
+    """Returns the nesting of each parameter, up to the last that has an unreported leaf."""
 
     def idle(group: tuple[str, Tree]) -> bool:
-        return set(group[1].leaves()) <= told
+        return set(group[1].leaves()) <= reported
 
     tail = len(list(takewhile(idle, reversed(parameters))))
     return [_masked(tree, names) for _, tree in parameters[: len(parameters) - tail]]
 
 
 def _types(tree: Tree) -> list[str]:
-    found = [tree.type] if tree.type else []
-    return found + [name for item in tree.items for name in _types(item)]
+    own = [tree.type] if tree.type else []
+    return own + [name for item in tree.items for name in _types(item)]
 
 
 def _type(spec: ValueSpec) -> str:

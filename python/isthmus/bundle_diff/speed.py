@@ -1,4 +1,4 @@
-"""Which bundle is faster: A and B in processes of their own, taking turns in the same rounds."""
+"""Compares the speed of A and B, which take turns in processes of their own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Literal
 from isthmus.bundle_diff.cross_check import refusal
 from isthmus.bundle_diff.findings import Findings, counted
 from isthmus.bundle_diff.pairs import methods_of, pair_values
-from isthmus.bundle_diff.runs import Runs, Way
+from isthmus.bundle_diff.runs import PairedEngine, RunContext
 from isthmus.runtime.engines import RowKind
 from isthmus.timing.bench_report import rounds_for
 from isthmus.timing.bench_row import BenchRow
@@ -19,32 +19,32 @@ from isthmus.timing.turns import TimedRow, measure
 __all__ = ["CONFIDENCE", "MARGIN", "Speed", "compare_speed"]
 
 MARGIN = 0.03
-"""A difference within this share is none: processes of one program differ by as much."""
+"""The share below which a difference counts as none: processes of the same program differ by it."""
 CONFIDENCE = 0.99
 MEMORY_SHARE = 0.10
-"""Peak memory that grew or shrank by less is as it was."""
+"""The share by which peak memory has to change to be reported."""
 MEMORY_BYTES = 10_000_000
-"""Nor is it another by less than this."""
+"""The bytes by which peak memory has to change to be reported."""
 _TURN_SECONDS = 0.12
 
 
 @dataclass(frozen=True)
 class Speed:
-    """One engine of both bundles on one golden's shape."""
+    """An engine of both bundles on the inputs of a golden."""
 
     name: str
-    """Artifact and engine."""
+    """The artifact and engine."""
     golden: str
     before: BenchRow
     after: BenchRow
     interval: RatioInterval | None = None
-    """B's time over A's; None where one side has no numbers, or the rounds are too few."""
+    """B's time over A's; None when a side has no numbers or the rounds are too few."""
     reason: str = ""
-    """Why there is no interval."""
+    """The reason why there is no interval."""
 
     @property
     def verdict(self) -> Literal["B faster", "B slower", "no significant difference", ""]:
-        """Faster or slower only when the whole interval is beyond the margin."""
+        """The verdict: faster or slower only when the whole interval is beyond the margin."""
         if self.interval is None:
             return ""
         if self.interval.high < 1 / (1 + MARGIN):
@@ -54,7 +54,7 @@ class Speed:
         return "no significant difference"
 
     def to_json(self) -> dict[str, Any]:
-        """The facts for machines; durations in milliseconds."""
+        """Returns JSON values; durations are in milliseconds."""
         return {
             "name": self.name,
             "golden": self.golden,
@@ -67,80 +67,87 @@ class Speed:
 
 
 def compare_speed(
-    runs: Runs, ways: Sequence[Way], rounds: int, found: Findings
+    context: RunContext, engines: Sequence[PairedEngine], rounds: int, findings: Findings
 ) -> tuple[Speed, ...]:
     """Times each engine on the artifacts of both bundles, one pair after the other.
 
     Args:
-        runs: The two bundles and what they run on.
-        ways: Artifacts and engines.
-        rounds: Turns of each side.
-        found: Takes the findings.
+        context: The two bundles and the options.
+        engines: The engines with their artifacts.
+        rounds: The number of turns of each side.
+        findings: Collects the findings.
     """
-    goldens = _golden(runs)
+    goldens = _golden_pair(context)
     if goldens is None:
-        found.missing("speed", "", "no golden of A has a twin of its shapes in B")
+        findings.missing("speed", "", "no golden of A has a counterpart of its shapes in B")
         return ()
-    result = []
-    for way in ways:
-        if way.before is None or way.after is None:
-            if way.pair.before is not None and way.pair.after is not None:
-                reason = runs.why_not(way.pair.after, way.engine)
-                reason = reason or runs.why_not(way.pair.before, way.engine)
-                found.missing("speed", way.name, reason)
+    speeds = []
+    for engine in engines:
+        if engine.before is None or engine.after is None:
+            if engine.pair.before is not None and engine.pair.after is not None:
+                reason = context.why_not(engine.pair.after, engine.engine)
+                reason = reason or context.why_not(engine.pair.before, engine.engine)
+                findings.missing("speed", engine.name, reason)
             else:
-                found.missing("speed", way.name, "only one of the bundles has it")
+                findings.missing("speed", engine.name, "only one of the bundles has it")
             continue
-        one = _time(runs, way, goldens, rounds)
-        _tell(one, found)
-        result.append(one)
-    return tuple(result)
+        speed = _time(context, engine, goldens, rounds)
+        _report(speed, findings)
+        speeds.append(speed)
+    return tuple(speeds)
 
 
-def _golden(runs: Runs) -> tuple[str, str] | None:
-    """A golden of each with the same shapes; A's first for warm-up where that is possible."""
-    manifest = runs.before.manifest
+def _golden_pair(context: RunContext) -> tuple[str, str] | None:
+    """Returns a golden of each with the same shapes, preferably A's first for warm-up."""
+    manifest = context.before.manifest
     names = {
         method.name: pair_values(method.inputs, other.inputs).names
-        for method, other in methods_of(manifest, runs.after.manifest)
+        for method, other in methods_of(manifest, context.after.manifest)
     }
-    methods = {method.name: method for method in runs.after.manifest.methods}
-    order = sorted(runs.goldens, key=lambda golden: golden.name not in manifest.warmup)
+    methods = {method.name: method for method in context.after.manifest.methods}
+    order = sorted(context.goldens, key=lambda golden: golden.name not in manifest.warmup)
     for golden in order:
         step = golden.steps[0]
         if step.method not in names:
             continue
         renamed = names[step.method]
         given = {renamed.get(key, key): value for key, value in step.inputs.items()}
-        if refusal(methods[step.method], runs.after.manifest.dims, given):
+        if refusal(methods[step.method], context.after.manifest.dims, given):
             continue
         shapes = {key: value.shape for key, value in given.items()}
-        twins = [
-            new_golden
-            for new_golden in runs.new_goldens
+        counterparts = [
+            new_golden.name
+            for new_golden in context.new_goldens
             if new_golden.steps[0].method == step.method
             and {key: value.shape for key, value in new_golden.steps[0].inputs.items()} == shapes
         ]
-        if twins:
-            twins.sort(key=lambda twin: twin.name != golden.name)
-            return golden.name, twins[0].name
+        if counterparts:
+            name = golden.name if golden.name in counterparts else counterparts[0]
+            return golden.name, name
     return None
 
 
-def _time(runs: Runs, way: Way, goldens: tuple[str, str], rounds: int) -> Speed:
-    assert way.before is not None and way.after is not None
+def _time(
+    context: RunContext, engine: PairedEngine, goldens: tuple[str, str], rounds: int
+) -> Speed:
+    assert engine.before is not None and engine.after is not None
     timed = []
-    for new, artifact, golden in ((False, way.before, goldens[0]), (True, way.after, goldens[1])):
-        spec = runs.job(new=new).spec(
-            "isthmus", runs.options.device, artifact=artifact.name, engine=way.engine,
+    for new, artifact, golden in (
+        (False, engine.before, goldens[0]),
+        (True, engine.after, goldens[1]),
+    ):
+        spec = context.job(new=new).spec(
+            "isthmus", context.options.device, artifact=artifact.name, engine=engine.engine,
             optimize="auto",
         )  # fmt: skip
-        row = BenchRow(way.engine, RowKind.EXPORTED, "C++", runs.options.device)
-        name = f"{'B' if new else 'A'}: {artifact.name} on {way.engine}"
+        row = BenchRow(engine.engine, RowKind.EXPORTED, "C++", context.options.device)
+        name = f"{'B' if new else 'A'}: {artifact.name} on {engine.engine}"
         # One group, so that both make the same number of calls in a turn.
-        timed.append(TimedRow(row, spec, golden, name, group=way.name))
-    before, after = measure(timed, runs.options, rounds=rounds, turn_seconds=_TURN_SECONDS, seed=0)
-    speed = Speed(way.name, goldens[0], before, after)
+        timed.append(TimedRow(row, spec, golden, name, group=engine.name))
+    before, after = measure(
+        timed, context.options, rounds=rounds, turn_seconds=_TURN_SECONDS, seed=0
+    )
+    speed = Speed(engine.name, goldens[0], before, after)
     missing = [
         f"{side}: {row.unavailable}" for side, row in (("A", before), ("B", after)) if not row
     ]
@@ -156,36 +163,36 @@ def _time(runs: Runs, way: Way, goldens: tuple[str, str], rounds: int) -> Speed:
     return replace(speed, interval=interval)
 
 
-def _tell(speed: Speed, found: Findings) -> None:
+def _report(speed: Speed, findings: Findings) -> None:
     if speed.interval is None:
-        found.missing("speed", speed.name, speed.reason)
+        findings.missing("speed", speed.name, speed.reason)
         return
     interval = speed.interval
     medians = [row.summary.median_ms if row.summary else 0.0 for row in (speed.before, speed.after)]
-    start = found.count("speed")
+    start = findings.count("speed")
     if speed.verdict in ("B slower", "B faster"):
-        found.change(
+        findings.change(
             "speed",
             speed.name,
             f"a call, golden {speed.golden}",
             [f"{median:.4g} ms" for median in medians],
             "worse" if speed.verdict == "B slower" else "better",
             f"{interval.ratio:.2f} x, {interval.confidence:.0%} interval"
-            f" {interval.low:.2f} to {interval.high:.2f}; told beyond {MARGIN:.0%}",
+            f" {interval.low:.2f} to {interval.high:.2f}; reported beyond {MARGIN:.0%}",
         )
     peaks = [row.peak_rss_bytes or 0 for row in (speed.before, speed.after)]
     if all(peaks) and abs(peaks[1] - peaks[0]) > max(MEMORY_SHARE * peaks[0], MEMORY_BYTES):
-        found.change(
+        findings.change(
             "speed",
             speed.name,
             "peak memory",
             [f"{peak / 1e6:.0f} MB" for peak in peaks],
             "worse" if peaks[1] > peaks[0] else "better",
-            f"told from {MEMORY_SHARE:.0%} and {MEMORY_BYTES / 1e6:.0f} MB on",
+            f"reported from {MEMORY_SHARE:.0%} and {MEMORY_BYTES / 1e6:.0f} MB on",
         )
     rounds = counted(len(speed.after.rounds_ms), "round")
     text = (
         f"{speed.verdict}: {interval.ratio:.2f} x A's time"
         f" ({interval.low:.2f} to {interval.high:.2f}), {rounds}"
     )
-    found.result("speed", speed.name, text, equal=found.count("speed") == start)
+    findings.result("speed", speed.name, text, equal=findings.count("speed") == start)

@@ -1,7 +1,7 @@
-"""The code of a TorchScript archive, submodule by submodule, without what is only renamed.
+"""Returns the code of a TorchScript archive by submodule, independent of names.
 
-Class names carry a number where several instances were traced, local names are numbered through,
-and constants have a place in a list: none of it says anything about what is computed.
+Class names have a number where several instances were traced, local names are numbered, and
+constants are places in a list; none of it affects what is computed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import torch
 
-from isthmus.bundle_diff.archive import Archive, StoredTensor
+from isthmus.bundle_diff.archive import ArchiveContents, StoredTensor
 from isthmus.bundle_diff.graph import Part
 
 __all__ = ["torchscript_parts"]
@@ -31,17 +31,17 @@ _CLASS = re.compile(r"^class \w+\((\w+)\):", re.MULTILINE)
 _SELF = re.compile(r"\(self: [\w.]+")
 _CHILD = re.compile(r"^(  (?:\w+ :|__annotations__\[[^\]]*\] =)) __torch__\.[\w.]+$", re.MULTILINE)
 _OURS = "__torch__.isthmus."
-"""Classes that isthmus puts around the model."""
+"""The prefix of the classes that isthmus puts around the model."""
 _SHOWN = 4
-"""Elements of a constant that are shown as they are."""
+"""The most elements of a constant whose values are shown."""
 
 
-def torchscript_parts(code: Mapping[str, str], archive: Archive) -> dict[str, Part]:
-    """The archive's submodules by the model's paths, then functions and other classes by name.
+def torchscript_parts(code: Mapping[str, str], archive: ArchiveContents) -> dict[str, Part]:
+    """Returns the submodules by the model's paths, then functions and other classes by name.
 
     Args:
-        code: Source by file name, "code/__torch__/a/b.py".
-        archive: Which class stands at which path.
+        code: The source by file name, "code/__torch__/a/b.py".
+        archive: The classes and constants of the archive.
     """
     constants = [_constant(constant) for constant in archive.constants]
     blocks = {
@@ -72,7 +72,7 @@ def torchscript_parts(code: Mapping[str, str], archive: Archive) -> dict[str, Pa
 
 
 def _module_name(file: str) -> str:
-    """ "code/__torch__/a/b.py" to "__torch__.a.b"."""
+    """Converts "code/__torch__/a/b.py" to "__torch__.a.b"."""
     path = file[file.find("__torch__") :] if "__torch__" in file else file
     return path.removesuffix(".py").replace("/", ".")
 
@@ -82,7 +82,7 @@ def _title(qualified: str) -> str:
 
 
 def _blocks(source: str) -> Iterator[tuple[str, str]]:
-    """Classes and functions of a file."""
+    """Yields the names and texts of the classes and functions of a file."""
     starts = list(_BLOCK.finditer(source))
     ends = [start.start() for start in starts[1:]] + [len(source)]
     for start, end in zip(starts, ends, strict=True):
@@ -90,7 +90,7 @@ def _blocks(source: str) -> Iterator[tuple[str, str]]:
 
 
 def _constant(tensor: StoredTensor) -> str:
-    """What stands for a constant: its values where they are few, else a digest."""
+    """Returns a constant's text: its values, or a digest if it is large."""
     values = tensor.read()
     if tensor.elements <= _SHOWN:
         return f"constant({tensor.text} {values.tolist()})"
@@ -99,12 +99,12 @@ def _constant(tensor: StoredTensor) -> str:
 
 
 def _part(text: str, title: str, constants: Sequence[str]) -> Part:
-    def constant(found: re.Match[str]) -> str:
-        at = int(found[1])
-        return constants[at] if at < len(constants) else found[0]
+    def constant(match: re.Match[str]) -> str:
+        at = int(match[1])
+        return constants[at] if at < len(constants) else match[0]
 
     clean = _CONSTANT.sub(constant, _MANGLED.sub("", text))
-    # What a class is called, and those inside of it, is renaming too: each of them is a part.
+    # The names of a class and of its children do not matter either: each child is a part.
     clean = _CLASS.sub(r"class (\1):", _SELF.sub("(self", clean))
     clean = _CHILD.sub(r"\1 module", clean)
     exact: list[str] = []
@@ -123,7 +123,7 @@ def _part(text: str, title: str, constants: Sequence[str]) -> Part:
 
 
 def _scopes(lines: Sequence[str]) -> Iterator[list[str]]:
-    """Each method with its body, and what stands before the first."""
+    """Yields the lines before the first method, and each method with its body."""
     scope: list[str] = []
     for line in lines:
         if line.lstrip().startswith("def ") and scope:
@@ -135,7 +135,7 @@ def _scopes(lines: Sequence[str]) -> Iterator[list[str]]:
 
 
 def _locals(lines: Sequence[str]) -> set[str]:
-    """Names of arguments and of whatever is assigned; attributes of a class are no locals."""
+    """Returns the names of arguments and assigned variables, without attributes of a class."""
     names: set[str] = set()
     if not lines[0].lstrip().startswith("def "):
         return names
@@ -145,40 +145,40 @@ def _locals(lines: Sequence[str]) -> set[str]:
             names |= set(_ARGUMENT.findall(line))
             header = not line.endswith(":")
             continue
-        for found in (_TARGETS.match(line), _LOOP.match(line)):
-            if found is not None:
-                names |= {part.strip() for part in found[1].split(",") if part.strip()}
+        for match in (_TARGETS.match(line), _LOOP.match(line)):
+            if match is not None:
+                names |= {part.strip() for part in match[1].split(",") if part.strip()}
     return names - {"self"}
 
 
 def _inlined(lines: Sequence[str], names: set[str]) -> list[str]:
-    """The lines with each local that is used once, in the next line, put where it is used.
+    """Inlines each local that is used only once, in the next line.
 
-    Whether the printer gives a value a line of its own hangs on how long the line is, and so on
-    names; it also gives functions whose name carries a number a local first.
+    Whether the printer gives a value a line of its own depends on the length of the line, and so on
+    names; it also assigns functions whose name has a number to a local first.
     """
     uses: Counter[str] = Counter(
         token for line in lines for token in _TOKEN.findall(line) if token in names
     )
     aliases: dict[str, str] = {}
-    found: list[str] = []
+    inlined: list[str] = []
     for line in lines:
         text = _renamed(line, aliases.keys(), aliases.__getitem__)
-        while found:
-            last = _ASSIGNED.match(found[-1])
+        while inlined:
+            last = _ASSIGNED.match(inlined[-1])
             if last is None or uses[last[2]] != 2 or _indent(text) != last[1]:
                 break
-            name, given = last[2], last[3]
+            name, value = last[2], last[3]
             if text.lstrip().startswith("while ") or name not in _TOKEN.findall(text):
                 break
-            found.pop()
-            text = _renamed(text, {name}, {name: given}.__getitem__)
+            inlined.pop()
+            text = _renamed(text, {name}, {name: value}.__getitem__)
         alias = _ASSIGNED.match(text)
         if alias is not None and _FUNCTION.match(alias[3]) and alias[2] in names:
             aliases[alias[2]] = alias[3]
         else:
-            found.append(text)
-    return found
+            inlined.append(text)
+    return inlined
 
 
 def _indent(line: str) -> str:
@@ -186,8 +186,8 @@ def _indent(line: str) -> str:
 
 
 def _renamed(line: str, names: Collection[str], rename: Callable[[str], str]) -> str:
-    def replace(found: re.Match[str]) -> str:
-        token = found[0]
+    def replace(match: re.Match[str]) -> str:
+        token = match[0]
         return rename(token) if token in names else token
 
     return _TOKEN.sub(replace, line)

@@ -1,4 +1,4 @@
-"""Weights of TorchScript and ONNX artifacts, tensor by tensor, one pair in memory at a time."""
+"""Compares the weights of TorchScript and ONNX artifacts, a pair of tensors at a time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 
 from isthmus.bundle.bundle_files import Directory
 from isthmus.bundle.manifest import Artifact
-from isthmus.bundle_diff.archive import StoredTensor, read_archive
+from isthmus.bundle_diff.archive import StoredTensor, read_archive_contents
 from isthmus.bundle_diff.findings import Findings, counted, shortened
 from isthmus.document import number
 
@@ -26,32 +26,33 @@ __all__ = [
     "compare_weights",
     "is_unnamed",
     "model_name",
+    "report_weights",
     "stored_weights",
-    "tell_weights",
 ]
 
 _CHUNK = 1 << 22
-"""Elements that are compared at a time."""
+"""The number of elements that are compared at a time."""
 _SMALL = 8
-"""An unnamed constant of ONNX with as few elements is shown in the graph."""
+"""The most elements of an unnamed ONNX constant, whose values the graph shows."""
 _UNNAMED = re.compile(r"^(val_\d+|onnx::\w+_\d+|_?\d+|/.*|clone\w*|lifted\w*|_tensor_constant\d+)$")
 _CONSTANT = "constant "
 
 
 @dataclass(frozen=True)
 class TensorChange:
-    """A tensor of one name whose values differ."""
+    """A tensor whose values differ."""
 
     name: str
     before: str
-    """ "float32[3, 4]"."""
+    """The dtype and shape in A: "float32[3, 4]"."""
     after: str
+    """The dtype and shape in B."""
     elements: int = 0
     differing: int = 0
     max_abs: float = 0.0
-    """Largest difference; NaN on one side only counts as infinite."""
+    """The largest difference; NaN on one side only counts as infinite."""
     largest: float = 0.0
-    """Largest magnitude in A."""
+    """The largest magnitude in A."""
 
     @property
     def share(self) -> float:
@@ -65,11 +66,11 @@ class WeightsDiff:
 
     artifact: str
     equal: int
-    """Bit for bit, under any name."""
+    """The number of tensors that are equal bit for bit, under any name."""
     renamed: int
-    """Of these, the ones that have another name now."""
+    """The number of equal tensors that have another name in B."""
     changed: tuple[TensorChange, ...]
-    """The furthest first."""
+    """The changed tensors, the furthest first."""
     removed: tuple[str, ...]
     added: tuple[str, ...]
 
@@ -79,19 +80,19 @@ class WeightsDiff:
 
 
 def stored_weights(bundle: Bundle, artifact: Artifact) -> dict[str, StoredTensor]:
-    """Tensors by the model's names; those baked into the code are called "constant 0" and so on.
+    """Returns the tensors by the model's names; constants in the code are "constant 0" and so on.
 
     Raises:
-        BundleError: The file cannot be read as what it says it is.
-        ImportError: It is ONNX, and the package onnx is not installed.
+        BundleError: The file cannot be read in its format.
+        ImportError: The file is ONNX, and the package onnx is not installed.
     """
     directory = Directory(bundle.path)
     if artifact.format == "torchscript":
         entry = artifact.files[0]
-        archive = read_archive(directory.locate(entry.path, entry.size))
-        found = {model_name(name): tensor for name, tensor in archive.tensors.items()}
+        archive = read_archive_contents(directory.locate(entry.path, entry.size))
+        named = {model_name(name): tensor for name, tensor in archive.tensors.items()}
         constants = enumerate(archive.constants)
-        return found | {f"{_CONSTANT}{at}": constant for at, constant in constants}
+        return named | {f"{_CONSTANT}{at}": constant for at, constant in constants}
     tensors: dict[str, StoredTensor] = {}
     methods = len(bundle.manifest.methods)
     data = {Path(file.path).name for file in artifact.files[methods:]}
@@ -105,57 +106,61 @@ def stored_weights(bundle: Bundle, artifact: Artifact) -> dict[str, StoredTensor
 
 
 def model_name(name: str) -> str:
-    """The path in the model, without what isthmus puts around it."""
+    """Returns the path in the model, without the modules that isthmus puts around it."""
     return name.removeprefix("holder.").removeprefix("module.")
 
 
 def is_unnamed(name: str) -> bool:
-    """Whether an exporter made the name of an ONNX value up."""
+    """Returns True when an exporter invented the name of an ONNX value."""
     return _UNNAMED.match(name) is not None
 
 
 def _initializers(file: Path, data: set[str]) -> dict[str, StoredTensor]:
-    """Of an ONNX file; values beside it are read from the files that the bundle lists."""
+    """Returns the tensors of an ONNX file; external data come from files that the bundle lists."""
     import onnx
     from onnx import external_data_helper, numpy_helper
 
     model: Any = onnx.load(str(file), load_external_data=False)
-    found: dict[str, StoredTensor] = {}
-    for one in model.graph.initializer:
-        stored = _stored(one, file, data, external_data_helper, numpy_helper)
-        if is_unnamed(one.name) and stored.elements <= _SMALL:
+    tensors: dict[str, StoredTensor] = {}
+    for initializer in model.graph.initializer:
+        stored = _stored(initializer, file, data, external_data_helper, numpy_helper)
+        if is_unnamed(initializer.name) and stored.elements <= _SMALL:
             continue
-        found[model_name(one.name)] = stored
-    return found
+        tensors[model_name(initializer.name)] = stored
+    return tensors
 
 
-def _stored(one: Any, file: Path, data: set[str], helper: Any, numpy_helper: Any) -> StoredTensor:
+def _stored(
+    initializer: Any, file: Path, data: set[str], helper: Any, numpy_helper: Any
+) -> StoredTensor:
     import onnx
 
-    name = onnx.TensorProto.DataType.Name(one.data_type).lower()
+    name = onnx.TensorProto.DataType.Name(initializer.data_type).lower()
 
     def read() -> torch.Tensor:
         tensor = onnx.TensorProto()
-        tensor.CopyFrom(one)
+        tensor.CopyFrom(initializer)
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             beside = {entry.key: entry.value for entry in tensor.external_data}.get("location", "")
             if beside not in data:  # the scanner of ONNX files refuses it as well
-                raise ValueError(f"{one.name} is in {beside!r}, which the bundle does not list")
+                raise ValueError(
+                    f"{initializer.name} is in {beside!r}, which the bundle does not list"
+                )
             helper.load_external_data_for_tensor(tensor, str(file.parent))
         array = numpy_helper.to_array(tensor).copy()
-        if array.dtype.kind not in "fiubc":  # a type that NumPy does not have: its bytes
+        if array.dtype.kind not in "fiubc":  # NumPy lacks the type: compare its bytes
             array = array.view("u1")
         return torch.from_numpy(array)
 
     names = {"float": "float32", "double": "float64"}
-    return StoredTensor(names.get(name, name), tuple(one.dims), read)
+    return StoredTensor(names.get(name, name), tuple(initializer.dims), read)
 
 
 def compare_weights(
     artifact: str, before: Mapping[str, StoredTensor], after: Mapping[str, StoredTensor]
 ) -> WeightsDiff:
-    """Pairs tensors by name, and what is left over by its content: then only the name is new."""
-    marks = [{name: _mark(one) for name, one in side.items()} for side in (before, after)]
+    """Pairs tensors by name, and the rest by content: those have only a new name."""
+    marks = [{name: _mark(tensor) for name, tensor in side.items()} for side in (before, after)]
     left, right = dict(before), dict(after)
     equal = renamed = 0
     for name in before:
@@ -163,25 +168,25 @@ def compare_weights(
             del left[name], right[name]
             equal += 1
     for name in list(left):
-        twin = next((other for other in right if marks[1][other] == marks[0][name]), None)
-        if twin is not None:
-            del left[name], right[twin]
+        new_name = next((other for other in right if marks[1][other] == marks[0][name]), None)
+        if new_name is not None:
+            del left[name], right[new_name]
             equal += 1
-            # Constants have numbers, not names.
-            renamed += not (name.startswith(_CONSTANT) and twin.startswith(_CONSTANT))
+            # The numbers of constants are not names.
+            renamed += not (name.startswith(_CONSTANT) and new_name.startswith(_CONSTANT))
     changed = [
         _difference(name, left.pop(name), right.pop(name)) for name in list(left) if name in right
     ]
-    changed.sort(key=lambda one: -one.share)
+    changed.sort(key=lambda change: -change.share)
     return WeightsDiff(artifact, equal, renamed, tuple(changed), tuple(left), tuple(right))
 
 
-def tell_weights(diff: WeightsDiff, found: Findings) -> None:
-    """The findings of one artifact."""
+def report_weights(diff: WeightsDiff, findings: Findings) -> None:
+    """Adds the findings of an artifact's weights."""
     total = diff.equal + len(diff.changed)
     if diff.changed:
         first = diff.changed[0]
-        same = [one for one in diff.changed if one.before == one.after]
+        same = [change for change in diff.changed if change.before == change.after]
         after = f"{len(diff.changed)} differ"
         if same:
             first = same[0]
@@ -191,11 +196,13 @@ def tell_weights(diff: WeightsDiff, found: Findings) -> None:
             )
         else:
             after += f"; {first.name} was {first.before}, is {first.after}"
-        found.change("weights", diff.artifact, "tensors", (total, after), "changed")
+        findings.change("weights", diff.artifact, "tensors", (total, after), "changed")
     for what, names in (("tensors gone", diff.removed), ("tensors added", diff.added)):
         if names:
             sides = (len(names), None) if what.endswith("gone") else (None, len(names))
-            found.change("weights", diff.artifact, f"{what}: {shortened(names)}", sides, "changed")
+            findings.change(
+                "weights", diff.artifact, f"{what}: {shortened(names)}", sides, "changed"
+            )
     text = f"{diff.equal} of {counted(total + len(diff.removed), 'tensor')} equal bit for bit"
     if diff:
         text = f"equal: {counted(diff.equal, 'tensor')}, bit for bit"
@@ -203,11 +210,11 @@ def tell_weights(diff: WeightsDiff, found: Findings) -> None:
         text += f"; {len(names)} {word}" if names else ""
     if diff.renamed:
         text += f"; {diff.renamed} under another name"
-    found.result("weights", diff.artifact, text, equal=bool(diff))
+    findings.result("weights", diff.artifact, text, equal=bool(diff))
 
 
 def _mark(tensor: StoredTensor) -> tuple[str, bytes]:
-    """Equal for equal tensors: type, shape and a digest of the bytes."""
+    """Returns the dtype, shape and digest of the bytes, which are equal for equal tensors."""
     digest = hashlib.sha256()
     values = tensor.read().contiguous().reshape(-1)
     for chunk in torch.split(values, _CHUNK):
@@ -219,11 +226,11 @@ def _difference(name: str, before: StoredTensor, after: StoredTensor) -> TensorC
     change = TensorChange(name, before.text, after.text, before.elements, before.elements)
     if before.text != after.text:
         return change
-    left, right = (one.read().contiguous().reshape(-1) for one in (before, after))
+    left, right = (side.read().contiguous().reshape(-1) for side in (before, after))
     wide = torch.complex128 if left.is_complex() else torch.float64
     differing, furthest, largest = 0, 0.0, 0.0
-    for one, other in zip(torch.split(left, _CHUNK), torch.split(right, _CHUNK), strict=True):
-        a, b = one.to(wide), other.to(wide)
+    chunks = zip(torch.split(left, _CHUNK), torch.split(right, _CHUNK), strict=True)
+    for a, b in ((old.to(wide), new.to(wide)) for old, new in chunks):
         unequal = (a != b) & ~(a.isnan() & b.isnan())
         differing += int(unequal.sum())
         gaps = (a - b).abs()[unequal]

@@ -1,10 +1,10 @@
-"""Runs one bundle's engine on the inputs of another's goldens.
+"""Runs a bundle's engine on the inputs of another bundle's goldens.
 
 Started as `python -m isthmus.bundle_diff.worker REQUEST`.
 
-A process of its own, for two runtimes with live thread pools slow each other down. The outputs are
-written as `isthmus.proof.verify_worker` writes them, in the order of the goldens that are named,
-under the names of the bundle that the goldens are of.
+It has a process of its own, because two runtimes with live thread pools slow each other down. The
+outputs are written as `isthmus.proof.verify_worker` writes them, in the order of the named goldens,
+under the names of the goldens' bundle.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Names = Mapping[str, Mapping[str, str]]
-"""By method: A's name to B's."""
+"""Maps a method to B's name of each of A's values."""
 
 
 class RenamedEngine:
