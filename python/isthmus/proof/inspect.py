@@ -1,123 +1,30 @@
-"""Looks into artifacts: operators and who owns them, constants, literals, code and graphs.
+"""Inspects artifacts: operators and who owns them, constants, literals, code and graphs.
 
-What is told comes from the bytes of a TorchScript archive or an ONNX file, which the scanners read
-as text and as a protocol buffer, and for native code from the manifest; nothing is executed. The
-graph of TorchScript needs the module loaded by torch, after the scanner has let it pass.
+The scanners read a TorchScript archive as text and an ONNX file as a protocol buffer; native code
+is described by the manifest. Nothing is executed. Only the graph of TorchScript needs the module
+loaded by torch, after the scanner has let it pass.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from isthmus.bundle.manifest import Artifact, Hazard, Manifest
 from isthmus.errors import BundleError, InvalidInput
 from isthmus.exporters.torchscript.archive import read_archive
+from isthmus.proof.inspection import Inspection, OperatorUse, Value
+from isthmus.proof.method_values import method_values
 
 if TYPE_CHECKING:
     import torch
-    from rich.console import Console
 
     from isthmus import _core
     from isthmus.bundle.bundle import Bundle
 
 __all__ = ["Inspection", "OperatorUse", "Value", "inspect"]
-
-
-@dataclass(frozen=True)
-class OperatorUse:
-    """One operator."""
-
-    name: str
-    count: int
-    """Places in the code that call it."""
-    owner: str
-    """Library that registers it: "LibTorch", or the file's name, or "unknown"."""
-
-
-@dataclass(frozen=True)
-class Value:
-    """An input or output."""
-
-    name: str
-    type: str
-
-
-@dataclass(frozen=True)
-class Inspection:
-    """What an artifact holds."""
-
-    path: str
-    format: str
-    """ "torchscript", "onnx" or "aoti"."""
-    versions: Mapping[str, str]
-    """ "file format" of TorchScript, "ir" and operator sets of ONNX, what native code requires."""
-    inputs: Mapping[str, tuple[Value, ...]]
-    """By method."""
-    outputs: Mapping[str, tuple[Value, ...]]
-    operators: tuple[OperatorUse, ...]
-    constants: tuple[str, ...]
-    """Tensors baked into the code: name, dtype and shape where it can be told."""
-    literals: tuple[Hazard, ...]
-    """Devices and dtypes written into the code."""
-    refused: tuple[str, ...]
-    """What keeps the archive from being loaded with trust "graph"."""
-    code: Mapping[str, str] = field(default_factory=dict)
-    graph: str = ""
-    precision: str = ""
-    """As the bundle says; empty for a file outside of one."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {"schema": "isthmus-inspect", "version": 2, **asdict(self)}
-
-    def print(self, console: Console, *, code: bool = False) -> None:
-        """Tables for people."""
-        from rich.markup import escape
-        from rich.table import Table
-
-        versions = "".join(f", {name} {value}" for name, value in self.versions.items())
-        precision = f", in {self.precision}" if self.precision else ""
-        title = _TITLES.get(self.format, self.format)
-        console.print(f"{self.path}: {title}{versions}{precision}")
-        for method, inputs in self.inputs.items():
-            table = Table("", "name", "type", title=f"{method}")
-            for input_spec in inputs:
-                table.add_row("in", escape(input_spec.name), escape(input_spec.type))
-            for output in self.outputs.get(method, ()):
-                table.add_row("out", escape(output.name), escape(output.type))
-            console.print(table)
-        if self.operators:
-            table = Table("operator", "places", "library", title="Operators")
-            for use in self.operators:
-                table.add_row(escape(use.name), str(use.count), escape(use.owner))
-            console.print(table)
-        for title, lines in (
-            ("Constants baked in", self.constants),
-            ("Devices and dtypes baked in", [_line(literal) for literal in self.literals]),
-            ("Refused without trust", self.refused),
-        ):
-            if lines:
-                console.print(f"[bold]{title}[/bold]")
-                for line in lines:
-                    console.print(f"  {escape(line)}", highlight=False)
-        if code:
-            for name, text in self.code.items():
-                console.print(f"[bold]{escape(name)}[/bold]")
-                console.print(text, markup=False, highlight=False)
-        if self.graph:
-            console.print("[bold]Graph[/bold]")
-            console.print(self.graph, markup=False, highlight=False, soft_wrap=True)
-
-
-_TITLES = {"torchscript": "TorchScript", "onnx": "ONNX", "aoti": "AOTInductor, native code"}
-
-
-def _line(hazard: Hazard) -> str:
-    return f"{hazard.message} ({hazard.where})" if hazard.where else hazard.message
 
 
 def inspect(
@@ -127,19 +34,19 @@ def inspect(
     graph: bool = False,
     artifact: str = "",
 ) -> Inspection:
-    """Looks into an artifact of a bundle, or into a TorchScript or ONNX file.
+    """Inspects an artifact of a bundle, or a TorchScript or ONNX file.
 
     Args:
         path: A bundle, a file that `torch.jit.save` wrote, or an ONNX file.
         submodule: Only the code and the graph of this dotted submodule of a TorchScript artifact.
-        graph: Also load the TorchScript module, when the scanner lets it pass, and print its graph.
-        artifact: Of the bundle; the first one when empty, the first TorchScript one when
-            `submodule` or `graph` asks for it.
+        graph: Also load the TorchScript module, if the scanner lets it pass, and keep its graph.
+        artifact: The name of an artifact of the bundle; when empty, the first one, or the first
+            TorchScript one if `submodule` or `graph` is given.
 
     Raises:
-        BundleError: It is something else or damaged; or the graph is asked for, and the scanner
-            refuses the archive.
-        InvalidInput: There is no such artifact or submodule, or it has neither.
+        BundleError: The path is something else or damaged; or the graph is asked for, and the
+            scanner refuses the archive.
+        InvalidInput: There is no such artifact or submodule, or the artifact is no TorchScript.
     """
     from isthmus import _core
 
@@ -150,9 +57,9 @@ def inspect(
             return _inspect_onnx(root.read_bytes(), str(root), None, None)
         archive = read_archive(root, "a bundle, a TorchScript archive or an ONNX file")
         return _inspect_torchscript(archive, str(root), None, submodule, graph=graph)
-    bundle, chosen = _of_bundle(root, artifact, torchscript=inside)
-    found = _inspect_artifact(bundle, chosen, submodule, graph=graph)
-    return replace(found, precision=chosen.precision)
+    bundle, chosen = _choose_artifact(root, artifact, torchscript=inside)
+    inspection = _inspect_artifact(bundle, chosen, submodule, graph=graph)
+    return replace(inspection, precision=chosen.precision)
 
 
 def _inspect_artifact(
@@ -183,9 +90,9 @@ def _inspect_torchscript(
     code = dict(scan.code)
     text = ""
     if submodule or graph:
-        module = _load(archive, label, scan if manifest is None else known)
+        module = _load_archive(archive, label, scan if manifest is None else known)
         text, code = _submodule(module, submodule, code, graph=graph)
-    inputs, outputs = _values(manifest, scan.code)
+    inputs, outputs = method_values(manifest, scan.code)
     owners = _owners(manifest)
     return Inspection(
         path=label,
@@ -194,15 +101,15 @@ def _inspect_torchscript(
         inputs=inputs,
         outputs=outputs,
         operators=tuple(
-            OperatorUse(name, count, _owner(name, owners))
+            OperatorUse(name, count, _library_of(name, owners))
             for name, count in sorted(scan.operators.items())
             if not name.startswith("prim::")
         ),
-        constants=tuple(f.what for f in scan.findings if f.kind == "constant"),
+        constants=tuple(finding.what for finding in scan.findings if finding.kind == "constant"),
         literals=tuple(
-            Hazard(f.kind, "info", f.what, f.where)
-            for f in scan.findings
-            if f.kind in ("device_literal", "dtype_literal")
+            Hazard(finding.kind, "info", finding.what, finding.where)
+            for finding in scan.findings
+            if finding.kind in ("device_literal", "dtype_literal")
         ),
         refused=_refused(known.findings),
         code=code,
@@ -222,7 +129,7 @@ def _inspect_onnx(
         inputs = {"forward": tuple(Value(name, "") for name in scan.inputs)}
         outputs = {"forward": tuple(Value(name, "") for name in scan.outputs)}
     else:
-        inputs, outputs = _values(manifest, {})
+        inputs, outputs = method_values(manifest, {})
     return Inspection(
         path=label,
         format="onnx",
@@ -243,7 +150,7 @@ def _inspect_onnx(
 
 
 def _from_manifest(label: str, manifest: Manifest, artifact: Artifact) -> Inspection:
-    inputs, outputs = _values(manifest, {})
+    inputs, outputs = method_values(manifest, {})
     return Inspection(
         path=label,
         format=artifact.format,
@@ -261,7 +168,7 @@ def _refused(findings: Sequence[_core.Finding]) -> tuple[str, ...]:
     return tuple(f"{finding.what} ({finding.where})" for finding in findings if finding.refused)
 
 
-def _of_bundle(root: Path, artifact: str, *, torchscript: bool) -> tuple[Bundle, Artifact]:
+def _choose_artifact(root: Path, artifact: str, *, torchscript: bool) -> tuple[Bundle, Artifact]:
     from isthmus.bundle.bundle import open_bundle
 
     bundle = open_bundle(root)
@@ -269,15 +176,13 @@ def _of_bundle(root: Path, artifact: str, *, torchscript: bool) -> tuple[Bundle,
         return bundle, bundle.artifact(artifact)
     if not torchscript:
         return bundle, bundle.manifest.artifacts[0]
-    scripted = [
-        artifact for artifact in bundle.manifest.artifacts if artifact.format == "torchscript"
-    ]
-    if not scripted:
-        raise InvalidInput(f"{root} has no TorchScript artifact, whose graph could be printed")
-    return bundle, scripted[0]
+    for candidate in bundle.manifest.artifacts:
+        if candidate.format == "torchscript":
+            return bundle, candidate
+    raise InvalidInput(f"{root} has no TorchScript artifact, whose graph could be printed")
 
 
-def _load(archive: bytes, label: str, scan: _core.ArchiveScan) -> torch.jit.ScriptModule:
+def _load_archive(archive: bytes, label: str, scan: _core.ArchiveScan) -> torch.jit.ScriptModule:
     from isthmus.exporters.check import load_bytes
     from isthmus.exporters.quiet_torch import quiet_torch
 
@@ -320,59 +225,6 @@ def _submodule(
     return text, code
 
 
-def _values(
-    manifest: Manifest | None, code: Mapping[str, str]
-) -> tuple[dict[str, tuple[Value, ...]], dict[str, tuple[Value, ...]]]:
-    if manifest is None:
-        return _from_code(code)
-    inputs: dict[str, tuple[Value, ...]] = {}
-    outputs: dict[str, tuple[Value, ...]] = {}
-    for method in manifest.methods:
-        for found, specs in ((inputs, method.inputs), (outputs, method.outputs)):
-            found[method.name] = tuple(
-                Value(
-                    spec.name,
-                    spec.dtype
-                    + ("[any rank]" if spec.shape is None else f"[{_shape(spec.shape)}]")
-                    + (" or None" if spec.optional else ""),
-                )
-                for spec in specs
-            )
-    return inputs, outputs
-
-
-def _shape(shape: tuple[int | str | None, ...]) -> str:
-    return ", ".join("?" if one is None else str(one) for one in shape)
-
-
-_METHOD = re.compile(
-    r"^  def (?P<name>\w+)\(self: [\w.]+(?P<inputs>[^)]*)\) -> (?P<output>[^\n]+):\s*$",
-    re.MULTILINE,
-)
-_ROOT = re.compile(r"^class (?P<name>\w+)\(Module\):", re.MULTILINE)
-
-
-def _from_code(
-    code: Mapping[str, str],
-) -> tuple[dict[str, tuple[Value, ...]], dict[str, tuple[Value, ...]]]:
-    """Methods of the last class in the archive's own module: how torch writes the root."""
-    inputs: dict[str, tuple[Value, ...]] = {}
-    outputs: dict[str, tuple[Value, ...]] = {}
-    text = next((body for name, body in code.items() if name.endswith("code/__torch__.py")), "")
-    if not text and code:
-        text = max(code.values(), key=len)
-    roots = list(_ROOT.finditer(text))
-    for found in _METHOD.finditer(text[roots[-1].start() :] if roots else ""):
-        parts = [
-            part.strip() for part in found["inputs"].lstrip(",\n ").split(",\n") if part.strip()
-        ]
-        inputs[found["name"]] = tuple(
-            Value(*(piece.strip() for piece in part.partition(":")[::2])) for part in parts
-        )
-        outputs[found["name"]] = (Value("output", found["output"].strip()),)
-    return inputs, outputs
-
-
 def _owners(manifest: Manifest | None) -> dict[str, str]:
     owners: dict[str, str] = {}
     for artifact in manifest.artifacts if manifest is not None else ():
@@ -381,7 +233,7 @@ def _owners(manifest: Manifest | None) -> dict[str, str]:
     return owners
 
 
-def _owner(name: str, owners: Mapping[str, str]) -> str:
+def _library_of(name: str, owners: Mapping[str, str]) -> str:
     from isthmus.exporters.torchscript.operators import CORE_NAMESPACES
 
     namespace = name.partition("::")[0]

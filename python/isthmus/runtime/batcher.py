@@ -1,4 +1,4 @@
-"""Requests of similar length in one call: futures, and whole data sets with progress."""
+"""Batches requests of similar length into one call: futures, and whole data sets."""
 
 from __future__ import annotations
 
@@ -7,42 +7,39 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from isthmus import _core
-
-if TYPE_CHECKING:
-    from isthmus.runtime.model import Model
 
 __all__ = ["Batcher", "Request"]
 
 
 class Request(Future[Any]):
-    """The answer to come of one request."""
+    """The future answer of a request."""
 
     _ticket: _core.Ticket | None = None
 
     def cancel(self) -> bool:
-        """Takes the request back; False when it has begun."""
+        """Takes the request back; returns False when its call has begun."""
         if self._ticket is None or not self._ticket.cancel():
             return self.cancelled()
         return True
 
 
 class Batcher:
-    """Puts requests of similar length into one call of a model: `isthmus::Batcher`.
+    """Batches requests of similar length into one call of a model: `isthmus::Batcher`.
 
-    Requests are put together along the named dimension that every input and output begins with,
-    and padded along the one other that their inputs have, to the longest of the call. Padding is
-    used only where a golden, run alone and padded, gave the same answer. The answer of each request
-    is the single call's within the noise floor.
+    Requests are joined along the named dimension that every input and output begins with, and
+    padded along the one other named dimension of the inputs, to the longest request of the call.
+    Padding is used only where a golden gave the same answer alone and padded. The answer to each
+    request equals that of a single call within the noise floor.
 
     Use it as a context manager, or `close` it. May be called from many threads.
     """
 
     def __init__(
         self,
-        model: Model,
+        model: _core.Model,
         *,
         method: str = "forward",
         workers: int = 1,
@@ -57,19 +54,21 @@ class Batcher:
         """Starts the workers.
 
         Args:
-            model: From `isthmus.load`; without state. Load it with as many threads as processors
-                divided by `workers`.
-            method: What is called.
-            workers: Calls of the model at once.
-            max_requests: Requests in one call.
-            max_elements: Rows times longest length of one call, padding included; 0: no limit.
-            max_padding: Share of a call's elements that may be padding; 0: only requests of equal
-                length meet.
-            max_wait: Seconds that a request may wait for others when a worker is idle. With 0
-                requests meet only while the workers are busy.
-            max_queue: Requests that may wait.
-            when_full: What `submit` does then: "wait", or "refuse" with an ExecutionError.
-            padding: By input name: the value that pads it; 0 by default.
+            model: A model without state, from `isthmus.load`. Load it with the number of processors
+                divided by `workers` as threads.
+            method: The method to call.
+            workers: The largest number of calls of the model at a time.
+            max_requests: The largest number of requests in one call.
+            max_elements: The largest product of rows and longest length in one call, padding
+                included; 0: no limit.
+            max_padding: The largest share of a call's elements that may be padding; 0: only
+                requests of equal length are batched.
+            max_wait: The seconds that a request may wait for others when a worker is idle. With 0,
+                requests are batched only while the workers are busy.
+            max_queue: The largest number of waiting requests.
+            when_full: What `submit` does with a full queue: "wait", or "refuse" with an
+                ExecutionError.
+            padding: Maps an input to the value that pads it; 0 by default.
 
         Raises:
             InvalidInput: The model has state, or the limits allow nothing.
@@ -86,31 +85,31 @@ class Batcher:
             when_full=when_full,
             padding=dict(padding or {}),
         )
-        self._model: Model | None = model
+        self._model: _core.Model | None = model
         self._window = max_queue
-        # Workers that answer while the interpreter ends would find none.
+        # Workers must have ended before the interpreter does.
         self._finalizer = weakref.finalize(self, self._native.close, True)
 
     @property
     def stats(self) -> _core.BatcherStats:
-        """Requests, calls of the model, elements and padding so far."""
+        """The numbers of requests, calls, elements and padded elements so far."""
         return self._native.stats
 
     @property
     def notes(self) -> list[str]:
-        """What is not done, and why: no batching, no padding."""
+        """The reasons why requests are not batched or not padded."""
         return self._native.notes
 
     def submit(self, *args: Any, **kwargs: Any) -> Request:
         """Queues one call of the model; the arguments are the model's own.
 
         Returns:
-            A future: its result is what the model's call would give. `cancel` takes the request
-            back while it waits; its result then raises `concurrent.futures.CancelledError`.
+            A future with the result of the call. `cancel` takes the request back while it waits;
+            its result then raises `concurrent.futures.CancelledError`.
 
         Raises:
             InvalidInput: The arguments do not fit the signature.
-            ExecutionError: The queue is full and refuses, or closed.
+            ExecutionError: The queue is closed, or it is full and refuses.
         """
         request = Request()
         request._ticket = self._native.submit(_answering(request), args, kwargs)
@@ -129,16 +128,16 @@ class Batcher:
                 far ahead as the queue allows.
             progress: Called with the number of answers so far.
 
-        Returns:
+        Yields:
             The answers, in the order of the inputs.
         """
         waiting: deque[Request] = deque()
         done = 0
-        for input_spec in inputs:
+        for arguments in inputs:
             waiting.append(
-                self.submit(**input_spec)
-                if isinstance(input_spec, Mapping)
-                else self.submit(*input_spec)
+                self.submit(**arguments)
+                if isinstance(arguments, Mapping)
+                else self.submit(*arguments)
             )
             while len(waiting) > self._window or (waiting and waiting[0].done()):
                 yield waiting.popleft().result()
@@ -152,7 +151,7 @@ class Batcher:
                 progress(done)
 
     def close(self, *, cancel: bool = False) -> None:
-        """No more requests; returns when the last is answered, or cancelled."""
+        """Ends the queue; returns when the last request is answered, or cancelled."""
         self._finalizer.detach()
         self._native.close(cancel)
 
@@ -169,7 +168,7 @@ class Batcher:
 
 
 def _answering(request: Request) -> Callable[..., None]:
-    """What the native worker calls, once."""
+    """Returns the function that the native worker calls once, with the answer."""
 
     def done(result: Any, raises: Callable[[], None] | None, *, cancelled: bool = False) -> None:
         if cancelled:
@@ -180,7 +179,7 @@ def _answering(request: Request) -> Callable[..., None]:
         else:
             try:
                 raises()
-            except Exception as error:  # whatever the call raised is the request's
+            except Exception as error:  # the request's result raises it again
                 request.set_exception(error)
 
     return done

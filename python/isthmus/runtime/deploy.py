@@ -1,7 +1,7 @@
-"""A folder that runs a bundle where there is no Python and no package: program, libraries, model.
+"""Writes a folder that runs a bundle without Python: program, libraries and model.
 
-What an engine needs it says itself (`EngineInfo.runtime_files`); what these files link against is
-copied with them, but for the C library, which belongs to the system.
+An engine names the files that it opens (`EngineInfo.runtime_files`). The libraries that these link
+against are copied with them, except for the C library, which belongs to the system.
 """
 
 from __future__ import annotations
@@ -26,43 +26,43 @@ _OF_THE_SYSTEM = re.compile(
     r"^(ld-linux.*|linux-vdso|libc|libm|libdl|libpthread|librt|libresolv|libutil|libnsl|libanl)\."
     r"so(\.\d+)*$"
 )
-"""The C library: a copy of it would have to fit the system's loader."""
+"""Matches the C library: a copy of it would have to fit the system's loader."""
 
 
 @dataclass(frozen=True)
 class DeployedFile:
-    """A file of the folder."""
+    """A file in the folder."""
 
     path: str
-    """Relative to the folder."""
+    """The path relative to the folder."""
     size: int
-    """Bytes."""
+    """The size in bytes."""
 
 
 @dataclass(frozen=True)
 class Deployment:
-    """A folder that was made."""
+    """A folder that was written."""
 
     path: Path
     engine: str
     runtime: str
-    """What runs the model, with its version."""
+    """The runtime of the engine, with its version."""
     artifact: str
     files: tuple[DeployedFile, ...]
 
     @property
     def size(self) -> int:
-        """Bytes of all files."""
+        """The size of all files in bytes."""
         return sum(file.size for file in self.files)
 
     def document(self) -> Document:
-        """What to print."""
+        """Returns the result as a document to print; see `isthmus.document`."""
         parts: dict[str, list[DeployedFile]] = {}
-        for one in self.files:
-            parts.setdefault(one.path.partition("/")[0], []).append(one)
+        for file in self.files:
+            parts.setdefault(file.path.partition("/")[0], []).append(file)
         largest = sorted(self.files, key=lambda file: -file.size)[:8]
         rows = [(f"{name}/", f"{len(own)}", _mb(own)) for name, own in sorted(parts.items())]
-        rows += [(f"  {one.path}", "", _mb([one])) for one in largest]
+        rows += [(f"  {file.path}", "", _mb([file])) for file in largest]
         return Document(
             title=f"isthmus deploy folder: {self.path}",
             schema="isthmus-deploy",
@@ -98,15 +98,15 @@ def deploy(
     overwrite: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> Deployment:
-    """Makes a folder of `bin/isthmus-run`, `lib/` and `bundle/` that needs only a C library.
+    """Writes a folder of `bin/isthmus-run`, `lib/` and `bundle/` that needs only a C library.
 
     Args:
-        path: The bundle; only the artifact that the engine runs, the goldens and the tokenizer
-            travel.
-        output: The folder to make.
-        engine: Which engine's libraries to take.
-        artifact: Name of the artifact; the first that the engine runs when empty.
-        overwrite: Replace such a folder that is there.
+        path: The bundle; only the artifact that the engine runs, the goldens and the tokenizer are
+            copied.
+        output: The folder to write.
+        engine: The engine whose libraries are copied.
+        artifact: The name of an artifact; when empty, the first that the engine runs.
+        overwrite: Replace an existing folder of this kind.
         progress: Called with a sentence at each stage.
 
     Raises:
@@ -168,9 +168,9 @@ def _artifact(bundle: Bundle, engine: str, name: str) -> Artifact:
             f'engine "{engine}" is not installed; there is {", ".join(_core.engine_names())}'
         )
     candidates = [bundle.artifact(name)] if name else list(bundle.manifest.artifacts)
-    for one in candidates:
-        if one.format in formats:
-            return one
+    for candidate in candidates:
+        if candidate.format in formats:
+            return candidate
     has = ", ".join(f"{candidate.name} ({candidate.format})" for candidate in candidates)
     raise InvalidInput(
         f"engine {engine} runs {', '.join(formats)}, the bundle has {has}; export it with "
@@ -179,21 +179,21 @@ def _artifact(bundle: Bundle, engine: str, name: str) -> Artifact:
 
 
 def _needed(roots: Sequence[Path]) -> Mapping[str, Path]:
-    """Libraries that these files link against, theirs included, by the name they are asked for.
+    """Returns the libraries that files link against, directly or not, by their link names.
 
     Raises:
         EngineUnavailable: One of them is not found on this machine.
     """
-    found: dict[str, Path] = {}
-    # What an engine opens before a library that needs it is in no path of the loader's.
+    needed: dict[str, Path] = {}
+    # The loader does not search the folders of the libraries that an engine opens by itself.
     folders = dict.fromkeys(root.parent for root in roots)
-    open_questions = [root for root in roots if ".so" in root.name or not root.suffix]
-    while open_questions:
-        root = open_questions.pop()
+    pending = [root for root in roots if ".so" in root.name or not root.suffix]
+    while pending:
+        root = pending.pop()
         done = subprocess.run(["ldd", str(root)], capture_output=True, text=True, check=False)
         for line in done.stdout.splitlines():
             name, arrow, rest = line.strip().partition(" => ")
-            if not arrow or _OF_THE_SYSTEM.match(Path(name).name) or name in found:
+            if not arrow or _OF_THE_SYSTEM.match(Path(name).name) or name in needed:
                 continue
             if rest.startswith("not found"):
                 place = next(
@@ -203,15 +203,15 @@ def _needed(roots: Sequence[Path]) -> Mapping[str, Path]:
                     raise EngineUnavailable(
                         f"{root} needs {name}, which is not found on this machine; install it"
                     )
-                open_questions.append(place)
+                pending.append(place)
             else:
                 place = Path(rest.rpartition(" (")[0])
-            found[name] = place.resolve()
-    return found
+            needed[name] = place.resolve()
+    return needed
 
 
 def _write_part(bundle: Bundle, artifact: Artifact, target: Path) -> None:
-    """The bundle with one artifact: its files, the goldens, and everything else."""
+    """Writes the bundle with one artifact: its files, the goldens, and everything else."""
     faults = bundle.verify_files()
     if faults:
         raise BundleError(faults[0])

@@ -1,4 +1,4 @@
-"""Where the native parts of the package are, and the console script `isthmus-run`."""
+"""The folders of the package's native parts, and the console script `isthmus-run`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["binary", "cmake_dir", "include_dir", "lib_dir", "run"]
 
 
 def _root() -> Path:
-    """The folder of the native module: the package's own, or, when editable, the installed one."""
+    """Returns the native module's folder: the package's, or the installed one when editable."""
     spec = importlib.util.find_spec("isthmus._core")
     if spec is None or spec.origin is None:
         raise ImportError(
@@ -22,27 +22,27 @@ def _root() -> Path:
 
 
 def binary() -> Path:
-    """The program isthmus-run. `ISTHMUS_RUN` names another one."""
+    """Returns the program isthmus-run; the variable `ISTHMUS_RUN` names another one."""
     chosen = os.environ.get("ISTHMUS_RUN")
     return Path(chosen) if chosen else _root() / "bin" / "isthmus-run"
 
 
 def lib_dir() -> Path:
-    """The folder of libisthmus and the engines."""
+    """Returns the folder of libisthmus and the engines."""
     return _root() / "lib"
 
 
 def include_dir() -> Path:
-    """The folder to put on a compiler's include path."""
+    """Returns the folder to put on a compiler's include path."""
     return _root() / "include"
 
 
 def cmake_dir() -> Path:
-    """The folder of isthmusConfig.cmake, for `-Disthmus_DIR=...`."""
+    """Returns the folder of isthmusConfig.cmake, for `-Disthmus_DIR=...`."""
     return _root() / "lib" / "cmake" / "isthmus"
 
 
 def run() -> None:
-    """Console script `isthmus-run`: becomes the program, so that no Python is left."""
+    """Replaces this process by the program; the console script `isthmus-run`."""
     program = binary()
     os.execv(program, [str(program), *sys.argv[1:]])

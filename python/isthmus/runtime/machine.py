@@ -1,4 +1,4 @@
-"""The machine and the versions that a report's numbers belong to."""
+"""The facts about the machine that a report's numbers belong to."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from isthmus.runtime.workers import available_cores
 
 
 def version_of(package: str) -> str:
-    """The installed version of a distribution, or "not installed"."""
+    """Returns the installed version of a distribution, or "not installed"."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -20,7 +20,7 @@ def version_of(package: str) -> str:
 
 
 def cpu_name() -> str:
-    """The processor's name, or the architecture where the system does not say."""
+    """Returns the processor's name, or the architecture where the system has no name."""
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
@@ -31,7 +31,7 @@ def cpu_name() -> str:
 
 
 def cpu_governor() -> str:
-    """How the clock is governed: "performance", "powersave", ..., or "not told"."""
+    """Returns the clock's governor: "performance", "powersave", ..., or "not told"."""
     path = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
     try:
         return path.read_text(encoding="utf-8").strip()
@@ -40,12 +40,12 @@ def cpu_governor() -> str:
 
 
 def load_average() -> float:
-    """Processes that wanted to run in the last minute."""
+    """Returns the load average of the last minute."""
     return os.getloadavg()[0]
 
 
 def machine_facts(packages: Sequence[str] = ("isthmus", "torch")) -> dict[str, str]:
-    """Facts that stand before every table."""
+    """Returns the facts that every report prints before its tables."""
     return {
         "machine": f"{platform.system()} {platform.release()} {platform.machine()}",
         "cpu": f"{cpu_name()}, {available_cores()} processors usable",
@@ -55,7 +55,7 @@ def machine_facts(packages: Sequence[str] = ("isthmus", "torch")) -> dict[str, s
 
 
 def devices_present() -> dict[str, str]:
-    """For "cpu" and "cuda": empty when present, else why not."""
+    """Maps "cpu" and "cuda" to the reason why the device is absent; empty when it is present."""
     import torch
 
     if torch.cuda.is_available():

@@ -1,4 +1,4 @@
-"""Running a bundle from Python, on the same native core as in C++."""
+"""Runs a bundle from Python, on the same native core as in C++."""
 
 from __future__ import annotations
 
@@ -47,21 +47,21 @@ def load(
     Args:
         path: The bundle's folder.
         engine: "auto", or an engine's name such as "torchscript".
-        device: "cpu", "cuda" or "cuda:N". A contract: never a quiet fall-back.
-        threads: Threads of one operator, in each call (LibTorch has one number for the whole
-            process); None leaves them as they are. Processors / threads calls run at once.
+        device: "cpu", "cuda" or "cuda:N"; another device is never used instead.
+        threads: Threads of an operator in each call (LibTorch has one number for the whole
+            process); None leaves them as they are. Processors / threads calls run at a time.
         warmup: Call the model on the bundle's goldens until calls are steady; with "background" the
             load does not wait for it, and `ready()` says when it is over.
-        mmap: Use weights where they lie in the bundle's files, where the format allows it: nothing
-            is copied, and processes share them. Then the files may be replaced (renamed over) while
-            the model is in use, and may not be written to in place. False: a copy of one's own.
-        trust: "data", "graph" (pure operators only) or "native" (anything: as running a program).
+        mmap: Map the weights from the bundle's files, where the format allows it: nothing is
+            copied, and processes share them. The files may then be replaced (renamed over) while
+            the model is in use, but not written to in place. False: read a private copy.
+        trust: "data", "graph" (pure operators only) or "native" (as much as running a program).
         op_libraries: Libraries of custom operators to open first.
-        optimize: "auto", "none", "freeze" or "inference": rewrites in memory at load.
-        artifact: Name of one artifact; empty for the best that fits.
-        engine_options: As the engine documents them.
-        record: Folder to write each call's inputs and outputs to, for `isthmus.replay`.
-        record_limit: Calls of this model that are recorded.
+        optimize: "auto", "none", "freeze" or "inference": the rewriting in memory at load.
+        artifact: The name of an artifact; empty for the best that fits.
+        engine_options: Options that the engine documents.
+        record: The folder to write each call's inputs and outputs to, for `isthmus.replay`.
+        record_limit: The largest number of calls that are recorded.
 
     Raises:
         BundleError: The bundle is damaged, foreign or not trusted that far.
@@ -92,8 +92,8 @@ def load(
 class Model(_core.Model):
     """A loaded model, called like the original module.
 
-    Takes torch tensors, NumPy arrays or anything with DLPack, by position or by name, and gives the
-    same family back, in the structure of the original outputs. Every call is checked against the
+    Takes torch tensors, NumPy arrays or anything with DLPack, by position or by name, and returns
+    the same family, in the structure of the original outputs. Every call is checked against the
     signature. May be called from many threads; the GIL is released while the model runs.
     """
 
@@ -113,17 +113,17 @@ class Model(_core.Model):
         return self._call(method, args, kwargs)
 
     def session(self) -> Session:
-        """A caller with a state of its own; the weights are shared."""
+        """Returns a caller with a state of its own; the weights are shared."""
         return Session(self)
 
     def batcher(self, **limits: Any) -> Batcher:
-        """A queue that puts requests of similar length into one call; see `isthmus.Batcher`."""
+        """Returns a queue that batches requests of similar length; see `isthmus.Batcher`."""
         from isthmus.runtime.batcher import Batcher
 
         return Batcher(self, **limits)
 
     def submit(self, *args: Any, **kwargs: Any) -> Request:
-        """Queues a call with the default limits; gives a future. See `isthmus.Batcher.submit`."""
+        """Queues a call with the default limits; returns a future. See `Batcher.submit`."""
         return self._queue.submit(*args, **kwargs)
 
     def map(
@@ -133,12 +133,12 @@ class Model(_core.Model):
         progress: Callable[[int], object] | None = None,
         **limits: Any,
     ) -> Iterator[Any]:
-        """Calls the model on each element of a data set; answers come in the order of the inputs.
+        """Calls the model on each element of a data set; yields answers in the order of the inputs.
 
         Args:
             inputs: Keyword arguments (a mapping) or positional ones (a tuple) of each call.
             progress: Called with the number of answers so far.
-            **limits: As `isthmus.Batcher` takes them.
+            **limits: The limits of `isthmus.Batcher`.
         """
         with self.batcher(**limits) as batcher:
             yield from batcher.map(inputs, progress=progress)
@@ -146,26 +146,25 @@ class Model(_core.Model):
     @cached_property
     def _queue(self) -> Batcher:
         queue = self.batcher()
-        queue._model = None  # which owns it: neither would ever be freed
+        queue._model = None  # the model owns the queue: a cycle would never be freed
         return queue
 
     def signature(self, method: str = "forward") -> Method:
-        """Inputs, outputs and nesting of a method.
+        """Returns the inputs, outputs and nesting of a method.
 
         Raises:
             InvalidInput: There is no such method.
         """
-        found = self._methods.get(method)
-        if found is None:
+        if method not in self._methods:
             raise InvalidInput(
                 f'the model has no method "{method}"; it has {", ".join(self._methods)}'
             )
-        return found
+        return self._methods[method]
 
     def _flatten(
         self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> dict[str, Any]:
-        """Flat inputs by name of a call in the original structure; called by the native part.
+        """Returns the flat inputs of a call by name; called by the native module.
 
         A keyword is a parameter of the original call, or the name of a flat input.
         """
@@ -191,7 +190,7 @@ class Model(_core.Model):
         return {name: value for name, value in values.items() if value is not None}
 
     def _rebuild(self, method: str, values: dict[str, Any]) -> Any:
-        """The original structure of a result; called by the native part."""
+        """Returns a result in the original structure; called by the native module."""
         return unflatten(self._methods[method].returns, values)
 
     def __repr__(self) -> str:
@@ -205,7 +204,7 @@ class Model(_core.Model):
 
 
 class Session:
-    """A caller's own state of a stateful model. One thread at a time may use a session."""
+    """A state of its own of a stateful model; one thread at a time may use it."""
 
     def __init__(self, model: Model) -> None:
         self._model = model
@@ -221,6 +220,6 @@ class Session:
 
 
 def _parameter_name(tree: Tree) -> str:
-    """The parameter that an argument's tree came from: the first part of its leaves' names."""
+    """Returns the parameter of an argument's tree: the first part of its leaves' names."""
     leaves = tree.leaves()
     return leaves[0].partition(".")[0] if leaves else ""

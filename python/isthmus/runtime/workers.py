@@ -1,7 +1,7 @@
-"""Worker processes: how they are started, watched, and what is said when one dies.
+"""Starts, watches and ends worker processes, and explains how they ended.
 
-Two runtimes with live thread pools slow each other down several times over, and a crash of one must
-not take the report with it: so each row of verify and bench is a process.
+Each row of verify and bench is a process: two runtimes with live thread pools slow each other down
+several times over, and a crash of one must not take the report with it.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from isthmus.errors import ExecutionError
 
 
 def available_cores() -> int:
-    """Processors that this process may use."""
+    """Returns the number of processors that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def worker_environment(threads: int = 0) -> dict[str, str]:
-    """The environment of every worker, Python and C++ alike, so that both see the same flags."""
+    """Returns the environment of every worker, the same for Python and C++."""
     environment = dict(os.environ)
-    # The same imports as here, and nothing from whatever folder this was started in.
+    # The same imports as here, and nothing from the current folder.
     environment["PYTHONPATH"] = os.pathsep.join(
         str(Path(entry or ".").resolve()) for entry in sys.path
     )
@@ -43,12 +43,12 @@ def worker_environment(threads: int = 0) -> dict[str, str]:
 
 
 def python_worker(module: str, *arguments: str) -> list[str]:
-    """The command that runs a module of this package in another process."""
+    """Returns the command that runs a module of this package in another process."""
     return [sys.executable, "-m", module, *arguments]
 
 
 def explain_exit(code: int, stderr: str) -> str:
-    """ "killed by SIGSEGV: last lines", for a report's reason."""
+    """Returns how a process ended, with its last lines: "killed by SIGSEGV: ..."."""
     if code < 0:
         try:
             name = signal.Signals(-code).name
@@ -64,10 +64,10 @@ def explain_exit(code: int, stderr: str) -> str:
 def run_command(
     command: Sequence[str], *, threads: int = 0, timeout: float = 600
 ) -> subprocess.CompletedProcess[str]:
-    """Runs to the end, output captured.
+    """Runs a command to its end and captures its output.
 
     Raises:
-        ExecutionError: It cannot be started, or it took longer than `timeout` seconds.
+        ExecutionError: It cannot be started, or took longer than `timeout` seconds.
     """
     try:
         return subprocess.run(
@@ -114,7 +114,7 @@ def ask_worker(
 
 
 class LineWorker:
-    """A process kept alive that takes a line and answers with a line of JSON."""
+    """A living process that takes lines and answers with lines of JSON."""
 
     def __init__(self, command: Sequence[str], *, threads: int = 0) -> None:
         self._stderr = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
@@ -134,7 +134,7 @@ class LineWorker:
                 f"{command[0]} cannot be started ({error}); install isthmus again"
             ) from error
         self._lines: queue.Queue[str | None] = queue.Queue()
-        # A thread that reads: only so can a wait for the next line have a limit.
+        # A thread reads, so that waiting for the next line can have a timeout.
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -146,10 +146,10 @@ class LineWorker:
             self._process.stdin.flush()
 
     def receive(self, timeout: float) -> dict[str, Any]:
-        """The next JSON line. Other lines (a library's chatter) are passed over.
+        """Returns the next JSON line; other lines, such as a library's logs, are skipped.
 
         Raises:
-            ExecutionError: The worker ended, reported an error, or said nothing for `timeout` s.
+            ExecutionError: The worker ended, reported an error, or was silent for `timeout` s.
         """
         while True:
             try:
@@ -158,7 +158,7 @@ class LineWorker:
                 self.close()
                 raise ExecutionError(f"the worker said nothing for {timeout:g} s") from None
             if line is None:
-                raise ExecutionError(self._last_words())
+                raise ExecutionError(self._explain_end())
             if not line.lstrip().startswith("{"):
                 continue
             message: dict[str, Any] = json.loads(line)
@@ -167,7 +167,7 @@ class LineWorker:
             return message
 
     def close(self) -> None:
-        """Ends the process: by closing its input, or by force after 5 seconds."""
+        """Ends the process by closing its input, or by force after 5 seconds."""
         if self._process.stdin is not None:
             with contextlib.suppress(BrokenPipeError):
                 self._process.stdin.close()
@@ -189,7 +189,7 @@ class LineWorker:
             self._lines.put(line)
         self._lines.put(None)
 
-    def _last_words(self) -> str:
+    def _explain_end(self) -> str:
         code = self._process.wait()
         self._stderr.seek(0)
         return explain_exit(code, self._stderr.read())
