@@ -1,7 +1,7 @@
 """isthmus takes a PyTorch or Hugging Face model into C++, with proof.
 
-`export` makes a bundle of a module, `load` runs one, `verify` proves it. Importing isthmus imports
-neither torch nor NumPy: names are looked up when they are first used.
+`export` writes a bundle of a module, `load` runs a bundle, `verify` proves it. Importing isthmus
+imports neither torch nor NumPy: the module of a name is imported when the name is first used.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ _HOMES = {
     "tune": "timing.tune",
     "verify": "proof.verify",
 }
-"""The module, below `isthmus`, in which each public name is defined."""
+"""Maps each public name to the module below `isthmus` that defines it."""
 
 
 def __getattr__(name: str) -> Any:

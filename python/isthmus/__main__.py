@@ -1,4 +1,4 @@
-"""`python -m isthmus`: prints where things are, or is the command line."""
+"""`python -m isthmus`: prints the package's folders, or runs the command line."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 def main() -> None:
-    """Answers one of the options below, else goes on to the command line."""
+    """Answers a single option of those below, else runs the command line."""
     if len(sys.argv) == 2:
         from isthmus import __version__
         from isthmus.runtime import install_paths

@@ -1,6 +1,6 @@
 """The pytest plugin: versions in the header, the `isthmus_parity` fixture, tables for failures.
 
-Loaded by every run of pytest where isthmus is installed, so it imports nothing heavy by itself.
+Every run of pytest loads it where isthmus is installed, so it imports nothing heavy at import.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--isthmus-bundle PATH`."""
+    """Adds the option `--isthmus-bundle PATH`."""
     group = parser.getgroup("isthmus")
     group.addoption(
         "--isthmus-bundle",
@@ -27,7 +27,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_report_header() -> str:
-    """Versions, which every failed parity is read against."""
+    """Returns the versions of isthmus and torch."""
     from isthmus.runtime.machine import version_of
 
     return f"isthmus: {version_of('isthmus')}, torch {version_of('torch')}"
@@ -35,7 +35,7 @@ def pytest_report_header() -> str:
 
 @pytest.fixture
 def isthmus_bundle(request: pytest.FixtureRequest) -> Path:
-    """The bundle that `--isthmus-bundle` names; skips the test without one."""
+    """Returns the bundle of `--isthmus-bundle`; skips the test without one."""
     path = request.config.getoption("--isthmus-bundle")
     if path is None:
         pytest.skip("needs a bundle: pytest --isthmus-bundle PATH")
@@ -44,12 +44,12 @@ def isthmus_bundle(request: pytest.FixtureRequest) -> Path:
 
 @pytest.fixture
 def isthmus_parity(request: pytest.FixtureRequest) -> Callable[..., VerifyReport]:
-    """`isthmus.testing.assert_parity`; without a bundle it takes that of `--isthmus-bundle`."""
+    """Returns `assert_parity`, whose default is the bundle of `--isthmus-bundle`."""
     from isthmus.testing import assert_parity
 
     def parity(*args: Any, **kwargs: Any) -> VerifyReport:
-        subject = args or (request.getfixturevalue("isthmus_bundle"),)
-        return assert_parity(*subject, **kwargs)
+        arguments = args or (request.getfixturevalue("isthmus_bundle"),)
+        return assert_parity(*arguments, **kwargs)
 
     return parity
 
@@ -58,10 +58,10 @@ def isthmus_parity(request: pytest.FixtureRequest) -> Callable[..., VerifyReport
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, Any, None]:
-    """Adds the whole table to a failure that came from a report."""
+    """Adds the whole table to the failure of a report."""
     outcome = yield
     error = call.excinfo.value if call.excinfo is not None else None
-    # By its attribute: importing the class here would import isthmus for every failure.
+    # By name and attribute: importing the class would import isthmus for every failure.
     report = getattr(error, "report", None)
     if type(error).__name__ == "ParityError" and report is not None:
         outcome.get_result().sections.append(("isthmus parity", str(report)))

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from isthmus.bundle.manifest import Manifest, Tolerance
+from isthmus.bundle.manifest import Tolerance
 from isthmus.errors import InvalidInput
 from isthmus.proof.verify_report import ParityError, VerifyReport, VerifyRow
 from isthmus.timing.bench_report import BenchReport, Comparison
@@ -41,30 +41,30 @@ def assert_parity(
 ) -> VerifyReport:
     """Asserts that C++ gives the model's answers.
 
-    - A bundle alone: all its goldens, by every engine; with `reference`, an eager module, against
-      that module (`isthmus.verify`).
-    - A bundle, or a model from `isthmus.load`, with `args` or `kwargs`: one call of it against the
-      same call of `reference`.
-    - An eager module with example `args` or `kwargs`: it is exported to a temporary bundle, which
-      is verified against it.
+    - A bundle alone is verified on all its goldens, by every engine (`isthmus.verify`); with
+      `reference`, an eager module, against that module.
+    - A bundle, or a model from `isthmus.load`, with `args` or `kwargs` is called once and compared
+      with the same call of `reference`.
+    - An eager module with example `args` or `kwargs` is exported to a temporary bundle, which is
+      verified against it.
 
     Args:
-        bundle_or_model: What is to be proven.
+        bundle_or_model: The bundle, loaded model or eager module to test.
         *args: Positional arguments of the call, or of the export.
-        reference: What gives the right answers: a callable that takes the same arguments.
-        atol: Instead of the bundle's tolerance; for a call only.
-        rtol: Instead of the bundle's tolerance; for a call only.
-        engines: As `isthmus.verify` takes them.
-        devices: As `isthmus.verify` takes them.
+        reference: A callable that takes the same arguments and gives the right answers.
+        atol: The absolute tolerance instead of the bundle's; for a call only.
+        rtol: The relative tolerance instead of the bundle's; for a call only.
+        engines: The engines to run, as in `isthmus.verify`.
+        devices: The devices to run on, as in `isthmus.verify`.
         export_options: Further options of `isthmus.export`, such as `dynamic` and `dims`.
         **kwargs: Keyword arguments of the call, or of the export.
 
     Returns:
-        The report, with the numbers.
+        The report with every number.
 
     Raises:
-        ParityError: An AssertionError whose `report` has every number.
-        InvalidInput: A call without a reference, or options that fit no case.
+        ParityError: The answers differ; an AssertionError whose `report` has every number.
+        InvalidInput: There is no reference for a call, or an option fits no case.
     """
     import torch
 
@@ -110,17 +110,16 @@ def assert_not_slower(
 ) -> Comparison:
     """Asserts that C++ takes at most `bound` times as long as Python on the same artifact.
 
-    Noise is given the benefit of the doubt: the lower end of the confidence interval is what must
-    not be above the bound.
+    The assertion fails only when the lower end of the confidence interval is above the bound.
 
     Args:
-        report: What `isthmus.bench` gave.
-        bound: Largest ratio of medians, C++ over Python.
-        form: Which comparison: "TorchScript" or "TorchScript optimised".
-        device: As in the report.
+        report: The result of `isthmus.bench`.
+        bound: The largest allowed ratio of medians, C++ over Python.
+        form: The title of the comparison: "TorchScript" or "TorchScript optimised".
+        device: The device of the comparison.
 
     Raises:
-        AssertionError: It is slower, or one side has no numbers.
+        AssertionError: C++ is slower, or one side has no numbers.
     """
     comparison = report.comparison(form, device)
     interval = comparison.interval
@@ -137,13 +136,13 @@ def assert_not_slower(
 
 
 def _compare_call(
-    subject: str | Path | Bundle | Model,
+    bundle_or_model: str | Path | Bundle | Model,
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
     reference: Callable[..., Any] | None,
     tolerance: Tolerance | None,
 ) -> VerifyReport:
-    """One call of the loaded bundle against the same call of the reference."""
+    """Compares one call of the model with the same call of the reference."""
     import torch
 
     from isthmus.bundle.bundle import Bundle
@@ -153,14 +152,17 @@ def _compare_call(
 
     if reference is None:
         raise InvalidInput("a call needs something to compare with; pass reference=")
-    if isinstance(subject, (str, Path, Bundle)):
-        subject = load(subject.path if isinstance(subject, Bundle) else subject)
+    if isinstance(bundle_or_model, Bundle):
+        bundle_or_model = bundle_or_model.path
+    model = load(bundle_or_model) if isinstance(bundle_or_model, (str, Path)) else bundle_or_model
     with torch.no_grad():
         right = reference(*args, **kwargs)
-    manifest, report, signature = subject.manifest, subject.load_report, subject.signature()
+    manifest, report, signature = model.manifest, model.load_report, model.signature()
     expected = flat_outputs(signature, right)
-    actual = flat_outputs(signature, subject(*args, **kwargs))
-    tolerances = _tolerances_of(manifest, report.artifact)
+    actual = flat_outputs(signature, model(*args, **kwargs))
+    tolerances = next(
+        artifact.tolerances for artifact in manifest.artifacts if artifact.name == report.artifact
+    )
     results = tuple(
         compare(
             output,
@@ -185,8 +187,3 @@ def _compare_call(
         results=results,
     )
     return VerifyReport(bundle=manifest.name, rows=(row,))
-
-
-def _tolerances_of(manifest: Manifest, artifact: str) -> Mapping[str, Tolerance]:
-    """The tolerances of the artifact that was loaded."""
-    return next(one.tolerances for one in manifest.artifacts if one.name == artifact)

@@ -1,4 +1,4 @@
-"""Medians, percentiles and intervals of timings: what may be said with how many samples."""
+"""Medians, percentiles and confidence intervals of timings."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 
 MIN_SAMPLES_P90 = 64
-"""MLPerf LoadGen's floor for a p90 at 99 % confidence; as in cpp/include/isthmus/timing.h."""
+"""The least samples for a p90 at 99 % confidence (MLPerf LoadGen), as in isthmus/timing.h."""
 MIN_SAMPLES_P99 = 662
-"""The same for a p99."""
+"""The least samples for a p99 at 99 % confidence (MLPerf LoadGen)."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Durations of single calls, in milliseconds."""
+    """Statistics of the durations of single calls, in milliseconds."""
 
     count: int
     median_ms: float
@@ -38,15 +38,15 @@ class RatioInterval:
     confidence: float
 
     def includes_one(self) -> bool:
-        """True when the two sides may be equally fast."""
+        """Returns True when the two sides may be equally fast."""
         return self.low <= 1 <= self.high
 
 
 def percentile(samples: Sequence[float], p: float) -> float:
-    """The p-th quantile, p in [0, 1], linear between order statistics.
+    """Returns the p-th quantile, p in [0, 1], linear between order statistics.
 
     Raises:
-        ValueError: No samples, or p outside [0, 1].
+        ValueError: There are no samples, or p is outside [0, 1].
     """
     if not samples:
         raise ValueError("percentile needs at least one sample, got none")
@@ -56,10 +56,10 @@ def percentile(samples: Sequence[float], p: float) -> float:
 
 
 def summarize(samples_ms: Sequence[float]) -> Summary:
-    """Median, mean, minimum and, with enough samples, percentiles.
+    """Returns median, mean, minimum and, with enough samples, percentiles.
 
     Raises:
-        ValueError: No samples, or one that is not a finite, positive number.
+        ValueError: There are no samples, or one is negative or not finite.
     """
     if not samples_ms:
         raise ValueError("summarize needs at least one sample, got none")
@@ -80,7 +80,7 @@ def summarize(samples_ms: Sequence[float]) -> Summary:
 def median_interval(
     values: Sequence[float], confidence: float, *, resamples: int = 4000, seed: int = 0
 ) -> tuple[float, float]:
-    """Percentile-bootstrap interval of the median of independent values (Efron 1979)."""
+    """Returns the percentile-bootstrap interval of the median (Efron 1979)."""
     sample = np.asarray(values, dtype=np.float64)
     picks = np.random.default_rng(seed).integers(0, len(sample), size=(resamples, len(sample)))
     tail = (1 - confidence) / 2
@@ -96,14 +96,15 @@ def ratio_over_rounds(
     resamples: int = 4000,
     seed: int = 0,
 ) -> RatioInterval:
-    """Median over rounds of a/b, with a percentile-bootstrap interval (Efron 1979).
+    """Returns the median over rounds of a/b, with a percentile-bootstrap interval (Efron 1979).
 
-    `a[i]` and `b[i]` are the medians of the two sides in round i. Both took their turn in that
-    round, so what slowed the machine down for a while slowed both, and the ratio within a round is
-    free of it; rounds are the unit that is resampled: calls within one are not independent.
+    `a[i]` and `b[i]` are the medians of the two sides in round i. Both sides took a turn in that
+    round, so a slow phase of the machine slows both and cancels in the ratio. Rounds are the unit
+    of resampling, because the calls within a round are not independent.
 
     Raises:
-        ValueError: Fewer than two rounds, unequal lengths, or a value that is not positive.
+        ValueError: There are fewer than two rounds, unequal lengths, or a value that is not
+            positive.
     """
     if len(a) != len(b):
         raise ValueError(f"both sides need the same rounds, got {len(a)} and {len(b)}")
