@@ -1,4 +1,4 @@
-"""A bench worker that times nothing: it answers with made-up durations, or misbehaves."""
+"""A fake bench worker that answers with made-up durations, or misbehaves."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def main() -> int:
         count = int(line.split()[1])
         if options.fail == "dies later" and turns > 6:
             return 9
-        # A drift that all workers share, as when the clock is lowered for a while.
+        # All workers share this drift, as when the clock is lowered for a while.
         drift = 1.3 if turns % 7 == 0 else 1.0
         samples = [
             options.median_ms * drift * (1 + rng.gauss(0, options.noise)) for _ in range(count)

@@ -1,4 +1,4 @@
-"""Futures and data sets through the batcher: the answers of single calls, and who pays for what."""
+"""Futures and data sets through the batcher give the answers of single calls."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Arrays = dict[str, np.ndarray]
 
 @pytest.fixture(autouse=True)
 def threads() -> Iterator[None]:
-    """The threads of LibTorch are the process's: other tests get theirs back."""
+    """Restores LibTorch's number of threads, which holds for the whole process."""
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
@@ -48,7 +48,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 def sentences(model: isthmus.Model, count: int) -> list[Arrays]:
-    """Calls of one row, of uneven length."""
+    """Returns the inputs of calls with a single row of uneven length."""
     generator = np.random.default_rng(0)
     dims = model.manifest.dims
     calls = []
@@ -65,7 +65,7 @@ def sentences(model: isthmus.Model, count: int) -> list[Arrays]:
 
 
 def values(result: object) -> list[np.ndarray]:
-    """The arrays of a result, whatever its structure."""
+    """Returns the arrays of a result, whatever its structure."""
     if isinstance(result, (np.ndarray, Tensor)):
         return [np.asarray(result)]
     parts = result.values() if isinstance(result, dict) else result
@@ -73,7 +73,7 @@ def values(result: object) -> list[np.ndarray]:
 
 
 def close(a: object, b: object) -> bool:
-    """Equal to rounding: a batch is summed in another order."""
+    """Compares up to rounding: a batch is summed in another order."""
     return all(
         x.shape == y.shape and np.allclose(x, y, atol=2e-5, rtol=1e-4)
         for x, y in zip(values(a), values(b), strict=True)
@@ -101,15 +101,15 @@ def test_answers_have_the_family_and_structure_of_the_call(bundle: Bundle) -> No
     call = sentences(model, 1)[0]
     tensors = {name: torch.from_numpy(value) for name, value in call.items()}
     plain = model(**tensors)
-    found = model.submit(**tensors).result(timeout=30)
-    assert type(found) is type(plain)
-    assert close(found, plain)
-    assert isinstance(values_of_first(found), Tensor)
+    answer = model.submit(**tensors).result(timeout=30)
+    assert type(answer) is type(plain)
+    assert close(answer, plain)
+    assert isinstance(values_of_first(answer), Tensor)
     assert list(model.map([tensors, tensors], max_padding=0.0))
 
 
 def values_of_first(result: object) -> object:
-    """The first value, as it is."""
+    """Returns the first value of a result as it is."""
     if isinstance(result, dict):
         return next(iter(result.values()))
     return result[0] if isinstance(result, (tuple, list)) else result
@@ -185,10 +185,10 @@ def test_callers_on_many_threads_get_their_own_answers(bundle: Bundle) -> None:
 
 
 def assert_a_fork_can_let_go(held: list[object]) -> None:
-    """A forked copy empties the list, when other threads have the handles of those it has not."""
+    """Frees the objects in a forked child, where other threads reuse the handles of lost ones."""
     child = os.fork()
     if child == 0:
-        # New threads get the stacks, and so the handles, of those that were not forked.
+        # New threads reuse the stacks, and so the handles, of threads that were not forked.
         for _ in range(4):
             threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
         held.clear()
@@ -209,13 +209,13 @@ def test_a_forked_process_lets_go_of_a_batcher_whose_workers_it_has_not(bundle: 
     model = isthmus.load(bundle.path, engine="torchscript")
     call = sentences(model, 1)[0]
     model.submit(**call).result(timeout=30)
-    time.sleep(0.5)  # the worker lets go of the last request a moment later
+    time.sleep(0.5)  # the worker releases the last request a moment later
     held: list[object] = [model]
     del model
     assert_a_fork_can_let_go(held)
     (kept,) = held
     assert isinstance(kept, isthmus.Model)
-    kept.submit(**call).result(timeout=30)  # the parent's go on
+    kept.submit(**call).result(timeout=30)  # the parent's workers go on
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
@@ -241,7 +241,7 @@ def test_neither_model_nor_queue_outlives_its_user(bundle: Bundle) -> None:
     queue = weakref.ref(model._queue)
     del model
     gc.collect()
-    for _ in range(50):  # the worker lets go of the last request's model a moment later
+    for _ in range(50):  # the worker releases the last request's model a moment later
         if gone() is None and queue() is None:
             return
         time.sleep(0.1)

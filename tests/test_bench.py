@@ -1,7 +1,7 @@
-"""Timing reports: what may be concluded, and what is said when a row has no number.
+"""Bench reports: their conclusions, and the reasons of rows without numbers.
 
-The workers here are fakes that answer with made-up durations, so conclusions are exact; real ones
-are timed in test_timing_parity.py.
+The workers here are fakes that answer with made-up durations, so conclusions are exact;
+test_timing_parity.py times real ones.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def toy_manifest(**changes: object) -> Manifest:
 
 @pytest.fixture
 def fake_bench(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Bench:
-    """`bench` with made-up workers: arguments of the fake by language."""
+    """Returns `bench` with fake workers, whose arguments are given by language."""
 
     def run(python: str = "", cpp: str = "", **options: object) -> BenchReport:
         def command(arguments: str, seed: int) -> list[str]:
@@ -130,10 +130,10 @@ def test_a_real_difference_is_told(fake_bench: Bench, factor: float, verdict: st
 def test_a_difference_within_the_margin_is_none(fake_bench: Bench) -> None:
     tiny = "--median-ms|5.1|--noise|0.0001"
     report = fake_bench(python="--noise|0.0001", cpp=tiny)
-    found = report.comparison("TorchScript")
-    assert found.interval is not None
-    assert not found.interval.includes_one(), "the difference is measured well enough"
-    assert found.verdict == "no significant difference"
+    comparison = report.comparison("TorchScript")
+    assert comparison.interval is not None
+    assert not comparison.interval.includes_one(), "the difference is measured well enough"
+    assert comparison.verdict == "no significant difference"
     strict = fake_bench(python="--noise|0.0001", cpp=tiny, margin=0.0)
     assert strict.comparison("TorchScript").verdict == "C++ slower"
 
@@ -141,7 +141,7 @@ def test_a_difference_within_the_margin_is_none(fake_bench: Bench) -> None:
 def test_the_first_calls_of_a_turn_do_not_count(fake_bench: Bench) -> None:
     report = fake_bench()
     for row in report.rows:
-        # The fake's first call of each turn takes fifty times as long.
+        # The fake's first call of each turn takes 50 times as long.
         assert max(row.samples_ms) < 10
         assert len(row.rounds_ms) == 20
         assert len({len(turn) for turn in row.rounds_ms}) == 1
@@ -198,15 +198,15 @@ def test_absent_rows_say_why(fake_bench: Bench, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(BENCH, "devices_present", lambda: absent)
     report = fake_bench(forms=None, devices=None, rounds=2)
     assert [row.label for row in report.rows] == [
-        f"{form} {device} in {language}"
+        f"{title} {device} in {language}"
         for device in ("CPU", "GPU")
-        for form in OF_TORCHSCRIPT
+        for title in OF_TORCHSCRIPT
         for language in ("Python", "C++")
     ]
     assert "no form in C++" in report.row("Torch", "C++").unavailable
-    for form in OF_TORCHSCRIPT[1:]:
+    for title in OF_TORCHSCRIPT[1:]:
         for language in ("Python", "C++"):
-            row = report.row(form, language, "cuda")
+            row = report.row(title, language, "cuda")
             assert row.unavailable == "no CUDA device on this machine"
     assert report.comparison("TorchScript", "cuda").reason == "no CUDA device on this machine"
     assert "no CUDA device on this machine" in to_text(report)
@@ -246,10 +246,10 @@ def test_bad_options(fake_bench: Bench, options: dict[str, object], words: str) 
 
 
 def test_few_rounds_give_no_verdict(fake_bench: Bench) -> None:
-    found = fake_bench(cpp="--median-ms|9", rounds=7).comparison("TorchScript")
-    assert (found.verdict, found.interval) == ("", None)
-    assert found.reason == "7 rounds are too few for a 99% interval; take 8"
-    assert found.cpp_ms is not None
+    comparison = fake_bench(cpp="--median-ms|9", rounds=7).comparison("TorchScript")
+    assert (comparison.verdict, comparison.interval) == ("", None)
+    assert comparison.reason == "7 rounds are too few for a 99% interval; take 8"
+    assert comparison.cpp_ms is not None
     assert fake_bench(cpp="--median-ms|9", rounds=8).comparison("TorchScript").verdict
 
 
@@ -310,22 +310,22 @@ def test_percentile() -> None:
 def test_ratio_is_free_of_drift_that_both_sides_share() -> None:
     rng = random.Random(1)
     drift = [1.0 + 0.5 * math.sin(index / 3) for index in range(30)]
-    python = [5 * one * (1 + rng.gauss(0, 0.01)) for one in drift]
-    cpp = [4 * one * (1 + rng.gauss(0, 0.01)) for one in drift]
+    python = [5 * slowdown * (1 + rng.gauss(0, 0.01)) for slowdown in drift]
+    cpp = [4 * slowdown * (1 + rng.gauss(0, 0.01)) for slowdown in drift]
     interval = ratio_over_rounds(cpp, python)
     assert interval.low < 0.8 < interval.high
     assert interval.high - interval.low < 0.03
 
 
 def test_ratio_interval_covers_the_truth() -> None:
-    """At 95 % confidence, about 95 of 100 intervals hold the true ratio."""
+    """About 95 of 100 intervals at 95 % confidence hold the true ratio."""
     rng = random.Random(2)
     covered = 0
     for trial in range(100):
         a = [1.2 * math.exp(rng.gauss(0, 0.05)) for _ in range(30)]
         b = [math.exp(rng.gauss(0, 0.05)) for _ in range(30)]
-        found = ratio_over_rounds(a, b, confidence=0.95, resamples=1000, seed=trial)
-        covered += found.low <= 1.2 <= found.high
+        interval = ratio_over_rounds(a, b, confidence=0.95, resamples=1000, seed=trial)
+        covered += interval.low <= 1.2 <= interval.high
     assert 88 <= covered <= 100
 
 
@@ -342,8 +342,8 @@ def test_comparison_of_rows_without_numbers() -> None:
         BenchRow("eager", RowKind.EAGER, language, "cuda:1", unavailable=language)
         for language in ("Python", "C++")
     ]  # type: ignore[arg-type]
-    found = compare_rows(*rows, confidence=0.99, margin=0.03)
-    assert found.reason == "Python: Python; C++: C++"
+    comparison = compare_rows(*rows, confidence=0.99, margin=0.03)
+    assert comparison.reason == "Python: Python; C++: C++"
     assert place("cuda:1") == "GPU 1"
     assert place("cuda:0") == place("cuda") == "GPU"
 
@@ -356,7 +356,7 @@ def test_time_calls_waits_before_and_after_each_call() -> None:
 
 
 def test_peak_memory_is_that_of_the_process_itself() -> None:
-    """A large parent must not count: getrusage would give its peak after exec."""
+    """The peak of a large parent must not count, as it would with getrusage after exec."""
     code = "from isthmus.timing.bench_worker import peak_rss_bytes; print(peak_rss_bytes())"
     ballast = bytearray(400 << 20)
     ballast[::4096] = b"x" * len(ballast[::4096])

@@ -1,4 +1,4 @@
-"""The command line as a user types it, hub folders, adopted files, and looking inside."""
+"""The command line, Hugging Face folders, adopted files and inspect."""
 
 from __future__ import annotations
 
@@ -57,12 +57,12 @@ def test_a_factory_goes_all_the_way(tmp_path: Path) -> None:
         "    torch.manual_seed(0)\n"
         "    return torch.nn.Linear(4, 3), (torch.randn(2, 4),)\n"
     )
-    made = isthmus_command(
+    export = isthmus_command(
         "export", "mine:make", "-o", "net", "--dynamic", "input:0=batch", "--dim", "batch=1:8",
         cwd=tmp_path,
     )  # fmt: skip
-    assert made.returncode == 0, made.stderr
-    assert "chosen" in made.stdout and "isthmus-run verify net" in made.stdout
+    assert export.returncode == 0, export.stderr
+    assert "chosen" in export.stdout and "isthmus-run verify net" in export.stdout
     again = isthmus_command("export", "mine:make", "-o", "net", cwd=tmp_path)
     assert again.returncode == 3 and "--overwrite" in again.stderr
     proof = isthmus_command(
@@ -92,11 +92,11 @@ def test_errors_are_one_block_with_a_code(tmp_path: Path) -> None:
 
 
 def test_a_hub_folder_becomes_a_bundle(bert_folder: Path, tmp_path: Path) -> None:
-    made = isthmus_command(
+    export = isthmus_command(
         "export", bert_folder, "-o", "bert", "--attention", "eager", "--dim", "sequence=1:32",
         cwd=tmp_path,
     )  # fmt: skip
-    assert made.returncode == 0, made.stderr
+    assert export.returncode == 0, export.stderr
     bundle = isthmus.open_bundle(tmp_path / "bert")
     assert bundle.manifest.source["attention"] == "eager"
     assert bundle.manifest.source["task"] == "feature-extraction"
@@ -145,11 +145,11 @@ def test_axes_and_dims_are_parsed() -> None:
 def test_a_torchscript_file_is_adopted_and_keeps_its_branch(
     branch_file: Path, tmp_path: Path
 ) -> None:
-    made = isthmus_command(
+    adopted = isthmus_command(
         "adopt", branch_file, "--inputs", branch_file.with_suffix(".npz"), "-o", "b",
         "--dynamic", "input:0=batch", "--dim", "batch=1:8", cwd=tmp_path,
     )  # fmt: skip
-    assert made.returncode == 0, made.stderr
+    assert adopted.returncode == 0, adopted.stderr
     original = torch.jit.load(str(branch_file))
     model = isthmus.load(tmp_path / "b")
     for sign in (1.0, -1.0):
@@ -182,22 +182,22 @@ def test_an_adopted_file_may_have_scalars_state_and_methods(tmp_path: Path) -> N
     torch.jit.save(torch.jit.script(Counter()), file)
     np.savez(tmp_path / "x.npz", x=np.ones(2, np.float32), times=np.int64(3), add=np.bool_(True))
     np.savez(tmp_path / "factor.npz", factor=np.float64(0.5))
-    made = isthmus_command(
+    adopted = isthmus_command(
         "adopt", file, "--inputs", "x.npz", "-o", "b", "--method", "reset",
         "--method", "scaled=factor.npz", cwd=tmp_path,
     )  # fmt: skip
-    assert made.returncode == 0, made.stderr
+    assert adopted.returncode == 0, adopted.stderr
     model = isthmus.load(tmp_path / "b")
     assert [value.kind for value in model.signature().inputs] == ["tensor", "int", "bool"]
-    one, other = model.session(), model.session()
+    session, other = model.session(), model.session()
     x = torch.ones(2)
-    assert one(x, 3, True).tolist() == [3, 3]
-    assert one(x, 2, True).tolist() == [5, 5]
-    assert one(x, 2, False).tolist() == [5, 5]
+    assert session(x, 3, True).tolist() == [3, 3]
+    assert session(x, 2, True).tolist() == [5, 5]
+    assert session(x, 2, False).tolist() == [5, 5]
     assert other(x, times=1, add=True).tolist() == [1, 1]
-    assert one.call("scaled", 0.5).tolist() == [2.5, 2.5]
-    one.call("reset")
-    assert one(x, 1, True).tolist() == [1, 1]
+    assert session.call("scaled", 0.5).tolist() == [2.5, 2.5]
+    session.call("reset")
+    assert session(x, 1, True).tolist() == [1, 1]
     assert isthmus.verify(tmp_path / "b", devices=["cpu"])
     wrong = isthmus_command(
         "adopt", file, "--inputs", "x.npz", "-o", "c", "--method", "rest", cwd=tmp_path
@@ -217,12 +217,12 @@ def test_adopt_refuses_other_files_and_other_inputs(branch_file: Path, tmp_path:
 
 
 def test_inspect_tells_operators_signature_and_code(branch_file: Path, tmp_path: Path) -> None:
-    found = isthmus.inspect(branch_file)
-    assert [value.name for value in found.inputs["forward"]] == ["input"]
-    assert "aten::sum" in {use.name for use in found.operators}
-    assert {use.owner for use in found.operators} == {"LibTorch"}
-    assert not found.refused and not found.graph
-    assert any("torch.gt" in text for text in found.code.values())
+    inspection = isthmus.inspect(branch_file)
+    assert [value.name for value in inspection.inputs["forward"]] == ["input"]
+    assert "aten::sum" in {use.name for use in inspection.operators}
+    assert {use.owner for use in inspection.operators} == {"LibTorch"}
+    assert not inspection.refused and not inspection.graph
+    assert any("torch.gt" in text for text in inspection.code.values())
     graph = isthmus.inspect(branch_file, graph=True)
     assert "prim::If" in graph.graph
     part = isthmus.inspect(branch_file, submodule="up", graph=True)
@@ -240,8 +240,8 @@ def test_inspect_reads_what_must_not_be_loaded(tmp_path: Path) -> None:
 
     path = tmp_path / "evil.pt"
     torch.jit.save(torch.jit.script(Reads()), path)
-    found = isthmus.inspect(path)
-    assert any("from_file" in line for line in found.refused)
+    inspection = isthmus.inspect(path)
+    assert any("from_file" in line for line in inspection.refused)
     with pytest.raises(BundleError, match="from_file"):
         isthmus.inspect(path, graph=True)
     with pytest.raises(BundleError, match="trust"):

@@ -1,7 +1,7 @@
-"""Many callers at once: eight threads with mixed shapes get, bit for bit, what one caller gets.
+"""Many callers at once: eight threads with mixed shapes get the same bits as a single caller.
 
-And thousands of calls, from threads that come and go, leave memory as it is: a short form of
-`benchmarks/soak.py`, in its process.
+Thousands of calls from short-lived threads do not grow memory: a short version of
+`benchmarks/soak.py`, in a process of its own.
 """
 
 from __future__ import annotations
@@ -27,10 +27,15 @@ THREADS, CALLS = 8, 200
 SHAPES = ((1, 1), (1, 14), (2, 9), (3, 5), (5, 3), (7, 12))
 
 SOAK = Path(__file__).parent.parent / "benchmarks" / "soak_worker.py"
-SOAKED = ("--calls=3000", "--batch=4", "--sequence=64", "--step=8")  # 32 shapes: all come in time
+SOAKED = (
+    "--calls=3000",
+    "--batch=4",
+    "--sequence=64",
+    "--step=8",
+)  # all of 32 shapes
 NOISE = 3e6
-"""Bytes from the second quarter of the calls to the last, 1,500 calls. The allocator's own
-movements are one or two million; the outputs of these calls are 17."""
+"""The allowed growth in bytes over the last 1,500 calls. The allocator alone moves by one or two
+million; the outputs of these calls are 17 million."""
 
 Arrays = dict[str, np.ndarray]
 
@@ -50,7 +55,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 def calls_of(model: isthmus.Model) -> list[Arrays]:
-    """A call of every shape, within the ranges."""
+    """Returns the inputs of a call of every shape within the ranges."""
     generator = np.random.default_rng(0)
     names = [spec.name for spec in model.signature().inputs]
     calls = []
@@ -63,7 +68,7 @@ def calls_of(model: isthmus.Model) -> list[Arrays]:
 
 
 def answers(model: isthmus.Model, call: Arrays) -> list[np.ndarray]:
-    return [np.array(one) for one in model(**call).values()]
+    return [np.array(output) for output in model(**call).values()]
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -82,9 +87,9 @@ def test_eight_threads_get_the_bits_of_one(bundle: Bundle, engine: str, threads:
         start.wait()
         try:
             for at in order:
-                found = answers(model, calls[at])
-                same = all(map(np.array_equal, found, serial[at]))
-                if not same or len(found) != len(serial[at]):
+                outputs = answers(model, calls[at])
+                same = all(map(np.array_equal, outputs, serial[at]))
+                if not same or len(outputs) != len(serial[at]):
                     wrong.append(f"{SHAPES[at]} in thread {seed}")
         except Exception as error:  # a thread's error would be lost
             wrong.append(repr(error))
@@ -123,9 +128,9 @@ def own_threads() -> int:
 def test_streams_of_a_small_model_come_when_long_calls_meet(
     tmp_path: Path, rows: int, grows: bool
 ) -> None:
-    """Short calls would pay for a change of threads; long ones gain a core each."""
+    """Short calls would pay for switching threads; long calls gain a core each."""
     if _core.this_machine().cores == 1:
-        pytest.skip("one core: there is one stream in any case")
+        pytest.skip("a single core has a single stream")
     torch.manual_seed(0)
     module = torch.nn.Sequential(torch.nn.Linear(256, 512), torch.nn.Linear(512, 256)).eval()
     small = isthmus.export(
@@ -159,7 +164,7 @@ def test_streams_of_a_small_model_come_when_long_calls_meet(
 
 
 def memory_grown(bundle: Bundle, engine: str, *more: str) -> float:
-    """Bytes of resident memory from the second quarter of the calls to the last."""
+    """Returns the growth of resident memory from the second quarter of the calls to the last."""
     spec = importlib.util.spec_from_file_location("soak_worker", SOAK)
     assert spec is not None
     assert spec.loader is not None

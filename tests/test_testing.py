@@ -1,4 +1,4 @@
-"""Assertions and the pytest plugin, as a user's own suite meets them."""
+"""The assertions and the pytest plugin, as a user's own suite uses them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytest_plugins = ["pytester"]
 
 
 class Scorer(nn.Module):
-    """A dict with two outputs, one of them whole numbers."""
+    """A module that returns a dict of two outputs, the second of integers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -125,7 +125,7 @@ def test_bad(isthmus_parity):
 
 
 def run_suite(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
-    """In a process of its own, as a user would; the plugin comes by its entry point, or by -p."""
+    """Runs pytest in a process of its own, with the plugin by its entry point or by -p."""
     pytester.makepyfile(SUITE)
     pytester.makeconftest(f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})")
     loaded = "isthmus._pytest" in sys.modules
@@ -157,7 +157,7 @@ def test_plugin_without_a_bundle_skips(pytester: pytest.Pytester) -> None:
 
 
 def test_plugin_is_light() -> None:
-    """Every run of pytest where isthmus is installed imports it."""
+    """Every run of pytest where isthmus is installed imports the plugin."""
     code = "import sys, isthmus._pytest; print({'torch', 'numpy', 'rich'} & sys.modules.keys())"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "set()"

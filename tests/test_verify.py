@@ -1,4 +1,4 @@
-"""The proof itself: what passes, and that every way of being wrong is found and named."""
+"""Verify: what passes, and that every kind of failure is found and named."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ BAD = OutputParity("z", "large", reason="too far", max_abs=1.0, atol=1e-6, strai
 
 
 class Small(nn.Module):
-    """Two outputs of two kinds, from one input."""
+    """A module with two outputs of two kinds, from a single input."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class Small(nn.Module):
 
 
 def make_small() -> nn.Module:
-    """What worker processes import as test_verify:make_small."""
+    """Makes the module for worker processes, which import it as test_verify:make_small."""
     torch.manual_seed(0)
     return Small().eval()
 
@@ -58,7 +58,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     )
 
 
-# --- the whole way --------------------------------------------------------------------------------
+# --- a whole verification -------------------------------------------------------------------------
 
 
 def test_a_good_bundle_is_proven_from_every_side(small: Bundle) -> None:
@@ -172,13 +172,13 @@ def test_one_engine_alone(small: Bundle) -> None:
     assert report.rows[0].vs_torch_jit is None
 
 
-# --- what goes wrong outside ----------------------------------------------------------------------
+# --- failures of processes ------------------------------------------------------------------------
 
 
 def answer_of_run(
     monkeypatch: pytest.MonkeyPatch, code: int, stdout: str, stderr: str = ""
 ) -> None:
-    """Makes `isthmus-run` say this."""
+    """Replaces `isthmus-run` by this answer."""
 
     def run(command: list[str], **options: object) -> subprocess.CompletedProcess[str]:
         return subprocess.CompletedProcess(command, code, stdout, stderr)
