@@ -1,8 +1,8 @@
-"""Small modules, one for each thing that exporters stumble over; shared by all tests.
+"""Small modules for all tests, one for each construct that is hard to export.
 
-`CASES` can be exported and say by which strategy; `REFUSED` cannot, and say what the error names.
-Every factory seeds itself: the same weights each time. Annotations stay objects (no `annotations`
-from `__future__`): TorchScript reads those of attributes.
+`CASES` can be exported, and name the strategy; `REFUSED` cannot, and name what the error says.
+Every factory sets the seed, so that the weights are the same each time. `annotations` of
+`__future__` is not imported, because TorchScript reads the annotations of attributes as objects.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,7 +18,7 @@ Example = tuple[tuple[Any, ...], dict[str, Any]]
 
 @dataclass(frozen=True)
 class Case:
-    """A module, an example call, and how it is to be exported."""
+    """A module with an example call and the options of its export."""
 
     name: str
     make: Callable[[], nn.Module]
@@ -27,7 +27,7 @@ class Case:
     dims: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     methods: Mapping[str, Example] = field(default_factory=dict)
     strategy: str = "trace"
-    """What `auto` has to choose: "trace", "script" or "mixed"."""
+    """The strategy that `auto` has to choose: "trace", "script" or "mixed"."""
     stateful: bool = False
 
     def module(self) -> nn.Module:
@@ -39,7 +39,7 @@ class Case:
         return self.example()
 
     def options(self) -> dict[str, Any]:
-        """Keyword arguments of `capture` and `export`."""
+        """Returns keyword arguments of `capture` and `export`."""
         return {
             "dynamic": self.dynamic or None,
             "dims": self.dims or None,
@@ -49,7 +49,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Refusal:
-    """A module that must not be exported as it is, and what the error has to name."""
+    """A module that must not be exported, and the words that the error has to contain."""
 
     name: str
     make: Callable[[], nn.Module]
@@ -79,7 +79,7 @@ class BasicBlock(nn.Module):
 
 
 class ResNet18(nn.Module):
-    """The shape of ResNet-18: width 64 and 1000 classes are the original's."""
+    """A ResNet-18; the original has width 64 and 1000 classes."""
 
     def __init__(self, width: int = 64, classes: int = 1000) -> None:
         super().__init__()
@@ -112,7 +112,7 @@ class ResNet18(nn.Module):
 
 
 class SumBranch(nn.Module):
-    """Goes one of two ways by the sign of the sum: a trace has only one."""
+    """Branches on the sign of the sum; a trace has only one of the branches."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -126,7 +126,7 @@ class SumBranch(nn.Module):
 
 
 class LengthLoop(nn.Module):
-    """Loops over a tensor's length: a trace unrolls the example's."""
+    """Loops over the length of a tensor; a trace unrolls the loop of the example."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -144,7 +144,7 @@ def traced_part(x: Tensor) -> Tensor:
 
 
 class ScriptCallsTraced(nn.Module):
-    """A scripted function, with a branch, that calls a traced one."""
+    """Has a branch, and calls a traced function."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -163,7 +163,7 @@ class ScriptCallsTraced(nn.Module):
 
 
 class ScriptedLoop(nn.Module):
-    """A running sum with decay: a loop that has to stay a loop."""
+    """Computes a running sum with decay in a loop, which a trace would unroll."""
 
     def forward(self, x: Tensor) -> Tensor:
         total = torch.zeros_like(x[0])
@@ -173,7 +173,7 @@ class ScriptedLoop(nn.Module):
 
 
 class TraceHoldsScript(nn.Module):
-    """A traced module that holds a scripted loop."""
+    """Has a scripted submodule with a loop, and can be traced otherwise."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -185,7 +185,7 @@ class TraceHoldsScript(nn.Module):
 
 
 class Uncompilable(nn.Module):
-    """Code that TorchScript cannot compile around a part that cannot be traced."""
+    """Calls a submodule that cannot be traced from code that TorchScript cannot compile."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -198,7 +198,7 @@ class Uncompilable(nn.Module):
 
 
 class MaskBranch(nn.Module):
-    """Skips its mask where there is nothing to mask."""
+    """Skips the mask when it masks nothing."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -216,7 +216,7 @@ class MaskBranch(nn.Module):
 
 
 class DictOutput(nn.Module):
-    """Keys in an order that is not the alphabet's."""
+    """Returns a dictionary whose keys are not in alphabetic order."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -238,7 +238,7 @@ class ListOutput(nn.Module):
 
 
 class NoneOutput(nn.Module):
-    """An output that is always None, between two that are there."""
+    """Returns None between two tensors."""
 
     def forward(
         self, x: Tensor, extra: Tensor | None = None
@@ -247,7 +247,7 @@ class NoneOutput(nn.Module):
 
 
 class OptionalOutput(nn.Module):
-    """An output that is there for some values only."""
+    """Returns a second output for some values only."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -275,7 +275,7 @@ class Features:
 
 
 class StructuredIO(nn.Module):
-    """Dataclasses, named tuples, dicts and lists, in and out."""
+    """Takes and returns dataclasses, named tuples, dicts and lists."""
 
     def forward(self, features: Features, extra: dict[str, list[Tensor]]) -> Features:
         shifted = features.values + sum(extra["shifts"])
@@ -284,7 +284,7 @@ class StructuredIO(nn.Module):
 
 
 class ModelOutputIO(nn.Module):
-    """A Hugging Face ModelOutput, with None fields left out."""
+    """Returns a Hugging Face ModelOutput, whose fields that are None are left out."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -298,7 +298,7 @@ class ModelOutputIO(nn.Module):
 
 
 class Scalars(nn.Module):
-    """int, float and bool inputs, each of which matters, and scalar outputs."""
+    """Takes an int, a float and a bool that change the result, and returns scalars."""
 
     def forward(self, x: Tensor, scale: float, times: int, flip: bool) -> tuple[Tensor, int, float]:
         result = x * scale
@@ -310,7 +310,7 @@ class Scalars(nn.Module):
 
 
 class OddShapes(nn.Module):
-    """Sizes that follow no rule, never change, or follow both dimensions at once."""
+    """Returns sizes that follow no dimension, never change, or follow two dimensions."""
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         return {
@@ -322,7 +322,7 @@ class OddShapes(nn.Module):
 
 
 class Literals(nn.Module):
-    """Makes tensors with a literal device and dtype."""
+    """Creates tensors with a literal device and dtype."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -334,14 +334,14 @@ class Literals(nn.Module):
 
 
 class ReturnsItsInput(nn.Module):
-    """Outputs that share memory with an input and with each other."""
+    """Returns outputs that share memory with the input and with each other."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return x, x, x.view(-1)
 
 
 class WritesItsInput(nn.Module):
-    """Changes its input in place."""
+    """Writes its input in place."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.add_(1) * 2
@@ -351,7 +351,7 @@ class WritesItsInput(nn.Module):
 
 
 class LSTM(nn.Module):
-    """State goes in and comes out: the module itself has none."""
+    """Takes and returns its state; the module itself has none."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -364,7 +364,7 @@ class LSTM(nn.Module):
 
 
 class Streaming(nn.Module):
-    """Writes its own attribute: each answer depends on the calls before."""
+    """Writes an attribute, so that each output depends on the earlier calls."""
 
     h: Tensor
 
@@ -383,7 +383,7 @@ class Streaming(nn.Module):
 
 
 class StreamingInPlace(nn.Module):
-    """State in a nested submodule, written in place, and a counter in a plain attribute."""
+    """Writes the state of a submodule in place, and counts calls in a plain attribute."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -409,7 +409,7 @@ class Ring(nn.Module):
 
 
 class TwoMethods(nn.Module):
-    """No state, and a second exported method with an input of its own."""
+    """Has no state, and a second exported method with another input."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -444,7 +444,7 @@ def tiny_bert() -> nn.Module:
 
 
 class FunctionalDropout(nn.Module):
-    """Dropout that eval() does not switch off: training=True is the default of F.dropout."""
+    """Uses F.dropout with its default training=True, which eval() does not switch off."""
 
     def forward(self, x: Tensor) -> Tensor:
         return F.dropout(x, 0.5)
@@ -464,7 +464,7 @@ class HoldsFunctionalDropout(nn.Module):
 
 
 class DropoutLeftOn(nn.Module):
-    """An ordinary Dropout, which somebody may have left in train mode."""
+    """Has a Dropout, which may be in train mode."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -665,5 +665,5 @@ REFUSED = [
 
 
 def case(name: str) -> Case:
-    """One case by name."""
+    """Returns the case of that name."""
     return next(case for case in CASES if case.name == name)

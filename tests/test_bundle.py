@@ -1,9 +1,8 @@
-"""Bundles on disk: whole or not at all, and every byte checked."""
+"""Tests of bundles on disk: they are written atomically, and every byte is checked."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import stat
 from collections.abc import Callable
@@ -29,6 +28,7 @@ from isthmus.bundle.manifest import (
     ValueSpec,
 )
 from isthmus.errors import BundleError, InvalidInput
+from rewrite_manifest import rewrite_manifest
 
 DTYPES = [
     *(torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
@@ -102,29 +102,29 @@ def names(folder: Path) -> list[str]:
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     written = write(tmp_path / "new" / "toy")
-    found = open_bundle(str(tmp_path / "new" / "toy"))
-    assert found.manifest == written.manifest
-    assert found.verify_files() == ()
-    assert sorted(tree(found.path)) == [
+    opened = open_bundle(str(tmp_path / "new" / "toy"))
+    assert opened.manifest == written.manifest
+    assert opened.verify_files() == ()
+    assert sorted(tree(opened.path)) == [
         "artifacts/torchscript-cpu-fp32.pt",
         "goldens/batch1.safetensors",
         "goldens/batch2.safetensors",
         "manifest.json",
         "tokenizer/vocab.txt",
     ]
-    entry = found.artifact(ARTIFACT.name).files[0]
-    assert found.read(entry) == b"archive"
-    assert found.read(found.manifest.files[0]) == EXTRA["tokenizer/vocab.txt"]
-    assert [golden.name for golden in found.goldens()] == ["batch2", "batch1"]
-    golden = found.golden("batch2")
+    entry = opened.artifact(ARTIFACT.name).files[0]
+    assert opened.read(entry) == b"archive"
+    assert opened.read(opened.manifest.files[0]) == EXTRA["tokenizer/vocab.txt"]
+    assert [golden.name for golden in opened.goldens()] == ["batch2", "batch1"]
+    golden = opened.golden("batch2")
     assert golden.dims == {"batch": 2}
     assert torch.equal(golden.steps[0].inputs["x"], torch.ones(2))
     assert golden.steps[0].outputs["y/z"].tolist() == [1.0, 2.0]
-    assert found.golden("batch1").steps[0].outputs == {}
+    assert opened.golden("batch1").steps[0].outputs == {}
     assert names(tmp_path / "new") == ["toy"]
     umask = os.umask(0)
     os.umask(umask)
-    assert stat.S_IMODE(found.path.stat().st_mode) == 0o777 & ~umask
+    assert stat.S_IMODE(opened.path.stat().st_mode) == 0o777 & ~umask
 
 
 def test_goldens_keep_every_dtype_shape_and_step(tmp_path: Path) -> None:
@@ -133,10 +133,10 @@ def test_goldens_keep_every_dtype_shape_and_step(tmp_path: Path) -> None:
     values["transposed"] = torch.arange(6.0).reshape(2, 3).t()
     steps = (Step("forward", values, {}), Step("forward", {}, dict(reversed(values.items()))))
     write(tmp_path / "b", goldens=[*GOLDENS, Golden("all", {}, steps)])
-    found = open_bundle(tmp_path / "b").golden("all").steps
-    assert len(found) == 2
+    stored = open_bundle(tmp_path / "b").golden("all").steps
+    assert len(stored) == 2
     for name, value in values.items():
-        for got in (found[0].inputs[name], found[1].outputs[name]):
+        for got in (stored[0].inputs[name], stored[1].outputs[name]):
             assert got.dtype == value.dtype
             assert torch.equal(got, value)
 
@@ -163,7 +163,7 @@ def test_files_can_come_from_disk_and_be_several(tmp_path: Path) -> None:
     assert single.manifest.artifacts[0].files[0].path == "artifacts/torchscript-cpu-fp32.onnx"
 
 
-# --- where it may be written ----------------------------------------------------------------------
+# --- destinations ---------------------------------------------------------------------------------
 
 
 def test_an_empty_directory_is_no_obstacle(tmp_path: Path) -> None:
@@ -215,13 +215,13 @@ def test_files_and_links_are_refused_as_destinations(tmp_path: Path) -> None:
     check_destination(tmp_path / "new", overwrite=False)
 
 
-# --- whole or not at all --------------------------------------------------------------------------
+# --- atomic writes --------------------------------------------------------------------------------
 
 STAGES = ["write:artifacts", "write:tokenizer", "write:goldens", "write:manifest.json", "rename"]
 
 
 class Interrupted(BaseException):
-    """As a KeyboardInterrupt would."""
+    """Interrupts a write as a KeyboardInterrupt would."""
 
 
 def break_at(monkeypatch: pytest.MonkeyPatch, stage: str, target: Path) -> None:
@@ -313,10 +313,8 @@ def test_what_is_no_bundle_is_refused(tmp_path: Path) -> None:
 
 def test_a_damaged_manifest_names_the_bundle_and_the_place(tmp_path: Path) -> None:
     write(tmp_path / "b")
-    manifest = tmp_path / "b" / "manifest.json"
-    value = json.loads(manifest.read_text())
-    value["methods"][0]["inputs"][0]["dtype"] = "float8"
-    manifest.write_text(json.dumps(value))
+    with rewrite_manifest(tmp_path / "b") as manifest:
+        manifest["methods"][0]["inputs"][0]["dtype"] = "float8"
     with pytest.raises(BundleError) as caught:
         open_bundle(tmp_path / "b")
     assert str(tmp_path / "b") in str(caught.value)
@@ -352,12 +350,12 @@ def test_every_damaged_file_is_found(tmp_path: Path, path: str, damage: str) -> 
     else:
         file.parent.rename(tmp_path / "elsewhere")
         file.parent.symlink_to(tmp_path / "elsewhere")
-    found = open_bundle(bundle.path)
-    faults = found.verify_files()
+    opened = open_bundle(bundle.path)
+    faults = opened.verify_files()
     assert any(path in fault for fault in faults)
-    entry = next(file for file in found.files() if file.path == path)
+    entry = next(file for file in opened.files() if file.path == path)
     with pytest.raises(BundleError, match=path.rpartition("/")[2]):
-        found.read(entry)
+        opened.read(entry)
 
 
 def test_a_manifest_behind_a_link_is_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Capture: names, dynamic dimensions, state, repeatability, and a module left as it came."""
+"""Tests of capture: names, dynamic dimensions, state, repeatability, an unchanged module."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from isthmus.errors import InvalidInput
 from models import CASES, REFUSED, Case, Refusal, case
 
 
-def captured(name: str, **options: Any) -> Captured:
-    one = case(name)
-    args, kwargs = one.inputs()
-    return capture(one.module(), args, kwargs, **{**one.options(), **options})
+def capture_case(name: str, **options: Any) -> Captured:
+    known = case(name)
+    args, kwargs = known.inputs()
+    return capture(known.module(), args, kwargs, **{**known.options(), **options})
 
 
 def kinds(notes: tuple[Hazard, ...]) -> set[str]:
@@ -34,7 +34,7 @@ def kinds(notes: tuple[Hazard, ...]) -> set[str]:
 
 
 class Echo(nn.Module):
-    """Takes anything, gives the sum of all tensors."""
+    """Takes any arguments and returns the sum of all tensors."""
 
     def forward(self, *values: Any, **named: Any) -> Tensor:
         return torch.stack([tensor.sum() for tensor in tensors((values, named))]).sum()
@@ -60,10 +60,10 @@ def test_every_case_is_captured_and_left_as_it_came(case: Case) -> None:
     modes = [part.training for part in module.modules()]
     args, kwargs = case.inputs()
 
-    found = capture(module, args, kwargs, **case.options())
+    captured = capture(module, args, kwargs, **case.options())
 
-    assert found.stateful == case.stateful
-    assert found.module is module
+    assert captured.stateful == case.stateful
+    assert captured.module is module
     assert [part.training for part in module.modules()] == modes
     after = module.state_dict()
     assert list(after) == list(before)
@@ -73,12 +73,12 @@ def test_every_case_is_captured_and_left_as_it_came(case: Case) -> None:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_flat_module_gives_what_the_module_gives(case: Case) -> None:
     args, kwargs = case.inputs()
-    found = capture(case.module(), args, kwargs, **case.options())
-    method = found.methods[0]
+    captured = capture(case.module(), args, kwargs, **case.options())
+    method = captured.methods[0]
     with torch.no_grad():
-        values = copy.deepcopy(found.given["forward"])
+        values = copy.deepcopy(captured.given["forward"])
         flat = FlatModule(case.module(), method)(*values.values())
-        nested_args, nested_kwargs = arguments(method, copy.deepcopy(found.given["forward"]))
+        nested_args, nested_kwargs = arguments(method, copy.deepcopy(captured.given["forward"]))
         expected = case.module()(*nested_args, **nested_kwargs)
     leaves = tensors_and_scalars(expected)
     assert len(flat) == len(leaves) == len(method.outputs)
@@ -124,15 +124,15 @@ def test_names_come_from_the_parameters_and_the_nesting() -> None:
             scale: float = 1.0,
             **rest: Tensor,
         ) -> Tensor:
-            return x.sum() + sum(one.sum() for one in more) * scale
+            return x.sum() + sum(tensor.sum() for tensor in more) * scale
 
-    one = torch.ones(2, 3)
-    found = capture(
+    ones = torch.ones(2, 3)
+    captured = capture(
         Net(),
-        (one, {"b": (one, 2), "a": [one, None]}, one, one),
-        {"extra": one, "scale": 2.0},
+        (ones, {"b": (ones, 2), "a": [ones, None]}, ones, ones),
+        {"extra": ones, "scale": 2.0},
     )
-    names = [spec.name for spec in found.methods[0].inputs]
+    names = [spec.name for spec in captured.methods[0].inputs]
     assert names == [
         "x",
         "cache.b.0",
@@ -143,51 +143,51 @@ def test_names_come_from_the_parameters_and_the_nesting() -> None:
         "extra",
         "scale",
     ]
-    kinds = {spec.name: (spec.kind, spec.dtype, spec.shape) for spec in found.methods[0].inputs}
+    kinds = {spec.name: (spec.kind, spec.dtype, spec.shape) for spec in captured.methods[0].inputs}
     assert kinds["cache.b.1"] == ("int", "int64", ())
     assert kinds["scale"] == ("float", "float64", ())
     assert kinds["x"] == ("tensor", "float32", (2, 3))
-    assert [name for name, _ in found.methods[0].kwargs] == ["extra", "scale"]
-    assert len(found.methods[0].args) == 4
+    assert [name for name, _ in captured.methods[0].kwargs] == ["extra", "scale"]
+    assert len(captured.methods[0].args) == 4
 
 
 def test_a_result_keeps_its_names_and_the_order_of_its_keys() -> None:
-    assert [spec.name for spec in captured("dict_output").methods[0].outputs] == [
+    assert [spec.name for spec in capture_case("dict_output").methods[0].outputs] == [
         "logits",
         "best",
         "average",
     ]
-    assert [spec.name for spec in captured("model_output").methods[0].outputs] == [
+    assert [spec.name for spec in capture_case("model_output").methods[0].outputs] == [
         "last_hidden_state",
         "hidden_states.0",
         "hidden_states.1",
     ]
-    assert [spec.name for spec in captured("sum_branch").methods[0].outputs] == ["output"]
+    assert [spec.name for spec in capture_case("sum_branch").methods[0].outputs] == ["output"]
 
 
 def test_constants_are_no_inputs() -> None:
-    found = captured("scalars", constants=("times", "flip"))
-    assert [spec.name for spec in found.methods[0].inputs] == ["x", "scale"]
-    trees = dict(found.methods[0].kwargs)
+    captured = capture_case("scalars", constants=("times", "flip"))
+    assert [spec.name for spec in captured.methods[0].inputs] == ["x", "scale"]
+    trees = dict(captured.methods[0].kwargs)
     assert (trees["times"].node, trees["times"].value) == ("const", 3)
     assert (trees["flip"].node, trees["flip"].value) == ("const", False)
 
 
 def test_an_unknown_constant_is_refused() -> None:
     with pytest.raises(InvalidInput, match=r'no argument "tmes".*times'):
-        captured("scalars", constants=("tmes",))
+        capture_case("scalars", constants=("tmes",))
     with pytest.raises(InvalidInput, match=r"list of names.*times"):
-        captured("scalars", constants="times")
+        capture_case("scalars", constants="times")
     with pytest.raises(InvalidInput, match=r'"x", a Tensor.*buffer'):
-        captured("scalars", constants=("x",))
+        capture_case("scalars", constants=("x",))
 
 
 def test_two_inputs_of_one_name_are_refused() -> None:
-    one = torch.ones(1)
+    ones = torch.ones(1)
     with pytest.raises(InvalidInput, match=r'two inputs would be called "named\.a\.b"'):
-        capture(Echo(), (), {"named": {"a.b": one, "a": {"b": one}}})
+        capture(Echo(), (), {"named": {"a.b": ones, "a": {"b": ones}}})
     with pytest.raises(InvalidInput, match=r'two inputs would be called "values\.0"'):
-        capture(Echo(), (one,), {"values.0": one})
+        capture(Echo(), (ones,), {"values.0": ones})
 
 
 @pytest.mark.parametrize(
@@ -234,11 +234,11 @@ def test_an_example_that_does_not_fit_is_refused() -> None:
 
 
 def test_methods_are_captured_with_forward_first() -> None:
-    found = captured("two_methods")
-    assert [method.name for method in found.methods] == ["forward", "decode"]
-    assert found.method("decode").inputs[0].shape == ("batch", 2)
+    captured = capture_case("two_methods")
+    assert [method.name for method in captured.methods] == ["forward", "decode"]
+    assert captured.method("decode").inputs[0].shape == ("batch", 2)
     with pytest.raises(InvalidInput, match=r'no method "encode".*forward, decode'):
-        found.method("encode")
+        captured.method("encode")
 
 
 def test_a_module_without_forward_needs_methods() -> None:
@@ -246,9 +246,9 @@ def test_a_module_without_forward_needs_methods() -> None:
         def encode(self, x: Tensor) -> Tensor:
             return x + 1
 
-    found = capture(Encoder(), methods={"encode": ((torch.ones(2),), {})})
-    assert [method.name for method in found.methods] == ["encode"]
-    assert list(found.example) == ["x"]
+    captured = capture(Encoder(), methods={"encode": ((torch.ones(2),), {})})
+    assert [method.name for method in captured.methods] == ["encode"]
+    assert list(captured.example) == ["x"]
     with pytest.raises(InvalidInput, match="no forward"):
         capture(Encoder(), (torch.ones(2),))
     with pytest.raises(InvalidInput, match=r'no method "decode"'):
@@ -259,32 +259,32 @@ def test_a_module_without_forward_needs_methods() -> None:
 
 def test_a_scripted_module_is_captured_by_its_schema() -> None:
     module = torch.jit.script(models.Streaming())
-    found = capture(module, (torch.ones(1, 4),), methods={"reset": ((), {})})
-    assert [spec.name for spec in found.methods[0].inputs] == ["x"]
-    assert found.state == ("h",)
+    captured = capture(module, (torch.ones(1, 4),), methods={"reset": ((), {})})
+    assert [spec.name for spec in captured.methods[0].inputs] == ["x"]
+    assert captured.state == ("h",)
     assert torch.equal(module.h, torch.zeros(1, 4))
 
 
 def test_a_compiled_module_is_unwrapped() -> None:
     inner = models.DictOutput()
-    found = capture(torch.compile(inner), (torch.ones(2, 4),))
-    assert found.module is inner
-    assert "unwrapped" in kinds(found.notes)
+    captured = capture(torch.compile(inner), (torch.ones(2, 4),))
+    assert captured.module is inner
+    assert "unwrapped" in kinds(captured.notes)
 
 
 # --- dynamic dimensions ---------------------------------------------------------------------------
 
 
 def test_no_dynamic_dimension_is_exported_at_1_nor_two_at_one_size() -> None:
-    found = captured("bert")  # handed in with batch 1
-    assert found.given_sizes == {"batch": 1, "sequence": 14}
-    assert found.sizes["batch"] > 1
-    assert found.sizes["batch"] != found.sizes["sequence"]
-    shape = (found.sizes["batch"], found.sizes["sequence"])
-    assert found.example["input_ids"].shape == shape
-    assert found.methods[0].inputs[0].shape == ("batch", "sequence")
-    seen = set(found.given["forward"]["input_ids"].flatten().tolist())
-    assert set(found.example["input_ids"].flatten().tolist()) <= seen
+    captured = capture_case("bert")  # its example has batch 1
+    assert captured.given_sizes == {"batch": 1, "sequence": 14}
+    assert captured.sizes["batch"] > 1
+    assert captured.sizes["batch"] != captured.sizes["sequence"]
+    shape = (captured.sizes["batch"], captured.sizes["sequence"])
+    assert captured.example["input_ids"].shape == shape
+    assert captured.methods[0].inputs[0].shape == ("batch", "sequence")
+    seen = set(captured.given["forward"]["input_ids"].flatten().tolist())
+    assert set(captured.example["input_ids"].flatten().tolist()) <= seen
 
 
 @pytest.mark.parametrize(
@@ -311,35 +311,35 @@ def test_sizes_to_export_at(
 
 
 def test_ranges_that_leave_no_choice_are_noted() -> None:
-    found = capture(
+    captured = capture(
         Echo(),
         (torch.ones(2, 2),),
         dynamic={"values.0": {0: "a", 1: "b"}},
         dims={"a": (1, 2), "b": (1, 2)},
     )
-    assert "equal_sizes" in kinds(found.notes)
+    assert "equal_sizes" in kinds(captured.notes)
 
 
 def test_a_prefix_means_all_inputs_below_it() -> None:
-    found = captured("lstm")
-    assert found.dynamic["state.0"] == {1: "batch"}
-    assert found.dynamic["state.1"] == {1: "batch"}
+    captured = capture_case("lstm")
+    assert captured.dynamic["state.0"] == {1: "batch"}
+    assert captured.dynamic["state.1"] == {1: "batch"}
 
 
 def test_negative_axes_count_from_the_end() -> None:
-    found = capture(
+    captured = capture(
         Echo(),
         (torch.ones(2, 3, 4),),
         dynamic={"values.0": {-1: "last"}},
         dims={"last": (1, 9)},
     )
-    assert found.dynamic == {"values.0": {2: "last"}}
+    assert captured.dynamic == {"values.0": {2: "last"}}
 
 
 def test_default_ranges_are_noted() -> None:
-    found = capture(Echo(), (torch.ones(100),), dynamic={"values.0": {0: "n"}})
-    assert found.dims == {"n": DimRange(1, 400)}
-    assert "default_range" in kinds(found.notes)
+    captured = capture(Echo(), (torch.ones(100),), dynamic={"values.0": {0: "n"}})
+    assert captured.dims == {"n": DimRange(1, 400)}
+    assert "default_range" in kinds(captured.notes)
 
 
 @pytest.mark.parametrize(
@@ -422,10 +422,12 @@ def test_what_looks_like_a_mask(tensor: Tensor, mask: bool) -> None:
 
 
 def test_resize_example_by_name() -> None:
-    found = captured("bert")
-    values = resize_example(found, {"batch": 3, "sequence": 4}, 1)
+    captured = capture_case("bert")
+    values = resize_example(captured, {"batch": 3, "sequence": 4}, 1)
     assert values["input_ids"].shape == values["attention_mask"].shape == (3, 4)
-    assert resize_example(captured("two_methods"), {"batch": 3}, method="decode")["code"].shape == (
+    assert resize_example(capture_case("two_methods"), {"batch": 3}, method="decode")[
+        "code"
+    ].shape == (
         3,
         2,
     )
@@ -449,8 +451,8 @@ def test_evaluating_gives_each_submodule_its_mode_back() -> None:
 def test_a_submodule_left_in_train_mode_is_noted_by_name() -> None:
     module = models.DropoutLeftOn().eval()
     module.dropout.train()
-    found = capture(module, (torch.ones(2, 8),))
-    notes = [note for note in found.notes if note.kind == "train_mode"]
+    captured = capture(module, (torch.ones(2, 8),))
+    notes = [note for note in captured.notes if note.kind == "train_mode"]
     assert len(notes) == 1
     assert notes[0].severity == "warning"
     assert '"dropout" (Dropout)' in notes[0].message
@@ -458,8 +460,8 @@ def test_a_submodule_left_in_train_mode_is_noted_by_name() -> None:
 
 
 def test_a_module_in_train_mode_is_noted_once() -> None:
-    found = capture(models.DropoutLeftOn().train(), (torch.ones(2, 8),))
-    notes = [note for note in found.notes if note.kind == "train_mode"]
+    captured = capture(models.DropoutLeftOn().train(), (torch.ones(2, 8),))
+    notes = [note for note in captured.notes if note.kind == "train_mode"]
     assert [note.severity for note in notes] == ["info"]
 
 
@@ -495,9 +497,9 @@ def test_differences_that_are_not_torchs_are_found_too() -> None:
 
 def test_an_input_written_in_place_is_noted_and_left_alone() -> None:
     x = torch.ones(2, 4)
-    found = capture(models.WritesItsInput(), (x,))
+    captured = capture(models.WritesItsInput(), (x,))
     assert torch.equal(x, torch.ones(2, 4))
-    assert any(note.kind == "writes_input" and '"x"' in note.message for note in found.notes)
+    assert any(note.kind == "writes_input" and '"x"' in note.message for note in captured.notes)
 
 
 # --- state ----------------------------------------------------------------------------------------
@@ -537,14 +539,14 @@ def test_state_is_found_wherever_it_is() -> None:
     module = Everywhere()
     objects = {name: getattr(module, name) for name in ("history", "table", "queue", "options")}
     table, buffer = module.table["a"], module.buffer
-    found = capture(module, (torch.ones(2, 4),))
+    captured = capture(module, (torch.ones(2, 4),))
 
-    assert set(found.state) == {
+    assert set(captured.state) == {
         *("buffer", "absent", "plain", "history", "table", "queue", "seen", "count"),
         *("options", "late", "inner.ring"),
     }
-    assert found.stateful
-    assert "state" in kinds(found.notes)
+    assert captured.stateful
+    assert "state" in kinds(captured.notes)
     assert all(getattr(module, name) is value for name, value in objects.items())
     assert module.table["a"] is table and torch.equal(table, torch.zeros(2))
     assert module.buffer is buffer and torch.equal(buffer, torch.zeros(2))

@@ -1,8 +1,9 @@
-"""The verdict on one output: what passes, what fails, and the number that would pass."""
+"""Tests of the comparison of one output: what passes, what fails, what would pass."""
 
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -21,32 +22,32 @@ NOISE = NoiseFloor(2e-6, 1e-6, "float64")
 
 def test_equal_passes_with_no_error() -> None:
     value = torch.randn(3, 4)
-    found = compare("y", value, value.clone(), TIGHT, NOISE, golden="g")
-    assert found
-    assert (found.output, found.golden, found.reason, found.max_abs) == ("y", "g", "", 0.0)
-    assert (found.argmax_agreement, found.elements) == (1.0, 12)
-    assert found.cosine == pytest.approx(1.0)
+    result = compare("y", value, value.clone(), TIGHT, NOISE, golden="g")
+    assert result
+    assert (result.output, result.golden, result.reason, result.max_abs) == ("y", "g", "", 0.0)
+    assert (result.argmax_agreement, result.elements) == (1.0, 12)
+    assert result.cosine == pytest.approx(1.0)
 
 
 def test_numbers_of_a_small_error() -> None:
     reference = torch.tensor([1.0, -2.0, 0.0, 4.0], dtype=torch.float64)
     actual = reference + torch.tensor([0.0, 4e-6, 1e-6, 0.0], dtype=torch.float64)
-    found = compare("y", reference, actual, TIGHT, NOISE)
-    assert found
-    assert found.max_abs == pytest.approx(4e-6)
-    assert found.max_rel == pytest.approx(2e-6), "where the reference is not 0"
-    assert found.noise_units == pytest.approx(2.0)
-    assert found.passing_atol == pytest.approx(4e-6)
-    assert found.strain == pytest.approx(0.4)
+    result = compare("y", reference, actual, TIGHT, NOISE)
+    assert result
+    assert result.max_abs == pytest.approx(4e-6)
+    assert result.max_rel == pytest.approx(2e-6), "where the reference is not 0"
+    assert result.noise_units == pytest.approx(2.0)
+    assert result.passing_atol == pytest.approx(4e-6)
+    assert result.strain == pytest.approx(0.4)
 
 
 def test_a_dropped_bias_fails_and_says_what_would_pass() -> None:
     reference = torch.randn(8, 8)
-    found = compare("y", reference, reference + 0.01, TIGHT)
-    assert not found
-    assert "beyond atol 1e-05" in found.reason
-    assert found.passing_atol == pytest.approx(0.01, rel=1e-3)
-    again = compare("y", reference, reference + 0.01, Tolerance(found.passing_atol, 0.0))
+    result = compare("y", reference, reference + 0.01, TIGHT)
+    assert not result
+    assert "beyond atol 1e-05" in result.reason
+    assert result.passing_atol == pytest.approx(0.01, rel=1e-3)
+    again = compare("y", reference, reference + 0.01, Tolerance(result.passing_atol, 0.0))
     assert again, "the tolerance it names is one that passes"
 
 
@@ -73,19 +74,17 @@ def test_relative_tolerance_counts() -> None:
 )
 def test_what_never_passes(reference: Tensor | None, actual: Tensor | None, words: str) -> None:
     huge = Tolerance(1e30, 1e30)
-    found = compare("y", reference, actual, huge)
-    assert not found
-    import re
-
-    assert re.search(words, found.reason), found.reason
+    result = compare("y", reference, actual, huge)
+    assert not result
+    assert re.search(words, result.reason), result.reason
     assert difference(reference, actual) > 0
 
 
 def test_nan_equals_nan_and_infinity_itself_in_its_place() -> None:
     value = torch.tensor([math.nan, math.inf, -math.inf, 1.0])
-    found = compare("y", value, value.clone(), Tolerance(0.0, 0.0))
-    assert found
-    assert (found.nans, found.infs, found.max_abs) == (1, 2, 0.0)
+    result = compare("y", value, value.clone(), Tolerance(0.0, 0.0))
+    assert result
+    assert (result.nans, result.infs, result.max_abs) == (1, 2, 0.0)
     assert difference(value, value.clone()) == 0.0
 
 
@@ -100,11 +99,11 @@ def test_empty_and_scalar_values() -> None:
 
 
 def test_difference_is_exact() -> None:
-    one = torch.tensor([1.0])
-    assert difference(one, torch.nextafter(one, torch.tensor([2.0]))) == 2.0**-23
+    value = torch.tensor([1.0])
+    assert difference(value, torch.nextafter(value, torch.tensor([2.0]))) == 2.0**-23
     big = torch.tensor([2**60], dtype=torch.int64)
     assert difference(big, big + 1) > 0, "float64 cannot tell these apart"
-    assert difference(one, None) == math.inf
+    assert difference(value, None) == math.inf
     assert difference(torch.zeros(1), -torch.zeros(1)) == 0.0
 
 
@@ -150,13 +149,13 @@ floats = st.one_of(special, st.floats(-4, 4, width=32))
 def test_the_numbers_are_those_of_numpy(
     pairs: list[tuple[float, float]], near: bool, atol: float, rtol: float
 ) -> None:
-    """One rule, written twice: what NumPy says of any values, `compare` says too."""
+    """Compares the numbers of `compare` with the same rule written in NumPy."""
     reference = np.array([left for left, _ in pairs], dtype=np.float32)
     actual = np.array([right for _, right in pairs], dtype=np.float32)
     if near:
         actual = np.where(np.isfinite(actual), reference + np.float32(1e-4), reference)
         actual = actual.astype(np.float32)
-    found = compare(
+    result = compare(
         "y", torch.from_numpy(reference), torch.from_numpy(actual), Tolerance(atol, rtol), NOISE
     )
     left, right = reference.astype(np.float64), actual.astype(np.float64)
@@ -167,24 +166,24 @@ def test_the_numbers_are_those_of_numpy(
     finite = np.isfinite(left) & np.isfinite(right)
     error, size = np.abs(right[finite] - left[finite]), np.abs(left[finite])
     needed = max([0.0, *(error - rtol * size)]) if not nans and not infs else math.inf
-    assert bool(found) == (needed <= atol)
-    assert (found.nan_mismatches, found.inf_mismatches) == (nans, infs)
-    assert (found.nans, found.infs) == (int(np.isnan(right).sum()), int(np.isinf(right).sum()))
-    assert found.max_abs == pytest.approx(max([0.0, *error]), rel=1e-12)
-    assert found.max_rel == pytest.approx(
+    assert bool(result) == (needed <= atol)
+    assert (result.nan_mismatches, result.inf_mismatches) == (nans, infs)
+    assert (result.nans, result.infs) == (int(np.isnan(right).sum()), int(np.isinf(right).sum()))
+    assert result.max_abs == pytest.approx(max([0.0, *error]), rel=1e-12)
+    assert result.max_rel == pytest.approx(
         max([0.0, *(error[size > 0] / size[size > 0])]), rel=1e-12
     )
-    assert found.passing_atol == pytest.approx(needed, rel=1e-12)
+    assert result.passing_atol == pytest.approx(needed, rel=1e-12)
 
 
 # --- to the truth ---------------------------------------------------------------------------------
 
 JUDGED = Tolerance(1e-30, 0.0, MULTIPLES)
-"""An atol that nothing passes: what passes was judged to the truth."""
+"""A tolerance that passes nothing by atol, so that a pass was judged by the error to float64."""
 
 
 def eager(rows: int = 40, columns: int = 32, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """A truth in float64, a float32 golden that is off by a few units, and golden minus truth."""
+    """Returns a truth in float64, a float32 golden a few units off, and golden minus truth."""
     generator = torch.Generator().manual_seed(seed)
     truth = torch.randn(rows, columns, generator=generator, dtype=torch.float64)
     noise = 3e-7 * torch.randn(rows, columns, generator=generator, dtype=torch.float64)
@@ -202,11 +201,11 @@ def noisy(truth: Tensor, scale: float, seed: int) -> Tensor:
 @pytest.mark.parametrize("seed", range(20))
 def test_as_far_from_the_truth_as_eager_passes(seed: int) -> None:
     truth, golden, error = eager(seed=seed)
-    found = compare("y", golden, noisy(truth, 4e-7, seed + 100), JUDGED, own_error=error)
-    assert found, found.reason
-    assert found.to_truth
-    assert found.strain < 0.6
-    assert found.noise_units == pytest.approx(4 / 3, rel=0.15)
+    result = compare("y", golden, noisy(truth, 4e-7, seed + 100), JUDGED, own_error=error)
+    assert result, result.reason
+    assert result.to_truth
+    assert result.strain < 0.6
+    assert result.noise_units == pytest.approx(4 / 3, rel=0.15)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -222,22 +221,22 @@ def test_one_ulp_of_noise_passes(seed: int) -> None:
 def test_each_statistic_catches_what_the_others_let_pass() -> None:
     truth, golden, error = eager(rows=400)
     clean = compare("y", golden, golden, JUDGED, own_error=error)
-    one = golden.clone()
-    one[0, 0] += 1e-5
+    nudged = golden.clone()
+    nudged[0, 0] += 1e-5
     column = golden.clone()
     column[:, 3] += 2e-6
-    found = {
-        "max": compare("y", golden, one, JUDGED, own_error=error),
+    results = {
+        "max": compare("y", golden, nudged, JUDGED, own_error=error),
         "bias": compare("y", golden, column, JUDGED, own_error=error),
         "rms": compare("y", golden, noisy(truth, 1.5e-6, 1), JUDGED, own_error=error),
     }
     assert clean
-    for statistic, result in found.items():
+    for statistic, result in results.items():
         assert not result
         share = {name: result.errors[name] / result.allowed[name] for name in MULTIPLES}
         assert share[statistic] > 1, (statistic, share)
-    assert found["max"].statistic == "max"
-    assert found["bias"].statistic == "bias"
+    assert results["max"].statistic == "max"
+    assert results["bias"].statistic == "bias"
 
 
 @pytest.mark.parametrize(("share", "passes"), [(0.8, True), (1.5, False)])
@@ -246,34 +245,34 @@ def test_rows_have_some_of_their_rounding_in_common(share: float, passes: bool) 
     truth, golden, error = eager(rows=1024, columns=columns)
     offsets = torch.randn(columns, generator=torch.Generator().manual_seed(7)).double()
     offsets *= share * size / offsets.square().mean().sqrt()
-    found = compare("y", golden, noisy(truth + offsets, size, 1), JUDGED, own_error=error)
-    assert bool(found) == passes, found.reason
-    assert passes or found.statistic == "bias"
+    result = compare("y", golden, noisy(truth + offsets, size, 1), JUDGED, own_error=error)
+    assert bool(result) == passes, result.reason
+    assert passes or result.statistic == "bias"
 
 
 def test_the_reason_names_the_multiple_that_would_pass() -> None:
     truth, golden, error = eager()
-    found = compare("y", golden, noisy(truth, 3e-6, 1), JUDGED, own_error=error)
-    assert not found
-    assert f"a multiple of {found.multiple:.3g} would pass" in found.reason
-    wider = dict.fromkeys(MULTIPLES, max(1.0, found.multiple * 1.001)) | {"cosine": 1e9}
+    result = compare("y", golden, noisy(truth, 3e-6, 1), JUDGED, own_error=error)
+    assert not result
+    assert f"a multiple of {result.multiple:.3g} would pass" in result.reason
+    wider = dict.fromkeys(MULTIPLES, max(1.0, result.multiple * 1.001)) | {"cosine": 1e9}
     assert compare("y", golden, noisy(truth, 3e-6, 1), Tolerance(0, 0, wider), own_error=error)
 
 
 def test_the_statistics_are_those_of_numpy() -> None:
     truth, golden, error = eager(rows=33, columns=40)
     actual = noisy(truth, 1e-6, 5)
-    found = error_statistics(golden, actual, error)
+    statistics = error_statistics(golden, actual, error)
     wrong = (actual.double() - (golden.double() - error.double())).numpy()
     sizes = np.sort(np.abs(wrong).ravel())
-    assert found["max"] == pytest.approx(sizes[-1], rel=1e-12)
-    assert found["rms"] == pytest.approx(np.sqrt((wrong**2).mean()), rel=1e-12)
-    assert found["p99"] == pytest.approx(sizes[math.ceil(0.99 * sizes.size) - 1], rel=1e-12)
-    assert found["median"] == pytest.approx(sizes[math.ceil(0.5 * sizes.size) - 1], rel=1e-12)
-    assert found["bias"] == pytest.approx(np.sqrt((wrong.mean(0) ** 2).mean()), rel=1e-12)
+    assert statistics["max"] == pytest.approx(sizes[-1], rel=1e-12)
+    assert statistics["rms"] == pytest.approx(np.sqrt((wrong**2).mean()), rel=1e-12)
+    assert statistics["p99"] == pytest.approx(sizes[math.ceil(0.99 * sizes.size) - 1], rel=1e-12)
+    assert statistics["median"] == pytest.approx(sizes[math.ceil(0.5 * sizes.size) - 1], rel=1e-12)
+    assert statistics["bias"] == pytest.approx(np.sqrt((wrong.mean(0) ** 2).mean()), rel=1e-12)
     right = truth.numpy().ravel() / np.linalg.norm(truth)
     got = actual.double().numpy().ravel() / np.linalg.norm(actual.double())
-    assert found["cosine"] == pytest.approx(((right - got) ** 2).sum() / 2, rel=1e-6)
+    assert statistics["cosine"] == pytest.approx(((right - got) ** 2).sum() / 2, rel=1e-6)
 
 
 def test_a_few_elements_are_judged_by_the_noise_of_all_goldens() -> None:
@@ -305,10 +304,10 @@ def test_near_ties_are_no_disagreement_in_the_top_five() -> None:
     golden = torch.arange(20.0).repeat(3, 1)
     swapped = golden.clone()
     swapped[0, 14], swapped[0, 15] = 15.0, 14.0
-    found = compare("y", golden, swapped, Tolerance(9.0, 0.0))
-    assert found.topk_agreement == 1.0, "within twice the tolerance"
-    found = compare("y", golden, swapped, Tolerance(0.1, 0.0))
-    assert found.topk_agreement == pytest.approx(2 / 3)
+    result = compare("y", golden, swapped, Tolerance(9.0, 0.0))
+    assert result.topk_agreement == 1.0, "within twice the tolerance"
+    result = compare("y", golden, swapped, Tolerance(0.1, 0.0))
+    assert result.topk_agreement == pytest.approx(2 / 3)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.complex64])

@@ -1,4 +1,4 @@
-"""Goldens: shapes, values, sequences, the noise floor and the tolerances that follow."""
+"""Tests of goldens: shapes, values, sequences, the noise floor and the tolerances."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ from isthmus.goldens.tolerance import tolerances, ulp
 from models import CASES, Case, case
 
 
-def captured(name: str) -> Captured:
-    one = case(name)
-    args, kwargs = one.inputs()
-    return capture(one.module(), args, kwargs, **one.options())
+def capture_case(name: str) -> Captured:
+    known = case(name)
+    args, kwargs = known.inputs()
+    return capture(known.module(), args, kwargs, **known.options())
 
 
-def goldens(name: str, **options: Any) -> tuple[list[Golden], dict[str, NoiseFloor], Captured]:
-    return make_goldens(captured(name), **options)
+def goldens_of(name: str, **options: Any) -> tuple[list[Golden], dict[str, NoiseFloor], Captured]:
+    return make_goldens(capture_case(name), **options)
 
 
-def notes(found: Captured, kind: str) -> list[str]:
-    return [note.message for note in found.notes if note.kind == kind]
+def notes(captured: Captured, kind: str) -> list[str]:
+    return [note.message for note in captured.notes if note.kind == kind]
 
 
 # --- every module of the registry -----------------------------------------------------------------
@@ -50,31 +50,31 @@ def test_goldens_of_every_case(case: Case) -> None:
     module = case.module()
     before = {name: value.clone() for name, value in module.state_dict().items()}
     args, kwargs = case.inputs()
-    found, floor, complete = make_goldens(capture(module, args, kwargs, **case.options()))
+    goldens, floor, complete = make_goldens(capture(module, args, kwargs, **case.options()))
 
     assert all(torch.equal(value, module.state_dict()[key]) for key, value in before.items())
-    assert sum(golden.nbytes for golden in found) < 16 << 20
-    assert len({golden.name for golden in found}) == len(found)
+    assert sum(golden.nbytes for golden in goldens) < 16 << 20
+    assert len({golden.name for golden in goldens}) == len(goldens)
     for dim, size in case.dims.items():
-        seen = {golden.dims[dim] for golden in found if dim in golden.dims}
+        seen = {golden.dims[dim] for golden in goldens if dim in golden.dims}
         assert size[0] in seen
         assert any(value % 2 == 1 and value > 1 for value in seen)
         assert max(seen) > 2 * min(seen)
     names = {spec.name for method in complete.methods for spec in method.outputs}
     assert set(floor) == names
     for name, limit in floor.items():
-        values = [s.outputs[name] for g in found for s in g.steps if name in s.outputs]
-        # What is computed in float64 as it is has no wider type that could judge it.
+        values = [s.outputs[name] for g in goldens for s in g.steps if name in s.outputs]
+        # An output in float64 has no wider type that could judge it.
         own = {"ulp"} if all(value.dtype == torch.float64 for value in values) else set()
         assert limit.method in {"float64", "exact"} | own
-    for golden in found:
+    for golden in goldens:
         assert len(golden.steps) >= 3 if case.stateful else len(golden.steps) == 1
         for step in golden.steps:
             check_step(complete, golden, step)
 
 
 def check_step(complete: Captured, golden: Golden, step: Step) -> None:
-    """Every tensor is what the signature says, at the sizes of this golden."""
+    """Checks that every tensor has the type of the signature and the sizes of this golden."""
     method = complete.method(step.method)
     for specs, values in ((method.inputs, step.inputs), (method.outputs, step.outputs)):
         assert set(values) <= {spec.name for spec in specs}
@@ -95,10 +95,10 @@ def check_step(complete: Captured, golden: Golden, step: Step) -> None:
 
 @pytest.mark.parametrize("name", ["resnet18", "dict_output", "lstm", "scalars", "mask_branch"])
 def test_the_outputs_are_the_modules_own(name: str) -> None:
-    found, _, complete = goldens(name)
+    goldens, _, complete = goldens_of(name)
     flat = FlatModule(case(name).module(), complete.methods[0])
     specs = complete.methods[0].inputs
-    for golden in found:
+    for golden in goldens:
         step = golden.steps[0]
         given = [
             step.inputs[s.name] if s.kind == "tensor" else step.inputs[s.name].item() for s in specs
@@ -110,22 +110,22 @@ def test_the_outputs_are_the_modules_own(name: str) -> None:
 
 
 def test_goldens_are_the_same_each_time() -> None:
-    first, floor, _ = goldens("mask_branch")
-    second, again, _ = goldens("mask_branch")
-    assert [one.name for one in first] == [one.name for one in second]
+    first, floor, _ = goldens_of("mask_branch")
+    second, again, _ = goldens_of("mask_branch")
+    assert [golden.name for golden in first] == [golden.name for golden in second]
     assert floor == again
     for a, b in zip(first, second, strict=True):
         assert torch.equal(a.steps[0].inputs["x"], b.steps[0].inputs["x"])
-    other, _, _ = goldens("mask_branch", seed=5)
+    other, _, _ = goldens_of("mask_branch", seed=5)
     assert not torch.equal(first[3].steps[0].inputs["x"], other[3].steps[0].inputs["x"])
 
 
 def test_the_users_own_example_comes_first_and_untouched() -> None:
-    found, _, complete = goldens("bert")
-    assert found[0].name == "batch1-sequence14"
-    assert found[0].dims == {"batch": 1, "sequence": 14}
+    goldens, _, complete = goldens_of("bert")
+    assert goldens[0].name == "batch1-sequence14"
+    assert goldens[0].dims == {"batch": 1, "sequence": 14}
     given = case("bert").inputs()[1]["input_ids"]
-    assert torch.equal(found[0].steps[0].inputs["input_ids"], given)
+    assert torch.equal(goldens[0].steps[0].inputs["input_ids"], given)
     assert complete.methods[0].outputs[0] == ValueSpec(
         "last_hidden_state", "tensor", "float32", ("batch", "sequence", 32)
     )
@@ -135,19 +135,19 @@ def test_the_users_own_example_comes_first_and_untouched() -> None:
 
 
 def test_the_probes_take_both_branches() -> None:
-    found, _, _ = goldens("sum_branch")
-    signs = {bool(one.steps[0].inputs["input"].sum() > 0) for one in found}
+    goldens, _, _ = goldens_of("sum_branch")
+    signs = {bool(golden.steps[0].inputs["input"].sum() > 0) for golden in goldens}
     assert signs == {True, False}
     for dims in ({"batch": 2}, {"batch": 5}):
-        at = [bool(g.steps[0].inputs["input"].sum() > 0) for g in found if g.dims == dims]
+        at = [bool(g.steps[0].inputs["input"].sum() > 0) for g in goldens if g.dims == dims]
         assert len(at) >= 2
-    masks = [golden.steps[0].inputs["mask"] for golden in goldens("mask_branch")[0]]
+    masks = [golden.steps[0].inputs["mask"] for golden in goldens_of("mask_branch")[0]]
     assert {bool(mask.all()) for mask in masks} == {True, False}
 
 
 def test_scalars_are_varied() -> None:
-    found, _, _ = goldens("scalars")
-    steps = [one.steps[0].inputs for one in found]
+    goldens, _, _ = goldens_of("scalars")
+    steps = [golden.steps[0].inputs for golden in goldens]
     assert {bool(step["flip"]) for step in steps} == {True, False}
     assert len({int(step["times"]) for step in steps}) >= 3
     assert len({float(step["scale"]) for step in steps}) >= 3
@@ -167,9 +167,9 @@ def test_variations_of_values() -> None:
         "n": 2,
         "f": 0.5,
     }
-    found = variations(values)
-    assert list(found) == ["negated", "masked", "zeroed", "a-flipped", "b-flipped"]
-    negated, masked, zeroed = found["negated"], found["masked"], found["zeroed"]
+    sets = variations(values)
+    assert list(sets) == ["negated", "masked", "zeroed", "a-flipped", "b-flipped"]
+    negated, masked, zeroed = sets["negated"], sets["masked"], sets["zeroed"]
     assert negated["x"].tolist() == [-1.0, 2.0]
     assert len(set(negated["zeros"].tolist())) == 3
     assert negated["ids"].tolist() == [[9, 8, 7]]
@@ -181,7 +181,7 @@ def test_variations_of_values() -> None:
     assert zeroed["x"].tolist() == [0.0, 0.0]
     assert zeroed["ids"].tolist() == [[7, 7, 7]]
     assert (zeroed["a"], zeroed["n"], zeroed["f"]) == (True, 1, 0.0)
-    assert (found["a-flipped"]["a"], found["a-flipped"]["b"]) == (False, False)
+    assert (sets["a-flipped"]["a"], sets["a-flipped"]["b"]) == (False, False)
     assert values["x"].tolist() == [1.0, -2.0]
 
 
@@ -198,8 +198,8 @@ def test_a_probe_on_which_eager_fails_is_left_out() -> None:
                 raise ValueError("no negative numbers")
             return x.log() if bool((x == 0).any()) else x.sqrt()
 
-    found, _, complete = make_goldens(capture(Roots(), (torch.tensor([1.0, 4.0]),)))
-    assert [one.name for one in found] == ["example", "example-zeroed"]
+    goldens, _, complete = make_goldens(capture(Roots(), (torch.tensor([1.0, 4.0]),)))
+    assert [golden.name for golden in goldens] == ["example", "example-zeroed"]
     assert notes(complete, "golden_left_out") == [
         "golden example-negated left out: eager itself fails on it "
         "(ValueError: no negative numbers)"
@@ -211,35 +211,35 @@ def test_a_probe_that_gives_nan_is_left_out() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return x / x.sum()
 
-    found, _, complete = make_goldens(capture(Ratio(), (torch.tensor([1.0, 4.0]),)))
-    assert [one.name for one in found] == ["example", "example-negated"]
+    goldens, _, complete = make_goldens(capture(Ratio(), (torch.tensor([1.0, 4.0]),)))
+    assert [golden.name for golden in goldens] == ["example", "example-negated"]
     assert "gives NaN" in notes(complete, "golden_left_out")[0]
 
 
 def test_a_probe_that_rounding_decides_is_left_out() -> None:
     class Edge(nn.Module):
-        """At zero, the last bit of 0.1 + 0.2 decides."""
+        """Adds 100 at zero if 3 * 0.1 is greater than 0.3, which only rounding decides."""
 
         def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
             edge = (x.abs().sum() == 0) & (torch.tensor(0.1).to(x) * 3 > 0.3)
             return x + 100 * edge, x.abs().argmax()
 
-    found, floor, complete = make_goldens(capture(Edge(), (torch.tensor([1.0, 4.0]),)))
-    assert [one.name for one in found] == ["example", "example-negated"]
+    goldens, floor, complete = make_goldens(capture(Edge(), (torch.tensor([1.0, 4.0]),)))
+    assert [golden.name for golden in goldens] == ["example", "example-negated"]
     assert "rounding alone" in notes(complete, "golden_left_out")[0]
     assert floor["output.0"].max_abs < 1e-6
 
 
 def test_a_users_probe_is_always_there() -> None:
     x = torch.full((3, 4), 7.0)
-    found, _, _ = goldens("sum_branch", probes=[{"input": x}])
-    mine = next(one for one in found if one.name == "probe0")
+    goldens, _, _ = goldens_of("sum_branch", probes=[{"input": x}])
+    mine = next(golden for golden in goldens if golden.name == "probe0")
     assert mine.dims == {"batch": 3}
     assert torch.equal(mine.steps[0].inputs["input"], x)
     with pytest.raises(InvalidInput, match=r"probes\[0\].*input.*other"):
-        goldens("sum_branch", probes=[{"other": x}])
+        goldens_of("sum_branch", probes=[{"other": x}])
     with pytest.raises(InvalidInput, match=r"probes\[0\] fails in eager mode: RuntimeError"):
-        goldens("sum_branch", probes=[{"input": torch.ones(2, 3)}])
+        goldens_of("sum_branch", probes=[{"input": torch.ones(2, 3)}])
 
 
 # --- shapes ---------------------------------------------------------------------------------------
@@ -264,19 +264,19 @@ def test_the_grid_covers_every_range(dims: dict[str, tuple[int, int]]) -> None:
     assert len(grid) <= 7
     assert all(shape not in grid[:at] for at, shape in enumerate(grid))
     assert {name: value_range.min for name, value_range in ranges.items()} in grid
-    for name, one in ranges.items():
+    for name, limits in ranges.items():
         sizes = {shape[name] for shape in grid}
-        assert all(one.min <= size <= one.max for size in sizes)
-        assert one.min in sizes
-        assert max(sizes) == min(one.max, max(96, 2 * one.min + 1))
-        if one.max - one.min >= 8:
+        assert all(limits.min <= size <= limits.max for size in sizes)
+        assert limits.min in sizes
+        assert max(sizes) == min(limits.max, max(96, 2 * limits.min + 1))
+        if limits.max - limits.min >= 8:
             assert len(sizes) >= 4
             assert any(size % 2 for size in sizes - {1})
 
 
 def test_without_dimensions_there_is_one_shape() -> None:
     assert shape_grid({}) == [{}]
-    assert goldens("no_dynamic")[0][0].name == "example"
+    assert goldens_of("no_dynamic")[0][0].name == "example"
 
 
 def test_large_sizes_keep_within_the_budget() -> None:
@@ -290,12 +290,12 @@ def test_large_sizes_keep_within_the_budget() -> None:
 
 
 def test_a_slower_machine_makes_the_same_goldens(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = []
-    for seconds in (0.0, 0.02):  # what a run of the example takes
+    grids = []
+    for seconds in (0.0, 0.02):  # the duration of a run of the example
         clock = itertools.count(step=seconds)
         monkeypatch.setattr(time, "process_time", clock.__next__)
-        made.append([(golden.name, golden.dims) for golden in goldens("bert")[0]])
-    assert made[0] == made[1]
+        grids.append([(golden.name, golden.dims) for golden in goldens_of("bert")[0]])
+    assert grids[0] == grids[1]
 
 
 def test_the_declared_maximum_is_tried_where_it_is_cheap() -> None:
@@ -308,23 +308,23 @@ def test_the_declared_maximum_is_tried_where_it_is_cheap() -> None:
             return x + self.embedding(torch.arange(x.shape[0]))
 
     def make(limit: int) -> list[Golden]:
-        found = capture(
+        module = capture(
             Positions(), (torch.ones(3, 4),), dynamic={"x": {0: "n"}}, dims={"n": (1, limit)}
         )
-        return make_goldens(found)[0]
+        return make_goldens(module)[0]
 
-    assert 128 in {one.dims["n"] for one in make(128)}
+    assert 128 in {golden.dims["n"] for golden in make(128)}
     with pytest.raises(InvalidInput, match=r"fails in eager mode at n=129.*IndexError.*dims"):
         make(129)
 
 
 def test_goldens_keep_to_the_budget() -> None:
-    found, floor, _ = goldens("bert", budget_bytes=40_000)
-    assert sum(one.nbytes for one in found) <= 40_000
-    assert found[0].name == "batch1-sequence14"
+    goldens, floor, _ = goldens_of("bert", budget_bytes=40_000)
+    assert sum(golden.nbytes for golden in goldens) <= 40_000
+    assert goldens[0].name == "batch1-sequence14"
     assert set(floor) == {"last_hidden_state", "pooler_output"}
-    tiny, _, noted = goldens("bert", budget_bytes=10)
-    assert [one.name for one in tiny] == ["batch1-sequence14"]
+    tiny, _, noted = goldens_of("bert", budget_bytes=10)
+    assert [golden.name for golden in tiny] == ["batch1-sequence14"]
     assert notes(noted, "large_goldens")
 
 
@@ -336,7 +336,7 @@ def test_lengths_are_bounded_where_a_crop_made_them_illegal() -> None:
             return x * (torch.arange(x.shape[1]) < lengths.unsqueeze(1))
 
     axes = {"x": {0: "b", 1: "s"}, "lengths": {0: "b"}}
-    found, _, complete = make_goldens(
+    goldens, _, complete = make_goldens(
         capture(
             Lengths(),
             (torch.randn(2, 6), torch.tensor([6, 4])),
@@ -345,8 +345,8 @@ def test_lengths_are_bounded_where_a_crop_made_them_illegal() -> None:
         )
     )
     assert complete.methods[0].outputs[0].shape == ("b", "s")
-    # s can go below the lengths of the example: they are bounded, and the shape is still served.
-    found, _, complete = make_goldens(
+    # s can be less than the lengths of the example: these are bounded, and the shape is kept.
+    goldens, _, complete = make_goldens(
         capture(
             Lengths(),
             (torch.randn(2, 6), torch.tensor([6, 4])),
@@ -354,14 +354,14 @@ def test_lengths_are_bounded_where_a_crop_made_them_illegal() -> None:
             dims={"b": (1, 8), "s": (2, 32)},
         )
     )
-    assert 2 in {one.dims["s"] for one in found}
+    assert 2 in {golden.dims["s"] for golden in goldens}
 
 
 # --- outputs --------------------------------------------------------------------------------------
 
 
 def test_sizes_that_follow_no_rule_are_left_open() -> None:
-    _, _, complete = goldens("odd_shapes")
+    _, _, complete = goldens_of("odd_shapes")
     shapes = {spec.name: spec.shape for spec in complete.methods[0].outputs}
     assert shapes == {
         "twice": (None, "columns"),
@@ -372,14 +372,14 @@ def test_sizes_that_follow_no_rule_are_left_open() -> None:
 
 
 def test_an_output_that_is_sometimes_none_is_optional() -> None:
-    found, _, complete = goldens("optional_output")
+    goldens, _, complete = goldens_of("optional_output")
     assert [spec.optional for spec in complete.methods[0].outputs] == [False, True]
-    assert {"output.1" in one.steps[0].outputs for one in found} == {True, False}
+    assert {"output.1" in golden.steps[0].outputs for golden in goldens} == {True, False}
     assert complete.methods[0].outputs[1].shape == ("batch", 2)
 
 
 def test_an_output_that_is_never_there_is_no_output() -> None:
-    _, _, complete = goldens("none_output")
+    _, _, complete = goldens_of("none_output")
     assert [spec.name for spec in complete.methods[0].outputs] == ["output.0", "output.2"]
     assert [item.node for item in complete.methods[0].returns.items] == ["leaf", "none", "leaf"]
 
@@ -412,7 +412,7 @@ def test_a_type_that_changes_is_refused() -> None:
 
 
 def test_inferring_needs_a_dimension_that_moved() -> None:
-    method = captured("no_dynamic").methods[0]
+    method = capture_case("no_dynamic").methods[0]
     calls = [
         Observed("a", {"n": 3}, Tree("leaf", "y"), {"y": torch.ones(3)}),
         Observed("b", {"n": 3}, Tree("leaf", "y"), {"y": torch.ones(3)}),
@@ -423,8 +423,8 @@ def test_inferring_needs_a_dimension_that_moved() -> None:
 
 
 def test_outputs_that_share_memory_are_stored_apart() -> None:
-    found, _, _ = goldens("returns_its_input")
-    step = found[0].steps[0]
+    goldens, _, _ = goldens_of("returns_its_input")
+    step = goldens[0].steps[0]
     pointers = [
         input_spec.data_ptr() for input_spec in (*step.inputs.values(), *step.outputs.values())
     ]
@@ -432,7 +432,7 @@ def test_outputs_that_share_memory_are_stored_apart() -> None:
 
 
 def test_inputs_are_stored_as_they_were_before_the_call() -> None:
-    step = goldens("writes_its_input")[0][0].steps[0]
+    step = goldens_of("writes_its_input")[0][0].steps[0]
     assert torch.equal(step.outputs["output"], (step.inputs["x"] + 1) * 2)
 
 
@@ -440,8 +440,8 @@ def test_inputs_are_stored_as_they_were_before_the_call() -> None:
 
 
 def test_a_stateful_model_gets_sequences_through_every_method() -> None:
-    found, _, _ = goldens("streaming")
-    for golden in found:
+    goldens, _, _ = goldens_of("streaming")
+    for golden in goldens:
         methods = [step.method for step in golden.steps]
         assert methods.count("forward") >= 3
         assert "reset" in methods[1:-1]
@@ -453,12 +453,12 @@ def test_a_stateful_model_gets_sequences_through_every_method() -> None:
                 assert torch.equal(result, step.outputs["output"])
             else:
                 assert step.outputs == {}
-    inputs = [step.inputs["x"] for step in found[0].steps if step.method == "forward"]
+    inputs = [step.inputs["x"] for step in goldens[0].steps if step.method == "forward"]
     assert not torch.equal(inputs[0], inputs[1])
 
 
 def test_state_matters_in_the_sequences() -> None:
-    golden = goldens("streaming")[0][0]
+    golden = goldens_of("streaming")[0][0]
     module = case("streaming").module()
     with torch.no_grad():
         alone = module(golden.steps[1].inputs["x"])
@@ -478,9 +478,9 @@ def test_a_probe_that_fails_half_way_leaves_no_state_behind() -> None:
             return self.total.clone()
 
     module = Sums()
-    found, _, complete = make_goldens(capture(module, (torch.tensor([1.0, 4.0]),)))
+    goldens, _, complete = make_goldens(capture(module, (torch.tensor([1.0, 4.0]),)))
     assert "example-negated" in notes(complete, "golden_left_out")[0]
-    zeroed = next(one for one in found if one.name == "example-zeroed")
+    zeroed = next(golden for golden in goldens if golden.name == "example-zeroed")
     expected = torch.zeros(2)
     for step in zeroed.steps:
         expected = expected + step.inputs["x"]
@@ -504,9 +504,9 @@ def test_a_module_that_cannot_be_copied_falls_back_to_ulps() -> None:
 
 
 def test_methods_of_a_stateless_model_get_goldens_of_their_own() -> None:
-    found, _, complete = goldens("two_methods")
-    assert {step.method for one in found for step in one.steps} == {"forward", "decode"}
-    assert all(len(one.steps) == 1 for one in found)
+    goldens, _, complete = goldens_of("two_methods")
+    assert {step.method for golden in goldens for step in golden.steps} == {"forward", "decode"}
+    assert all(len(golden.steps) == 1 for golden in goldens)
     assert complete.method("decode").outputs[0].shape == ("batch", 4)
 
 
@@ -514,10 +514,10 @@ def test_methods_of_a_stateless_model_get_goldens_of_their_own() -> None:
 
 
 def test_the_noise_floor_is_the_distance_to_float64() -> None:
-    found, floor, _ = goldens("dict_output")
+    goldens, floor, _ = goldens_of("dict_output")
     double = case("dict_output").module().double()
     worst = 0.0
-    for golden in found:
+    for golden in goldens:
         with torch.no_grad():
             exact = double(golden.steps[0].inputs["x"].double())["logits"]
         worst = max(worst, float((exact - golden.steps[0].outputs["logits"].double()).abs().max()))
@@ -536,8 +536,8 @@ def test_a_literal_dtype_falls_back_to_ulps() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.linear(x.to(torch.float32))  # fails with float64 weights
 
-    found, floor, complete = make_goldens(capture(Literal(), (torch.ones(2, 4),)))
-    largest = max(float(one.steps[0].outputs["output"].abs().max()) for one in found)
+    goldens, floor, complete = make_goldens(capture(Literal(), (torch.ones(2, 4),)))
+    largest = max(float(golden.steps[0].outputs["output"].abs().max()) for golden in goldens)
     assert floor["output"].method == "ulp"
     assert floor["output"].max_abs == 64 * ulp(largest, torch.float32)
     assert notes(complete, "no_float64")
@@ -592,13 +592,13 @@ def toy(largest: float) -> list[Golden]:
 
 def test_tolerances_follow_the_rule() -> None:
     floor = {"y": NoiseFloor(1e-6, 1e-7, "float64"), "n": NoiseFloor(0.0, 0.0, "exact")}
-    found = tolerances(floor, toy(1.0))
-    assert found["y"].atol == pytest.approx(1e-5)
-    assert found["y"].rtol == 0.0
-    assert (found["n"].atol, found["n"].rtol) == (0.0, 0.0)
-    quiet = {"y": NoiseFloor(0.0, 0.0, "float64")}
-    assert tolerances(quiet, toy(1.0))["y"].atol == 8 * 2.0**-23
-    assert tolerances(quiet, toy(1000.0))["y"].atol == 8 * 2.0**-14
+    rule = tolerances(floor, toy(1.0))
+    assert rule["y"].atol == pytest.approx(1e-5)
+    assert rule["y"].rtol == 0.0
+    assert (rule["n"].atol, rule["n"].rtol) == (0.0, 0.0)
+    exact = {"y": NoiseFloor(0.0, 0.0, "float64")}
+    assert tolerances(exact, toy(1.0))["y"].atol == 8 * 2.0**-23
+    assert tolerances(exact, toy(1000.0))["y"].atol == 8 * 2.0**-14
 
 
 def test_reduced_precision_adds_its_own_error() -> None:
@@ -615,27 +615,27 @@ def test_reduced_precision_adds_its_own_error() -> None:
 
 
 def test_the_error_of_reduced_precision_is_measured() -> None:
-    found, _, complete = goldens("dict_output")
-    fp16 = reduced_errors(complete, found, "fp16")
-    bf16 = reduced_errors(complete, found, "bf16")
+    goldens, _, complete = goldens_of("dict_output")
+    fp16 = reduced_errors(complete, goldens, "fp16")
+    bf16 = reduced_errors(complete, goldens, "bf16")
     for statistic in ("max", "rms", "p99", "median", "cosine"):
         assert 0 < fp16["logits"][statistic] < bf16["logits"][statistic] < 1
     assert "best" not in fp16
-    sequence, _, streaming = goldens("streaming")
+    sequence, _, streaming = goldens_of("streaming")
     assert 0 < reduced_errors(streaming, sequence, "bf16")["output"]["max"] < 1
 
 
 def test_a_dropped_bias_fails_and_one_ulp_passes() -> None:
-    found, floor, _ = goldens("resnet18")
-    atol = tolerances(floor, found)["output"].atol
-    output = found[0].steps[0].outputs["output"]
+    goldens, floor, _ = goldens_of("resnet18")
+    atol = tolerances(floor, goldens)["output"].atol
+    output = goldens[0].steps[0].outputs["output"]
     nudged = torch.nextafter(output, torch.full_like(output, math.inf))
     assert float((nudged - output).abs().max()) <= atol
     module = case("resnet18").module()
     assert isinstance(module, models.ResNet18)
     nn.init.zeros_(module.head.bias)
     with torch.no_grad():
-        wrong = module(found[0].steps[0].inputs["pixels"])
+        wrong = module(goldens[0].steps[0].inputs["pixels"])
     assert float((wrong - output).abs().max()) > 100 * atol
 
 
@@ -643,9 +643,9 @@ def test_a_dropped_bias_fails_and_one_ulp_passes() -> None:
 
 
 def test_a_golden_and_its_error_give_the_truth_back() -> None:
-    found, _, complete = goldens("resnet18")
+    goldens, _, complete = goldens_of("resnet18")
     module = copy.deepcopy(complete.module).double().eval()
-    for golden in found:
+    for golden in goldens:
         step = golden.steps[0]
         with torch.no_grad():
             truth = module(*(input_spec.double() for input_spec in step.inputs.values()))
@@ -656,12 +656,12 @@ def test_a_golden_and_its_error_give_the_truth_back() -> None:
 
 @pytest.mark.parametrize("name", ["resnet18", "dict_output"])
 def test_the_truth_by_parts_is_the_truth_of_a_copy(name: str) -> None:
-    found, _, complete = goldens(name)
+    goldens, _, complete = goldens_of(name)
     before = {key: value.clone() for key, value in complete.module.state_dict().items()}
     identities = [id(parameter) for parameter in complete.module.parameters()]
     whole = PrecisionCopy(complete, torch.float64, by_parts=False)
     parts = PrecisionCopy(complete, torch.float64, by_parts=True)
-    for golden in found:
+    for golden in goldens:
         calls = [(step.method, step.inputs) for step in golden.steps]
         for left, right in zip(whole.run(calls), parts.run(calls), strict=True):
             assert left.keys() == right.keys()

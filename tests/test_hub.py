@@ -1,4 +1,4 @@
-"""Families of Hugging Face models, small and with random weights, from a local folder to C++."""
+"""Tests of small Hugging Face models with random weights, from a local folder to C++."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_a_family_from_its_folder_to_cpp(family: str, tmp_path: Path) -> None:
     model = isthmus.load(bundle.path)
     assert [output.name for output in model.signature().outputs] == outputs
     assert bundle.manifest.source["attention"] in ("sdpa", "eager")
-    # Another batch and another length than any that was traced.
+    # A batch and a length that were not traced.
     inputs = {name: torch.cat([value] * 5) for name, value in loaded.kwargs.items()}
     if "input_ids" in inputs:
         inputs = {name: value[:, :9] for name, value in inputs.items()}

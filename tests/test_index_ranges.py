@@ -1,4 +1,4 @@
-"""Which inputs index a table of the model is found out; what only looks like it is left alone."""
+"""Tests of index ranges: inputs that index a table have one, and other inputs have none."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Forward = Callable[["Tables", Tensor], Tensor]
 
 
 class Tables(nn.Module):
-    """16 rows, a bag of 16 and a buffer of 9, looked up as `how` says."""
+    """An embedding of 16 rows, a bag of 16 and a buffer of 9, which `how` looks up."""
 
     def __init__(self, how: Forward) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ def last_id_may_be_anything(tables: Tables, ids: Tensor) -> Tensor:
     return tables.rows(ids) if int(ids[-1, -1]) < 16 else tables.rows(ids.clamp(max=15))
 
 
-FOUND: dict[str, tuple[Forward, ValueRange | None]] = {
+LOOKUPS: dict[str, tuple[Forward, ValueRange | None]] = {
     "embedding": (lambda m, ids: m.rows(ids), ROWS),
     "views": (lambda m, ids: m.rows(ids.t().reshape(-1).unsqueeze(0)), ROWS),
     "expanded": (lambda m, ids: m.rows(ids.unsqueeze(0).expand(3, -1, -1)), ROWS),
@@ -71,27 +71,27 @@ FOUND: dict[str, tuple[Forward, ValueRange | None]] = {
 }  # fmt: skip
 
 
-def found(module: nn.Module) -> ValueRange | None:
+def captured_range(module: nn.Module) -> ValueRange | None:
     ids = torch.arange(9).view(3, 3)
     return capture(module, (ids,), dynamic={"ids": {0: "batch"}}).methods[0].inputs[0].values
 
 
-@pytest.mark.parametrize("case", FOUND)
+@pytest.mark.parametrize("case", LOOKUPS)
 def test_an_input_has_a_range_when_eager_has_one(case: str) -> None:
-    how, expected = FOUND[case]
-    assert found(Tables(how).eval()) == expected
+    how, expected = LOOKUPS[case]
+    assert captured_range(Tables(how).eval()) == expected
 
 
-@pytest.mark.parametrize("case", [one for one in FOUND if "a branch" not in one])
+@pytest.mark.parametrize("case", [name for name in LOOKUPS if "a branch" not in name])
 def test_a_module_on_a_gpu_is_only_watched(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(index_ranges, "_eager_fails", lambda *_: True)
-    how, expected = FOUND[case]
-    assert found(Tables(how).eval()) == expected
+    how, expected = LOOKUPS[case]
+    assert captured_range(Tables(how).eval()) == expected
 
 
 def test_a_scripted_module_is_watched_too() -> None:
-    traced = torch.jit.trace(Tables(FOUND["embedding"][0]).eval(), (torch.arange(9).view(3, 3),))
-    assert found(traced) == ROWS
+    traced = torch.jit.trace(Tables(LOOKUPS["embedding"][0]).eval(), (torch.arange(9).view(3, 3),))
+    assert captured_range(traced) == ROWS
 
 
 def test_state_is_as_before() -> None:
@@ -100,18 +100,18 @@ def test_state_is_as_before() -> None:
         return tables.rows(ids) + tables.calls
 
     module = Tables(counted).eval()
-    assert found(module) == ROWS
+    assert captured_range(module) == ROWS
     assert module.calls == 0
 
 
 def test_a_transformer_says_its_vocabulary() -> None:
     ids = torch.ones(2, 7, dtype=torch.int64)
-    found = capture(
+    captured = capture(
         tiny_bert().eval(),
         (),
         {"input_ids": ids, "attention_mask": ids.clone(), "token_type_ids": ids.clone()},
     )
-    ranges = {input_spec.name: input_spec.values for input_spec in found.methods[0].inputs}
+    ranges = {input_spec.name: input_spec.values for input_spec in captured.methods[0].inputs}
     assert ranges == {
         "input_ids": ValueRange(0, 99),
         "attention_mask": None,
@@ -121,7 +121,7 @@ def test_a_transformer_says_its_vocabulary() -> None:
 
 def test_a_batcher_refuses_one_request_and_answers_the_others(tmp_path: Path) -> None:
     bundle = isthmus.export(
-        Tables(FOUND["embedding"][0]),
+        Tables(LOOKUPS["embedding"][0]),
         (torch.ones(2, 3, dtype=torch.int64),),
         path=tmp_path / "ids",
         dynamic={"ids": {0: "batch", 1: "sequence"}},

@@ -1,9 +1,11 @@
-"""The manifest: JSON and back, the schema, and errors that name the place."""
+"""Tests of the manifest: JSON and back, the schema, and errors that name the place."""
 
 from __future__ import annotations
 
 import copy
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -45,7 +47,7 @@ def leaf(name: str) -> Tree:
 
 
 def full() -> Manifest:
-    """One of everything."""
+    """Returns a manifest with every kind of value."""
     forward = Method(
         name="forward",
         inputs=(
@@ -121,7 +123,15 @@ def test_a_manifest_survives_json() -> None:
     assert from_json(to_json(full())) == full()
 
 
-def test_the_schema_takes_what_is_written() -> None:
+def test_the_schemas_are_those_of_the_dataclasses() -> None:
+    script = Path(__file__).parents[1] / "scripts" / "make_schemas.py"
+    check = subprocess.run(
+        [sys.executable, script, "--check"], capture_output=True, text=True, check=False
+    )
+    assert check.returncode == 0, check.stderr
+
+
+def test_the_schema_accepts_what_is_written() -> None:
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
     VALIDATOR.validate(json.loads(dumps(full())))
 
@@ -149,23 +159,23 @@ def test_optional_parts_have_defaults() -> None:
     for key in ("op_libraries", "operators", "tolerances", "state", "decisions", "hazards"):
         del value["artifacts"][0][key]
     del value["methods"][0]["inputs"][0]["optional"]
-    found = from_json(value)
-    assert found.artifacts[0].tolerances == {}
-    assert not found.methods[0].inputs[0].optional
+    manifest = from_json(value)
+    assert manifest.artifacts[0].tolerances == {}
+    assert not manifest.methods[0].inputs[0].optional
     VALIDATOR.validate(value)
 
 
 def at(*path: str | int) -> Callable[[Any], Any]:
-    def find(value: Any) -> Any:
+    def value_at(value: Any) -> Any:
         for part in path:
             value = value[part]
         return value
 
-    return find
+    return value_at
 
 
-# Where, which key, its new value (or nothing: the key goes), what the error names, and whether the
-# schema can see it too.
+# The place, the key, its new value (GONE removes the key), a part of the error, and True when the
+# schema rejects it too.
 GONE = object()
 A, M, G = ("artifacts", 0), ("methods", 0), ("goldens", 0)
 DAMAGE: list[tuple[tuple[str | int, ...], str | int, Any, str, bool]] = [
@@ -236,7 +246,7 @@ DAMAGE: list[tuple[tuple[str | int, ...], str | int, Any, str, bool]] = [
 @pytest.mark.parametrize(
     ("path", "key", "new", "word", "in_schema"),
     DAMAGE,
-    ids=lambda one: str(one)[:40] if not callable(one) else None,
+    ids=lambda value: str(value)[:40] if not callable(value) else None,
 )
 def test_damage_is_named_with_its_place(
     path: tuple[str | int, ...], key: str | int, new: Any, word: str, in_schema: bool
@@ -291,13 +301,13 @@ def test_what_json_cannot_hold_is_not_written() -> None:
 
 def places(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
     if isinstance(value, dict):
-        for key, one in value.items():
+        for key, item in value.items():
             yield (*path, key)
-            yield from places(one, (*path, key))
+            yield from places(item, (*path, key))
     elif isinstance(value, list):
-        for index, one in enumerate(value):
+        for index, item in enumerate(value):
             yield (*path, index)
-            yield from places(one, (*path, index))
+            yield from places(item, (*path, index))
 
 
 PLACES = list(places(to_json(full())))
@@ -312,7 +322,7 @@ def test_any_damage_gives_a_manifest_or_a_bundle_error(
     value = copy.deepcopy(to_json(full()))
     at(*path[:-1])(value)[path[-1]] = junk
     try:
-        found = from_json(value)
+        manifest = from_json(value)
     except BundleError:
         return
-    assert loads(dumps(found)) == found
+    assert loads(dumps(manifest)) == manifest

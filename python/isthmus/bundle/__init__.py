@@ -1,1 +1,1 @@
-"""The bundle on disk: its manifest, its files and its goldens."""
+"""Reads and writes bundles: the manifest, the files and the goldens."""

@@ -1,4 +1,4 @@
-"""A file that is there whole, or as it was before."""
+"""Writes files atomically: a file has its new content or its old one, and no part of either."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ from isthmus.errors import InvalidInput
 
 
 def write_atomically(path: str | Path, text: str) -> None:
-    """Writes to a temporary name beside the file and renames that: nobody reads half of it.
+    """Writes text to a temporary file beside the target, and renames it.
+
+    Args:
+        path: The file to write or replace.
+        text: The new content, written as UTF-8.
 
     Raises:
-        InvalidInput: It cannot be written.
+        InvalidInput: The file cannot be written.
     """
     target = Path(path)
     temporary: Path | None = None

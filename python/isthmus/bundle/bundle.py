@@ -1,4 +1,4 @@
-"""Bundles on disk: written whole or not at all, read with every byte checked."""
+"""Writes bundles atomically, and reads them with every byte checked."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from isthmus.bundle.golden import Golden
 
 _SIDES = ("in", "out", "error")
-"""The second part of a tensor's name in a golden's file."""
+"""The second part of a tensor's name in the file of a golden."""
 
 __all__ = [
     "ArtifactFiles",
@@ -41,27 +41,27 @@ __all__ = [
 ]
 
 ArtifactFiles = Source | Mapping[str, Source]
-"""One file, kept as artifacts/NAME.SUFFIX, or several by file name, the one to open first."""
+"""A file, kept as artifacts/NAME.SUFFIX, or several by file name, the file to open first."""
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle, its manifest parsed and checked; files are checked as they are read."""
+    """A bundle with its checked manifest; files are checked when they are read."""
 
     path: Path
     manifest: Manifest
     results: tuple[FormatResult, ...] = field(default=(), compare=False)
-    """How the export of each format went; empty for a bundle that was opened."""
+    """The result of the export of each format; empty for a bundle that was opened."""
 
     @cached_property
     def _directory(self) -> Directory:
         return Directory(self.path)
 
     def read(self, entry: FileEntry) -> bytes:
-        """Content of a listed file.
+        """Returns the content of a listed file.
 
         Raises:
-            BundleError: It is missing, reached through a symbolic link, or not what was written.
+            BundleError: The file is missing, changed, or reached through a symbolic link.
         """
         content = self._directory.read(entry.path, entry.size)
         digest = hashlib.sha256(content).hexdigest()
@@ -70,11 +70,11 @@ class Bundle:
         return content
 
     def golden(self, name: str) -> Golden:
-        """One golden with its tensors, on the CPU.
+        """Returns a golden with its tensors, on the CPU.
 
         Raises:
             InvalidInput: There is no golden of that name.
-            BundleError: Its file is not what was written.
+            BundleError: Its file is missing, changed or damaged.
         """
         for entry in self.manifest.goldens:
             if entry.name == name:
@@ -83,29 +83,29 @@ class Bundle:
         raise InvalidInput(f'{self.path} has no golden "{name}"; there are: {names or "none"}')
 
     def goldens(self) -> list[Golden]:
-        """All goldens, in the manifest's order."""
+        """Returns all goldens, in the order of the manifest."""
         return [self.golden(golden.name) for golden in self.manifest.goldens]
 
     def artifact(self, name: str) -> Artifact:
-        """One artifact by name.
+        """Returns the artifact of that name.
 
         Raises:
-            InvalidInput: There is none of that name.
+            InvalidInput: There is no artifact of that name.
         """
-        for one in self.manifest.artifacts:
-            if one.name == name:
-                return one
+        for artifact in self.manifest.artifacts:
+            if artifact.name == name:
+                return artifact
         names = ", ".join(artifact.name for artifact in self.manifest.artifacts)
         raise InvalidInput(f'{self.path} has no artifact "{name}"; there are: {names or "none"}')
 
     def files(self) -> tuple[FileEntry, ...]:
-        """Every file that the manifest lists."""
+        """Returns every file that the manifest lists."""
         artifacts = [entry for artifact in self.manifest.artifacts for entry in artifact.files]
         goldens = [golden.file for golden in self.manifest.goldens]
         return (*artifacts, *goldens, *self.manifest.files)
 
     def verify_files(self) -> tuple[str, ...]:
-        """Checks every listed file: one line for each fault, none when all is well."""
+        """Checks every listed file, and returns one line for each fault."""
         faults = []
         for entry in self.files():
             try:
@@ -129,10 +129,10 @@ def _changed(root: Path, entry: FileEntry, digest: str) -> str:
 
 
 def open_bundle(path: str | Path) -> Bundle:
-    """Opens a bundle: parses and checks its manifest, and reads nothing else.
+    """Opens a bundle: reads and checks its manifest, and no other file.
 
     Raises:
-        BundleError: There is none, or its manifest is damaged, newer or foreign.
+        BundleError: There is no bundle, or its manifest is damaged, newer or not of isthmus.
     """
     root = Path(path)
     if not root.exists():
@@ -183,11 +183,11 @@ def _parse_golden(entry: GoldenEntry, content: bytes) -> Golden:
 
 
 def check_destination(path: str | Path, *, overwrite: bool) -> None:
-    """Refuses, before any work is done, a place where no bundle may be written.
+    """Refuses a path where no bundle may be written, before any work is done.
 
     Raises:
-        BundleError: Something is there already: without `overwrite`, anything but an empty
-            directory; with it, anything but a bundle.
+        BundleError: The path is taken: without `overwrite`, by anything but an empty directory;
+            with it, by anything but a bundle.
     """
     target = Path(path)
     if target.is_symlink():
@@ -211,7 +211,7 @@ def check_destination(path: str | Path, *, overwrite: bool) -> None:
 
 
 def _looks_like_bundle(root: Path) -> bool:
-    """Whether isthmus wrote it, even an older, newer or since damaged one."""
+    """Returns True for a directory that isthmus wrote, even when it is older, newer or damaged."""
     manifest = root / MANIFEST_NAME
     if not manifest.is_file() or manifest.stat().st_size > MAX_MANIFEST_BYTES:
         return False
@@ -227,17 +227,20 @@ def write_bundle(
     extra_files: Mapping[str, Source] | None = None,
     overwrite: bool = False,
 ) -> Bundle:
-    """Writes a bundle, whole or not at all.
+    """Writes a bundle atomically.
 
-    It is made in a temporary directory beside its destination and renamed when it is whole.
+    It is written to a temporary directory beside its destination, which is renamed at the end.
 
     Args:
         path: The directory to make; missing parents are made too.
-        manifest: All but the files: `files` of the artifacts, `goldens` and `files` are filled in.
-        artifact_files: By artifact name: a path or bytes, or several by file name.
-        goldens: With their tensors.
-        extra_files: By path in the bundle, such as "tokenizer/tokenizer.json": a path or bytes.
-        overwrite: Replace a bundle that is there. Nothing but a bundle is ever replaced.
+        manifest: The manifest; `files` of the artifacts, `goldens` and `files` are filled in.
+        artifact_files: The files of each artifact: a path or bytes, or several by file name.
+        goldens: The goldens with their tensors.
+        extra_files: Further files by path in the bundle, such as "tokenizer/tokenizer.json".
+        overwrite: True to replace a bundle at the path; nothing else is ever replaced.
+
+    Returns:
+        The bundle, opened.
 
     Raises:
         BundleError: The destination is taken, or the manifest would not be readable.
@@ -268,51 +271,51 @@ def add_artifact(
     artifact: Artifact,
     files: ArtifactFiles,
 ) -> Bundle:
-    """Adds an artifact to a bundle, or replaces the one of that name, whole or not at all.
+    """Adds an artifact to a bundle, or replaces the artifact of that name, atomically.
 
     Args:
-        bundle: Stays valid until this returns; use the one that is given back.
-        artifact: Its `files` are filled in.
+        bundle: The bundle; use the returned object afterwards.
+        artifact: The artifact; its `files` are filled in.
         files: A path or bytes, or several by file name.
 
+    Returns:
+        The bundle with the artifact.
+
     Raises:
-        BundleError: A file of the bundle is not what was written.
+        BundleError: A file of the bundle is missing or changed.
         OSError: The disk is full, ...; the bundle stays as it was.
     """
     faults = bundle.verify_files()
     if faults:
         raise BundleError(faults[0])
-    others = [one for one in bundle.manifest.artifacts if one.name != artifact.name]
-    kept = {entry.path for other in others for entry in other.files}
-    kept |= {golden.file.path for golden in bundle.manifest.goldens}
-    kept |= {file.path for file in bundle.manifest.files}
+    before = {other.name: other for other in bundle.manifest.artifacts}
+    others = [other for other in before.values() if other.name != artifact.name]
+    linked = {entry.path for other in others for entry in other.files}
+    linked |= {golden.file.path for golden in bundle.manifest.goldens}
+    linked |= {file.path for file in bundle.manifest.files}
     with staging(bundle.path) as work:
         directory = Directory(work)
-        for path in sorted(kept):
+        for path in sorted(linked):
             directory.link(path, bundle.path / path)
         added = replace(artifact, files=_write_artifact(directory, artifact.name, files))
-        names = [artifact.name for artifact in bundle.manifest.artifacts]
-        artifacts = [
-            added if one.name == artifact.name else one for one in bundle.manifest.artifacts
-        ]
-        if artifact.name not in names:
-            artifacts.append(added)
-        complete = replace(bundle.manifest, artifacts=tuple(artifacts))
+        # A dictionary keeps the place of an artifact that is replaced.
+        artifacts = {**before, added.name: added}
+        complete = replace(bundle.manifest, artifacts=tuple(artifacts.values()))
         _write_manifest(directory, complete)
         replace_directory(work, bundle.path)
     return Bundle(bundle.path, complete)
 
 
 def with_goldens(bundle: Bundle, goldens: Sequence[Golden], path: str | Path) -> Bundle:
-    """A bundle of the same artifacts with other goldens; files are shared where they can be.
+    """Writes a bundle of the same artifacts with other goldens, hard-linking files where possible.
 
     Args:
-        bundle: Stays as it is.
-        goldens: With their tensors.
+        bundle: The bundle, which is not changed.
+        goldens: The goldens with their tensors.
         path: The directory to make; it must not exist.
 
     Raises:
-        BundleError: The destination is taken, or a file is not what was written.
+        BundleError: The destination is taken.
     """
     target = Path(path)
     check_destination(target, overwrite=False)
@@ -371,7 +374,7 @@ def _write_golden(directory: Directory, golden: Golden) -> GoldenEntry:
 
 def _write_manifest(directory: Directory, manifest: Manifest) -> None:
     text = dumps(manifest)
-    # What could not be read again must not be written: the mistake would surface elsewhere.
+    # A manifest that cannot be read again must not be written.
     if loads(text) != manifest:
         raise BundleError("the manifest does not survive being written and read; report this")
     directory.write(MANIFEST_NAME, text.encode())

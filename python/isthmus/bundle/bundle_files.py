@@ -1,4 +1,4 @@
-"""Files beneath one directory, and the swap of whole directories."""
+"""Reads and writes files beneath a directory, and replaces whole directories."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from isthmus.bundle.manifest_rules import path_fault
 from isthmus.errors import BundleError
 
 Source = Path | bytes
-"""Content of a file: where to copy it from, or the bytes."""
+"""The content of a file: a path to copy it from, or bytes."""
 
 
 class Directory:
-    """Reads and writes beneath a root, never outside of it and through no symbolic link."""
+    """Reads and writes files beneath a root, never outside of it or through a symbolic link."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
 
     def locate(self, path: str, size: int | None) -> Path:
-        """Where a file lies.
+        """Returns the path of a file in the file system.
 
         Args:
-            path: Relative, with forward slashes.
-            size: Bytes that it has to have; None for any.
+            path: The path from the root, with forward slashes.
+            size: The expected size in bytes; None for any.
 
         Raises:
             BundleError: The path leaves the root, a part of it is a symbolic link, there is no
-                such file, or its size is another.
+                such file, or it has another size.
         """
         fault = path_fault(path)
         if fault:
@@ -53,19 +53,19 @@ class Directory:
             raise BundleError(
                 f"{self._root}: {path} is missing; fetch the bundle again or export again"
             )
-        found = place.stat().st_size
-        if size is not None and found != size:
+        actual = place.stat().st_size
+        if size is not None and actual != size:
             raise BundleError(
                 f"{self._root}: {path} is truncated or changed: expected {size} bytes, got "
-                f"{found}; fetch the bundle again or export again"
+                f"{actual}; fetch the bundle again or export again"
             )
         return place
 
     def read(self, path: str, size: int | None, limit: int | None = None) -> bytes:
-        """Content of a file; see `locate`.
+        """Returns the content of a file; see `locate`.
 
         Raises:
-            BundleError: As `locate`, or it is larger than `limit` bytes.
+            BundleError: See `locate`; or the file is larger than `limit` bytes.
         """
         place = self.locate(path, size)
         with place.open("rb") as file:
@@ -78,11 +78,11 @@ class Directory:
         return content
 
     def write(self, path: str, source: Source) -> FileEntry:
-        """Writes a new file and gives its entry.
+        """Writes a new file and returns its entry for the manifest.
 
         Raises:
             BundleError: The path leaves the root or is taken.
-            OSError: As the file system says.
+            OSError: The file cannot be written, or its source cannot be read.
         """
         place = self._new(path)
         digest, size = hashlib.sha256(), 0
@@ -96,7 +96,7 @@ class Directory:
         return FileEntry(path, size, digest.hexdigest(), tuple(chunks) if len(chunks) > 1 else ())
 
     def link(self, path: str, source: Path) -> None:
-        """Takes a file over without a copy, where the file system can."""
+        """Adds a file as a hard link where the file system has them, else as a copy."""
         place = self._new(path)
         try:
             os.link(source, place)
@@ -123,7 +123,7 @@ def _chunks(source: Source) -> Iterator[bytes]:
 
 
 def hash_file(path: Path) -> str:
-    """SHA-256 of a file, as lower-case hexadecimal digits."""
+    """Returns the SHA-256 of a file as lower-case hexadecimal digits."""
     digest = hashlib.sha256()
     for chunk in _chunks(path):
         digest.update(chunk)
@@ -132,25 +132,25 @@ def hash_file(path: Path) -> str:
 
 @contextmanager
 def staging(target: Path) -> Iterator[Path]:
-    """An empty directory beside the target, on its file system; removed if it is still there.
+    """Yields an empty directory beside the target, on its file system, and removes it afterwards.
 
-    Parents that had to be made are removed again when the body fails.
+    Parents that had to be made are removed too when the body fails.
     """
-    made = [parent for parent in target.absolute().parents if not parent.exists()]
+    parents = [parent for parent in target.absolute().parents if not parent.exists()]
     target.absolute().parent.mkdir(parents=True, exist_ok=True)
     work: Path | None = None
     try:
         work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.absolute().parent))
-        # mkdtemp gives a private directory; a bundle is as open as any other new one.
+        # mkdtemp makes a private directory, and a bundle has the usual permissions.
         umask = os.umask(0)
         os.umask(umask)
         work.chmod(0o777 & ~umask)
         yield work
     except BaseException:
         _remove(work)
-        for exported in made:
-            if exported.exists() and not any(exported.iterdir()):
-                exported.rmdir()
+        for parent in parents:
+            if parent.exists() and not any(parent.iterdir()):
+                parent.rmdir()
         raise
     _remove(work)
 
@@ -161,7 +161,7 @@ def _remove(directory: Path | None) -> None:
 
 
 def replace_directory(new: Path, target: Path) -> None:
-    """Puts one directory in the place of another, which is kept until the new one is there.
+    """Renames a directory to the target, and removes what was there only afterwards.
 
     Raises:
         OSError: It could not be renamed; the target is as it was.

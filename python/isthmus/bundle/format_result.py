@@ -1,4 +1,4 @@
-"""How the export of one format went."""
+"""The result of the export of a format."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ __all__ = ["FormatResult"]
 
 @dataclass(frozen=True)
 class FormatResult:
-    """How the export of one format went."""
+    """The result of the export of a format."""
 
     format: str
     ok: bool
     seconds: float
     precision: str = "fp32"
     size: int = 0
-    """Bytes of the artifact's files."""
+    """The bytes of the artifact's files."""
     strategy: str = ""
-    """How it was made: "trace", "dynamo", "export", ..."""
+    """The strategy that made the artifact: "trace", "dynamo", "export", ..."""
     reason: str = ""
-    """Why there is no artifact: one sentence."""
+    """The reason why there is no artifact, in one sentence."""
     where: str = ""
-    """file:line of the first cause in the user's or a library's source."""
+    """The file:line of the first cause in the user's or a library's source."""
     advice: str = ""
-    """What to try."""
+    """The advice to the user."""
     decisions: tuple[Decision, ...] = ()
-    """Every way that was tried."""
+    """Every strategy that was tried."""
     error: Exception | None = None
-    """What was raised, for a caller that wants just this format."""
+    """The exception, for a caller that asked for this format only."""
 
     @property
     def label(self) -> str:
-        """ "onnx", "onnx int8"."""
+        """The format with its precision unless that is fp32: "onnx", "onnx int8"."""
         return self.format if self.precision == "fp32" else f"{self.format} {self.precision}"
 
     @property
     def explanation(self) -> str:
-        """The reason with its line and what to try."""
+        """The reason with its line and the advice."""
         where = f" ({self.where})" if self.where else ""
         advice = f"; {self.advice}" if self.advice else ""
         return f"{self.reason}{where}{advice}"

@@ -1,4 +1,4 @@
-"""A golden: a stored probe with the answers of the untouched module."""
+"""A golden: a stored probe with the outputs of the untouched module."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ class Step:
 
     method: str
     inputs: dict[str, Tensor]
-    """By name, on the CPU; scalars as 0-d tensors; absent ones have no entry."""
+    """The inputs by name, on the CPU; scalars are 0-d tensors; absent inputs have no entry."""
     outputs: dict[str, Tensor]
-    """The same; no two share memory."""
+    """The outputs by name, likewise; no two share memory."""
     errors: dict[str, Tensor] = field(default_factory=dict)
-    """How far an output is from eager in float64, output minus truth, where that is known."""
+    """The outputs minus eager's outputs in float64, where these are known."""
 
 
 @dataclass(frozen=True)
 class Golden:
-    """A probe: calls from the state as handed in, and the answers of the untouched module."""
+    """A probe: calls from the state as handed in, and the outputs of the untouched module."""
 
     name: str
     dims: dict[str, int]
@@ -34,7 +34,7 @@ class Golden:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all its tensors."""
+        """The bytes of all tensors."""
         return sum(
             value.numel() * value.element_size()
             for step in self.steps

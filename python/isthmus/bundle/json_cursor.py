@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
@@ -151,23 +151,24 @@ def read_object(
 @functools.cache
 def _fields(cls: Any) -> dict[str, tuple[Any, bool]]:
     """Returns the type of each field of a dataclass, and whether it is required."""
+    hints = get_type_hints(cls, include_extras=True)
     return {
-        field.name: (kind, field.default is MISSING and field.default_factory is MISSING)
-        for field, kind in typed_fields(cls)
+        field.name: (
+            without_none(hints[field.name]) if field.default is None else hints[field.name],
+            field.default is MISSING and field.default_factory is MISSING,
+        )
+        for field in fields(cls)
     }
 
 
-def typed_fields(cls: Any) -> Iterator[tuple[Field[Any], Any]]:
-    """Yields the fields of a dataclass with their types; one that is None by default is left out.
-
-    So None is no type of such a field in JSON.
-    """
-    hints = get_type_hints(cls, include_extras=True)
-    for field in fields(cls):
-        kind = hints[field.name]
-        if field.default is None and get_origin(kind) in (Union, UnionType):
-            kind = Union[tuple(arg for arg in get_args(kind) if arg is not NoneType)]  # noqa: UP007
-        yield field, kind
+def without_none(kind: Any) -> Any:
+    """Returns the type of a field that is left out of the JSON object when it is None."""
+    origin, args = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return Annotated[(without_none(args[0]), *args[1:])]
+    if origin not in (Union, UnionType):
+        return kind
+    return Union[tuple(member for member in args if member is not NoneType)]  # noqa: UP007
 
 
 def _member(value: Any, members: tuple[Any, ...]) -> Any:

@@ -15,7 +15,7 @@ from isthmus.bundle.manifest_rules import (
     DimName,
     Dtype,
     Int64,
-    Key,
+    Keys,
     Name,
     Number,
     Path,
@@ -99,8 +99,8 @@ class Tree:
     """The JSON value of a const."""
     type: Name = ""
     """The class of a named tuple, dataclass or model output: "module:QualName"."""
-    keys: tuple[Key, ...] = ()
-    """The key of each item, without repetition."""
+    keys: Keys = ()
+    """The key of each item."""
     items: tuple[Tree, ...] = ()
 
     def leaves(self) -> tuple[str, ...]:

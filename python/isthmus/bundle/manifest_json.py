@@ -55,7 +55,7 @@ def dumps(manifest: Manifest) -> str:
         ) from error
 
 
-_LEFT_OUT: dict[str, tuple[Any, ...]] = {"chunks": ((),), "values": (None,)}
+LEFT_OUT: dict[str, tuple[Any, ...]] = {"chunks": ((),), "values": (None,)}
 """Fields of `FileEntry` and `ValueSpec` that are not written where they hold nothing."""
 
 
@@ -71,7 +71,7 @@ def _plain(value: Any) -> Any:
         return {
             name: _plain(member)
             for name, member in members.items()
-            if member not in _LEFT_OUT.get(name, ())
+            if member not in LEFT_OUT.get(name, ())
         }
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
@@ -178,7 +178,7 @@ def _tree(at: JsonCursor, depth: int = 0) -> Tree:
     members = NODE_FIELDS[node]
     nested = [_tree(item, depth + 1) for item in at["items"].items()] if "items" in members else []
     tree: Tree = read_object(at, Tree, _READERS, members, node=node, items=tuple(nested))
-    if "keys" in members and not len(nested) == len(tree.keys) == len(set(tree.keys)):
+    if "keys" in members and len(nested) != len(tree.keys):
         at["keys"].fail(f"{len(nested)} different keys, one for each item")
     return tree
 

@@ -45,6 +45,11 @@ def _key(value: Any) -> str:
     return "" if known else "text or an integer"
 
 
+def _distinct(value: Any) -> str:
+    repeated = isinstance(value, list) and any(key in value[:at] for at, key in enumerate(value))
+    return "different keys, one for each item" if repeated else ""
+
+
 def _dtype(value: Any) -> str:
     return "" if value in DTYPES else "one of " + ", ".join(f'"{dtype}"' for dtype in DTYPES)
 
@@ -91,4 +96,5 @@ Int64 = Annotated[int, _at_least(-(2**63))]
 Number = Annotated[float, Rule(_number, {"minimum": 0})]
 Key = Annotated[str | int, Rule(_key, {})]
 """The key of an item of a dictionary or of an object with named parts."""
+Keys = Annotated[tuple[Key, ...], Rule(_distinct, {"uniqueItems": True})]
 Dtype = Annotated[str, Rule(_dtype, {"enum": list(DTYPES)})]

@@ -1,4 +1,4 @@
-"""Files of named tensors, as users have them: .npz and .safetensors."""
+"""Reads files of named tensors: .npz and .safetensors."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 
 def read_tensors(path: Path, what: str) -> dict[str, Tensor]:
-    """Tensors by name, on the CPU; pickled objects are refused.
+    """Returns tensors by name, on the CPU; pickled objects are refused.
 
     Args:
-        path: Told by its ending.
-        what: The option that named it, for messages.
+        path: The file; its ending says which format it has.
+        what: The option that named the file, for messages.
 
     Raises:
         InvalidInput: There is no such file, it has another ending, or it is damaged.
@@ -35,6 +35,6 @@ def read_tensors(path: Path, what: str) -> dict[str, Tensor]:
             from safetensors.torch import load_file
 
             return dict(load_file(path))
-    except Exception as error:  # whatever the readers raise
+    except Exception as error:  # the readers raise many types
         raise InvalidInput(f"{what}: {path} cannot be read ({error})") from error
     raise InvalidInput(f"{what}: expected an .npz or .safetensors file, got {path.name}")
