@@ -1,12 +1,12 @@
-# Finds the headers of CUDA's runtime that LibTorch's own CUDA headers include. Nothing is compiled
-# with nvcc, and no library is linked: LibTorch brings it.
+# Finds the headers of the CUDA runtime, which LibTorch's CUDA headers include. Nothing is compiled
+# with nvcc, and no library is linked, because LibTorch brings it.
 #
-# Sought in: CudaHeaders_ROOT (variable or environment), the packages beside LibTorch, CUDA_HOME and
-# CUDA_PATH (environment), a CUDA toolkit. They must be of LibTorch's major version. A file that the
-# runtime's package lacks (crt/host_defines.h has a package of its own) may come from another folder.
+# Searches CudaHeaders_ROOT (variable or environment), the packages beside LibTorch, CUDA_HOME and
+# CUDA_PATH (environment), and a CUDA toolkit. The headers must have LibTorch's major version of CUDA.
+# crt/host_defines.h, which is in a package of its own, may come from another folder.
 #
-# Needs LibTorch_FOUND. Sets CudaHeaders_FOUND, CudaHeaders_VERSION, CudaHeaders_MISSING (why not),
-# and defines CudaHeaders::CudaHeaders.
+# Needs LibTorch_FOUND. Sets CudaHeaders_FOUND, CudaHeaders_VERSION and CudaHeaders_MISSING (the reason
+# when not found), and defines CudaHeaders::CudaHeaders.
 unset(CudaHeaders_VERSION)
 set(CudaHeaders_DIRECTORIES "")
 set(CudaHeaders_MISSING "")
@@ -40,7 +40,7 @@ else()
     string(REGEX MATCH "[0-9]+$" _number "${_line}")
     math(EXPR _major "${_number} / 1000")
     math(EXPR _minor "${_number} % 1000 / 10")
-    # From 12.4 on LibTorch's classes have the same layout within a major version.
+    # Since CUDA 12.4, LibTorch's classes have the same layout within a major version.
     if(_number LESS 12040 OR (LibTorch_CUDA_VERSION AND NOT LibTorch_CUDA_VERSION MATCHES "^${_major}\\."))
       list(APPEND _CudaHeaders_seen "${_major}.${_minor}")
       continue()
@@ -58,7 +58,7 @@ else()
   endif()
 
   if(CudaHeaders_DIRECTORIES)
-    # The folders are taken together only where they compile together.
+    # The folders are used together only when their headers compile together.
     file(WRITE ${CMAKE_BINARY_DIR}/CMakeFiles/cuda_headers.cpp
          "#include <cuda.h>\n#include <cuda_runtime_api.h>\nint main() { return CUDART_VERSION < 12040; }\n")
     try_compile(

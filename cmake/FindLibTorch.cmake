@@ -1,12 +1,12 @@
-# Finds LibTorch in the `torch` Python package or in an unpacked LibTorch archive, for CPU or CUDA,
-# without asking for a CUDA toolkit, NVTX or MKL.
+# Finds LibTorch in the `torch` Python package or in an unpacked LibTorch archive, for CPU or CUDA.
+# Needs no CUDA toolkit, NVTX or MKL.
 #
-# Sought in: LibTorch_ROOT (variable or environment), ISTHMUS_LIBTORCH (environment), the torch
+# Searches LibTorch_ROOT (variable or environment), ISTHMUS_LIBTORCH (environment), and the torch
 # package of the Python interpreter (Python_EXECUTABLE, else the one on the path).
 #
-# Sets LibTorch_FOUND, LibTorch_VERSION, LibTorch_DIRECTORY, LibTorch_CUDA (ON or OFF),
-# LibTorch_CUDA_VERSION (where its files tell it), and defines LibTorch::LibTorch with include
-# directories, libraries, ABI flag and C++ standard.
+# Sets LibTorch_FOUND, LibTorch_VERSION, LibTorch_VERSION_FULL (with the local part, as in +cpu),
+# LibTorch_DIRECTORY, LibTorch_CUDA (ON or OFF) and LibTorch_CUDA_VERSION (when its files tell it), and
+# defines LibTorch::LibTorch with include directories, libraries, ABI flag and C++ standard.
 
 set(_LibTorch_hints ${LibTorch_ROOT} $ENV{LibTorch_ROOT} $ENV{ISTHMUS_LIBTORCH})
 if(NOT _LibTorch_hints)
@@ -14,7 +14,7 @@ if(NOT _LibTorch_hints)
     find_package(Python COMPONENTS Interpreter QUIET)
   endif()
   if(Python_EXECUTABLE)
-    # find_spec does not import torch, so it is quick and cannot fail in torch's own start-up.
+    # find_spec does not import torch, so it is fast and cannot fail in torch's start-up.
     execute_process(
       COMMAND ${Python_EXECUTABLE} -c
               "import importlib.util as u, os; s = u.find_spec('torch'); print(os.path.dirname(s.origin) if s else '')"
@@ -75,14 +75,14 @@ if(LibTorch_FOUND AND NOT TARGET LibTorch::LibTorch)
   target_link_libraries(LibTorch::LibTorch INTERFACE ${LibTorch_torch_cpu_LIBRARY}
                                                      ${LibTorch_c10_LIBRARY})
   if(LibTorch_CUDA)
-    # Nothing refers to torch_cuda by symbol, so a linker that drops unused libraries would lose the
-    # CUDA back end; the driver and toolkit are not needed to link. Some of its own dependencies lie
-    # in other packages and are found at run time.
+    # Nothing refers to torch_cuda by symbol, so a linker that drops unused libraries would drop the
+    # CUDA back end. Linking needs no driver or toolkit: libraries that torch_cuda depends on are in
+    # other packages and are found at run time.
     target_link_options(
       LibTorch::LibTorch INTERFACE "LINKER:--no-as-needed,${LibTorch_torch_cuda_LIBRARY},--as-needed"
       "LINKER:--allow-shlib-undefined")
   endif()
-  # The std::string ABI that LibTorch was built with. Without a word on it, the compiler's own.
+  # The std::string ABI that LibTorch was built with; the compiler's default when it is not told.
   file(GLOB _LibTorch_config ${LibTorch_DIRECTORY}/share/cmake/Torch/TorchConfig.cmake)
   if(_LibTorch_config)
     file(STRINGS ${_LibTorch_config} _LibTorch_abi REGEX "_GLIBCXX_USE_CXX11_ABI=[01]")

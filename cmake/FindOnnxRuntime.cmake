@@ -1,11 +1,11 @@
-# Finds the headers of ONNX Runtime's C and C++ API. The shared library is no matter of the build: the
-# engine opens one at run time, at or above the headers' API version.
+# Finds the headers of ONNX Runtime's C and C++ API. The build does not need the shared library: the
+# engine opens one at run time, of at least the headers' API version.
 #
-# Sought in: OnnxRuntime_ROOT (variable or environment), the system's include folders (Debian:
-# libonnxruntime-dev), build/headers/onnxruntime of this checkout (what scripts/setup unpacks).
+# Searches OnnxRuntime_ROOT (variable or environment), the system's include folders (Debian:
+# libonnxruntime-dev), and build/headers/onnxruntime of this checkout, where scripts/setup unpacks them.
 #
-# Sets OnnxRuntime_FOUND, OnnxRuntime_API_VERSION, OnnxRuntime_PACKAGE (the folder of the Python
-# package's library, empty without one), and defines OnnxRuntime::Headers.
+# Sets OnnxRuntime_FOUND, OnnxRuntime_API_VERSION and OnnxRuntime_PACKAGE (the folder of the Python
+# package's library; empty without one), and defines OnnxRuntime::Headers.
 
 find_path(
   OnnxRuntime_INCLUDE_DIR

@@ -1,11 +1,11 @@
-# Finds the headers of OpenVINO's C API: in the openvino Python package, or an unpacked OpenVINO. The
-# shared library is no matter of the build: the engine opens one at run time.
+# Finds the headers of OpenVINO's C API in the openvino Python package or an unpacked OpenVINO. The
+# build does not need the shared library: the engine opens one at run time.
 #
-# Sought in: OpenVINOHeaders_ROOT (variable or environment), the openvino package of the Python
-# interpreter (Python_EXECUTABLE, else the one on the path), the system's include folders.
+# Searches OpenVINOHeaders_ROOT (variable or environment), the openvino package of the Python
+# interpreter (Python_EXECUTABLE, else the one on the path), and the system's include folders.
 #
-# Sets OpenVINOHeaders_FOUND, OpenVINOHeaders_VERSION, OpenVINO_PACKAGE (the folder of the Python
-# package's libraries, empty without one), and defines OpenVINO::Headers.
+# Sets OpenVINOHeaders_FOUND, OpenVINOHeaders_VERSION and OpenVINO_PACKAGE (the folder of the Python
+# package's libraries; empty without one), and defines OpenVINO::Headers.
 
 if(NOT Python_EXECUTABLE)
   find_package(Python COMPONENTS Interpreter QUIET)

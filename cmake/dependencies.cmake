@@ -1,4 +1,4 @@
-# Third-party packages: an installed copy first, else a pinned download.
+# Third-party packages: an installed copy is preferred to a pinned download.
 include(FetchContent)
 find_package(Threads REQUIRED)
 find_package(OpenSSL 1.1 REQUIRED COMPONENTS Crypto)
@@ -39,7 +39,7 @@ if(NOT ISTHMUS_TORCH STREQUAL "OFF")
   endif()
 endif()
 
-# CUDA's headers, for graphs and streams; without them calls go to the current stream one by one.
+# The headers of the CUDA runtime, for CUDA graphs and streams per caller.
 if(ISTHMUS_CUDA_GRAPHS STREQUAL "OFF")
   set(CudaHeaders_MISSING "ISTHMUS_CUDA_GRAPHS is OFF")
 elseif(LibTorch_FOUND)
@@ -55,7 +55,7 @@ elseif(LibTorch_FOUND)
   endif()
 endif()
 
-# The headers of ONNX Runtime; AUTO takes what is installed, ON also downloads them.
+# The headers of ONNX Runtime. AUTO uses installed ones; ON downloads them when there are none.
 if(NOT ISTHMUS_ONNXRUNTIME STREQUAL "OFF")
   find_package(OnnxRuntime QUIET)
   if(NOT OnnxRuntime_FOUND AND ISTHMUS_ONNXRUNTIME STREQUAL "ON")
@@ -74,7 +74,7 @@ if(NOT ISTHMUS_ONNXRUNTIME STREQUAL "OFF")
   endif()
 endif()
 
-# The headers of OpenVINO's C API, which the openvino Python package ships.
+# The headers of OpenVINO's C API, which are part of the openvino Python package.
 if(NOT ISTHMUS_OPENVINO STREQUAL "OFF")
   find_package(OpenVINOHeaders QUIET)
   if(OpenVINOHeaders_FOUND)

@@ -1,8 +1,8 @@
-# isthmus_flags: warnings and sanitizers as one target, linked privately by all of ours.
+# isthmus_flags carries the flags for warnings and sanitizers; all targets of isthmus link it privately.
 add_library(isthmus_flags INTERFACE)
 target_compile_options(isthmus_flags INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
-  # GCC 12 sees overlap in std::string's own appends (GCC bug 105651).
+  # GCC 12 reports overlaps inside std::string::append (GCC bug 105651).
   target_compile_options(isthmus_flags INTERFACE -Wno-restrict)
 endif()
 option(ISTHMUS_WERROR "Warnings are errors" OFF)
@@ -11,7 +11,7 @@ if(ISTHMUS_WERROR)
 endif()
 if(ISTHMUS_SANITIZE)
   if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
-    # Instrumented std::regex looks uninitialised to GCC 12 (GCC bug 105562).
+    # GCC 12 reports instrumented std::regex as uninitialized (GCC bug 105562).
     target_compile_options(isthmus_flags INTERFACE -Wno-maybe-uninitialized)
   endif()
   list(JOIN ISTHMUS_SANITIZE "," ISTHMUS_SANITIZE_FLAG)

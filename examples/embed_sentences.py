@@ -1,4 +1,4 @@
-"""Embeds three sentences with isthmus-run (C++) and with transformers (Python), side by side.
+"""Embeds three sentences with isthmus-run (C++) and with transformers (Python).
 
 python examples/embed_sentences.py BUNDLE MODEL_FOLDER
 """
@@ -35,7 +35,7 @@ def mean_pool(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 def main(bundle: str, model_folder: str) -> None:
-    """Prints the cosine similarities of all pairs, and the largest difference."""
+    """Prints the cosine similarities of all pairs in both, and the largest difference."""
     tokenizer = AutoTokenizer.from_pretrained(model_folder)
     inputs = dict(tokenizer(list(SENTENCES), padding=True, return_tensors="pt"))
     with tempfile.TemporaryDirectory() as folder:

@@ -15,12 +15,12 @@ namespace {
 constexpr const char* kCapsule = "dltensor";
 constexpr const char* kVersionedCapsule = "dltensor_versioned";
 
-/// The exchange interface of a type, looked up once a type; null when it has none. Types are never
-/// forgotten, so a type that is freed cannot be mistaken for another.
+/// Returns the exchange interface of a type, or null when it has none. The result is cached by
+/// type; cached types are kept alive, so that no other type can get their address.
 const dlpack::ExchangeApi* exchange_of(PyTypeObject* type) {
-  static auto& known = *new std::unordered_map<PyTypeObject*, const dlpack::ExchangeApi*>;
-  const auto found = known.find(type);
-  if (found != known.end()) return found->second;
+  static auto& cache = *new std::unordered_map<PyTypeObject*, const dlpack::ExchangeApi*>;
+  const auto cached = cache.find(type);
+  if (cached != cache.end()) return cached->second;
   const dlpack::ExchangeApi* api = nullptr;
   const py::handle type_object(reinterpret_cast<PyObject*>(type));
   if (py::hasattr(type_object, "__dlpack_c_exchange_api__")) {
@@ -31,7 +31,7 @@ const dlpack::ExchangeApi* exchange_of(PyTypeObject* type) {
     if (api != nullptr && api->header.version.major != dlpack::kMajorVersion) api = nullptr;
   }
   type_object.inc_ref();
-  known.emplace(type, api);
+  cache.emplace(type, api);
   return api;
 }
 
@@ -54,7 +54,7 @@ std::string type_name(py::handle value) {
                      type_name(value) + why);
 }
 
-/// Takes the Python error that is set, clears it and gives its text.
+/// Clears the current Python error and returns its text.
 std::string python_error() {
   const py::error_already_set error;
   return py::str(error.value()).cast<std::string>();
@@ -63,16 +63,17 @@ std::string python_error() {
 Tensor from_exchange(py::handle value, const std::string& name, const dlpack::ExchangeApi* api) {
   dlpack::ManagedTensorVersioned* managed = nullptr;
   if (api->from_object(value.ptr(), &managed) != 0) {
-    if (PyErr_Occurred() != nullptr) refuse(name, value, " that cannot cross: " + python_error());
-    refuse(name, value, " that cannot cross: make it dense and contiguous");
+    if (PyErr_Occurred() != nullptr)
+      refuse(name, value, " that DLPack cannot export: " + python_error());
+    refuse(name, value, " that DLPack cannot export: make it dense and contiguous");
   }
   const Tensor tensor = Tensor::from_dlpack(managed);
   if (!tensor.is_contiguous() && tensor.device().is_cuda()) {
-    // The core copies on the CPU only; torch copies on the device, and the copy owns itself.
+    // The core copies on the CPU only, so torch copies on the device; the copy owns its memory.
     const py::object copy = value.attr("contiguous")();
     return from_exchange(copy, name, api);
   }
-  // Lazy conjugation and negation are flags that DLPack does not carry.
+  // DLPack does not represent lazy conjugation and negation.
   static PyObject* const kIsNeg = PyUnicode_InternFromString("is_neg");
   static PyObject* const kIsConj = PyUnicode_InternFromString("is_conj");
   const auto flagged = [&](PyObject* method) {
@@ -125,7 +126,7 @@ Tensor from_numpy(const py::array& array, const std::string& name) {
       refuse(name, array, " whose strides are no multiple of its items: pass a copy of it");
     strides.push_back(array.strides(axis) / static_cast<py::ssize_t>(size));
   }
-  // Inputs are only read, so a read-only array serves as well.
+  // Inputs are only read, so a read-only array is accepted.
   return Tensor::wrap(const_cast<void*>(array.data()), row->dtype, std::move(shape), nullptr, {},
                       std::move(strides));
 }
@@ -185,7 +186,7 @@ py::object to_torch(const Tensor& tensor, const dlpack::ExchangeApi* api) {
 }
 
 bool is_scalar_number(py::handle value) {
-  return PyFloat_Check(value.ptr()) || PyLong_Check(value.ptr());  // a bool is an int here
+  return PyFloat_Check(value.ptr()) || PyLong_Check(value.ptr());  // a bool is an int too
 }
 
 Tensor scalar_tensor(py::handle value, const ValueSpec& spec) {
@@ -220,9 +221,9 @@ Tensor scalar_tensor(py::handle value, const ValueSpec& spec) {
 
 }  // namespace
 
-void Family::meet(const Family& other) {
+void Family::join(const Family& other) {
   if (static_cast<int>(other.kind) == 0) return;
-  const auto rank = [](Kind one) { return one == Kind::kTorch ? 4 : static_cast<int>(one); };
+  const auto rank = [](Kind of) { return of == Kind::kTorch ? 4 : static_cast<int>(of); };
   if (rank(other.kind) > rank(kind)) *this = other;
 }
 
@@ -236,21 +237,21 @@ Tensor to_tensor(py::handle value, const std::string& name, Family& family) {
   PyTypeObject* type = Py_TYPE(value.ptr());
   if (const dlpack::ExchangeApi* api = exchange_of(type)) {
     if (family.kind != Family::Kind::kTorch || family.exchange != api)
-      family.meet({Family::Kind::kTorch, api, {}});
+      family.join({Family::Kind::kTorch, api, {}});
     return from_exchange(value, name, api);
   }
   if (py::isinstance<py::array>(value)) {
-    family.meet({Family::Kind::kNumpy, nullptr, {}});
+    family.join({Family::Kind::kNumpy, nullptr, {}});
     return from_numpy(py::reinterpret_borrow<py::array>(value), name);
   }
   if (py::hasattr(value, "__dlpack__")) {
     if (is_torch(type)) refuse(name, value, " of a torch older than 2.10; upgrade torch");
-    family.meet({Family::Kind::kOther, nullptr, from_dlpack_of(value)});
+    family.join({Family::Kind::kOther, nullptr, from_dlpack_of(value)});
     return from_protocol(value, name);
   }
-  // NumPy's own scalars (numpy.float32(1)) are arrays without dimensions.
+  // NumPy scalars, such as numpy.float32(1), become arrays without dimensions.
   if (std::string_view(type->tp_name).starts_with("numpy.")) {
-    family.meet({Family::Kind::kNumpy, nullptr, {}});
+    family.join({Family::Kind::kNumpy, nullptr, {}});
     return from_numpy(py::array(py::reinterpret_borrow<py::object>(value)), name).contiguous();
   }
   refuse(name, value, "; convert it to one");
@@ -272,7 +273,7 @@ py::object to_python(const Tensor& tensor, ValueKind kind, const Family& family)
   if (family.kind == Family::Kind::kOther && family.from_dlpack)
     return family.from_dlpack(py::cast(tensor));
   if (family.kind == Family::Kind::kNone) {
-    // Nothing tells the family (no array went in): torch where the process has it.
+    // No input was an array: torch is used when the process has imported it.
     const py::dict modules = py::module_::import("sys").attr("modules");
     if (modules.contains("torch")) {
       const py::object type = modules["torch"].attr("Tensor");

@@ -10,27 +10,31 @@
 
 namespace isthmus::bindings {
 
-/// Where arrays come from, and so where results go back to.
+/// The library that the input arrays come from; results are returned as arrays of the same library.
 struct Family {
   enum class Kind : std::uint8_t { kNone, kNumpy, kTorch, kOther };
   Kind kind = Kind::kNone;
-  const dlpack::ExchangeApi* exchange = nullptr;  ///< torch
-  pybind11::object from_dlpack;                   ///< others, e.g. jax.numpy.from_dlpack
+  const dlpack::ExchangeApi* exchange = nullptr;  ///< set for torch
+  pybind11::object from_dlpack;  ///< set for other libraries, such as jax.numpy.from_dlpack
 
-  /// torch wins over others, and others over NumPy, when inputs are mixed.
-  void meet(const Family& other);
+  /// Adds the family of another input. torch has precedence over other libraries, and those over
+  /// NumPy.
+  void join(const Family& other);
 };
 
-/// A Python value as a tensor, without a copy where the producer allows it; the value must outlive
-/// the tensor. Numbers serve scalar inputs, None an absent optional one.
+/// Converts a Python value to a tensor, without a copy when the producer allows it; the value must
+/// outlive the tensor. Accepts a number for a scalar input, and None for an absent optional one.
+/// Adds the value's family to `family`.
 /// @throws InvalidInput naming the input.
 Tensor to_tensor(pybind11::handle value, const ValueSpec& spec, Family& family);
 
-/// The same for any array, without a signature. `name` is for messages.
+/// Converts any array, without a signature. `name` appears in messages.
+/// @throws InvalidInput.
 Tensor to_tensor(pybind11::handle value, const std::string& name, Family& family);
 
-/// A tensor as an array of the family, sharing the memory; None when undefined. Scalars (by `kind`)
-/// become Python numbers.
+/// Converts a tensor to an array of the family that shares its memory. Returns None for an
+/// undefined tensor, and a Python number when `kind` is a scalar.
+/// @throws InvalidInput when NumPy cannot represent the tensor.
 pybind11::object to_python(const Tensor& tensor, ValueKind kind, const Family& family);
 
 }  // namespace isthmus::bindings

@@ -21,8 +21,8 @@ WhenFull parse_when_full(const std::string& text) {
   throw InvalidInput("when_full \"" + text + "\": expected wait or refuse");
 }
 
-/// What a request needs until it is answered, which happens on another thread: Python's objects are
-/// let go of with the GIL.
+/// The data of a request that waits for its answer. A worker thread answers, so the Python objects
+/// are released with the GIL held.
 struct Answering {
   py::object model;
   py::object done;
@@ -32,14 +32,14 @@ struct Answering {
   static std::shared_ptr<Answering> make(py::object model, py::object done,
                                          BoundModel::Arguments&& bound) {
     return {new Answering{std::move(model), std::move(done), bound.plan, std::move(bound.family)},
-            [](Answering* one) {
+            [](Answering* request) {
               const py::gil_scoped_acquire gil;
-              delete one;
+              delete request;
             }};
   }
 
-  /// Calls `done(result, None)`, or `done(None, raises)` where `raises()` raises the error, or
-  /// `done(None, None, cancelled=True)`.
+  /// Calls `done(result, None)`; after an error `done(None, raises)`, where `raises()` raises the
+  /// error; after a cancellation `done(None, None, cancelled=True)`.
   void answer(const Batcher::Answer& from) const {
     const py::gil_scoped_acquire gil;
     try {
@@ -61,7 +61,7 @@ struct Answering {
   }
 };
 
-/// A Batcher of a Model of Python's.
+/// A Batcher for a Model of Python.
 class BoundBatcher {
  public:
   BoundBatcher(const py::object& model, BatcherOptions options)
@@ -73,7 +73,7 @@ class BoundBatcher {
   BoundBatcher(const BoundBatcher&) = delete;
   BoundBatcher& operator=(const BoundBatcher&) = delete;
   ~BoundBatcher() {
-    // Workers answer with the GIL: who waits for them must not hold it.
+    // Workers need the GIL to answer, so it must not be held while waiting for them.
     const py::gil_scoped_release release;
     batcher_.reset();
   }
@@ -86,7 +86,7 @@ class BoundBatcher {
     for (std::size_t i = 0; i < bound.inputs.size(); ++i)
       if (bound.inputs[i].defined())
         named.add(bound.plan->signature->inputs[i].name, std::move(bound.inputs[i]));
-    const py::dict kept = bound.kept;  // until the inputs are copied
+    const py::dict kept = bound.kept;  // kept alive until the inputs are copied
     const auto answering = Answering::make(model, done, std::move(bound));
     const py::gil_scoped_release release;
     return batcher_->submit(
@@ -101,7 +101,7 @@ class BoundBatcher {
   [[nodiscard]] const Batcher& native() const noexcept { return *batcher_; }
 
  private:
-  py::weakref model_;  // which may own this one
+  py::weakref model_;  // weak, because the model may own this object
   std::string method_;
   std::unique_ptr<Batcher> batcher_;
 };
@@ -127,7 +127,7 @@ std::unique_ptr<BoundBatcher> make(const py::object& model, std::string method, 
 }  // namespace
 
 void bind_batcher(py::module_& module) {
-  py::class_<BatcherStats>(module, "BatcherStats", "What a Batcher has done.")
+  py::class_<BatcherStats>(module, "BatcherStats", "The counters of a Batcher.")
       .def_readonly("requests", &BatcherStats::requests)
       .def_readonly("cancelled", &BatcherStats::cancelled)
       .def_readonly("calls", &BatcherStats::calls)
@@ -136,9 +136,9 @@ void bind_batcher(py::module_& module) {
       .def_readonly("most_waiting", &BatcherStats::most_waiting)
       .def_readonly("longest_wait_ms", &BatcherStats::longest_wait_ms)
       .def_readonly("longest_call_ms", &BatcherStats::longest_call_ms);
-  py::class_<Batcher::Ticket>(module, "Ticket", "A request that waits.")
+  py::class_<Batcher::Ticket>(module, "Ticket", "A queued request.")
       .def("cancel", &Batcher::Ticket::cancel);
-  py::class_<BoundBatcher>(module, "Batcher", "A queue; see isthmus.batcher.Batcher.")
+  py::class_<BoundBatcher>(module, "Batcher", "A queue of requests; see isthmus.Batcher.")
       .def(py::init(&make), py::arg("model"), py::kw_only(), py::arg("method"), py::arg("workers"),
            py::arg("max_requests"), py::arg("max_elements"), py::arg("max_padding"),
            py::arg("max_wait"), py::arg("max_queue"), py::arg("when_full"), py::arg("padding"))

@@ -4,32 +4,13 @@
 namespace py = pybind11;
 
 namespace isthmus::bindings {
-namespace {
-
-const char* class_name(ErrorKind kind) {
-  switch (kind) {
-    case ErrorKind::kInvalidInput:
-      return "InvalidInput";
-    case ErrorKind::kBundle:
-      return "BundleError";
-    case ErrorKind::kEngineUnavailable:
-      return "EngineUnavailable";
-    case ErrorKind::kDeviceUnavailable:
-      return "DeviceUnavailable";
-    case ErrorKind::kExecution:
-      return "ExecutionError";
-  }
-  return "Error";
-}
-
-}  // namespace
 
 void bind_errors(py::module_&) {
   py::register_local_exception_translator([](std::exception_ptr pointer) {
     try {
       if (pointer) std::rethrow_exception(pointer);
     } catch (const Error& error) {
-      const py::object type = py::module_::import("isthmus.errors").attr(class_name(error.kind()));
+      const py::object type = py::module_::import("isthmus.errors").attr(name(error.kind()));
       PyErr_SetString(type.ptr(), error.what());
     }
   });

@@ -19,12 +19,12 @@ namespace {
 
 using Named = std::map<std::string, double>;
 
-// By statistic; a later version's are passed over.
+/// Calls `take(index, value)` for each known statistic. Unknown names are ignored.
 template <typename Take>
 void each_statistic(const Named& named, Take take) {
   for (std::size_t at = 0; at < kStatistics; ++at) {
-    const auto found = named.find(std::string(kStatisticNames[at]));
-    if (found != named.end()) take(at, found->second);
+    const auto entry = named.find(std::string(kStatisticNames[at]));
+    if (entry != named.end()) take(at, entry->second);
   }
 }
 
@@ -63,7 +63,8 @@ OutputParity compare_arrays(const std::string& output, const py::object& referen
 }  // namespace
 
 void bind_reports(py::module_& module) {
-  py::class_<OutputParity>(module, "OutputParity", "One output against its reference.")
+  py::class_<OutputParity>(module, "OutputParity",
+                           "The comparison of an output with its reference.")
       .def_readonly("output", &OutputParity::output)
       .def_readonly("passed", &OutputParity::passed)
       .def_readonly("reason", &OutputParity::reason)
@@ -81,19 +82,20 @@ void bind_reports(py::module_& module) {
       .def_readonly("to_truth", &OutputParity::to_truth)
       .def_readonly("statistic", &OutputParity::statistic)
       .def_readonly("multiple", &OutputParity::multiple)
-      .def_property_readonly("errors", [](const OutputParity& one) { return named(one.errors); })
-      .def_property_readonly("own", [](const OutputParity& one) { return named(one.own); })
-      .def_property_readonly("allowed", [](const OutputParity& one) { return named(one.allowed); })
+      .def_property_readonly("errors", [](const OutputParity& self) { return named(self.errors); })
+      .def_property_readonly("own", [](const OutputParity& self) { return named(self.own); })
+      .def_property_readonly("allowed",
+                             [](const OutputParity& self) { return named(self.allowed); })
       .def_property_readonly("strain", &OutputParity::strain)
       .def_readonly("elements", &OutputParity::elements)
-      .def("__bool__", [](const OutputParity& parity) { return parity.passed; });
+      .def("__bool__", [](const OutputParity& self) { return self.passed; });
   module.def("compare", &compare_arrays, py::arg("output"), py::arg("reference"), py::arg("actual"),
              py::kw_only(), py::arg("atol"), py::arg("rtol"), py::arg("noise") = py::none(),
              py::arg("own_error") = py::none(), py::arg("multiples") = Named{},
              py::arg("allowance") = Named{}, py::arg("own") = Named{},
-             "Compares one output with its reference, as `isthmus-run verify` does.");
+             "Compares an output with its reference, as `isthmus-run verify` does.");
 
-  py::class_<EngineInfo>(module, "EngineInfo", "What an engine says of itself.")
+  py::class_<EngineInfo>(module, "EngineInfo", "The description of an engine and its runtime.")
       .def_readonly("name", &EngineInfo::name)
       .def_readonly("runtime", &EngineInfo::runtime)
       .def_readonly("runtime_path", &EngineInfo::runtime_path)
@@ -101,13 +103,14 @@ void bind_reports(py::module_& module) {
       .def_readonly("devices", &EngineInfo::devices)
       .def_readonly("runtime_files", &EngineInfo::runtime_files)
       .def_readonly("details", &EngineInfo::details);
-  module.def("engine_names", [] { return engine_names(); }, "Names of the engines installed.");
+  module.def(
+      "engine_names", [] { return engine_names(); }, "Returns the names of the installed engines.");
   module.def(
       "engine_formats", [](const std::string& name) { return open_engine(name).formats(); },
-      py::arg("name"), "Artifact formats that an engine runs; opens no runtime.");
+      py::arg("name"), "Returns the artifact formats that an engine runs. Opens no runtime.");
   module.def(
       "engine_info", [](const std::string& name) { return open_engine(name).info(); },
-      py::arg("name"), "Opens an engine's runtime and tells about it.");
+      py::arg("name"), "Opens an engine's runtime and describes it.");
 
   py::class_<Machine>(module, "Machine", "The machine this process runs on.")
       .def_readonly("system", &Machine::system)
@@ -120,8 +123,8 @@ void bind_reports(py::module_& module) {
   module.def("this_machine", &this_machine, "Describes the machine.");
   module.def(
       "machine_key", [] { return machine_key(this_machine()); },
-      "Names machines on which the same choice is the fastest.");
-  module.def("build_info", &build_info, "How libisthmus was built.");
+      "Returns a key of the machine, which is the same on machines with the same fastest engine.");
+  module.def("build_info", &build_info, "Describes how libisthmus was built.");
 }
 
 }  // namespace isthmus::bindings

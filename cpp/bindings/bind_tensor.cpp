@@ -12,7 +12,7 @@ namespace py = pybind11;
 namespace isthmus::bindings {
 namespace {
 
-/// The owner of the producer's Python object; letting go of it needs the GIL.
+/// Returns an owner of a Python object that acquires the GIL to release it.
 std::shared_ptr<void> keep(py::object object) {
   return {object.release().ptr(), [](void* held) {
             const py::gil_scoped_acquire gil;
@@ -31,7 +31,7 @@ Tensor from_array(const py::object& value) {
 template <typename Managed>
 py::capsule capsule_of(Managed* managed, const char* name) {
   return py::capsule(managed, name, [](PyObject* capsule) {
-    // A consumer that took the tensor has renamed the capsule.
+    // A consumer renames the capsule when it takes the tensor.
     const char* label = PyCapsule_GetName(capsule);
     if (std::string_view(label).starts_with("used_")) return;
     auto* kept = static_cast<Managed*>(PyCapsule_GetPointer(capsule, label));
@@ -48,7 +48,8 @@ py::capsule dlpack_capsule(const Tensor& tensor, const py::kwargs& options) {
 }  // namespace
 
 void bind_tensor(py::module_& module) {
-  py::class_<Tensor>(module, "Tensor", "An array of the native library; speaks DLPack both ways.")
+  py::class_<Tensor>(module, "Tensor",
+                     "An array of the native library, which imports and exports DLPack.")
       .def(py::init(&from_array), py::arg("array"), "Shares the memory of any array.")
       .def_property_readonly("dtype", [](const Tensor& t) { return std::string(name(t.dtype())); })
       .def_property_readonly("shape",

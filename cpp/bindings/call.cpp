@@ -21,9 +21,10 @@ bool is_flat_result(const Tree& tree) {
 }
 
 std::size_t position(const std::vector<ValueSpec>& specs, std::string_view name) {
-  const auto found = std::find_if(specs.begin(), specs.end(),
-                                  [&](const ValueSpec& spec) { return spec.name == name; });
-  return static_cast<std::size_t>(found - specs.begin());
+  const auto spec = std::find_if(specs.begin(), specs.end(), [&](const ValueSpec& candidate) {
+    return candidate.name == name;
+  });
+  return static_cast<std::size_t>(spec - specs.begin());
 }
 
 CallPlan make_plan(const Signature& signature, std::size_t index) {
@@ -52,7 +53,7 @@ std::string_view text_of(py::handle value) {
   return {text, static_cast<std::size_t>(size)};
 }
 
-/// Refuses a name that is not there, or is there twice, in the words of the library.
+/// Throws the library's error for a name that is unknown or given twice.
 [[noreturn]] void refuse_names(const CallPlan& plan, const std::vector<Tensor>& inputs,
                                std::string_view name) {
   Inputs named;
@@ -63,7 +64,7 @@ std::string_view text_of(py::handle value) {
   throw InvalidInput("input \"" + std::string(name) + "\" cannot be given here");
 }
 
-/// Arguments given by position and by parameter name.
+/// Converts arguments that are given by position and by parameter name.
 std::vector<Tensor> bind_flat(const CallPlan& plan, const py::tuple& args, const py::dict& kwargs,
                               Family& family) {
   const auto& specs = plan.signature->inputs;
@@ -79,15 +80,15 @@ std::vector<Tensor> bind_flat(const CallPlan& plan, const py::tuple& args, const
   }
   for (const auto& [key, value] : kwargs) {
     const std::string_view name = text_of(key);
-    const auto found = std::find(plan.parameters.begin(), plan.parameters.end(), name);
-    const auto at = static_cast<std::size_t>(found - plan.parameters.begin());
-    if (found == plan.parameters.end() || at < args.size()) refuse_names(plan, inputs, name);
+    const auto parameter = std::find(plan.parameters.begin(), plan.parameters.end(), name);
+    const auto at = static_cast<std::size_t>(parameter - plan.parameters.begin());
+    if (parameter == plan.parameters.end() || at < args.size()) refuse_names(plan, inputs, name);
     inputs[plan.inputs[at]] = to_tensor(value, specs[plan.inputs[at]], family);
   }
   return inputs;
 }
 
-/// Values given by input name.
+/// Converts values that are given by input name.
 std::vector<Tensor> bind_named(const CallPlan& plan, const py::dict& values, Family& family) {
   const auto& specs = plan.signature->inputs;
   std::vector<Tensor> inputs(specs.size());
@@ -146,7 +147,7 @@ BoundModel::BoundModel(Model model) : model_(std::move(model)) {
 const CallPlan& BoundModel::plan(std::string_view method) const {
   for (const CallPlan& plan : plans_)
     if (plan.signature->method == method) return plan;
-  (void)model_.signature(method);  // throws, naming the methods there are
+  (void)model_.signature(method);  // throws and names the methods
   throw InvalidInput("no such method");
 }
 

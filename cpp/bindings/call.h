@@ -11,29 +11,29 @@
 
 namespace isthmus::bindings {
 
-/// How Python's arguments of one method map to its inputs, worked out once.
+/// The precomputed mapping of a method's Python arguments to its inputs.
 struct CallPlan {
   const Signature* signature = nullptr;
   std::size_t index = 0;
   std::vector<std::string> parameters;  ///< in the order of the original call
   std::vector<std::size_t> inputs;      ///< index of the input of each parameter
-  bool flat_arguments = false;          ///< every argument is one input
-  bool flat_result = false;             ///< one value, or a tuple, list or dict of values
+  bool flat_arguments = false;          ///< every argument is an input
+  bool flat_result = false;  ///< the result is a value, or a tuple, list or dict of values
 };
 
-/// A Model with its call plans.
+/// A Model and the call plans of its methods.
 class BoundModel {
  public:
   explicit BoundModel(Model model);
 
-  /// Calls a method. Nested arguments and results go through `self._flatten(method, args, kwargs)`
-  /// and `self._rebuild(method, values)`; the usual flat ones do not leave C++. The GIL is released
-  /// while the model runs.
+  /// Calls a method. Nested arguments and results are converted in Python, by
+  /// `self._flatten(method, args, kwargs)` and `self._rebuild(method, values)`; flat ones are
+  /// converted here. The GIL is released while the model runs.
   pybind11::object call(const pybind11::object& self, std::string_view method,
                         const pybind11::tuple& args, const pybind11::dict& kwargs,
                         Session* session = nullptr) const;
 
-  /// Python's arguments as the inputs of a call.
+  /// Python arguments converted to the inputs of a call.
   struct Arguments {
     const CallPlan* plan = nullptr;
     std::vector<Tensor> inputs;  ///< in the signature's order
@@ -43,7 +43,8 @@ class BoundModel {
   [[nodiscard]] Arguments bind(const pybind11::object& self, std::string_view method,
                                const pybind11::tuple& args, const pybind11::dict& kwargs) const;
 
-  /// The outputs in the structure of the original call; `self` is only asked for nested ones.
+  /// Returns the outputs in the structure of the original result. `self` is used only for nested
+  /// ones.
   [[nodiscard]] static pybind11::object result(const pybind11::object& self, const CallPlan& plan,
                                                const std::vector<Tensor>& outputs,
                                                const Family& family);
@@ -57,7 +58,7 @@ class BoundModel {
   std::vector<CallPlan> plans_;
 };
 
-/// A session of a BoundModel.
+/// A Session of a BoundModel.
 class BoundSession {
  public:
   explicit BoundSession(const BoundModel& model) : session_(model.model().session()) {}

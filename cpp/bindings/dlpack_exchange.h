@@ -4,8 +4,9 @@
 
 namespace isthmus::dlpack {
 
-/// The binary layout of DLPack 1.3's C exchange interface: tensors cross between Python objects and
-/// C without a Python call. Types publish it as the capsule `__dlpack_c_exchange_api__`.
+/// The binary layout of DLPack 1.3's C exchange interface, which converts between Python objects
+/// and C tensors without a Python call. A type publishes it as the capsule
+/// `__dlpack_c_exchange_api__`.
 struct ExchangeHeader {
   Version version;
   ExchangeHeader* previous;

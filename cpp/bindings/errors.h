@@ -4,7 +4,7 @@
 
 namespace isthmus::bindings {
 
-/// C++ errors reach Python as the classes of isthmus.errors.
+/// Registers the translation of C++ errors to the classes of isthmus.errors.
 void bind_errors(pybind11::module_& module);
 
 }  // namespace isthmus::bindings

@@ -13,14 +13,14 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr std::size_t kTold = 64;  // answers between two lines of progress
+constexpr std::size_t kProgressInterval = 64;  // answers between two progress messages
 
 }  // namespace
 
 void add_batched_options(CLI::App& app, BatchedOptions& options) {
   app.add_flag("--batch", options.batch,
-               "The calls of the file are requests of their own: run those of similar length "
-               "together");
+               "Treat the calls of the file as independent requests, and run those of similar "
+               "length together");
   add_batch_limits(app, options.limits);
 }
 
@@ -36,7 +36,7 @@ void add_batch_limits(CLI::App& app, BatcherOptions& limits) {
          [&limits](double value) {
            limits.max_wait = std::chrono::microseconds(static_cast<std::int64_t>(1e3 * value));
          },
-         "With --batch: how long a request may wait for company while a worker is idle")
+         "With --batch: how long a request may wait for others while a worker is idle")
       ->check(CLI::Range(0.0, 60e3));
 }
 
@@ -64,7 +64,7 @@ Batched run_batched(const Model& model, const InputFile& file, const BatchedOpti
   for (std::size_t step = 0; step < answers.size(); ++step) {
     for (const auto& [name, tensor] : answers[step].get())
       if (tensor.defined()) result.outputs.add(std::to_string(step) + "/out/" + name, tensor);
-    if ((step + 1) % kTold == 0) progress.tell(step + 1);
+    if ((step + 1) % kProgressInterval == 0) progress.show(step + 1);
   }
   result.ms = std::chrono::duration<double, std::milli>(Clock::now() - start).count();
   result.stats = batcher.stats();

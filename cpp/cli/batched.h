@@ -9,26 +9,27 @@
 
 namespace isthmus::cli {
 
-/// `predict --batch` as it was typed.
+/// The options of `predict --batch`.
 struct BatchedOptions {
   bool batch = false;
-  BatcherOptions limits{.max_queue = 1 << 20};  ///< a file is in memory anyway
+  BatcherOptions limits{.max_queue = 1 << 20};  ///< the requests are in memory already
 };
 void add_batched_options(CLI::App& app, BatchedOptions& options);
-/// The limits alone, for a command with a --batch of its own.
+/// Adds the limits only, for a command that defines --batch itself.
 void add_batch_limits(CLI::App& app, BatcherOptions& limits);
 
-/// Runs the calls of a file as requests that have nothing to do with each other; progress goes to
-/// standard error when that is a terminal.
+/// The answers to a file of independent requests.
 struct Batched {
-  NamedTensors outputs;  ///< "STEP/out/NAME"
+  NamedTensors outputs;  ///< named "STEP/out/NAME"
   double ms = 0;
   BatcherStats stats;
   std::vector<std::string> notes;
 
   [[nodiscard]] Facts facts() const;
 };
-/// @throws InvalidInput naming the request that does not fit, ExecutionError when one fails.
+/// Runs the calls of a file as independent requests. Shows progress on standard error when that is
+/// a terminal.
+/// @throws InvalidInput naming the request that is wrong, ExecutionError when a request fails.
 Batched run_batched(const Model& model, const InputFile& file, const BatchedOptions& options);
 
 }  // namespace isthmus::cli

@@ -1,7 +1,7 @@
 #include "cli/batched.h"
 #include "cli/bench_callers.h"
 #include "cli/bench_soak.h"
-#include "cli/bench_subject.h"
+#include "cli/bench_target.h"
 #include "cli/commands.h"
 #include "cli/format.h"
 #include "cli/options.h"
@@ -29,11 +29,11 @@ std::string percentile_text(double value) {
   return value < 0 ? "-" : number(value, 4);
 }
 
-ReportRow row_of(const BenchSubject& subject, const TimingResult& timing) {
-  const LoadReport& report = subject.model().load_report();
+ReportRow row_of(const BenchTarget& target, const TimingResult& timing) {
+  const LoadReport& report = target.model().load_report();
   const double per_second = 1e3 / timing.mean_ms;
   const std::int64_t peak = peak_memory_bytes();
-  Json json{{"inputs", subject.inputs_name()},
+  Json json{{"inputs", target.inputs_name()},
             {"samples", timing.samples_ms.size()},
             {"median_ms", timing.median_ms},
             {"mean_ms", timing.mean_ms},
@@ -41,20 +41,20 @@ ReportRow row_of(const BenchSubject& subject, const TimingResult& timing) {
             {"p90_ms", percentile_json(timing.p90_ms)},
             {"p99_ms", percentile_json(timing.p99_ms)},
             {"calls_per_second", per_second},
-            {"first_call_ms", subject.first_call_ms()},
+            {"first_call_ms", target.first_call_ms()},
             {"read_ms", report.read_ms},
             {"load_ms", report.load_ms},
             {"warmup_ms", report.warmup_ms},
             {"total_load_ms", report.total_ms},
             {"peak_rss_bytes", peak},
             {"samples_ms", timing.samples_ms}};
-  return {.cells = {{"inputs", subject.inputs_name()},
+  return {.cells = {{"inputs", target.inputs_name()},
                     {"median ms", number(timing.median_ms, 4)},
                     {"p90 ms", percentile_text(timing.p90_ms)},
                     {"p99 ms", percentile_text(timing.p99_ms)},
                     {"min ms", number(timing.min_ms, 4)},
                     {"calls/s", number(per_second, 4)},
-                    {"first call ms", number(subject.first_call_ms(), 4)},
+                    {"first call ms", number(target.first_call_ms(), 4)},
                     {"load ms", number(report.read_ms + report.load_ms, 4)},
                     {"warm-up ms", number(report.warmup_ms, 4)},
                     {"peak memory", bytes(static_cast<std::uint64_t>(peak))},
@@ -62,12 +62,12 @@ ReportRow row_of(const BenchSubject& subject, const TimingResult& timing) {
           .json = dump(json)};
 }
 
-ReportRow row_of(const BenchSubject& subject, const CallersResult& result, bool batch) {
+ReportRow row_of(const BenchTarget& target, const CallersResult& result, bool batch) {
   const TimingResult& timing = result.timing;
   const double longest = percentile(timing.samples_ms, 1);
   const std::int64_t peak = peak_memory_bytes();
   const std::size_t callers = result.calls_by_caller.size();
-  Json json{{"inputs", subject.inputs_name()},
+  Json json{{"inputs", target.inputs_name()},
             {"callers", callers},
             {"batch", batch},
             {"samples", timing.samples_ms.size()},
@@ -86,7 +86,7 @@ ReportRow row_of(const BenchSubject& subject, const CallersResult& result, bool 
                  {"requests", result.batcher.requests},
                  {"longest_wait_ms", result.batcher.longest_wait_ms},
                  {"longest_call_ms", result.batcher.longest_call_ms}});
-  return {.cells = {{"inputs", subject.inputs_name()},
+  return {.cells = {{"inputs", target.inputs_name()},
                     {"callers", std::to_string(callers) + (batch ? ", batched" : "")},
                     {"calls/s", number(result.calls_per_second(), 4)},
                     {"median ms", number(timing.median_ms, 4)},
@@ -146,14 +146,14 @@ int report(const BenchOptions& options, const Model& model, const LoadOptions& l
   return row.passed ? kExitGood : kExitParity;
 }
 
-/// What is missing in a report of so few samples; empty when nothing is.
-std::string too_few(const TimingResult& timing) {
+/// Returns a note about the percentiles that need more samples; empty when there are enough.
+std::string missing_percentiles(const TimingResult& timing) {
   if (timing.p99_ms >= 0) return {};
-  return "p90 is told from " + std::to_string(kMinSamplesP90) + " samples on, p99 from " +
+  return "p90 needs " + std::to_string(kMinSamplesP90) + " samples or more, p99 " +
          std::to_string(kMinSamplesP99) + "; see --iterations and --min-seconds";
 }
 
-int run_soaked(const BenchOptions& options) {
+int run_soak_command(const BenchOptions& options) {
   SoakOptions soak = options.soak;
   if (options.callers.callers > 0) soak.callers = options.callers.callers;
   const LoadOptions load = options.common.load_options();
@@ -166,32 +166,32 @@ int run_soaked(const BenchOptions& options) {
                     bytes(static_cast<std::uint64_t>(result.allowed())) + " of it is noise");
 }
 
-int run_many(const BenchOptions& options) {
+int run_concurrent(const BenchOptions& options) {
   CallersOptions callers = options.callers;
   callers.warmup_calls = options.warmup_calls;
   callers.iterations = options.iterations;
   callers.min_seconds = options.min_seconds;
   const LoadOptions load = options.common.load_options();
-  const BenchSubject subject(options.common.bundle, load, options.inputs);
-  const CallersResult result = run_callers(subject, callers);
-  return report(options, subject.model(), load, row_of(subject, result, callers.batch),
-                too_few(result.timing));
+  const BenchTarget target(options.common.bundle, load, options.inputs);
+  const CallersResult result = run_callers(target, callers);
+  return report(options, target.model(), load, row_of(target, result, callers.batch),
+                missing_percentiles(result.timing));
 }
 
 int run(const BenchOptions& options) {
   const LoadOptions load = options.common.load_options();
-  BenchSubject subject(options.common.bundle, load, options.inputs);
+  BenchTarget target(options.common.bundle, load, options.inputs);
   const TimingResult timing =
-      time_calls([&] { subject.call(); }, {.warmup = options.warmup_calls,
-                                           .iterations = options.iterations,
-                                           .min_seconds = options.min_seconds,
-                                           .between = [&] { subject.between(); }});
-  return report(options, subject.model(), load, row_of(subject, timing), too_few(timing));
+      time_calls([&] { target.call(); }, {.warmup = options.warmup_calls,
+                                          .iterations = options.iterations,
+                                          .min_seconds = options.min_seconds,
+                                          .between = [&] { target.between(); }});
+  return report(options, target.model(), load, row_of(target, timing), missing_percentiles(timing));
 }
 
 int dispatch(const BenchOptions& options) {
-  if (options.soak.calls > 0) return run_soaked(options);
-  if (options.callers.callers > 0) return run_many(options);
+  if (options.soak.calls > 0) return run_soak_command(options);
+  if (options.callers.callers > 0) return run_concurrent(options);
   if (!options.worker) return run(options);
   return serve_bench(options.common.bundle, options.common.load_options(), options.inputs);
 }
@@ -208,32 +208,32 @@ void add_bench(CLI::App& app, Action& action) {
   command->add_option("--inputs,-i", options->inputs.file, "Time this .safetensors or .npz instead")
       ->excludes(golden);
   command->add_option("--method", options->inputs.method, "Method to call on --inputs");
-  command->add_option("--warmup-calls", options->warmup_calls, "Calls thrown away first");
-  command->add_option("--iterations", options->iterations, "Calls counted, at least");
-  command->add_option("--min-seconds", options->min_seconds, "Seconds counted, at least");
+  command->add_option("--warmup-calls", options->warmup_calls, "Calls made first, and not counted");
+  command->add_option("--iterations", options->iterations, "Calls to count at least");
+  command->add_option("--min-seconds", options->min_seconds, "Seconds to time at least");
   auto* worker =
       command->add_flag("--worker", options->worker,
-                        "Serve `run N` and `quit` lines from standard input, a JSON line for each");
+                        "Serve `run N` and `quit` lines of standard input, each with a JSON line");
   auto* callers = command
                       ->add_option("--callers", options->callers.callers,
-                                   "Threads that call the one model at once, back to back")
+                                   "Threads that call the model at the same time")
                       ->check(CLI::Range(1, 1024))
                       ->excludes(worker);
   auto* batch = command
                     ->add_flag("--batch", options->callers.batch,
-                               "With --callers: their requests meet in a Batcher")
+                               "With --callers: send their requests through a Batcher")
                     ->needs(callers);
   command
       ->add_option("--soak", options->soak.calls,
-                   "So many calls with all goldens, by threads that come and go (--callers, 2 by "
-                   "default): does memory grow?")
+                   "Make this many calls with all goldens, from threads that start and end "
+                   "(--callers, 2 by default), and fail when memory grows")
       ->check(CLI::Range(std::int64_t{1000}, std::int64_t{1'000'000'000}))
       ->excludes(worker)
       ->excludes(batch)
       ->excludes(golden)
       ->excludes("--inputs");
   add_batch_limits(*command, options->callers.limits);
-  command->add_option("--slow-down-us", options->inputs.slow_down_us)->group("");
+
   add_load_options(*command, options->common);
   add_json(*command, options->common);
   command->callback([options, &action] { action = [options] { return dispatch(*options); }; });

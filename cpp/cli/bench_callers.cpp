@@ -24,20 +24,20 @@ double seconds_since(Clock::time_point start) {
 }
 
 int threads_of_process() {
-  std::error_code ignored;  // no such folder: 0
+  std::error_code ignored;  // returns 0 when there is no such folder
   const std::filesystem::directory_iterator tasks("/proc/self/task", ignored);
   return static_cast<int>(std::distance(begin(tasks), end(tasks)));
 }
 
-/// The threads, and what they share.
+/// The calling threads and their shared data.
 class Callers {
  public:
-  Callers(const BenchSubject& subject, const CallersOptions& options)
-      : subject_(subject), options_(options), ready_(options.callers + 1) {
+  Callers(const BenchTarget& target, const CallersOptions& options)
+      : target_(target), options_(options), ready_(options.callers + 1) {
     if (!options.batch) return;
     BatcherOptions limits = options.limits;
-    limits.method = subject.method();
-    batcher_ = std::make_unique<Batcher>(subject.model(), limits);
+    limits.method = target.method();
+    batcher_ = std::make_unique<Batcher>(target.model(), limits);
   }
 
   CallersResult run() {
@@ -45,7 +45,7 @@ class Callers {
     std::vector<std::vector<double>> samples(count);
     {
       std::vector<std::jthread> threads;
-      for (auto& own : samples) threads.emplace_back([this, &own] { work(own); });
+      for (auto& of_thread : samples) threads.emplace_back([this, &of_thread] { work(of_thread); });
       ready_.arrive_and_wait();
       start_ = Clock::now();
       go_.count_down();
@@ -58,9 +58,9 @@ class Callers {
     result_.seconds = seconds_since(start_);
     if (error_) std::rethrow_exception(error_);
     std::vector<double> all;
-    for (const auto& own : samples) {
-      result_.calls_by_caller.push_back(static_cast<std::int64_t>(own.size()));
-      all.insert(all.end(), own.begin(), own.end());
+    for (const auto& of_thread : samples) {
+      result_.calls_by_caller.push_back(static_cast<std::int64_t>(of_thread.size()));
+      all.insert(all.end(), of_thread.begin(), of_thread.end());
     }
     result_.timing = summarize(std::move(all));
     if (batcher_) {
@@ -72,13 +72,13 @@ class Callers {
 
  private:
   void work(std::vector<double>& samples) {
-    Session session = subject_.model().session();
+    Session session = target_.model().session();
     const auto call = [&] {
       if (batcher_)
-        (void)batcher_->submit(subject_.inputs()).get();
+        (void)batcher_->submit(target_.inputs()).get();
       else
-        (void)session.call(subject_.method(), subject_.inputs());
-      subject_.model().synchronize();
+        (void)session.call(target_.method(), target_.inputs());
+      target_.model().synchronize();
     };
     attempt([&] {
       for (int i = 0; i < options_.warmup_calls; ++i) call();
@@ -95,7 +95,7 @@ class Callers {
     });
   }
 
-  /// The first error ends everything.
+  /// Runs a part of the work. The first error stops all threads.
   template <typename Part>
   void attempt(const Part& part) {
     try {
@@ -107,7 +107,7 @@ class Callers {
     }
   }
 
-  const BenchSubject& subject_;
+  const BenchTarget& target_;
   const CallersOptions& options_;
   std::unique_ptr<Batcher> batcher_;
   std::latch ready_;
@@ -126,13 +126,13 @@ double CallersResult::calls_per_second() const {
   return static_cast<double>(timing.samples_ms.size()) / seconds;
 }
 
-CallersResult run_callers(const BenchSubject& subject, const CallersOptions& options) {
+CallersResult run_callers(const BenchTarget& target, const CallersOptions& options) {
   if (options.warmup_calls < 0 || options.iterations < 1 || !(options.min_seconds >= 0))
     throw InvalidInput(
         "--callers: expected --warmup-calls >= 0, --iterations >= 1 and --min-seconds >= 0, got " +
         std::to_string(options.warmup_calls) + ", " + std::to_string(options.iterations) + " and " +
         std::to_string(options.min_seconds));
-  return Callers(subject, options).run();
+  return Callers(target, options).run();
 }
 
 }  // namespace isthmus::cli

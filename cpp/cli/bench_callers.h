@@ -4,36 +4,36 @@
 #include <string>
 #include <vector>
 
-#include "cli/bench_subject.h"
+#include "cli/bench_target.h"
 #include "isthmus/batcher.h"
 #include "isthmus/timing.h"
 
 namespace isthmus::cli {
 
-/// How `bench --callers` calls.
+/// The options of `bench --callers`.
 struct CallersOptions {
-  int callers = 0;          ///< threads; 0: not asked for
-  bool batch = false;       ///< through a Batcher
-  BatcherOptions limits{};  ///< with `batch`
-  int warmup_calls = 10;    ///< by each, thrown away
-  int iterations = 100;     ///< of all together, at least
-  double min_seconds = 1;   ///< at least
+  int callers = 0;          ///< number of threads; 0: the option was not given
+  bool batch = false;       ///< calls go through a Batcher
+  BatcherOptions limits{};  ///< used with `batch`
+  int warmup_calls = 10;    ///< calls of each thread that are not counted
+  int iterations = 100;     ///< least number of calls of all threads together
+  double min_seconds = 1;   ///< least duration
 };
 
-/// What many threads got that called one model back to back.
+/// The measurements of threads that call one model at the same time.
 struct CallersResult {
-  TimingResult timing;  ///< of all calls, as their callers saw them
+  TimingResult timing;  ///< the latencies of all calls, measured by their callers
   std::vector<std::int64_t> calls_by_caller;
-  double seconds = 0;    ///< from the first call counted to the last
-  int threads = 0;       ///< of the process, while they called
-  BatcherStats batcher;  ///< with `batch`
+  double seconds = 0;    ///< from the first counted call to the last
+  int threads = 0;       ///< threads of the process during the calls
+  BatcherStats batcher;  ///< filled with `batch`
   std::vector<std::string> notes;
 
   [[nodiscard]] double calls_per_second() const;
 };
 
-/// Threads that make the subject's call until time and iterations are over, each with a session of
-/// its own. @throws what the first call threw that failed.
-CallersResult run_callers(const BenchSubject& subject, const CallersOptions& options);
+/// Lets threads make the target's call back to back, each in its own session, until both the time
+/// and the number of calls are reached. @throws the error of the first call that failed.
+CallersResult run_callers(const BenchTarget& target, const CallersOptions& options);
 
 }  // namespace isthmus::cli

@@ -19,11 +19,11 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using Sequence = std::vector<GoldenCall>;
 
-constexpr std::size_t kParts = 40;  ///< after each, memory is read
+constexpr std::size_t kParts = 40;  ///< memory is read after each part
 constexpr double kAllocatorBytes = 4e6;
 constexpr double kBytesPerCall = 160;
 
-/// The calls of all goldens, on the model's device.
+/// Returns the calls of all goldens, with inputs on the model's device.
 std::vector<Sequence> sequences_of(const Model& model) {
   std::vector<Sequence> sequences;
   for (const Golden& golden : model.bundle().manifest().goldens) {
@@ -37,41 +37,41 @@ std::vector<Sequence> sequences_of(const Model& model) {
   return sequences;
 }
 
-/// Makes at least `wanted` calls and returns how many they were.
-std::int64_t call_for_long(const Model& model, const std::vector<Sequence>& sequences,
-                           std::int64_t wanted, unsigned seed) {
+/// Makes at least `wanted` calls and returns their number.
+std::int64_t call_at_random(const Model& model, const std::vector<Sequence>& sequences,
+                            std::int64_t wanted, unsigned seed) {
   std::mt19937 random(seed);
   std::uniform_int_distribution<std::size_t> any(0, sequences.size() - 1);
-  std::int64_t made = 0;
-  while (made < wanted) {
+  std::int64_t calls = 0;
+  while (calls < wanted) {
     Session session = model.session();
     for (const GoldenCall& call : sequences[any(random)]) {
       (void)session.call(call.method, call.inputs);
-      ++made;
+      ++calls;
     }
     model.synchronize();
   }
-  return made;
+  return calls;
 }
 
-/// One part of the calls, by new threads. Returns how many calls they were.
-std::int64_t part(const Model& model, const std::vector<Sequence>& sequences,
-                  const SoakOptions& options, std::size_t index) {
+/// Makes one part of the calls from new threads. Returns their number.
+std::int64_t run_part(const Model& model, const std::vector<Sequence>& sequences,
+                      const SoakOptions& options, std::size_t index) {
   const auto callers = static_cast<std::size_t>(options.callers);
   const std::int64_t parts = static_cast<std::int64_t>(kParts) * options.callers;
   const std::int64_t each = (options.calls + parts - 1) / parts;
   std::mutex mutex;
   std::exception_ptr error;
-  std::int64_t made = 0;
+  std::int64_t total = 0;
   {
     std::vector<std::jthread> threads;
     for (std::size_t i = 0; i < callers; ++i)
       threads.emplace_back([&, i] {
         try {
           const auto seed = static_cast<unsigned>(index * callers + i);
-          const std::int64_t calls = call_for_long(model, sequences, each, seed);
+          const std::int64_t calls = call_at_random(model, sequences, each, seed);
           const std::lock_guard lock(mutex);
-          made += calls;
+          total += calls;
         } catch (...) {
           const std::lock_guard lock(mutex);
           if (!error) error = std::current_exception();
@@ -79,10 +79,10 @@ std::int64_t part(const Model& model, const std::vector<Sequence>& sequences,
       });
   }
   if (error) std::rethrow_exception(error);
-  return made;
+  return total;
 }
 
-/// Of a quarter of the parts, 0 to 3.
+/// Returns the median of a quarter of the readings, 0 to 3; the first reading belongs to none.
 double quarter_median(const std::vector<std::int64_t>& readings, std::size_t which) {
   const std::size_t quarter = (readings.size() - 1) / 4;
   const auto begin = readings.begin() + 1 + static_cast<std::ptrdiff_t>(which * quarter);
@@ -112,9 +112,9 @@ SoakResult run_soak(const Model& model, const SoakOptions& options) {
   const Clock::time_point start = Clock::now();
   result.resident_bytes.push_back(resident_memory_bytes());
   for (std::size_t i = 0; i < kParts; ++i) {
-    result.calls += part(model, sequences, options, i);
+    result.calls += run_part(model, sequences, options, i);
     result.resident_bytes.push_back(resident_memory_bytes());
-    progress.tell(i + 1);
+    progress.show(i + 1);
   }
   result.seconds = std::chrono::duration<double>(Clock::now() - start).count();
   return result;

@@ -7,31 +7,32 @@
 
 namespace isthmus::cli {
 
-/// How `bench --soak` calls.
+/// The options of `bench --soak`.
 struct SoakOptions {
-  std::int64_t calls = 0;  ///< at least, of all callers together; 0: not asked for
-  int callers = 2;         ///< threads at once
+  std::int64_t calls = 0;  ///< least number of calls of all threads; 0: the option was not given
+  int callers = 2;         ///< threads at a time
 };
 
-/// Resident memory of a process that calls a model for long.
+/// The resident memory of a process over many calls of a model.
 struct SoakResult {
   std::int64_t calls = 0;
-  std::size_t goldens = 0;                   ///< that took turns
-  std::vector<std::int64_t> resident_bytes;  ///< as loaded, then after each part of the calls
+  std::size_t goldens = 0;                   ///< number of goldens used
+  std::vector<std::int64_t> resident_bytes;  ///< after the load, then after each part of the calls
   double seconds = 0;
 
-  /// Medians of the second and of the last quarter of the parts, bytes. The first quarter is not
-  /// judged: what a runtime keeps for a shape that it has seen is no leak.
+  /// The medians of the second and of the last quarter of the parts, in bytes. The first quarter
+  /// does not count: memory that a runtime keeps for each shape is not a leak.
   [[nodiscard]] double early() const;
   [[nodiscard]] double late() const;
   [[nodiscard]] double growth() const { return late() - early(); }
-  /// Growth that is noise: 4 MB, or 160 bytes for each call between the two quarters, if more.
+  /// The growth in bytes that counts as noise: the larger of 4 MB and 160 bytes for each call
+  /// between the two quarters.
   [[nodiscard]] double allowed() const;
 };
 
-/// Calls with the bundle's goldens in random order, from threads that come and go, each golden's
-/// sequence in a session of its own.
-/// @throws InvalidInput for a bundle without goldens, and what the first call threw that failed.
+/// Calls the model with the bundle's goldens in random order, from threads that start and end. Each
+/// golden's sequence runs in its own session.
+/// @throws InvalidInput for a bundle without goldens, and the error of the first call that failed.
 SoakResult run_soak(const Model& model, const SoakOptions& options);
 
 }  // namespace isthmus::cli

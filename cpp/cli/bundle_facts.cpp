@@ -17,8 +17,9 @@ std::uint64_t total_size(const Manifest& manifest) {
 
 std::vector<std::string> library_names(const Artifact& artifact) {
   std::vector<std::string> names;
-  for (const OpLibrary& one : artifact.op_libraries)
-    names.push_back(one.op_namespace + (one.library.empty() ? "" : " (" + one.library + ")"));
+  for (const OpLibrary& needed : artifact.op_libraries)
+    names.push_back(needed.op_namespace +
+                    (needed.library.empty() ? "" : " (" + needed.library + ")"));
   return names;
 }
 

@@ -8,11 +8,12 @@
 
 namespace isthmus::cli {
 
-/// Bytes of all these files, as the manifest says.
+/// Returns the sum of the file sizes in the manifest, in bytes.
 std::uint64_t total_size(const std::vector<FileEntry>& files);
 std::uint64_t total_size(const Manifest& manifest);
 
-/// "my_ops (libmy_ops.so)" for each library of operators that the artifact needs.
+/// Returns a text such as "my_ops (libmy_ops.so)" for each operator library that the artifact
+/// needs.
 std::vector<std::string> library_names(const Artifact& artifact);
 
 }  // namespace isthmus::cli

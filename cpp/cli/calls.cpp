@@ -14,7 +14,7 @@ namespace {
 
 constexpr std::size_t kMaxSteps = 100'000;
 
-// "3/in/x".
+/// A parsed key, such as "3/in/x".
 struct StepKey {
   std::size_t step = 0;
   bool input = false;
@@ -58,7 +58,7 @@ InputFile read_calls(const std::string& path, const std::vector<std::string>& me
     if (key->step >= kMaxSteps)
       throw InvalidInput(path + ": \"" + name + "\" counts to a call beyond " +
                          std::to_string(kMaxSteps));
-    // A call without any input, a reset say, has no key of its own before the next one.
+    // A call without inputs, such as a reset, has no key.
     if (key->step >= file.calls.size()) file.calls.resize(key->step + 1);
     if (key->input) file.calls[key->step].inputs.add(std::string(key->name), tensor);
   }

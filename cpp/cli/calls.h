@@ -9,18 +9,19 @@
 
 namespace isthmus::cli {
 
-/// The calls that a file of inputs holds, on the CPU. A file with plain names is one call; keys
-/// like "0/in/x", as in a golden, are a sequence, in which "0/out/y" is passed over.
+/// The calls in a file of inputs, on the CPU. A file with plain names holds one call. Keys such as
+/// "0/in/x", as in a golden, form a sequence; keys such as "0/out/y" are ignored.
 struct InputFile {
   std::vector<GoldenCall> calls;  ///< without outputs
   bool sequence = false;
 };
 
-/// `methods`: none ("forward"), one for all calls, or one for each.
-/// @throws InvalidInput.
+/// Reads a .safetensors or .npz file. `methods` is empty (all calls are "forward"), or has one name
+/// for all calls or one for each.
+/// @throws InvalidInput for a file that cannot be read or mixes both kinds of names.
 InputFile read_calls(const std::string& path, const std::vector<std::string>& methods);
 
-/// Copies to the CPU, contiguous; leaves absent optional outputs out.
+/// Copies the outputs to the CPU, contiguous. Leaves out absent optional outputs.
 Outputs to_cpu(const Model& model, const Outputs& outputs);
 
 }  // namespace isthmus::cli

@@ -5,8 +5,8 @@
 
 namespace isthmus::cli {
 
-/// What the command line asks for: set by the subcommand that was named, run by main, gives the
-/// exit code. Parsing is over by then, so an exception out of it is the library's.
+/// Runs the command and returns its exit code. The subcommand on the command line sets the action,
+/// and main runs it after parsing, so that its exceptions are the library's and not the parser's.
 using Action = std::function<int()>;
 
 void add_info(CLI::App& app, Action& action);

@@ -18,7 +18,7 @@ bool trusted(const Artifact& artifact, Trust trust) {
   return artifact.trust == "data" || (artifact.trust == "graph" && trust == Trust::kGraph);
 }
 
-// What stands in the way whatever the engine; empty when nothing does.
+/// Returns why no engine can run the artifact with these options; empty when an engine may.
 std::string refusal_of(const Artifact& artifact, const LoadOptions& options) {
   const std::string device(name(parse_device(options.device).type));
   if (!contains(artifact.devices, device))
@@ -26,12 +26,12 @@ std::string refusal_of(const Artifact& artifact, const LoadOptions& options) {
            "; export the model for " + device;
   if (!trusted(artifact, options.trust))
     return "it needs trust \"" + artifact.trust +
-           "\"; if you trust where the bundle came from, add " + "--trust " + artifact.trust;
+           "\"; if you trust where the bundle came from, add --trust " + artifact.trust;
   if (!artifact.op_libraries.empty() && options.op_libraries.empty()) {
     std::vector<std::string> needed;
-    for (const OpLibrary& one : artifact.op_libraries)
-      needed.push_back(one.op_namespace + "::*" +
-                       (one.library.empty() ? "" : " (" + one.library + ")"));
+    for (const OpLibrary& library : artifact.op_libraries)
+      needed.push_back(library.op_namespace + "::*" +
+                       (library.library.empty() ? "" : " (" + library.library + ")"));
     return "it needs a library of operators: " + join(needed) + "; name its file with --op-library";
   }
   return "";
@@ -43,18 +43,16 @@ ArtifactDiagnosis diagnose(const Artifact& artifact, const LoadOptions& options,
   result.refusal = refusal_of(artifact, options);
   if (!result.refusal.empty()) return result;
   std::vector<std::string> refusals;
-  for (const EngineDiagnosis& one : engines) {
-    std::optional<std::string> why;
-    if (one.engine != nullptr && !contains(one.formats, artifact.format)) continue;
-    if (!one.info.unavailable.empty())
-      why = one.info.unavailable;
-    else
-      why = one.engine->can_run(artifact, options);
-    if (!why) {
-      result.engine = one.info.name;
+  for (const EngineDiagnosis& candidate : engines) {
+    const EngineInfo& info = candidate.info;
+    if (candidate.engine != nullptr && !contains(candidate.formats, artifact.format)) continue;
+    const std::optional<std::string> refusal =
+        info.unavailable.empty() ? candidate.engine->can_run(artifact, options) : info.unavailable;
+    if (!refusal) {
+      result.engine = info.name;
       return result;
     }
-    refusals.push_back(one.info.name + ": " + *why);
+    refusals.push_back(info.name + ": " + *refusal);
   }
   result.refusal = refusals.empty() ? "no engine here runs the format \"" + artifact.format +
                                           "\"; install one, or name its folder with --engine-path"

@@ -12,34 +12,35 @@
 
 namespace isthmus::cli {
 
-/// An engine library that was found, opened or not.
+/// An installed engine library.
 struct EngineDiagnosis {
-  EngineInfo info;  ///< `unavailable` also says why the library itself would not open
+  EngineInfo info;  ///< `unavailable` also tells why the library cannot be opened
   std::vector<std::string> formats;
-  Engine* engine = nullptr;  ///< null when the library would not open
+  Engine* engine = nullptr;  ///< null when the library cannot be opened
 };
 
-/// Whether one artifact can run here with the options given.
+/// The answer whether an artifact can run here with the given options.
 struct ArtifactDiagnosis {
   const Artifact* artifact = nullptr;
-  std::string engine;   ///< that would run it
-  std::string refusal;  ///< empty: it fits; else why no engine takes it, and what to do
+  std::string engine;   ///< the engine that would run it
+  std::string refusal;  ///< why no engine can run it, with the remedy; empty when it can run
 };
 
-/// A bundle that somebody wants to run here.
+/// The state of a bundle, and whether it can run here.
 struct BundleDiagnosis {
-  std::optional<Bundle> bundle;  ///< nullopt: it could not even be opened
+  std::optional<Bundle> bundle;  ///< nullopt when it cannot be opened
   std::string name;
   std::uint64_t size = 0;           ///< bytes of all listed files
-  std::vector<std::string> faults;  ///< empty: every file is as the manifest says
+  std::vector<std::string> faults;  ///< files that differ from the manifest; empty without any
   std::vector<ArtifactDiagnosis> artifacts;
 };
 
-/// The engine that the options name, or all that are found. What cannot be opened is a finding
-/// here, not an error.
+/// Examines the engine that the options name, or all that are installed. An engine that cannot be
+/// opened is part of the result and not an error.
 std::vector<EngineDiagnosis> diagnose_engines(const LoadOptions& options);
 
-/// Checks files and asks each engine about each artifact; runs nothing of the bundle.
+/// Checks the files and asks each engine about each artifact. Runs nothing of the bundle.
+/// @throws InvalidInput when the options name an artifact that the bundle does not have.
 BundleDiagnosis diagnose_bundle(const std::filesystem::path& path, const LoadOptions& options,
                                 const std::vector<EngineDiagnosis>& engines);
 

@@ -99,9 +99,9 @@ struct Verdict {
 Verdict judge(const std::vector<EngineDiagnosis>& engines,
               const std::optional<BundleDiagnosis>& bundle, const std::string& device) {
   if (!bundle) {
-    const auto ready =
-        std::count_if(engines.begin(), engines.end(),
-                      [](const EngineDiagnosis& one) { return one.info.unavailable.empty(); });
+    const auto ready = std::count_if(
+        engines.begin(), engines.end(),
+        [](const EngineDiagnosis& engine) { return engine.info.unavailable.empty(); });
     if (engines.empty())
       return {
           kExitEngine,
@@ -110,20 +110,20 @@ Verdict judge(const std::vector<EngineDiagnosis>& engines,
           "their folder in ISTHMUS_ENGINE_PATH"};
     if (ready == 0)
       return {kExitEngine,
-              "no engine can run here: each says above what it lacks, and how to get "
-              "it"};
+              "no engine can run here: each says above what it lacks, and how to get it"};
     return {kExitGood, count(static_cast<std::size_t>(ready), "engine") + " ready"};
   }
   if (!bundle->faults.empty()) return {kExitBundle, "the bundle is damaged"};
-  const auto fit = std::find_if(bundle->artifacts.begin(), bundle->artifacts.end(),
-                                [](const ArtifactDiagnosis& one) { return one.refusal.empty(); });
+  const auto fit =
+      std::find_if(bundle->artifacts.begin(), bundle->artifacts.end(),
+                   [](const ArtifactDiagnosis& diagnosis) { return diagnosis.refusal.empty(); });
   if (fit == bundle->artifacts.end())
     return {kExitEngine, "the bundle does not fit here: nothing in it can run on " + device};
   return {kExitGood, "the bundle fits here: " + fit->artifact->name + " on " + device + " with " +
                          fit->engine};
 }
 
-// People get a table for each kind of thing, machines one list.
+/// Prints a table for each kind of row on the console, and one list of all rows in JSON.
 void print(const CommonOptions& options, const std::vector<EngineDiagnosis>& engines,
            const std::optional<BundleDiagnosis>& bundle, const Verdict& verdict) {
   auto reporter = make_reporter(options, "doctor", "isthmus-run doctor");
@@ -158,7 +158,7 @@ int run(const CommonOptions& options) {
 
 void add_doctor(CLI::App& app, Action& action) {
   auto* command = app.add_subcommand(
-      "doctor", "What is on this machine, what a bundle needs, and whether it fits");
+      "doctor", "Describes this machine, and tells whether a bundle can run on it");
   const auto options = std::make_shared<CommonOptions>();
   add_bundle(*command, *options, BundleArgument::kOptional);
   add_load_options(*command, *options);

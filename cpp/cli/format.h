@@ -14,19 +14,19 @@ namespace isthmus::cli {
 using Json = nlohmann::ordered_json;
 using Facts = std::vector<std::pair<std::string, std::string>>;
 
-/// JSON text that is always valid UTF-8.
+/// Returns JSON text that is always valid UTF-8: invalid bytes are replaced.
 std::string dump(const Json& json, int indent = -1);
 
-/// Significant digits, as printf's %g: "1.23e-07".
+/// Formats a number with this many significant digits, as printf's %g: "1.23e-07".
 std::string number(double value, int digits = 3);
-/// A duration that may span microseconds to minutes: "0.42 us", "4.56 ms", "12.3 s".
+/// Formats a duration, given in milliseconds: "0.42 us", "4.56 ms", "12.3 s".
 std::string milliseconds(double value);
-/// Decimal units: "90.9 MB".
+/// Formats a number of bytes in decimal units: "90.9 MB".
 std::string bytes(std::uint64_t count);
-/// "1 golden", "3 goldens".
+/// Formats a count with its noun: "1 golden", "3 goldens".
 std::string count(std::size_t n, std::string_view noun);
 std::string join(const std::vector<std::string>& words, std::string_view separator = ", ");
-/// "a=1, b=2"; "-" when empty.
+/// Formats a map as "a=1, b=2", and an empty one as "-".
 template <typename Map>
 std::string pairs(const Map& map) {
   std::string text;
@@ -40,9 +40,10 @@ std::string pairs(const Map& map) {
   return text.empty() ? "-" : text;
 }
 
-/// Bundle, engine, runtime, device, artifact, threads, isthmus, machine: what holds for all rows.
+/// Returns the facts that apply to all rows of a report: bundle, artifact, engine, runtime, device,
+/// threads, isthmus, machine.
 Facts context_of(const Model& model, const LoadOptions& options);
-/// "note", "note 2", ...: the keys of a context are unique.
+/// Appends notes under unique keys: "note", "note 2", ...
 void add_notes(Facts& facts, const std::vector<std::string>& notes,
                const std::string& name = "note");
 

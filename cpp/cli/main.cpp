@@ -17,7 +17,6 @@
 namespace {
 
 using namespace isthmus::cli;
-using isthmus::ErrorKind;
 
 constexpr const char* kFooter =
     "Exit codes: 0 good; 1 parity failed, or memory grows (bench --soak); 2 bad usage or input;\n"
@@ -25,44 +24,29 @@ constexpr const char* kFooter =
     "5 the engine failed while running.\n"
     "With --json, errors are JSON on standard output too: {\"error\": {\"kind\", \"message\"}}.";
 
-const char* class_name(ErrorKind kind) {
-  switch (kind) {
-    case ErrorKind::kInvalidInput:
-      return "InvalidInput";
-    case ErrorKind::kBundle:
-      return "BundleError";
-    case ErrorKind::kEngineUnavailable:
-      return "EngineUnavailable";
-    case ErrorKind::kDeviceUnavailable:
-      return "DeviceUnavailable";
-    case ErrorKind::kExecution:
-      break;
-  }
-  return "ExecutionError";
-}
-
 int fail(bool json, const std::string& kind, const std::string& message, int code) {
   if (json) std::cout << dump({{"error", {{"kind", kind}, {"message", message}}}}, 2) << std::endl;
   std::cerr << "error: " << message << std::endl;
   return code;
 }
 
-// Nobody reads standard output any more, as after `isthmus-run info B | head -1`.
-bool reader_is_gone() {
+/// Returns true when the reader of standard output has ended, as in `isthmus-run info B | head -1`.
+bool output_is_closed() {
   pollfd out{.fd = STDOUT_FILENO, .events = POLLOUT, .revents = 0};
   return poll(&out, 1, 0) == 1 && (out.revents & (POLLERR | POLLHUP)) != 0;
 }
 
-// Output that nobody wants is no failure; output that was lost, on a full disk say, is one.
+/// Flushes standard output and returns the exit code. A reader that has ended is not an error;
+/// output that is lost, for example on a full disk, is one.
 int flushed(int code) {
   std::cout.flush();
-  if (std::cout.good() || reader_is_gone()) return code;
+  if (std::cout.good() || output_is_closed()) return code;
   std::cerr << "error: standard output cannot be written completely; is the disk full?"
             << std::endl;
   return code == kExitGood ? kExitUsage : code;
 }
 
-// What CLI11 says, and what it leaves out: the command that it does not know.
+/// Returns CLI11's message, completed by the unknown command, which CLI11 does not name.
 std::string usage_message(const CLI::App& app, const CLI::ParseError& error) {
   const auto chosen = app.get_subcommands();
   if (!chosen.empty())
@@ -80,7 +64,7 @@ int run(const Action& action, bool json) {
   try {
     return action();
   } catch (const isthmus::Error& error) {
-    return fail(json, class_name(error.kind()), error.what(), isthmus::exit_code(error.kind()));
+    return fail(json, name(error.kind()), error.what(), isthmus::exit_code(error.kind()));
   } catch (const std::bad_alloc&) {
     return fail(json, "ExecutionError", "out of memory; use smaller inputs or a larger machine",
                 kExitExecution);
@@ -93,10 +77,10 @@ int run(const Action& action, bool json) {
 
 int main(int argc, char** argv) {
   std::signal(SIGPIPE, SIG_IGN);
-  // LibTorch's allocator reads it when it is opened: large tensors in huge pages cost fewer page
-  // faults. What the user has set stays.
+  // LibTorch's allocator reads this variable when it is opened. Huge pages save page faults for
+  // large tensors. A value that the user has set stays.
   ::setenv("THP_MEM_ALLOC_ENABLE", "1", 0);
-  // Known before parsing, because a usage error has to honour it too.
+  // Read before parsing, because usage errors are reported as JSON too.
   bool json = false;
   for (int i = 1; i < argc; ++i) json |= std::strcmp(argv[i], "--json") == 0;
 
@@ -119,7 +103,7 @@ int main(int argc, char** argv) {
     }
     return flushed(fail(json, "InvalidInput", usage_message(app, error), kExitUsage));
   }
-  // Everything is written: an engine's runtime takes a tenth of a second to tear itself down, and
-  // the process gives it all back anyway.
+  // All output is written. Exiting at once skips the teardown of the runtimes, which takes a tenth
+  // of a second.
   std::_Exit(flushed(run(action, json)));
 }

@@ -7,18 +7,9 @@
 namespace isthmus::cli {
 namespace {
 
-Trust parse_trust(const std::string& text) {
-  if (text == "data") return Trust::kData;
-  return text == "native" ? Trust::kNative : Trust::kGraph;
-}
 
-Optimize parse_optimize(const std::string& text) {
-  if (text == "none") return Optimize::kNone;
-  if (text == "freeze") return Optimize::kFreeze;
-  return text == "inference" ? Optimize::kInference : Optimize::kAuto;
-}
 
-// One value for each time the option is given; otherwise it would swallow BUNDLE.
+/// Adds an option that takes one value each time it is given, so that it does not consume BUNDLE.
 void add_repeatable(CLI::App& app, const std::string& name, std::vector<std::string>& values,
                     const std::string& help) {
   app.add_option(name, values, help)->allow_extra_args(false);
@@ -53,11 +44,11 @@ void add_load_options(CLI::App& app, CommonOptions& options) {
   app.add_option("--device", load.device, "cpu, cuda or cuda:N; never replaced by another");
   app.add_option("--threads", load.threads, "Intra-operator threads; 0: the runtime's default");
   app.add_flag("--warmup,!--no-warmup", load.warmup,
-               std::string("Call the model at load until calls are steady (default here: ") +
+               std::string("Call the model at load until calls are steady (default: ") +
                    (load.warmup ? "on)" : "off)"));
   app.add_flag("--mmap,!--no-mmap", load.mmap,
-               "Use weights where they lie in the bundle's files, where the format allows it "
-               "(default: on)");
+               "Map weights from the bundle's files instead of copying them, where the format "
+               "allows it (default: on)");
   app.add_option("--optimize", options.optimize, "auto, none, freeze or inference")
       ->check(CLI::IsMember({"auto", "none", "freeze", "inference"}));
   app.add_option("--trust", options.trust,
@@ -66,11 +57,11 @@ void add_load_options(CLI::App& app, CommonOptions& options) {
       ->check(CLI::IsMember({"data", "graph", "native"}));
   app.add_flag("--allow-native", options.allow_native, "The same as --trust native");
   add_repeatable(app, "--op-library", options.op_libraries,
-                 "A library of custom operators to open first; may be given again");
+                 "A library of custom operators to open first; may be repeated");
   add_repeatable(app, "--engine-option", options.engine_options,
-                 "KEY=VALUE, as the engine documents it; may be given again");
+                 "KEY=VALUE, as the engine documents it; may be repeated");
   add_repeatable(app, "--engine-path", options.engine_path,
-                 "A folder that is searched for engines first; may be given again");
+                 "A folder that is searched for engines first; may be repeated");
 }
 
 void add_json(CLI::App& app, CommonOptions& options) {

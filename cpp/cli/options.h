@@ -10,7 +10,7 @@
 
 namespace isthmus::cli {
 
-/// What several commands share, as it was typed.
+/// The options that several commands share, as given on the command line.
 struct CommonOptions {
   std::string bundle;
   bool json = false;
@@ -22,19 +22,19 @@ struct CommonOptions {
   std::vector<std::string> engine_options;  ///< "key=value"
   std::vector<std::string> engine_path;
 
-  /// The library's options. @throws InvalidInput for an engine option without "=".
+  /// Returns the library's options. @throws InvalidInput for an engine option without "=".
   [[nodiscard]] LoadOptions load_options() const;
 };
 
 enum class BundleArgument { kRequired, kOptional };
 void add_bundle(CLI::App& app, CommonOptions& options,
                 BundleArgument bundle = BundleArgument::kRequired);
-/// --engine, --device, --trust, ...; `options.load.warmup` as it stands is the default.
+/// Adds --engine, --device, --trust and others. The value of `options.load.warmup` is the default.
 void add_load_options(CLI::App& app, CommonOptions& options);
 void add_json(CLI::App& app, CommonOptions& options);
 
-/// The reporter that --json asks for, on standard output. The JSON's schema is
-/// "isthmus-run.COMMAND".
+/// Returns a reporter on standard output: JSON of the schema "isthmus-run.COMMAND" with --json,
+/// else tables.
 std::unique_ptr<Reporter> make_reporter(const CommonOptions& options, const std::string& command,
                                         const std::string& title);
 

@@ -35,7 +35,7 @@ struct Answer {
   std::vector<double> calls_ms;
 };
 
-// One run from a fresh session; the outputs of a sequence are named as in a golden.
+/// Runs the calls once in a fresh session. The outputs of a sequence are named as in a golden.
 Answer answer(const Model& model, const InputFile& file) {
   Answer result;
   Session session = model.session();
@@ -62,7 +62,7 @@ bool same_bytes(const NamedTensors& a, const NamedTensors& b) {
   return true;
 }
 
-// Where the time went, in the order in which it was spent.
+/// Returns the duration of each stage, in the order of the stages.
 Facts timing_facts(const Model& model, double inputs_ms, const std::vector<double>& calls_ms,
                    double total_ms) {
   const LoadReport& report = model.load_report();
@@ -77,7 +77,7 @@ Facts timing_facts(const Model& model, double inputs_ms, const std::vector<doubl
   return facts;
 }
 
-// All requests of a file at once; only their number is summarised, the answers go to -o.
+/// Runs the requests of a file in batches and reports totals; the answers are only written to -o.
 int run_batch(const PredictOptions& options) {
   const InputFile file = read_calls(options.inputs, options.methods);
   const LoadOptions load = options.common.load_options();
@@ -136,7 +136,7 @@ int run(const PredictOptions& options) {
 void add_predict(CLI::App& app, Action& action) {
   auto* command = app.add_subcommand("predict", "Runs the model on a file of inputs");
   const auto options = std::make_shared<PredictOptions>();
-  // One answer from a cold start: a warm-up would cost more than it saves.
+  // A warm-up would take longer than the one call that follows.
   options->common.load.warmup = false;
   add_bundle(*command, options->common);
   command
@@ -146,14 +146,14 @@ void add_predict(CLI::App& app, Action& action) {
   command->add_option("--output,-o", options->output, "Write the outputs here, as .safetensors");
   command
       ->add_option("--method", options->methods,
-                   "Method to call (default forward); may be given once for each call")
+                   "Method to call (default forward); give it once, or once for each call")
       ->allow_extra_args(false);
   command->add_option("--repeat", options->repeat,
-                      "Run so many times, each from a fresh session, and compare the bytes");
+                      "Run this many times, each in a fresh session, and compare the bytes");
   command->add_option("--record", options->common.load.record,
                       "Write each call's inputs and outputs to this folder, for isthmus replay");
   add_batched_options(*command, options->batched);
-  command->add_flag("--timing", options->timing, "Say where the time went");
+  command->add_flag("--timing", options->timing, "Report the duration of each stage");
   add_load_options(*command, options->common);
   add_json(*command, options->common);
   command->callback([options, &action] { action = [options] { return run(*options); }; });

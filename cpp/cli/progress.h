@@ -8,7 +8,7 @@
 
 namespace isthmus::cli {
 
-/// "64 of 1000 requests" on standard error, where that is a terminal; gone when it is over.
+/// Shows "64 of 1000 requests" on standard error when that is a terminal; the destructor erases it.
 class Progress {
  public:
   Progress(std::size_t total, std::string noun)
@@ -19,7 +19,7 @@ class Progress {
     if (shown_) std::cerr << "\r\033[K" << std::flush;
   }
 
-  void tell(std::size_t done) const {
+  void show(std::size_t done) const {
     if (shown_) std::cerr << '\r' << done << " of " << total_ << ' ' << noun_ << std::flush;
   }
 

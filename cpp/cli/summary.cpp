@@ -12,21 +12,21 @@
 namespace isthmus::cli {
 namespace {
 
-constexpr std::int64_t kFirstForMachines = 8;
-constexpr std::size_t kFirstForPeople = 4;
+constexpr std::int64_t kFirstInJson = 8;
+constexpr std::size_t kFirstInTable = 4;
 
 struct Summary {
   Json first = Json::array();
   double mean = 0;
-  double std = 0;  // of the population
+  double std = 0;  // population standard deviation
   double min = 0;
   double max = 0;
   std::int64_t nans = 0;
   std::int64_t infs = 0;
 };
 
-// Mean and deviation over the finite values, by Welford's method: one pass, and no difference of
-// two large sums.
+/// Computes mean and standard deviation of the finite values by Welford's method, in one pass and
+/// without the difference of two large sums.
 class Moments {
  public:
   void add(double value) {
@@ -74,10 +74,10 @@ Summary summarise(const Tensor& tensor) {
     Moments moments;
     for (std::int64_t i = 0; i < elements.size; ++i) {
       const Value value = elements[i];
-      if (i < kFirstForMachines)
+      if (i < kFirstInJson)
         summary.first.push_back(tensor.dtype() == DType::kBool ? Json(value != Value{})
                                                                : to_json(value));
-      double size = 0;  // of a complex number: its modulus
+      double size = 0;  // the modulus of a complex number
       if constexpr (std::is_arithmetic_v<Value>)
         size = static_cast<double>(value);
       else
@@ -100,7 +100,7 @@ std::string shape_text(const Tensor& tensor) {
 std::string first_text(const Json& first, std::int64_t all) {
   std::vector<std::string> words;
   for (const Json& value : first) {
-    if (words.size() == kFirstForPeople) break;
+    if (words.size() == kFirstInTable) break;
     words.push_back(value.is_number_float() ? number(value.get<double>(), 5)
                     : value.is_string()     ? value.get<std::string>()
                                             : dump(value));

@@ -7,8 +7,8 @@
 
 namespace isthmus::cli {
 
-/// One output in a row: dtype, shape, first values, mean, standard deviation, extremes, NaN count.
-/// `tensor` is contiguous and on the CPU.
+/// Summarizes an output in a row: dtype, shape, first values, mean, standard deviation, extremes,
+/// and the number of NaN and infinite values. `tensor` must be contiguous and on the CPU.
 ReportRow summary_row(const std::string& name, const Tensor& tensor);
 
 }  // namespace isthmus::cli

@@ -25,6 +25,22 @@ ExecutionError::ExecutionError(const std::string& message)
     : Error(ErrorKind::kExecution, message) {}
 ExecutionError::~ExecutionError() = default;
 
+const char* name(ErrorKind kind) noexcept {
+  switch (kind) {
+    case ErrorKind::kInvalidInput:
+      return "InvalidInput";
+    case ErrorKind::kBundle:
+      return "BundleError";
+    case ErrorKind::kEngineUnavailable:
+      return "EngineUnavailable";
+    case ErrorKind::kDeviceUnavailable:
+      return "DeviceUnavailable";
+    case ErrorKind::kExecution:
+      break;
+  }
+  return "ExecutionError";
+}
+
 int exit_code(ErrorKind kind) noexcept {
   switch (kind) {
     case ErrorKind::kInvalidInput:

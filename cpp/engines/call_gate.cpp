@@ -44,7 +44,7 @@ bool CallGate::enter() {
     waiting_.pop_front();
     ++running_;
   }
-  // Calls that ended meanwhile may all have woken this one.
+  // Several calls may have ended and all have notified this waiter, so that more may enter.
   if (!waiting_.empty() && running_ < limit_) waiting_.front()->wake.notify_one();
   return running_ == 1;
 }
@@ -59,7 +59,7 @@ void CallGate::leave() {
     ++running_;
     waiting_.pop_front();
   }
-  next.wake.notify_one();  // while the mutex keeps it here
+  next.wake.notify_one();  // the waiter lives on its thread's stack until it gets the mutex
 }
 
 int concurrent_calls(int threads) {

@@ -11,19 +11,19 @@
 
 namespace isthmus {
 
-/// Bounds how many calls run at once, so that callers times threads does not exceed the cores:
-/// calls keep their number of threads, hence their bits, and wait a moment instead.
+/// Bounds how many calls run at once, so that callers times threads does not exceed the cores. Each
+/// call keeps its number of threads, which decides its bits, and waits instead.
 ///
-/// A caller that comes while there is room goes first, even where others are about to wake up:
-/// short calls would cost more to hand over than to run. One that has waited for a millisecond is
-/// overtaken no more, so that no caller starves.
+/// A new caller enters while there is room, even when waiting callers are about to wake up, because
+/// handing over to them would take longer than a short call. A caller that has waited for a
+/// millisecond is no longer overtaken, so that none starves.
 class CallGate {
  public:
   /// `limit` 0: no bound.
   explicit CallGate(int limit) : limit_(limit) {}
 
-  /// The right to run, given back by the destructor. A thread that holds one already (an operator
-  /// that calls a model of its own) passes at once: waiting for itself would be for ever.
+  /// The right to run, released by the destructor. A thread that holds a pass already (in an
+  /// operator that calls another model) does not wait, because it would wait for itself.
   class Pass {
    public:
     explicit Pass(CallGate& gate);
@@ -31,7 +31,7 @@ class CallGate {
     Pass& operator=(const Pass&) = delete;
     ~Pass();
 
-    /// Whether no other call ran when this one was let in.
+    /// Returns true when no other call was running when this one entered.
     [[nodiscard]] bool alone() const noexcept { return alone_; }
 
    private:
@@ -43,14 +43,14 @@ class CallGate {
   using Clock = std::chrono::steady_clock;
   struct Waiter {
     Clock::time_point since;
-    bool admitted = false;  ///< by a call that ended: it is counted in running_, and waits no more
+    bool admitted = false;  ///< set by a call that ended, which has counted it in running_
     std::condition_variable wake;
   };
 
-  /// Returns whether no other call runs.
+  /// Waits for room. Returns true when no other call is running.
   bool enter();
   void leave();
-  /// Whether the longest waiting may be overtaken no more. The caller holds the mutex.
+  /// Returns true when the longest waiting caller must not be overtaken. The mutex must be held.
   [[nodiscard]] bool due() const;
 
   const int limit_;
@@ -59,15 +59,17 @@ class CallGate {
   std::deque<Waiter*> waiting_;  ///< longest first
 };
 
-/// Calls that may run at once with this many threads each: cores divided by threads, at least one.
+/// Returns how many calls may run at once with this many threads each: the usable cores divided by
+/// the threads, at least 1.
 int concurrent_calls(int threads);
 
-/// The engine option `max_concurrency`, where it is given; 0: no bound.
+/// Returns the engine option `max_concurrency` when it is given; 0: no bound.
 /// @throws InvalidInput naming what was expected.
 std::optional<int> given_concurrency(const LoadOptions& options);
 
-/// Calls at once: the engine option, or what fits the cores with `threads` each. Work on a GPU
-/// waits for the GPU and not for cores: 0, no bound. @throws as above.
+/// Returns how many calls may run at once: the engine option, or as many as fit the cores with
+/// `threads` each. Returns 0 (no bound) for a GPU, where calls do not wait for cores.
+/// @throws as above.
 int call_limit(const LoadOptions& options, Device device, int threads);
 
 }  // namespace isthmus

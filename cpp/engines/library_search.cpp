@@ -14,19 +14,20 @@ namespace {
 
 namespace fs = std::filesystem;
 
+/// Returns the numbers of a dotted version.
 std::vector<int> numbers(const std::string& version) {
-  std::vector<int> found;
+  std::vector<int> parts;
   for (std::size_t at = 0; at < version.size();) {
     if (version[at] < '0' || version[at] > '9') break;
     std::size_t used = 0;
-    found.push_back(std::stoi(version.substr(at, 9), &used));
+    parts.push_back(std::stoi(version.substr(at, 9), &used));
     at += used;
     if (at < version.size() && version[at] == '.') ++at;
   }
-  return found;
+  return parts;
 }
 
-/// The library in a folder: the plain name, or the newest with a version behind it.
+/// Returns the library in a folder: the plain name, or the newest version of it.
 std::optional<fs::path> library_in(const fs::path& folder, std::string_view name) {
   std::error_code ignored;
   if (folder.empty()) return std::nullopt;
@@ -43,15 +44,18 @@ std::optional<fs::path> library_in(const fs::path& folder, std::string_view name
   return newest;
 }
 
-/// What the caller named: a file or a folder. An explicit wish is never passed over.
-LibraryCandidate named(const fs::path& path, const std::string& origin, std::string_view name) {
+/// Returns the library that the caller named by file or folder. An explicit choice is never
+/// replaced.
+/// @throws EngineUnavailable.
+LibraryCandidate named_library(const fs::path& path, const std::string& origin,
+                               std::string_view name) {
   std::error_code ignored;
   if (!fs::exists(path, ignored))
     throw EngineUnavailable(origin + "=" + path.string() + " is not there; name " +
                             std::string(name) + ", or the folder that it lies in");
   if (!fs::is_directory(path, ignored)) return {path, origin};
   for (const fs::path& folder : {path, path / "lib"})
-    if (auto found = library_in(folder, name)) return {*found, origin};
+    if (auto file = library_in(folder, name)) return {*file, origin};
   throw EngineUnavailable(origin + "=" + path.string() + " holds no " + std::string(name) +
                           "; name the library, or the folder that it lies in");
 }
@@ -61,16 +65,16 @@ LibraryCandidate named(const fs::path& path, const std::string& origin, std::str
 LibraryCandidate find_library(const LibrarySearch& search, const LoadOptions& options) {
   const auto given = options.engine_options.find("library");
   if (given != options.engine_options.end())
-    return named(given->second, "engine option library", search.name);
+    return named_library(given->second, "engine option library", search.name);
   if (const char* value = std::getenv(search.variable))
-    return named(value, search.variable, search.name);
+    return named_library(value, search.variable, search.name);
   const fs::path here = library_file(reinterpret_cast<const void*>(&find_library)).parent_path();
-  if (auto found = library_in(here, search.name)) return {*found, "beside the engine"};
+  if (auto file = library_in(here, search.name)) return {*file, "beside the engine"};
   // .../site-packages/isthmus/lib -> .../site-packages/PACKAGE
   const fs::path beside = here.parent_path().parent_path() / search.package;
-  if (auto found = library_in(beside, search.name)) return {*found, "the installed Python package"};
-  if (auto found = library_in(search.built_with, search.name))
-    return {*found, "the package of the Python that isthmus was built with"};
+  if (auto file = library_in(beside, search.name)) return {*file, "the installed Python package"};
+  if (auto file = library_in(search.built_with, search.name))
+    return {*file, "the package of the Python that isthmus was built with"};
   return {search.name, "the system"};
 }
 
@@ -79,7 +83,8 @@ void require_same_library(const LibrarySearch& search, const LoadOptions& option
   const auto given = options.engine_options.find("library");
   if (given == options.engine_options.end()) return;
   std::error_code ignored;
-  const LibraryCandidate wanted = named(given->second, "engine option library", search.name);
+  const LibraryCandidate wanted =
+      named_library(given->second, "engine option library", search.name);
   if (fs::canonical(wanted.path, ignored) == opened) return;
   throw EngineUnavailable("engine option library=" + given->second + ": the process runs " +
                           opened.string() + " (" + origin +

@@ -11,35 +11,42 @@
 
 namespace isthmus {
 
-/// How a signature's inputs are handed to an ONNX graph: by name, those that the graph dropped left
-/// out. Outputs are bound by position: output i of the graph is output i of the signature.
-struct OnnxBinding {
-  std::vector<std::size_t> inputs;  ///< places in the signature, in the graph's order
-};
-
-/// @throws BundleError when the graph wants an input that the signature lacks, or gives another
-/// number of outputs.
-inline OnnxBinding bind_signature(const Signature& signature, const OnnxScan& graph,
-                                  const std::string& file) {
+/// Returns the index in the signature of each input of an ONNX graph, in the graph's order. Inputs
+/// are bound by name; the graph may lack inputs of the signature that the exporter dropped. Outputs
+/// are bound by position.
+/// @throws BundleError when the signature lacks an input of the graph, or the numbers of outputs
+/// differ.
+inline std::vector<std::size_t> bind_signature(const Signature& signature, const OnnxScan& graph,
+                                               const std::string& file) {
   const auto mismatch = [&](const std::string& what) {
     return BundleError("\"" + file + "\" does not fit the method \"" + signature.method +
                        "\": " + what + "; export the bundle again");
   };
-  OnnxBinding binding;
+  std::vector<std::size_t> inputs;
   for (const std::string& name : graph.inputs) {
-    std::size_t place = 0;
-    while (place < signature.inputs.size() && signature.inputs[place].name != name) ++place;
-    if (place == signature.inputs.size())
+    std::size_t index = 0;
+    while (index < signature.inputs.size() && signature.inputs[index].name != name) ++index;
+    if (index == signature.inputs.size())
       throw mismatch("the graph takes \"" + name + "\", which the manifest does not list");
-    binding.inputs.push_back(place);
+    inputs.push_back(index);
   }
   if (graph.outputs.size() != signature.outputs.size())
     throw mismatch("the graph gives " + std::to_string(graph.outputs.size()) +
                    " outputs, the manifest lists " + std::to_string(signature.outputs.size()));
-  return binding;
+  return inputs;
 }
 
-/// "onnx_opset 20, torch 2.13.0": what the artifact was made with.
+/// Requires that an input of a call is present, as ONNX graphs need.
+/// @throws ExecutionError.
+inline void require_present(const Tensor& input, const std::string& method,
+                            const std::string& name) {
+  if (!input.defined())
+    throw ExecutionError("\"" + method + "\" needs the input \"" + name +
+                         "\": an ONNX graph has no absent inputs; pass it, or use another "
+                         "artifact of the bundle");
+}
+
+/// Returns the versions that the artifact was made with: "onnx_opset 20, torch 2.13.0".
 inline std::string versions_of(const Artifact& artifact) {
   std::string text;
   for (const auto& [name, version] : artifact.requires_versions)
@@ -47,7 +54,8 @@ inline std::string versions_of(const Artifact& artifact) {
   return text;
 }
 
-/// Scans a method's file with the artifact's data files allowed. @throws BundleError when refused.
+/// Scans a method's file, which may refer to the artifact's data files.
+/// @throws BundleError when the scan refuses it.
 inline OnnxScan scan_artifact(const ArtifactSource& source, const FileBytes& file) {
   std::set<std::string> domains;
   for (const OpLibrary& library : source.artifact.op_libraries)
@@ -57,7 +65,8 @@ inline OnnxScan scan_artifact(const ArtifactSource& source, const FileBytes& fil
   return scan;
 }
 
-/// An ONNX graph has no state and no methods but its own. @throws BundleError.
+/// Requires an artifact without state and with a file for each method, as ONNX graphs need.
+/// @throws BundleError.
 inline void require_stateless(const ArtifactSource& source) {
   if (source.manifest.stateful)
     throw BundleError("artifact \"" + source.artifact.name +

@@ -5,6 +5,7 @@
 #include <mutex>
 #include <optional>
 
+#include "engines/dl_error.h"
 #include "engines/library_search.h"
 #include "isthmus/error.h"
 
@@ -19,9 +20,8 @@ std::string remedy() {
 Library open_now(const LibraryCandidate& candidate) {
   void* handle = dlopen(candidate.path.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (handle == nullptr) {
-    const char* reason = dlerror();
-    throw EngineUnavailable("ONNX Runtime was not found (" + candidate.origin + ": " +
-                            (reason ? reason : "unknown reason") + "); " + remedy());
+    throw EngineUnavailable("ONNX Runtime was not found (" + candidate.origin + ": " + dl_error() +
+                            "); " + remedy());
   }
   using Base = const OrtApiBase* (*)();
   const auto base = reinterpret_cast<Base>(dlsym(handle, "OrtGetApiBase"));
@@ -29,7 +29,7 @@ Library open_now(const LibraryCandidate& candidate) {
   if (base == nullptr)
     throw EngineUnavailable(label + " is not ONNX Runtime: it has no OrtGetApiBase; " + remedy());
   const std::string version = base()->GetVersionString();
-  // Asked for an API that it does not have, the library would write to the console.
+  // The library writes to the console when it is asked for an API that it does not have.
   const OrtApi* api = older(version, oldest_version()) ? nullptr : base()->GetApi(ORT_API_VERSION);
   if (api == nullptr)
     throw EngineUnavailable("isthmus needs ONNX Runtime " + oldest_version() + " or newer, found " +
@@ -58,7 +58,7 @@ std::string oldest_version() {
 }
 
 Ort::Env& environment() {
-  // Leaked on purpose: ONNX Runtime's own static objects may be gone first.
+  // Leaked on purpose: ONNX Runtime's static objects may be destroyed first.
   static Ort::Env& instance =
       *new Ort::Env(ORT_LOGGING_LEVEL_ERROR, "isthmus");  // NOLINT(cppcoreguidelines-owning-memory)
   return instance;

@@ -1,7 +1,7 @@
 #pragma once
 
-// Every source of this engine includes ONNX Runtime through this header: the API is filled in when
-// the shared library is opened, never by a linker.
+// Every source of this engine includes ONNX Runtime through this header. The API is set when the
+// shared library is opened; nothing is linked.
 #include <onnxruntime_cxx_api.h>
 
 #include <filesystem>
@@ -11,26 +11,24 @@
 
 namespace isthmus::onnxruntime_engine {
 
-/// The shared library of ONNX Runtime, opened.
+/// The opened shared library of ONNX Runtime.
 struct Library {
-  std::filesystem::path path;  ///< the file itself
-  std::string version;         ///< "1.32.0"
-  std::string origin;          ///< how it was found, for messages
+  std::filesystem::path path;
+  std::string version;  ///< "1.32.0"
+  std::string origin;   ///< the place where it was found, for messages
 };
 
-/// Finds ONNX Runtime's shared library and opens it, once a process. Sought in this order, the
-/// first that is there being the one: the engine option `library` (file or folder),
-/// ISTHMUS_ONNXRUNTIME (file or folder), the folder of this engine (a deployment), the installed
-/// onnxruntime or onnxruntime-gpu package beside isthmus or of the Python it was built with, the
-/// system's library path.
-/// @throws EngineUnavailable: not found, older than the headers' API, or another copy than the one
-/// that the process has opened already.
+/// Finds ONNX Runtime's shared library (see `find_library`; the environment variable is
+/// ISTHMUS_ONNXRUNTIME) and opens it, once per process.
+/// @throws EngineUnavailable when it is not found, is older than the headers' API, or is not the
+/// copy that the process has opened already.
 const Library& open_library(const LoadOptions& options);
 
-/// The headers' API version as a version of ONNX Runtime, "1.21".
+/// Returns the oldest version of ONNX Runtime that has the headers' API, such as "1.21".
 std::string oldest_version();
 
-/// The one environment of the process: logging, thread pools. After `open_library`.
+/// Returns the environment (logging, thread pools) that all sessions of the process share. Call
+/// `open_library` first.
 Ort::Env& environment();
 
 }  // namespace isthmus::onnxruntime_engine

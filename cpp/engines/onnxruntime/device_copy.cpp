@@ -10,8 +10,8 @@
 namespace isthmus::onnxruntime_engine {
 namespace {
 
-/// The few functions of the CUDA runtime that are needed, looked up at run time: there are no CUDA
-/// headers in the build, and on the CPU nothing is opened.
+/// The functions of the CUDA runtime that are needed. They are looked up at run time, because the
+/// build has no CUDA headers and the CPU needs no CUDA runtime.
 struct CudaRuntime {
   int (*set_device)(int) = nullptr;
   int (*copy)(void*, const void*, std::size_t, int) = nullptr;
@@ -19,7 +19,7 @@ struct CudaRuntime {
   const char* (*error_text)(int) = nullptr;
 };
 
-constexpr int kCopyAnyDirection = 4;  // cudaMemcpyDefault: told from the addresses
+constexpr int kCopyAnyDirection = 4;  // cudaMemcpyDefault, which infers the direction
 
 template <typename Function>
 void look_up(void* handle, const char* name, Function& function) {
@@ -29,7 +29,7 @@ void look_up(void* handle, const char* name, Function& function) {
 CudaRuntime open_now() {
   void* handle = nullptr;
   for (const char* name : {"libcudart.so.13", "libcudart.so.12", "libcudart.so.11.0"}) {
-    // The copy that the provider has loaded, if any; else the system's.
+    // Prefers the copy that the execution provider has loaded to the system's.
     handle = dlopen(name, RTLD_NOW | RTLD_NOLOAD);
     if (handle == nullptr) handle = dlopen(name, RTLD_NOW);
     if (handle != nullptr) break;

@@ -5,12 +5,13 @@
 
 namespace isthmus::onnxruntime_engine {
 
-/// Copies a tensor between the CPU and a CUDA device, blocking. Device memory comes from the
-/// session's own allocator, the copy from the CUDA runtime that the execution provider has loaded.
+/// Copies a tensor between the CPU and a CUDA device, and waits for the copy. The session's
+/// allocator provides device memory; the CUDA runtime that the execution provider has loaded
+/// copies.
 /// @throws DeviceUnavailable.
 Tensor copy_to_device(const Tensor& tensor, Device device, Ort::Session& session);
 
-/// Waits for all work on a CUDA device. @throws DeviceUnavailable.
+/// Waits until all work on a CUDA device is done. @throws DeviceUnavailable.
 void synchronize_device(Device device);
 
 }  // namespace isthmus::onnxruntime_engine

@@ -1,10 +1,10 @@
-// The onnxruntime engine: the onnx format on ONNX Runtime's C++ API.
+// The onnxruntime engine: runs the onnx format on ONNX Runtime's C++ API.
 #include <algorithm>
 #include <cstring>
 #include <filesystem>
 
+#include "engines/borrowed_memory.h"
 #include "engines/call_gate.h"
-#include "engines/lent_memory.h"
 #include "engines/library_search.h"
 #include "engines/onnx_signature.h"
 #include "engines/onnxruntime/api_loader.h"
@@ -18,19 +18,19 @@
 namespace isthmus::onnxruntime_engine {
 namespace {
 
-/// One method: a session, and how the signature's values are bound to it.
+/// The session of one method, and the binding of the signature's values.
 struct Method {
   Ort::Session session{nullptr};
-  std::vector<std::string> names;         ///< keeps the pointers below alive
-  std::vector<const char*> input_names;   ///< those that the graph kept
-  std::vector<std::size_t> inputs;        ///< their places in the signature
+  std::vector<std::string> names;         ///< owns the names below
+  std::vector<const char*> input_names;   ///< the graph's inputs
+  std::vector<std::size_t> inputs;        ///< their indices in the signature
   std::vector<const char*> output_names;  ///< in the signature's order
 };
 
-/// What all forks share: an ONNX graph has no state.
+/// The data of all forks. An ONNX graph has no state, so forks share everything.
 struct Shared {
   std::vector<Method> methods;
-  std::vector<FileBytes> data;  ///< mapped weights, which sessions may refer to
+  std::vector<FileBytes> data;  ///< mapped weights that sessions may refer to
   std::vector<std::string> notes;
   std::vector<std::string> method_names;
   Device device;
@@ -57,17 +57,13 @@ class OnnxRuntimeExecutable final : public Executable {
       values.reserve(method.inputs.size());
       for (std::size_t i = 0; i < method.inputs.size(); ++i) {
         const Tensor& input = inputs[method.inputs[i]];
-        if (!input.defined())
-          throw ExecutionError("\"" + shared_->method_names[index] + "\" needs the input \"" +
-                               method.input_names[i] +
-                               "\": an ONNX graph has no absent inputs; pass it, or use another "
-                               "artifact of the bundle");
+        require_present(input, shared_->method_names[index], method.input_names[i]);
         values.push_back(
             to_value(input, input.device().is_cpu() ? shared_->host : shared_->memory));
       }
       std::vector<Tensor> outputs =
           shared_->device.is_cpu() ? run_on_host(method, values) : run_on_device(method, values);
-      if (shared_->device.is_cpu()) disown_inputs(outputs, inputs, host_copy);
+      if (shared_->device.is_cpu()) copy_borrowed_outputs(outputs, inputs, host_copy);
       return outputs;
     } catch (const Ort::Exception& error) {
       throw ExecutionError("\"" + shared_->method_names[index] + "\" failed: " + error.what());
@@ -100,7 +96,7 @@ class OnnxRuntimeExecutable final : public Executable {
     return outputs;
   }
 
-  /// Outputs stay on the device, in memory that the session takes there.
+  /// Runs with outputs in device memory of the session.
   std::vector<Tensor> run_on_device(Method& method, const std::vector<Ort::Value>& values) {
     Ort::IoBinding binding(method.session);
     for (std::size_t i = 0; i < values.size(); ++i)
@@ -145,20 +141,19 @@ Method load_method(const ArtifactSource& source, std::size_t index,
   Method method;
   method.session = make_session(source, file, options, library);
   require_dense_outputs(method.session, scan.outputs, file.path);
-  const OnnxBinding binding = bind_signature(signature, scan, file.path);
-  method.inputs = binding.inputs;
-  for (const std::size_t input : binding.inputs)
+  method.inputs = bind_signature(signature, scan, file.path);
+  for (const std::size_t input : method.inputs)
     method.names.push_back(signature.inputs[input].name);
   for (const std::string& output : scan.outputs) method.names.push_back(output);
   for (const std::string& name : method.names)
-    (method.input_names.size() < binding.inputs.size() ? method.input_names : method.output_names)
+    (method.input_names.size() < method.inputs.size() ? method.input_names : method.output_names)
         .push_back(name.c_str());
   return method;
 }
 
-/// Tells where the weights in data files are, which the model names by their file names. Since 1.22
-/// ONNX Runtime maps them tensor by tensor and lets go of what it has packed; before, they are
-/// handed over in memory, and copied.
+/// Tells the session where the data files with weights are, to which the model refers by file name.
+/// Since version 1.22 ONNX Runtime maps them tensor by tensor and releases what it has packed;
+/// earlier versions copy them from memory.
 void add_data_files(Ort::SessionOptions& options, const ArtifactSource& source,
                     const std::vector<FileBytes>& files, const Library& library) {
   if (files.empty()) return;

@@ -13,9 +13,9 @@ namespace {
 using Texts = std::map<std::string, std::string>;
 
 struct Provider {
-  const char* name;      ///< isthmus's
-  const char* official;  ///< ONNX Runtime's
-  bool on_cuda;          ///< whether tensors live on the CUDA device
+  const char* name;      ///< the name in isthmus
+  const char* official;  ///< the name in ONNX Runtime
+  bool on_cuda;          ///< tensors are on the CUDA device
 };
 constexpr std::array<Provider, 4> kProviders{{
     {"cpu", "CPUExecutionProvider", false},
@@ -52,13 +52,13 @@ GraphOptimizationLevel level_of(const std::string& text) {
 }
 
 GraphOptimizationLevel default_level(Optimize optimize) {
-  // ONNX Runtime's own default is "all": fused and laid out for this processor, in memory.
+  // "all", which fuses operators and changes layouts for this processor, is ONNX Runtime's default.
   return optimize == Optimize::kNone     ? ORT_DISABLE_ALL
          : optimize == Optimize::kFreeze ? ORT_ENABLE_BASIC
                                          : ORT_ENABLE_ALL;
 }
 
-/// One engine option that is not the provider's. @throws InvalidInput.
+/// Applies an engine option; ignores those of the provider. @throws InvalidInput.
 void apply(Ort::SessionOptions& session, const std::string& key, const std::string& value) {
   if (key == "graph_optimization") {
     session.SetGraphOptimizationLevel(level_of(value));
@@ -105,7 +105,7 @@ Texts provider_options(const LoadOptions& options) {
   return own;
 }
 
-/// Options as two lists of C strings, which point into `own`.
+/// Options as two lists of C strings that point into `own`.
 struct Entries {
   explicit Entries(const Texts& own) {
     for (const auto& [key, value] : own) {
@@ -117,7 +117,7 @@ struct Entries {
   std::vector<const char*> values;
 };
 
-/// The V2 options of CUDA and TensorRT are objects of the library, made and freed by it.
+// The options of CUDA and TensorRT are objects that the library creates and frees.
 void append_cuda(Ort::SessionOptions& session, const Texts& own) {
   const OrtApi& api = Ort::GetApi();
   OrtCUDAProviderOptionsV2* raw = nullptr;
@@ -152,10 +152,10 @@ void append_provider(SessionSetup& setup, const Provider& provider, Texts own, D
     return;
   }
   const std::string where = "ONNX Runtime " + library.version + " in " + library.path.string();
-  const std::vector<std::string> there = available_providers();
-  if (std::find(there.begin(), there.end(), provider.name) == there.end())
+  const std::vector<std::string> available = available_providers();
+  if (std::find(available.begin(), available.end(), provider.name) == available.end())
     throw DeviceUnavailable("the execution provider " + setup.provider + " is not part of " +
-                            where + ", which has " + joined(there) +
+                            where + ", which has " + joined(available) +
                             "; install the onnxruntime build that brings it (for CUDA and TensorRT "
                             "`pip install onnxruntime-gpu`)");
   if (provider.on_cuda) own.emplace("device_id", std::to_string(device.index));
@@ -163,7 +163,7 @@ void append_provider(SessionSetup& setup, const Provider& provider, Texts own, D
     if (setup.provider == "cuda") append_cuda(setup.options, own);
     if (setup.provider == "tensorrt") {
       append_tensorrt(setup.options, own);
-      // What TensorRT does not take runs on CUDA, on the same device.
+      // Operators that TensorRT does not support run on CUDA, on the same device.
       append_cuda(setup.options, {{"device_id", own["device_id"]}});
     }
     if (setup.provider == "openvino")
@@ -184,8 +184,9 @@ SessionSetup session_setup(const LoadOptions& options, Device device, const Libr
   SessionSetup setup;
   setup.options.SetGraphOptimizationLevel(default_level(options.optimize));
   if (options.threads > 0) setup.options.SetIntraOpNumThreads(options.threads);
-  // Packed weights make each call faster, and take as long as some calls to pack.
-  // An entry given twice ends the process: ONNX Runtime warns of it, and has no logger yet.
+  // Packing weights makes each call faster and takes as long as several calls. The entry must not
+  // be given twice: ONNX Runtime would log a warning before it has a logger, which ends the
+  // process.
   if (options.few_calls && !options.engine_options.contains("config.session.disable_prepacking"))
     setup.options.AddConfigEntry("session.disable_prepacking", "1");
   for (const auto& [key, value] : options.engine_options) apply(setup.options, key, value);
@@ -195,10 +196,10 @@ SessionSetup session_setup(const LoadOptions& options, Device device, const Libr
 }
 
 std::vector<std::string> available_providers() {
-  const std::vector<std::string> there = Ort::GetAvailableProviders();
+  const std::vector<std::string> official = Ort::GetAvailableProviders();
   std::vector<std::string> names;
   for (const Provider& provider : kProviders)
-    if (std::find(there.begin(), there.end(), provider.official) != there.end())
+    if (std::find(official.begin(), official.end(), provider.official) != official.end())
       names.emplace_back(provider.name);
   return names;
 }

@@ -39,7 +39,7 @@ DType from_ort(ONNXTensorElementDataType type) {
   for (const auto& [ours, theirs] : kTypes)
     if (theirs == type) return ours;
   throw ExecutionError("the model gave elements of ONNX type " + std::to_string(type) +
-                       ", which isthmus does not carry; cast them inside the model");
+                       ", which isthmus does not support; cast them inside the model");
 }
 
 Ort::MemoryInfo memory_info(Device device) {
@@ -48,7 +48,7 @@ Ort::MemoryInfo memory_info(Device device) {
 }
 
 Ort::Value to_value(const Tensor& tensor, const Ort::MemoryInfo& memory) {
-  // Memory of size 0 may have no address, which ONNX Runtime refuses.
+  // ONNX Runtime refuses a null pointer, which an empty tensor may have.
   static std::byte nothing{};
   void* data = tensor.data() == nullptr ? &nothing : tensor.data();
   return Ort::Value::CreateTensor(memory, data, tensor.nbytes(), tensor.shape().data(),

@@ -5,21 +5,21 @@
 
 namespace isthmus::onnxruntime_engine {
 
-/// @throws BundleError for the complex types, which ONNX Runtime does not run.
+/// @throws BundleError for a dtype that ONNX Runtime does not have.
 ONNXTensorElementDataType to_ort(DType dtype);
 
-/// @throws ExecutionError for element types that isthmus does not carry (strings, 4-bit, 8-bit
-/// floats).
+/// @throws ExecutionError for element types that isthmus does not support (strings, 4-bit integers,
+/// 8-bit floats).
 DType from_ort(ONNXTensorElementDataType type);
 
-/// Memory on the CPU or a CUDA device, as ONNX Runtime names it.
+/// Returns ONNX Runtime's description of the memory of a device.
 Ort::MemoryInfo memory_info(Device device);
 
-/// A view of a contiguous tensor; the tensor must outlive it.
+/// Returns a view of a contiguous tensor, which must outlive it.
 Ort::Value to_value(const Tensor& tensor, const Ort::MemoryInfo& memory);
 
-/// What a session gave, without a copy: the tensor owns the value, which must be a dense tensor.
-/// @throws ExecutionError for element types that isthmus does not carry.
+/// Converts a dense tensor that a session returned, without a copy; the result owns the value.
+/// @throws ExecutionError for element types that isthmus does not support.
 Tensor from_value(Ort::Value value, Device device);
 
 }  // namespace isthmus::onnxruntime_engine

@@ -5,6 +5,7 @@
 #include <mutex>
 #include <optional>
 
+#include "engines/dl_error.h"
 #include "engines/library_search.h"
 #include "isthmus/error.h"
 
@@ -23,9 +24,8 @@ std::string remedy() {
 Library open_now(const LibraryCandidate& candidate) {
   void* handle = dlopen(candidate.path.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (handle == nullptr) {
-    const char* reason = dlerror();
-    throw EngineUnavailable("OpenVINO was not found (" + candidate.origin + ": " +
-                            (reason ? reason : "unknown reason") + "); " + remedy());
+    throw EngineUnavailable("OpenVINO was not found (" + candidate.origin + ": " + dl_error() +
+                            "); " + remedy());
   }
   Library library;
   library.origin = candidate.origin;
@@ -43,7 +43,7 @@ Library open_now(const LibraryCandidate& candidate) {
   library.api.ov_version_free(&version);
   library.version = library.version.substr(0, library.version.find('-'));
   library.path = library_file(reinterpret_cast<const void*>(library.api.ov_core_create));
-  // Numbers of the element types have changed between major versions.
+  // The numbers of the element types have changed between major versions.
   const std::string built = ISTHMUS_OPENVINO_VERSION;
   if (major_of(library.version) != major_of(built) || older(library.version, built))
     throw EngineUnavailable("isthmus was built for OpenVINO " + built + " and later ones of " +
@@ -70,9 +70,9 @@ const Library& open_library(const LoadOptions& options) {
 
 void require(const Api& api, ov_status_e status, const char* what) {
   if (status == OK) return;
-  const char* said = api.ov_get_last_err_msg();
-  const std::string message = said != nullptr ? said : "";
-  api.ov_free(said);
+  const char* text = api.ov_get_last_err_msg();
+  const std::string message = text != nullptr ? text : "";
+  api.ov_free(text);
   throw std::runtime_error(std::string(what) + " failed with status " + std::to_string(status) +
                            (message.empty() ? "" : ": " + message));
 }

@@ -10,7 +10,7 @@
 
 namespace isthmus::openvino_engine {
 
-/// The functions of OpenVINO's C API that the engine calls, filled in when the library is opened.
+/// The functions of OpenVINO's C API that the engine calls, set when the library is opened.
 struct Api {
 #define ISTHMUS_OPENVINO_FUNCTIONS(each)             \
   each(ov_get_openvino_version);                     \
@@ -47,25 +47,26 @@ struct Api {
 #undef ISTHMUS_OPENVINO_MEMBER
 };
 
-/// OpenVINO's shared library, opened.
+/// The opened shared library of OpenVINO.
 struct Library {
   Api api;
   std::filesystem::path path;
   std::string version;  ///< "2026.4.1"
-  std::string origin;   ///< how it was found, for messages
+  std::string origin;   ///< the place where it was found, for messages
 };
 
-/// Finds libopenvino_c and opens it, once a process. Sought in this order: the engine option
-/// `library` (file or folder), ISTHMUS_OPENVINO (file or folder), the folder of this engine (a
-/// deployment), the openvino package beside isthmus or of the Python it was built with, the system.
-/// @throws EngineUnavailable: not found, of another major version, or older than the headers.
+/// Finds libopenvino_c (see `find_library`; the environment variable is ISTHMUS_OPENVINO) and opens
+/// it, once per process.
+/// @throws EngineUnavailable when it is not found, has another major version, or is older than the
+/// headers.
 const Library& open_library(const LoadOptions& options);
 
-/// Throws what OpenVINO said when a call did not succeed. @throws std::runtime_error.
+/// Requires that a call of the C API succeeded. `what` names the call.
+/// @throws std::runtime_error with OpenVINO's message.
 void require(const Api& api, ov_status_e status, const char* what);
 
 /// Owns an object of the C API.
 template <typename T>
-using Held = std::unique_ptr<T, void (*)(T*)>;
+using Handle = std::unique_ptr<T, void (*)(T*)>;
 
 }  // namespace isthmus::openvino_engine

@@ -1,4 +1,4 @@
-// The openvino engine: the onnx format on OpenVINO's C API.
+// The openvino engine: runs the onnx format on OpenVINO's C API.
 #include <algorithm>
 #include <atomic>
 #include <charconv>
@@ -18,68 +18,67 @@
 namespace isthmus::openvino_engine {
 namespace {
 
-/// One input as a request last got it. Binding costs microseconds, and callers mostly reuse their
-/// memory, so what is still true is not bound again.
+/// The last binding of an input of a request. Binding takes microseconds, and most callers reuse
+/// their memory, so an unchanged binding is kept.
 struct Bound {
-  Held<ov_tensor_t> view{nullptr, nullptr};
+  Handle<ov_tensor_t> view{nullptr, nullptr};
   const void* data = nullptr;
   Shape shape;
 };
 
 struct Compiled;
 
-/// What runs one call at a time, and refers to the memory of its last inputs until they are bound
-/// anew.
+/// An inference request, which runs one call at a time. It refers to the memory of its last inputs
+/// until they are bound again.
 struct Request {
-  std::shared_ptr<Compiled> of;
-  Held<ov_infer_request_t> handle{nullptr, nullptr};
+  std::shared_ptr<Compiled> compiled;
+  Handle<ov_infer_request_t> handle{nullptr, nullptr};
   std::vector<Bound> inputs;
 };
 
 using Clock = std::chrono::steady_clock;
 
-/// Of a model whose files are at most so large, streams wait until calls meet that take so long
-/// alone. With streams every call changes threads, for 20 to 100 us, which short calls never get
-/// back; and a small model is quickly compiled once more.
-constexpr std::size_t kSmallBytes = std::size_t{4} << 20;
-constexpr std::chrono::microseconds kLongCall{200};
-constexpr int kLongCalls = 3;  ///< in a row: one alone may have been interrupted
+/// A small model starts with one stream, and is compiled again with several when long calls run at
+/// the same time. With several streams every call changes threads, which takes 20 to 100 us and
+/// does not pay off for short calls; a small model is quickly compiled again.
+constexpr std::size_t kSmallBytes = std::size_t{4} << 20;  ///< largest files of a small model
+constexpr std::chrono::microseconds kLongCall{200};        ///< least time of a long call, alone
+constexpr int kLongCalls = 3;  ///< long calls in a row; a single one may have been interrupted
 
-/// A method as OpenVINO compiled it, and requests that wait for a caller. A request serves one call
-/// at a time, so there are as many as there ever were calls at once.
+/// A compiled method and its idle requests. A request serves one call at a time, so there are as
+/// many as there were calls at once.
 struct Compiled {
-  Held<ov_compiled_model_t> handle{nullptr, nullptr};
-  std::vector<Held<ov_output_const_port_t>> ports;  ///< where each input goes
-  int streams = 1;                                  ///< calls that OpenVINO computes at once
-  std::mutex mutex;
-  std::vector<Request> idle;  ///< without `of`, which would be this
+  Handle<ov_compiled_model_t> handle{nullptr, nullptr};
+  std::vector<Handle<ov_output_const_port_t>> ports;  ///< of each input
+  int streams = 1;                                    ///< calls that OpenVINO computes at once
+  std::mutex mutex;                                   ///< guards `idle`
+  std::vector<Request> idle;  ///< `compiled` is empty in these, else they would keep this alive
 };
 
-/// One method.
 struct Method {
-  std::vector<std::string> input_names;  ///< those that the graph kept
-  std::vector<std::size_t> inputs;       ///< their places in the signature
+  std::vector<std::string> input_names;  ///< the graph's inputs
+  std::vector<std::size_t> inputs;       ///< their indices in the signature
   std::size_t outputs = 0;
-  std::mutex mutex;                    ///< of `compiled`
-  std::shared_ptr<Compiled> compiled;  ///< replaced at most once
-  std::mutex model_mutex;
-  Held<ov_model_t> model{nullptr, nullptr};  ///< while it may be compiled again, for more streams
-  std::atomic<bool> may_grow{false};
-  std::atomic<int> long_calls{0};  ///< of those that ran alone, the last so many in a row
+  std::mutex mutex;                            ///< guards `compiled`
+  std::shared_ptr<Compiled> compiled;          ///< replaced at most once
+  std::mutex model_mutex;                      ///< guards `model`
+  Handle<ov_model_t> model{nullptr, nullptr};  ///< kept while it may be compiled again
+  std::atomic<bool> may_grow{false};           ///< it may be compiled again, with more streams
+  std::atomic<int> long_calls{0};  ///< number of latest calls in a row that were long, alone
 };
 
-/// What all forks share: an ONNX graph has no state.
+/// The data of all forks. An ONNX graph has no state, so forks share everything.
 struct Shared {
   const Api* api = nullptr;
-  Held<ov_core_t> core{nullptr, nullptr};  ///< set to the properties that are wanted
+  Handle<ov_core_t> core{nullptr, nullptr};  ///< has the final properties
   std::vector<std::unique_ptr<Method>> methods;
   std::vector<std::string> method_names;
   std::vector<std::string> notes;
   std::unique_ptr<CallGate> gate;
 };
 
-Held<ov_model_t> read_model(const Api& api, const ov_core_t* core, const ArtifactSource& source,
-                            const FileBytes& file) {
+Handle<ov_model_t> read_model(const Api& api, const ov_core_t* core, const ArtifactSource& source,
+                              const FileBytes& file) {
   ov_model_t* model = nullptr;
   if (source.data_names().empty()) {
     require(api,
@@ -87,14 +86,14 @@ Held<ov_model_t> read_model(const Api& api, const ov_core_t* core, const Artifac
                 core, reinterpret_cast<const char*>(file.data.get()), file.size, nullptr, &model),
             "reading the model");
   } else {
-    // Weights beside the model are only found from the model's own place on disk.
+    // OpenVINO finds data files only when it reads the model from its path.
     const std::string path = (source.root / file.path).string();
     require(api, api.ov_core_read_model(core, path.c_str(), nullptr, &model), "reading the model");
   }
   return {model, api.ov_model_free};
 }
 
-/// How many streams OpenVINO made of what it was asked for.
+/// Returns the number of streams that OpenVINO has created.
 int streams_of(const Api& api, const ov_compiled_model_t* compiled) {
   char* text = nullptr;
   require(api, api.ov_compiled_model_get_property(compiled, "NUM_STREAMS", &text),
@@ -128,13 +127,13 @@ void set_properties(const Api& api, ov_core_t* core, const Properties& propertie
             ("setting " + key + "=" + value).c_str());
 }
 
-/// Compiles a method again with all the streams that are wanted. Calls go on meanwhile; those that
-/// come later take the new one. Where that fails, they keep the one they have.
+/// Compiles a method again with all its streams. Calls continue meanwhile; later ones use the new
+/// model. When compiling fails, they use the old one.
 void grow(Shared& shared, Method& method) {
   const std::unique_lock lock(method.model_mutex, std::try_to_lock);
   if (!lock.owns_lock() || !method.may_grow) return;
   method.may_grow = false;
-  const Held<ov_model_t> model = std::move(method.model);
+  const Handle<ov_model_t> model = std::move(method.model);
   std::shared_ptr<Compiled> grown;
   try {
     grown = compile(*shared.api, shared.core.get(), model.get(), method.input_names);
@@ -151,9 +150,9 @@ std::unique_ptr<Method> load_method(const Api& api, const ov_core_t* core,
   const Signature& signature = source.manifest.methods[index];
   const FileBytes& file = source.files[index];
   const OnnxScan scan = scan_artifact(source, file);
-  Held<ov_model_t> model = read_model(api, core, source, file);
+  Handle<ov_model_t> model = read_model(api, core, source, file);
   auto method = std::make_unique<Method>();
-  method->inputs = bind_signature(signature, scan, file.path).inputs;
+  method->inputs = bind_signature(signature, scan, file.path);
   method->outputs = scan.outputs.size();
   for (const std::size_t input : method->inputs)
     method->input_names.push_back(signature.inputs[input].name);
@@ -183,12 +182,8 @@ class OpenVinoExecutable final : public Executable {
       Request request = take(method);
       for (std::size_t i = 0; i < method.inputs.size(); ++i) {
         const Tensor& input = inputs[method.inputs[i]];
-        if (!input.defined())
-          throw ExecutionError("\"" + shared_->method_names[index] + "\" needs the input \"" +
-                               method.input_names[i] +
-                               "\": an ONNX graph has no absent inputs; pass it, or use another "
-                               "artifact of the bundle");
-        bind(request, i, request.of->ports[i].get(), input);
+        require_present(input, shared_->method_names[index], method.input_names[i]);
+        bind(request, i, request.compiled->ports[i].get(), input);
       }
       const auto start = growing ? Clock::now() : Clock::time_point{};
       infer(request, pass.alone());
@@ -200,7 +195,7 @@ class OpenVinoExecutable final : public Executable {
         ov_tensor_t* raw = nullptr;
         require(api, api.ov_infer_request_get_output_tensor_by_index(request.handle.get(), i, &raw),
                 "reading an output");
-        const Held<ov_tensor_t> output(raw, api.ov_tensor_free);
+        const Handle<ov_tensor_t> output(raw, api.ov_tensor_free);
         outputs.push_back(copy_of(api, output.get()));
       }
       give_back(std::move(request));
@@ -219,30 +214,31 @@ class OpenVinoExecutable final : public Executable {
   [[nodiscard]] std::vector<std::string> notes() const override { return shared_->notes; }
 
  private:
-  /// Asked to infer at once, OpenVINO takes a stream without asking whether that one is busy, so
-  /// that is for calls that cannot get in each other's way. Started, a call gets a free stream.
+  /// A synchronous inference takes a stream even when it is busy, so it is used only when no other
+  /// call can be using the stream. An asynchronous inference gets a free stream.
   void infer(const Request& request, bool alone) const {
     const Api& api = *shared_->api;
-    if (request.of->streams == 1 || alone)
+    if (request.compiled->streams == 1 || alone)
       return require(api, api.ov_infer_request_infer(request.handle.get()), "inference");
     require(api, api.ov_infer_request_start_async(request.handle.get()), "starting inference");
     require(api, api.ov_infer_request_wait(request.handle.get()), "inference");
   }
 
-  /// The dtype is the signature's, and never differs between calls.
+  /// Binds an input unless its binding is unchanged. The dtype is that of the signature in all
+  /// calls.
   void bind(Request& request, std::size_t i, const ov_output_const_port_t* port,
             const Tensor& input) {
     Bound& bound = request.inputs[i];
     if (bound.view != nullptr && bound.data == input.data() && bound.shape == input.shape()) return;
     const Api& api = *shared_->api;
-    Held<ov_tensor_t> view = to_openvino(api, input);
+    Handle<ov_tensor_t> view = to_openvino(api, input);
     require(api,
             api.ov_infer_request_set_tensor_by_const_port(request.handle.get(), port, view.get()),
             "binding an input");
     bound = {std::move(view), input.data(), input.shape()};
   }
 
-  /// A request of the caller's own; one that failed is not used again.
+  /// Returns a request for one call. After an error it is not given back, and so not used again.
   Request take(Method& method) {
     std::shared_ptr<Compiled> compiled;
     {
@@ -254,21 +250,21 @@ class OpenVinoExecutable final : public Executable {
       if (!compiled->idle.empty()) {
         Request request = std::move(compiled->idle.back());
         compiled->idle.pop_back();
-        request.of = std::move(compiled);
+        request.compiled = std::move(compiled);
         return request;
       }
     }
-    ov_infer_request_t* made = nullptr;
+    ov_infer_request_t* handle = nullptr;
     require(*shared_->api,
-            shared_->api->ov_compiled_model_create_infer_request(compiled->handle.get(), &made),
+            shared_->api->ov_compiled_model_create_infer_request(compiled->handle.get(), &handle),
             "making a request");
-    Request request{std::move(compiled), {made, shared_->api->ov_infer_request_free}, {}};
+    Request request{std::move(compiled), {handle, shared_->api->ov_infer_request_free}, {}};
     request.inputs.resize(method.inputs.size());
     return request;
   }
 
   static void give_back(Request request) {
-    const std::shared_ptr<Compiled> compiled = std::move(request.of);
+    const std::shared_ptr<Compiled> compiled = std::move(request.compiled);
     const std::lock_guard lock(compiled->mutex);
     compiled->idle.push_back(std::move(request));
   }
@@ -287,7 +283,7 @@ class OpenVinoEngine final : public Engine {
       const Library& library = open_library({});
       info.runtime = "OpenVINO " + library.version;
       info.runtime_path = library.path.string();
-      // The C API, what reads ONNX, and what runs on the CPU.
+      // The C API, the reader of ONNX files, and the CPU plugin.
       info.runtime_files = files_beside(
           library.path,
           {"libopenvino_c.so", "libopenvino_onnx_frontend.so", "libopenvino_intel_cpu_plugin.so"});
@@ -329,14 +325,16 @@ class OpenVinoEngine final : public Engine {
         shared->method_names.push_back(source.manifest.methods[i].method);
       }
       if (at_first) set_properties(api, core, wanted);
-      const int now = shared->methods.front()->compiled->streams;
-      const int streams = at_first ? concurrent_calls(options.threads) : now;
+      const int first_streams = shared->methods.front()->compiled->streams;
+      const int streams = at_first ? concurrent_calls(options.threads) : first_streams;
       const auto given = given_concurrency(options);
-      // One more for each stream waits inside, so that no stream waits for a caller to wake up.
-      const int inside = streams == 1 ? 1 : 2 * streams;
+      // The gate admits a second call for each stream, which OpenVINO starts without waiting for a
+      // caller to wake up.
+      const int admitted = streams == 1 ? 1 : 2 * streams;
       shared->gate =
-          std::make_unique<CallGate>(given == 0 ? 0 : std::max(given.value_or(0), inside));
-      shared->notes = {std::to_string(now) + (now == 1 ? " stream" : " streams") +
+          std::make_unique<CallGate>(given == 0 ? 0 : std::max(given.value_or(0), admitted));
+      shared->notes = {std::to_string(first_streams) +
+                       (first_streams == 1 ? " stream" : " streams") +
                        (at_first ? ", " + std::to_string(streams) + " when long calls meet" : "")};
     } catch (const Error&) {
       throw;

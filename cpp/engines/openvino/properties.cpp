@@ -10,12 +10,12 @@ namespace isthmus::openvino_engine {
 
 namespace {
 
-/// OpenVINO keeps what it compiled for a shape, in each stream 5000 of each kind: a megabyte or two
-/// for every shape, gigabytes where shapes vary. These are for all streams together.
+/// The number of shapes that are kept compiled in all streams together. OpenVINO's default is 5000
+/// in each stream; a shape takes one or two megabytes, so varying shapes would take gigabytes.
 constexpr int kCompiledShapes = 1024;
-constexpr int kLeastCompiledShapes = 128;  ///< in one stream
+constexpr int kMinCompiledShapes = 128;  ///< in one stream
 
-/// Streams for the calls that run at once; 0: as OpenVINO has it.
+/// Returns the number of streams for the calls that run at once; 0: OpenVINO's default.
 int streams_of(const LoadOptions& options, int cores) {
   const auto given = options.engine_options.find("streams");
   if (given != options.engine_options.end()) return std::stoi(given->second);
@@ -56,13 +56,13 @@ Properties properties_of(const LoadOptions& options, int cores) {
   }
   const int streams = streams_of(options, cores);
   const bool throughput = properties["PERFORMANCE_HINT"] == "THROUGHPUT";
-  const int likely = streams > 0 ? streams : throughput ? cores : 1;
+  const int expected_streams = streams > 0 ? streams : throughput ? cores : 1;
   properties["CPU_RUNTIME_CACHE_CAPACITY"] =
-      std::to_string(std::max(kLeastCompiledShapes, kCompiledShapes / std::max(1, likely)));
+      std::to_string(std::max(kMinCompiledShapes, kCompiledShapes / std::max(1, expected_streams)));
   if (streams > 0) properties["NUM_STREAMS"] = std::to_string(streams);
   if (options.threads > 0) {
     const int all = options.threads * std::max(1, streams);
-    // More than the cores would take turns on them.
+    // More threads than cores would compete for them.
     properties["INFERENCE_NUM_THREADS"] =
         std::to_string(std::min(all, std::max(options.threads, cores)));
   }
@@ -73,9 +73,9 @@ Properties properties_of(const LoadOptions& options, int cores) {
 std::optional<Properties> with_one_stream(const Properties& wanted, const LoadOptions& options) {
   for (const char* named : {"streams", "max_concurrency", "hint", "config.NUM_STREAMS"})
     if (options.engine_options.contains(named)) return std::nullopt;
-  Properties one = wanted;
+  Properties with_one = wanted;
   bool several = false;
-  for (auto& [key, value] : one) {
+  for (auto& [key, value] : with_one) {
     if (key == "NUM_STREAMS") {
       several = value != "1";
       value = "1";
@@ -84,7 +84,7 @@ std::optional<Properties> with_one_stream(const Properties& wanted, const LoadOp
       value = std::to_string(options.threads);
     }
   }
-  return several ? std::optional(std::move(one)) : std::nullopt;
+  return several ? std::optional(std::move(with_one)) : std::nullopt;
 }
 
 }  // namespace isthmus::openvino_engine

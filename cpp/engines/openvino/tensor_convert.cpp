@@ -36,21 +36,21 @@ DType dtype_of_element(ov_element_type_e type) {
   for (const auto& [ours, theirs] : kTypes)
     if (theirs == type) return ours;
   throw ExecutionError("the model gave elements of OpenVINO type " + std::to_string(type) +
-                       ", which isthmus does not carry; cast them inside the model");
+                       ", which isthmus does not support; cast them inside the model");
 }
 
 }  // namespace
 
-Held<ov_tensor_t> to_openvino(const Api& api, const Tensor& tensor) {
-  // Memory of size 0 may have no address, which OpenVINO refuses.
+Handle<ov_tensor_t> to_openvino(const Api& api, const Tensor& tensor) {
+  // OpenVINO refuses a null pointer, which an empty tensor may have.
   static std::byte nothing{};
   Shape sizes = tensor.shape();
   const ov_shape_t shape{static_cast<std::int64_t>(sizes.size()), sizes.data()};
   void* data = tensor.data() == nullptr ? &nothing : tensor.data();
-  ov_tensor_t* made = nullptr;
-  require(api, api.ov_tensor_create_from_host_ptr(element_type(tensor.dtype()), shape, data, &made),
+  ov_tensor_t* view = nullptr;
+  require(api, api.ov_tensor_create_from_host_ptr(element_type(tensor.dtype()), shape, data, &view),
           "wrapping an input");
-  return {made, api.ov_tensor_free};
+  return {view, api.ov_tensor_free};
 }
 
 Tensor copy_of(const Api& api, const ov_tensor_t* tensor) {

@@ -1,4 +1,4 @@
-// The aoti format: AOTInductor packages, which are native code, on LibTorch's own loader.
+// The aoti format: AOTInductor packages, which are native code, opened by LibTorch's own loader.
 #include <dlfcn.h>
 #include <sys/mman.h>
 #include <torch/csrc/inductor/aoti_package/model_package_loader.h>
@@ -9,16 +9,11 @@
 #include <charconv>
 #include <mutex>
 
-#include "engines/call_gate.h"
-#include "engines/lent_memory.h"
-#include "engines/torch/cuda_calls.h"
-#include "engines/torch/in_call.h"
-#include "engines/torch/load_module.h"
+#include "engines/torch/libtorch_executable.h"
 #include "engines/torch/operator_check.h"
 #include "engines/torch/tensor_convert.h"
-#include "engines/torch/thread_budget.h"
 #include "engines/torch/torch_formats.h"
-#include "engines/torch/transfer.h"
+#include "engines/torch/torch_version.h"
 #include "isthmus/error.h"
 #include "isthmus/torch.h"
 
@@ -27,89 +22,50 @@ namespace {
 
 using Loader = torch::inductor::AOTIModelPackageLoader;
 
-/// What all forks share: a package has no state, and runners of its own for callers at once.
-struct Shared {
-  std::vector<std::unique_ptr<Loader>> methods;
-  std::vector<Signature> signatures;
-  std::vector<std::string> notes;
-  Device device;
-  std::unique_ptr<CallGate> gate;
-  std::unique_ptr<CudaCalls> cuda;
-  /// Null where the packages have runners for callers at once.
-  std::unique_ptr<std::mutex> one_at_a_time;
+/// The packages of all methods. They have no state, so all forks share them.
+struct Packages {
+  std::vector<std::unique_ptr<Loader>> methods;  ///< in the manifest's order
+  std::unique_ptr<std::mutex> serial;  ///< null when packages have runners for concurrent calls
 };
 
-class AotiExecutable final : public Executable {
+class AotiProgram final : public LibtorchProgram {
  public:
-  explicit AotiExecutable(std::shared_ptr<Shared> shared) : shared_(std::move(shared)) {}
+  explicit AotiProgram(std::shared_ptr<const Packages> packages) : packages_(std::move(packages)) {}
 
-  std::vector<Tensor> run(std::size_t method, std::span<const Tensor> inputs) override {
-    const InCall in_call(*shared_->gate, shared_->device);
-    return shared_->cuda->run(method, inputs, [&](auto given) { return launch(method, given); });
+  [[nodiscard]] std::vector<Tensor> launch(std::size_t method, const Signature& signature,
+                                           std::span<const Tensor> inputs) const override {
+    std::vector<at::Tensor> arguments;
+    arguments.reserve(inputs.size());
+    for (const Tensor& input : inputs) {
+      if (!input.defined())
+        throw ExecutionError("\"" + signature.method +
+                             "\" got an absent input: an AOTInductor package has none; pass it, "
+                             "or use another artifact of the bundle");
+      arguments.push_back(to_torch(input));
+    }
+    std::vector<Tensor> outputs;
+    for (at::Tensor& output : run_package(method, std::move(arguments)))
+      outputs.push_back(from_model(std::move(output)));
+    return outputs;
   }
 
-  [[nodiscard]] bool prepares() const override { return shared_->cuda->records(); }
-
-  bool prepare(std::size_t method, std::span<const Tensor> inputs) override {
-    const InCall in_call(*shared_->gate, shared_->device);
-    return shared_->cuda->prepare(method, shared_->signatures[method], inputs,
-                                  [&](auto given) { return launch(method, given); });
-  }
-
-  [[nodiscard]] std::unique_ptr<Executable> fork() const override {
-    return std::make_unique<AotiExecutable>(shared_);
-  }
-
-  Tensor transfer(const Tensor& tensor, Device device) override {
-    return transfer_to(tensor, device);
-  }
-
-  void synchronize() override { wait_for_device(shared_->device); }
-
-  [[nodiscard]] std::vector<std::string> notes() const override {
-    std::vector<std::string> notes = shared_->notes;
-    for (std::string& note : shared_->cuda->notes()) notes.push_back(std::move(note));
-    return notes;
+  [[nodiscard]] std::unique_ptr<LibtorchProgram> fork() const override {
+    return std::make_unique<AotiProgram>(packages_);
   }
 
  private:
-  /// Runs the method kernel by kernel.
-  std::vector<Tensor> launch(std::size_t method, std::span<const Tensor> inputs) const {
-    const std::string& name = shared_->signatures[method].method;
-    std::vector<at::Tensor> given;
-    given.reserve(inputs.size());
-    for (const Tensor& input : inputs) {
-      if (!input.defined())
-        throw ExecutionError("\"" + name +
-                             "\" got an absent input: an AOTInductor package has none; pass it, "
-                             "or use another artifact of the bundle");
-      given.push_back(to_torch(input));
-    }
-    try {
-      std::vector<Tensor> outputs;
-      for (at::Tensor& output : run_package(method, std::move(given)))
-        outputs.push_back(from_model(std::move(output)));
-      disown_inputs(outputs, inputs, copy_of);
-      return outputs;
-    } catch (const Error&) {
-      throw;
-    } catch (const std::exception& error) {
-      throw ExecutionError("\"" + name + "\" failed: " + model_error(error));
-    }
-  }
-
   std::vector<at::Tensor> run_package(std::size_t method, std::vector<at::Tensor> inputs) const {
-    Loader& package = *shared_->methods[method];
-    if (!shared_->one_at_a_time) return package.boxed_run(std::move(inputs));
-    const std::lock_guard lock(*shared_->one_at_a_time);
+    Loader& package = *packages_->methods[method];
+    if (!packages_->serial) return package.boxed_run(std::move(inputs));
+    const std::lock_guard lock(*packages_->serial);
     return package.boxed_run(std::move(inputs));
   }
 
-  std::shared_ptr<Shared> shared_;
+  std::shared_ptr<const Packages> packages_;
 };
 
-/// The verified bytes under a path, for a loader that only opens paths: an anonymous file, which
-/// nobody else can change.
+/// Gives the verified bytes a path, for a loader that only opens paths. The file is anonymous, so
+/// that no other process can change it.
 class AnonymousFile {
  public:
   explicit AnonymousFile(const FileBytes& file) : fd_(memfd_create("isthmus-aoti", MFD_CLOEXEC)) {
@@ -137,30 +93,25 @@ class AnonymousFile {
   int fd_;
 };
 
-/// "2.13" of "2.13.0+cpu".
-std::string minor_version(const std::string& version) {
-  const auto dot = version.find('.');
-  return dot == std::string::npos ? version : version.substr(0, version.find('.', dot + 1));
-}
-
-/// Compiled code calls LibTorch's C interface, of which each minor version adds to the last.
+/// Requires the minor version of torch that compiled the package: the C interface of LibTorch that
+/// compiled code calls grows with each minor version.
 void require_version(const Artifact& artifact) {
-  const auto made = artifact.requires_versions.find("torch");
-  if (made == artifact.requires_versions.end() ||
-      minor_version(made->second) == minor_version(ISTHMUS_TORCH_VERSION))
+  const auto compiled_for = artifact.requires_versions.find("torch");
+  if (compiled_for == artifact.requires_versions.end() ||
+      minor_version(compiled_for->second) == minor_version(ISTHMUS_TORCH_VERSION))
     return;
   throw EngineUnavailable("artifact \"" + artifact.name + "\" was compiled for torch " +
-                          made->second +
+                          compiled_for->second +
                           ", and this is torch " ISTHMUS_TORCH_VERSION
                           ": export it again with the torch that is used here, or use another "
                           "artifact of the bundle");
 }
 
-/// A package holds kernels for one generation of GPUs.
+/// Requires a GPU of the compute capability that the package was compiled for.
 void require_capability(const Artifact& artifact, Device device) {
   const auto wanted = artifact.requires_versions.find("cuda_arch");
   if (!device.is_cuda() || wanted == artifact.requires_versions.end()) return;
-  // LibTorch's CUDA libraries have loaded the CUDA runtime; its headers are no part of the build.
+  // LibTorch's CUDA libraries have loaded the CUDA runtime, whose headers the build does not need.
   using GetAttribute = int (*)(int*, int, int);
   const auto attribute =
       reinterpret_cast<GetAttribute>(dlsym(RTLD_DEFAULT, "cudaDeviceGetAttribute"));
@@ -170,16 +121,17 @@ void require_capability(const Artifact& artifact, Device device) {
   if (attribute == nullptr || attribute(&major, kMajor, device.index) != 0 ||
       attribute(&minor, kMinor, device.index) != 0)
     return;
-  const std::string here = std::to_string(major) + "." + std::to_string(minor);
-  if (here != wanted->second)
+  const std::string capability = std::to_string(major) + "." + std::to_string(minor);
+  if (capability != wanted->second)
     throw DeviceUnavailable("artifact \"" + artifact.name +
                             "\" is compiled for GPUs of compute "
                             "capability " +
-                            wanted->second + ", and " + to_string(device) + " has " + here +
+                            wanted->second + ", and " + to_string(device) + " has " + capability +
                             "; export it again on a machine with such a GPU, or "
                             "use another artifact of the bundle");
 }
 
+/// Returns the number of runners of a package. @throws InvalidInput for a bad engine option.
 std::size_t runners_of(const LoadOptions& options, int concurrency, bool records) {
   for (const auto& [key, value] : options.engine_options)
     if (key != "num_runners" && key != "max_concurrency" && !is_cuda_option(key))
@@ -202,17 +154,21 @@ std::size_t runners_of(const LoadOptions& options, int concurrency, bool records
   return runners;
 }
 
-/// `alone`: the package makes no events to keep its runners apart, which cannot be recorded; calls
-/// must take turns.
-std::unique_ptr<Loader> open_package(const FileBytes& file, std::size_t runners, bool alone,
-                                     Device device) {
-  // The loader unpacks and opens libraries through state of the whole process.
+struct RunnerOptions {
+  std::size_t count = 1;
+  /// The package synchronizes its runners with CUDA events, which cannot be recorded; a serial one
+  /// does without, and its calls must be serialized.
+  bool serial = false;
+};
+
+std::unique_ptr<Loader> open_package(const FileBytes& file, RunnerOptions runners, Device device) {
+  // The loader unpacks and opens libraries through global state.
   static std::mutex& construction = *new std::mutex;  // NOLINT(cppcoreguidelines-owning-memory)
   const AnonymousFile package(file);
   const std::lock_guard lock(construction);
   try {
     return std::make_unique<Loader>(
-        package.path(), "model", /*run_single_threaded=*/alone, runners,
+        package.path(), "model", /*run_single_threaded=*/runners.serial, runners.count,
         device.is_cuda() ? static_cast<c10::DeviceIndex>(device.index) : c10::DeviceIndex(-1));
   } catch (const std::exception& error) {
     throw BundleError("LibTorch " ISTHMUS_TORCH_VERSION " cannot open the package \"" + file.path +
@@ -235,20 +191,22 @@ std::unique_ptr<Executable> load_aoti(const ArtifactSource& source, const LoadOp
                       "the bundle again");
   require_version(source.artifact);
   require_capability(source.artifact, device);
-  auto shared = std::make_shared<Shared>();
-  shared->cuda = std::make_unique<CudaCalls>(source.manifest, options, device);
-  const bool records = shared->cuda->records();
+  auto cuda = std::make_unique<CudaCalls>(source.manifest, options, device);
+  const bool records = cuda->records();
   const std::size_t runners = runners_of(options, concurrency, records);
   open_op_libraries(options.op_libraries);
-  if (records) shared->one_at_a_time = std::make_unique<std::mutex>();
-  shared->device = device;
-  shared->gate = std::make_unique<CallGate>(concurrency);
-  shared->signatures = source.manifest.methods;
+  Packages packages;
+  if (records) packages.serial = std::make_unique<std::mutex>();
   for (const FileBytes& file : source.files)
-    shared->methods.push_back(open_package(file, runners, records, device));
-  shared->notes = {"native code, run because the caller allowed it: " + source.artifact.name,
-                   std::to_string(runners) + " runners"};
-  return std::make_unique<AotiExecutable>(std::move(shared));
+    packages.methods.push_back(open_package(file, {runners, records}, device));
+  return make_executable(
+      std::make_unique<AotiProgram>(std::make_shared<const Packages>(std::move(packages))),
+      {.signatures = source.manifest.methods,
+       .notes = {"native code, run because the caller allowed it: " + source.artifact.name,
+                 std::to_string(runners) + " runners"},
+       .device = device,
+       .concurrency = concurrency,
+       .cuda = std::move(cuda)});
 }
 
 }  // namespace isthmus::torch_engine

@@ -9,7 +9,7 @@
 
 namespace isthmus::torch_engine {
 
-/// LibTorch reads the archive from the bytes that were verified, not from the file again.
+/// Lets LibTorch read an archive from the bytes that were verified instead of from the file.
 class BytesReader final : public caffe2::serialize::ReadAdapterInterface {
  public:
   explicit BytesReader(FileBytes bytes) : bytes_(std::move(bytes)) {}

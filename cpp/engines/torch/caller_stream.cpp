@@ -33,13 +33,14 @@ CallerStream::~CallerStream() {
   try {
     join();
   } catch (const std::exception&) {
-    // The device has failed; the error that is on its way says so.
+    // The device has failed, and the call that ends here throws the error.
   }
 }
 
 void CallerStream::hand_over(const std::vector<Tensor>& outputs) {
   if (lane_ == nullptr) return;
-  // Their memory belongs to the lane: it is not to be given out again while others read it.
+  // The memory was allocated on the lane: the allocator must not reuse it while another stream
+  // reads.
   for (const Tensor& output : outputs)
     if (output.defined() && output.device().is_cuda())
       c10::cuda::CUDACachingAllocator::recordStream(detail::unwrap(output).storage().data_ptr(),

@@ -11,26 +11,26 @@
 
 namespace isthmus::torch_engine {
 
-/// Lets a call run on a stream of the calling thread's own, in its place between what the thread's
-/// current stream was given before and will be given after, without the host waiting.
+/// Runs a call on a stream that belongs to the calling thread. The call keeps its place in the
+/// order of the thread's current stream, and the host does not wait.
 ///
-/// A thread whose current stream is not the device's default one has such a stream already: it
-/// stays. Only the default stream is everybody's.
+/// A thread whose current stream is not the device's default stream, which all threads share, keeps
+/// its current stream.
 class CallerStream {
  public:
   explicit CallerStream(Device device);
   CallerStream(const CallerStream&) = delete;
   CallerStream& operator=(const CallerStream&) = delete;
-  /// Without `hand_over` (an error): the inputs may be in use all the same, so order is kept.
+  /// Keeps the order also without `hand_over` (after an error): the inputs may be in use.
   ~CallerStream();
 
-  /// Ends the call: the outputs are safe on the thread's current stream.
+  /// Ends the call: later work on the thread's current stream may use the outputs.
   void hand_over(const std::vector<Tensor>& outputs);
 
  private:
   void join();
 
-  CudaLane* lane_ = nullptr;  ///< null: the current stream is the thread's own
+  CudaLane* lane_ = nullptr;  ///< null: the call runs on the current stream
   std::optional<c10::cuda::CUDAStream> shared_;
   std::optional<c10::StreamGuard> on_lane_;
 };

@@ -1,4 +1,5 @@
-// A build without the headers of CUDA's runtime, or for a LibTorch without CUDA.
+// Replaces cuda_device.cpp in builds without the headers of the CUDA runtime, or for a LibTorch
+// without CUDA.
 #include <torch/cuda.h>
 
 #include "engines/torch/cuda_device.h"

@@ -5,11 +5,11 @@
 namespace isthmus::torch_engine {
 namespace {
 
-/// Why no call of the model can be recorded here, and what to do; empty when one can.
+/// Returns why no call of the model can be recorded, with the remedy; empty when calls can be.
 std::string no_recording(const Manifest& manifest, const LoadOptions& options, Device device) {
   if (device.is_cpu()) return "the device is cpu; load on cuda";
   if (manifest.stateful)
-    return "the model has state, which a replay does not carry on; none for such a model";
+    return "the model has state, which a replay would not update; such a model has none";
   if (!options.warmup) return "they are recorded at warm-up, which is off; load with warmup";
   if (manifest.goldens.empty())
     return "they are recorded on goldens, of which the bundle has none; export it again";

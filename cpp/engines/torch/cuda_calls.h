@@ -16,35 +16,36 @@
 
 namespace isthmus::torch_engine {
 
-/// How the calls of one artifact run on the device: on which stream, and operator by operator or as
-/// a recorded graph. Without the options that ask for more, and on the CPU, it just runs them.
+/// Runs the calls of one artifact on its device: chooses the stream, and replays a recorded CUDA
+/// graph where there is one. On the CPU, and without the options `cuda_graphs` and `streams`, it
+/// only calls `run_uncaptured`.
 class CudaCalls {
  public:
-  /// @throws InvalidInput for bad options, and for graphs demanded (cuda_graphs=on) where there can
-  /// be none; EngineUnavailable when what is demanded is not in this build.
+  /// @throws InvalidInput for bad options, and for cuda_graphs=on where there can be no graphs;
+  /// EngineUnavailable when this build lacks what the options require.
   CudaCalls(const Manifest& manifest, const LoadOptions& options, Device device);
 
-  /// One call.
+  /// Runs one call.
   std::vector<Tensor> run(std::size_t method, std::span<const Tensor> inputs,
                           const RunCall& run_uncaptured);
 
-  /// Records calls with such inputs, when asked for; true when they are replayed from now on.
-  /// Other threads may call meanwhile.
-  /// @throws ExecutionError when that fails and cuda_graphs=on demands it.
+  /// Records a call with inputs of these shapes when the options ask for it. Returns true when such
+  /// calls are replayed from now on. Other threads may call at the same time.
+  /// @throws ExecutionError when that fails and cuda_graphs=on requires it.
   bool prepare(std::size_t method, const Signature& signature, std::span<const Tensor> inputs,
                const RunCall& run_uncaptured);
 
-  /// Whether calls may be recorded: then nothing in them may wait for the device.
+  /// Returns true when calls may be recorded; nothing in them may then wait for the device.
   [[nodiscard]] bool records() const noexcept { return records_; }
 
-  /// What was recorded and what was not, and why.
+  /// Tells what was recorded, what was not, and why.
   [[nodiscard]] std::vector<std::string> notes() const;
 
  private:
   CudaOptions options_;
   bool records_ = false;
-  std::unique_ptr<CudaDevice> cuda_;  ///< null: calls are just run
-  mutable std::mutex mutex_;          ///< of the notes
+  std::unique_ptr<CudaDevice> cuda_;  ///< null: every call runs uncaptured
+  mutable std::mutex mutex_;          ///< guards the notes
   std::vector<std::string> notes_;
 };
 

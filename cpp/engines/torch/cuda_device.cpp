@@ -13,9 +13,9 @@
 namespace isthmus::torch_engine {
 namespace {
 
-class Built final : public CudaDevice {
+class RealCudaDevice final : public CudaDevice {
  public:
-  Built(Device device, const CudaOptions& options)
+  RealCudaDevice(Device device, const CudaOptions& options)
       : device_(device),
         streams_per_caller_(options.streams_per_caller),
         graphs_(device, options.graph_limit) {}
@@ -55,7 +55,7 @@ std::string no_cuda_device() {
 }
 
 std::unique_ptr<CudaDevice> make_cuda_device(Device device, const CudaOptions& options) {
-  return std::make_unique<Built>(device, options);
+  return std::make_unique<RealCudaDevice>(device, options);
 }
 
 void wait_for_device(Device device) {

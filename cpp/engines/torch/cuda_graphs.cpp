@@ -18,7 +18,7 @@
 namespace isthmus::torch_engine {
 namespace {
 
-/// Calls on the recording's own stream before it: workspaces and kernels are loaded lazily.
+/// The number of calls on the recording's stream before it: workspaces and kernels load lazily.
 constexpr int kCallsBefore = 3;
 
 bool same_bits(const Tensor& a, const Tensor& b) {
@@ -35,8 +35,8 @@ bool same_bits(const std::vector<Tensor>& a, const std::vector<Tensor>& b) {
                     [](const Tensor& x, const Tensor& y) { return same_bits(x, y); });
 }
 
-/// The line of an error that says what happened; the others are advice for whoever debugs kernels.
-std::string essence(const std::exception& error) {
+/// Returns the line of an error that says what happened, without the advice on debugging kernels.
+std::string main_line(const std::exception& error) {
   const std::string text = error.what();
   const auto line_at = [&text](std::size_t at) {
     return text.substr(at, text.find('\n', at) - at);
@@ -56,10 +56,10 @@ class CudaGraphs::Graph {
 
   ~Graph() {
     try {
-      // Who gets this lane, and with it the memory of the inputs, comes after the last replay.
+      // The next owner of the lane, and of the memory of the inputs, runs after the last replay.
       done_.block(lane_->stream);
     } catch (const std::exception&) {
-      // The process ends, and CUDA has ended before.
+      // CUDA has shut down before this object, at the end of the process.
     }
   }
 
@@ -86,7 +86,7 @@ class CudaGraphs::Graph {
       std::vector<Tensor> outputs = queue(inputs, stream);
       done_.record(stream);
       return outputs;
-    } catch (...) {  // no memory for the outputs: the graph may have been launched all the same
+    } catch (...) {  // no memory for the outputs: the graph may have been launched nevertheless
       done_.record(stream);
       throw;
     }
@@ -95,7 +95,7 @@ class CudaGraphs::Graph {
  private:
   std::vector<Tensor> queue(std::span<const Tensor> inputs, c10::cuda::CUDAStream stream) const {
     for (std::size_t i = 0; i < inputs.size(); ++i)
-      // Those on the CPU are constants of the graph.
+      // Inputs on the CPU became constants of the graph.
       if (inputs[i].defined() && !inputs[i].device().is_cpu() && inputs[i].nbytes() != 0)
         C10_CUDA_CHECK(cudaMemcpyAsync(inputs_[i].data(), inputs[i].data(), inputs[i].nbytes(),
                                        cudaMemcpyDeviceToDevice, stream.stream()));
@@ -107,13 +107,13 @@ class CudaGraphs::Graph {
     return outputs;
   }
 
-  LaneLease lane_;              ///< the stream of the recording; nobody else's while this lives
-  std::vector<Tensor> inputs_;  ///< where the graph reads
+  LaneLease lane_;              ///< the stream of the recording, exclusive while this lives
+  std::vector<Tensor> inputs_;  ///< the memory that the graph reads
   std::unique_ptr<RecordedGraph> graph_;
-  std::vector<Tensor> outputs_;  ///< where the graph writes, in its own memory
+  std::vector<Tensor> outputs_;  ///< the memory that the graph writes, in its private pool
 
-  std::mutex mutex_;  ///< one replay after the other, also on the device:
-  CudaEvent done_;    ///< the last replay has left inputs and outputs alone
+  std::mutex mutex_;  ///< serializes replays on the host
+  CudaEvent done_;    ///< serializes replays on the device: the last one has finished
   std::optional<c10::cuda::CUDAStream> last_;
 };
 
@@ -122,9 +122,9 @@ CudaGraphs::~CudaGraphs() = default;
 
 std::string CudaGraphs::record(std::size_t method, std::span<const Tensor> inputs,
                                const RunCall& run) {
-  // Allocator and compilers of kernels know one recording at a time best.
-  static std::mutex& one_at_a_time = *new std::mutex;  // NOLINT(cppcoreguidelines-owning-memory)
-  const std::lock_guard turn(one_at_a_time);
+  // The allocator and the kernel compilers are only tested with one recording at a time.
+  static std::mutex& mutex = *new std::mutex;  // NOLINT(cppcoreguidelines-owning-memory)
+  const std::lock_guard serial(mutex);
   const std::string bucket = shape_bucket(method, inputs);
   if (find(bucket) != nullptr) return {};
   if (size() >= limit_)
@@ -145,7 +145,7 @@ std::string CudaGraphs::record(std::size_t method, std::span<const Tensor> input
     graphs_.emplace(bucket, std::move(graph));
     return {};
   } catch (const std::exception& error) {
-    return essence(error);
+    return main_line(error);
   }
 }
 
@@ -168,8 +168,8 @@ std::size_t CudaGraphs::size() const {
 
 CudaGraphs::Graph* CudaGraphs::find(const std::string& bucket) const {
   const std::shared_lock lock(mutex_);
-  const auto found = graphs_.find(bucket);
-  return found == graphs_.end() ? nullptr : found->second.get();
+  const auto graph = graphs_.find(bucket);
+  return graph == graphs_.end() ? nullptr : graph->second.get();
 }
 
 }  // namespace isthmus::torch_engine

@@ -17,7 +17,7 @@ struct FreeLanes {
 };
 
 FreeLanes& free_lanes() {
-  // Leaked on purpose: threads give their lane back when the process ends.
+  // Leaked on purpose: threads give their lanes back when the process ends.
   static FreeLanes& instance = *new FreeLanes;  // NOLINT(cppcoreguidelines-owning-memory)
   return instance;
 }

@@ -15,30 +15,29 @@ class CudaEvent {
   CudaEvent& operator=(const CudaEvent&) = delete;
   ~CudaEvent();
 
-  /// Marks what the stream was given until now; an earlier mark is forgotten.
+  /// Marks the work that the stream has been given so far, and forgets an earlier mark.
   void record(c10::cuda::CUDAStream stream);
-  /// Later work of the stream waits for the mark; nothing without one.
+  /// Lets later work of the stream wait for the mark; does nothing without one.
   void block(c10::cuda::CUDAStream stream) const;
 
  private:
   cudaEvent_t event_ = nullptr;
 };
 
-/// A stream of our own, which nobody gets from LibTorch's pool. LibTorch keeps a workspace of
-/// cuBLAS for each stream: work that is recorded on one stream and replayed on others must share it
-/// with nobody.
+/// A stream outside LibTorch's pool. LibTorch keeps a workspace of cuBLAS for each stream; work
+/// that is recorded on one stream and replayed on others must not share it with other work.
 struct CudaLane {
   explicit CudaLane(c10::cuda::CUDAStream own) : stream(own) {}
   c10::cuda::CUDAStream stream;
-  CudaEvent ready;  ///< the work before, on the caller's stream
-  CudaEvent done;   ///< the work of the lane
+  CudaEvent ready;  ///< marks earlier work on the caller's stream
+  CudaEvent done;   ///< marks the work on the lane
 };
 
-/// What a lane is for: the two never mix.
+/// The use of a lane. A lane is never used for the other one.
 enum class LaneUse : std::uint8_t { kGraph, kCaller };
 
-/// The right to a lane, given back by the destructor for the next one. Lanes are never destroyed:
-/// LibTorch remembers their streams.
+/// Exclusive use of a lane; the destructor makes the lane free for the next lease. Lanes are never
+/// destroyed, because LibTorch keeps references to their streams.
 class LaneLease {
  public:
   LaneLease(LaneUse use, c10::DeviceIndex device);

@@ -18,7 +18,7 @@ struct DestroyGraph {
 };
 using GraphPtr = std::unique_ptr<std::remove_pointer_t<cudaGraph_t>, DestroyGraph>;
 
-/// Newer LibTorch wants to be told of the recording itself, beside that of the allocations.
+/// Tells the allocator that a recording begins or ends, where LibTorch is new enough to need it.
 template <typename Allocator>
 void mark(Allocator& allocator, c10::DeviceIndex device, bool begins) {
   if constexpr (requires { allocator.markCaptureBegin(device); }) {
@@ -36,7 +36,7 @@ bool on_host(const void* memory) {
   return attributes.type == cudaMemoryTypeHost || attributes.type == cudaMemoryTypeUnregistered;
 }
 
-/// Why the graph must not be replayed; empty when it may.
+/// Returns why the graph must not be replayed; empty when it may be.
 std::string host_dependence(cudaGraph_t graph) {
   std::size_t count = 0;
   C10_CUDA_CHECK(cudaGraphGetNodes(graph, nullptr, &count));
@@ -75,7 +75,7 @@ PrivatePool::~PrivatePool() {
     close();
     c10::cuda::CUDACachingAllocator::releasePool(device_, id_);
   } catch (const std::exception&) {
-    // The process ends, and CUDA has ended before.
+    // CUDA has shut down before this object, at the end of the process.
   }
 }
 
@@ -97,7 +97,7 @@ std::shared_mutex& recording_mutex() {
 
 CudaRecording::CudaRecording(c10::cuda::CUDAStream stream)
     : alone_(recording_mutex()), stream_(stream), pool_(std::make_unique<PrivatePool>(stream)) {
-  // Other threads may go on with what they do on streams of theirs.
+  // Thread-local capture leaves other threads free to work on their own streams.
   C10_CUDA_CHECK(cudaStreamBeginCapture(stream_.stream(), cudaStreamCaptureModeThreadLocal));
   recording_ = true;
 }
@@ -107,7 +107,7 @@ CudaRecording::~CudaRecording() {
   cudaGraph_t graph = nullptr;
   (void)cudaStreamEndCapture(stream_.stream(), &graph);
   const GraphPtr dropped(graph);
-  (void)cudaGetLastError();  // what failed is on its way already
+  (void)cudaGetLastError();  // the error that ended the recording is being thrown already
 }
 
 std::unique_ptr<RecordedGraph> CudaRecording::finish() {

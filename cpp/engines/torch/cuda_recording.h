@@ -11,8 +11,8 @@
 
 namespace isthmus::torch_engine {
 
-/// The share of the caching allocator that belongs to one recording: what is allocated while it is
-/// made comes from there and is given to nobody else as long as this lives.
+/// The private pool of the caching allocator for one recording. Memory that is allocated during the
+/// recording comes from the pool, and is not reused as long as the pool lives.
 class PrivatePool {
  public:
   explicit PrivatePool(c10::cuda::CUDAStream stream);
@@ -20,7 +20,7 @@ class PrivatePool {
   PrivatePool& operator=(const PrivatePool&) = delete;
   ~PrivatePool();
 
-  /// Later allocations come from where they always do.
+  /// Ends the use of the pool: later allocations come from the allocator's common pools.
   void close();
 
  private:
@@ -29,7 +29,7 @@ class PrivatePool {
   bool open_ = true;
 };
 
-/// A graph ready to be launched, with its memory.
+/// A graph ready to be launched, and its memory.
 class RecordedGraph {
  public:
   struct Destroy {
@@ -47,16 +47,16 @@ class RecordedGraph {
   Exec exec_;
 };
 
-/// Held alone while anything is recorded: CUDA lets nobody wait for the device meanwhile, and who
-/// tries spoils the recording. Those of ours who wait for it share this.
+/// A mutex that is held exclusively during a recording and shared while waiting for the device:
+/// waiting for the device during a recording would invalidate it.
 std::shared_mutex& recording_mutex();
 
-/// Records what a stream is given instead of running it, from construction to `finish`. Ends in the
-/// destructor too: whatever goes wrong in between, stream and allocator are left as they were.
+/// Records the work of a stream instead of running it, from construction to `finish`. The
+/// destructor also ends the recording, so that an error leaves stream and allocator as they were.
 ///
-/// Not at::cuda::CUDAGraph: where the recorded work fails, that one leaves the allocator in the
-/// middle of a capture and the generators of random numbers too, for the whole process. Generators
-/// take no part here, so that random operators fail instead of being recorded.
+/// at::cuda::CUDAGraph is not used: when the recorded work fails, it leaves the allocator and the
+/// random number generators of the process in the middle of a capture. Generators are not
+/// registered here, so that random operators fail instead of being recorded.
 class CudaRecording {
  public:
   /// The stream must be the thread's current one, and not a default stream.
@@ -65,14 +65,15 @@ class CudaRecording {
   CudaRecording& operator=(const CudaRecording&) = delete;
   ~CudaRecording();
 
-  /// @throws c10::Error when the work could not be recorded, ExecutionError when it could but would
-  /// read or write memory of the host, which nobody keeps until the replay.
+  /// @throws c10::Error when the work could not be recorded; ExecutionError when the graph would
+  /// read or write memory of the host, which may be freed before a replay.
   [[nodiscard]] std::unique_ptr<RecordedGraph> finish();
 
  private:
   std::unique_lock<std::shared_mutex> alone_;
   c10::cuda::CUDAStream stream_;
-  std::unique_ptr<PrivatePool> pool_;  ///< closes, in the destructor, after the recording has ended
+  std::unique_ptr<PrivatePool>
+      pool_;  ///< closed after the recording has ended, also by the destructor
   bool recording_ = false;
 };
 

@@ -11,8 +11,8 @@ using torch::jit::Block;
 using torch::jit::Graph;
 using torch::jit::Node;
 
-/// A literal stands as a constant of type Device, or as aten::device on a constant string, which is
-/// how a saved archive spells it.
+/// Returns true for a constant of type Device, and for aten::device on a constant string, which is
+/// the form that a saved archive has.
 bool is_device_literal(const Node& node) {
   if (node.kind() == c10::prim::Constant)
     return node.output()->type()->kind() == c10::TypeKind::DeviceObjType &&
@@ -22,11 +22,11 @@ bool is_device_literal(const Node& node) {
          node.input()->node()->kind() == c10::prim::Constant;
 }
 
-int move_in(Block& block, Graph& graph, c10::Device device) {
+int move_constants(Block& block, Graph& graph, c10::Device device) {
   int moved = 0;
   for (auto it = block.nodes().begin(); it != block.nodes().end();) {
     Node* node = *it++;
-    for (Block* inner : node->blocks()) moved += move_in(*inner, graph, device);
+    for (Block* inner : node->blocks()) moved += move_constants(*inner, graph, device);
     if (!is_device_literal(*node)) continue;
     const torch::jit::WithInsertPoint at(node);
     torch::jit::Value* value = graph.insertConstant(device);
@@ -44,7 +44,7 @@ int move_device_constants(torch::jit::Module& module, c10::Device device) {
   for (torch::jit::Function* function : module._ivalue()->compilation_unit()->get_functions()) {
     if (!function->isGraphFunction()) continue;
     const auto graph = torch::jit::toGraphFunction(*function).graph();
-    moved += move_in(*graph->block(), *graph, device);
+    moved += move_constants(*graph->block(), *graph, device);
   }
   return moved;
 }

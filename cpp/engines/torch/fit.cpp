@@ -10,17 +10,17 @@
 namespace isthmus::torch_engine {
 
 std::optional<std::string> machine_refusal(const Artifact& artifact) {
-  const auto& wants = artifact.requires_versions;
+  const auto& required = artifact.requires_versions;
   const std::string remedy =
       "; export it again with `isthmus export --formats " + artifact.format +
       " --isa avx2` (portable) or on a machine like this one, or use another artifact";
   utsname system{};
   const std::string here = uname(&system) == 0 ? system.machine : "";
-  const auto machine = wants.find("machine");
-  if (machine != wants.end() && !here.empty() && machine->second != here)
+  const auto machine = required.find("machine");
+  if (machine != required.end() && !here.empty() && machine->second != here)
     return "it is compiled for " + machine->second + ", and this machine is " + here + remedy;
-  const auto isa = wants.find("isa");
-  if (isa == wants.end()) return std::nullopt;
+  const auto isa = required.find("isa");
+  if (isa == required.end()) return std::nullopt;
   const std::vector<std::string> present = this_machine().isa;
   std::istringstream words(isa->second);
   std::string missing;

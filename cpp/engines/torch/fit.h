@@ -7,9 +7,9 @@
 
 namespace isthmus::torch_engine {
 
-/// Why compiled code of this artifact cannot run on this machine, told from the manifest before
-/// anything is opened: another architecture, or instruction sets that the processor lacks
-/// (`requires`: "machine", "isa"). nullopt when it can.
+/// Returns why the compiled code of an artifact cannot run on this machine: it has another
+/// architecture, or lacks an instruction set (`requires` of the manifest: "machine", "isa").
+/// Returns nullopt when the code can run. Opens nothing.
 std::optional<std::string> machine_refusal(const Artifact& artifact);
 
 }  // namespace isthmus::torch_engine

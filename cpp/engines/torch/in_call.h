@@ -5,13 +5,15 @@
 
 #include <optional>
 
+#include "engines/call_gate.h"
 #include "engines/torch/thread_budget.h"
 #include "isthmus/device.h"
 #include "isthmus/torch.h"
 
 namespace isthmus::torch_engine {
 
-/// What holds for a thread while it calls a model: its turn, its threads, no gradients, the device.
+/// Prepares the calling thread for a call of a model: passes the gate, applies the thread budget,
+/// and sets inference mode and the device until it is destroyed.
 class InCall {
  public:
   InCall(CallGate& gate, Device device)

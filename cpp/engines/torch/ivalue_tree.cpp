@@ -22,16 +22,17 @@ using c10::TypePtr;
 
 constexpr const char* kRemedy = "; the manifest does not fit the artifact: export the bundle again";
 
-/// T of Optional[T]; other types as they are.
+/// Returns T for Optional[T], and other types unchanged.
 TypePtr without_optional(const TypePtr& type) {
   if (const auto optional = type->cast<c10::OptionalType>()) return optional->getElementType();
   return type;
 }
 
 std::size_t index_of(const std::vector<ValueSpec>& specs, const std::string& name) {
-  const auto found = std::find_if(specs.begin(), specs.end(),
-                                  [&](const ValueSpec& spec) { return spec.name == name; });
-  return static_cast<std::size_t>(found - specs.begin());
+  const auto spec = std::find_if(specs.begin(), specs.end(), [&](const ValueSpec& candidate) {
+    return candidate.name == name;
+  });
+  return static_cast<std::size_t>(spec - specs.begin());
 }
 
 IValue constant(const nlohmann::json& json, const TypePtr& declared) {
@@ -47,7 +48,7 @@ IValue constant(const nlohmann::json& json, const TypePtr& declared) {
   if (json.is_object() && json.size() == 1 && json.begin()->is_string()) {
     const std::string text = json.begin()->get<std::string>();
     if (json.contains("torch.device")) return c10::Device(text);
-    // TorchScript carries a dtype as the number of its ScalarType.
+    // TorchScript represents a dtype by the number of its ScalarType.
     if (const auto dtype = parse_dtype(text); dtype && json.contains("torch.dtype"))
       return static_cast<std::int64_t>(to_torch(*dtype));
   }
@@ -73,11 +74,10 @@ class Builder {
         return constant(nlohmann::json::parse(tree.text), type);
       case Tree::Kind::kList:
       case Tree::Kind::kTuple:
+      case Tree::Kind::kNamedTuple:
         return sequence(tree, type);
       case Tree::Kind::kDict:
         return dictionary(tree, type);
-      case Tree::Kind::kNamedTuple:
-        return sequence(tree, type);
       case Tree::Kind::kDataclass:
       case Tree::Kind::kModelOutput:
         break;
@@ -127,7 +127,7 @@ class Builder {
 
 Tensor to_tensor(const ValueSpec& spec, const IValue& value) {
   if (value.isTensor()) {
-    // An undefined tensor is how some operators give back an optional result.
+    // Some operators return an undefined tensor for an absent optional result.
     if (!value.toTensor().defined()) return {};
     return from_model(value.toTensor());
   }
@@ -173,19 +173,18 @@ class Flattener {
  private:
   void from_sequence(const Tree& tree, const IValue& value) {
     if (value.isNone()) return;  // an absent group: its leaves stay undefined
-    if (value.isTuple()) {
-      const auto& elements = value.toTupleRef().elements();
-      require(tree, elements.size(), value);
-      for (std::size_t i = 0; i < elements.size(); ++i) flatten(tree.items[i], elements[i]);
-      return;
-    }
-    if (value.isList()) {
-      const auto elements = value.toListRef();
-      require(tree, elements.size(), value);
-      for (std::size_t i = 0; i < elements.size(); ++i) flatten(tree.items[i], elements[i]);
-      return;
-    }
-    require(tree, SIZE_MAX, value);
+    if (value.isTuple())
+      from_elements(tree, value, value.toTupleRef().elements());
+    else if (value.isList())
+      from_elements(tree, value, value.toListRef());
+    else
+      require(tree, SIZE_MAX, value);
+  }
+
+  template <typename Elements>
+  void from_elements(const Tree& tree, const IValue& value, const Elements& elements) {
+    require(tree, elements.size(), value);
+    for (std::size_t i = 0; i < elements.size(); ++i) flatten(tree.items[i], elements[i]);
   }
 
   void from_dict(const Tree& tree, const IValue& value) {
@@ -193,9 +192,9 @@ class Flattener {
     require(tree, dict.size(), value);
     for (std::size_t i = 0; i < tree.items.size(); ++i) {
       const IValue key = std::visit([](const auto& k) { return IValue(k); }, tree.keys[i]);
-      const auto found = dict.find(key);
-      if (found == dict.end()) require(tree, SIZE_MAX, value);
-      flatten(tree.items[i], found->value());
+      const auto entry = dict.find(key);
+      if (entry == dict.end()) require(tree, SIZE_MAX, value);
+      flatten(tree.items[i], entry->value());
     }
   }
 
@@ -241,7 +240,7 @@ IValue to_ivalue(const ValueSpec& spec, const Tensor& tensor, const TypePtr& typ
       if (spec.kind == ValueKind::kInteger) return static_cast<double>(tensor.item<std::int64_t>());
       break;
     default:
-      // Scalar and Any take whatever number comes.
+      // Scalar and Any accept every kind of number.
       if (spec.kind == ValueKind::kBoolean) return tensor.item<bool>();
       if (spec.kind == ValueKind::kInteger) return tensor.item<std::int64_t>();
       return tensor.item<double>();

@@ -7,6 +7,8 @@
 #include <fstream>
 #include <mutex>
 
+#include "engines/dl_error.h"
+#include "engines/torch/torch_version.h"
 #include "isthmus/error.h"
 
 namespace isthmus::torch_engine {
@@ -16,22 +18,14 @@ namespace fs = std::filesystem;
 
 constexpr const char* kMainLibrary = "libtorch_cpu.so";
 
-/// "2.13" of "2.13.0+cpu": the part within which LibTorch keeps its binary interface.
-std::string minor_of(const std::string& version) {
-  const auto first = version.find('.');
-  if (first == std::string::npos) return version;
-  const auto second = version.find_first_not_of("0123456789", first + 1);
-  return version.substr(0, second);
-}
-
-/// "2.13.0" of "2.13.0+cpu", as pip wants it.
+/// Returns "2.13.0" for "2.13.0+cpu", the version that `pip install torch==` takes.
 std::string plain(const std::string& version) {
   return version.substr(0, version.find('+'));
 }
 
-/// Path of libtorch_cpu.so when the process has it already; empty otherwise.
+/// Returns the path of libtorch_cpu.so when the process has loaded it already, else an empty path.
 fs::path already_loaded() {
-  fs::path found;
+  fs::path loaded;
   dl_iterate_phdr(
       [](dl_phdr_info* info, std::size_t, void* context) {
         const fs::path path(info->dlpi_name == nullptr ? "" : info->dlpi_name);
@@ -39,17 +33,17 @@ fs::path already_loaded() {
         *static_cast<fs::path*>(context) = path;
         return 1;
       },
-      &found);
-  return found;
+      &loaded);
+  return loaded;
 }
 
-/// The location below a LibTorch folder (with lib/) or a plain folder of libraries.
+/// Returns the location in a LibTorch folder (with lib/) or in a plain folder of libraries.
 std::optional<Location> location_in(const fs::path& folder, const std::string& origin) {
   std::error_code ignored;
   if (fs::exists(folder / "lib" / kMainLibrary, ignored))
     return Location{folder / "lib", read_version(folder), origin};
   if (fs::exists(folder / kMainLibrary, ignored)) {
-    // A deployment has them in one folder.
+    // A deployment has all its libraries in one folder.
     const std::string own = read_version(folder);
     return Location{folder, own.empty() ? read_version(folder.parent_path()) : own, origin};
   }
@@ -57,7 +51,7 @@ std::optional<Location> location_in(const fs::path& folder, const std::string& o
 }
 
 void* open_library(const fs::path& path) {
-  // RTLD_GLOBAL: libraries of custom operators may have been linked without naming LibTorch.
+  // RTLD_GLOBAL, because libraries of custom operators may be linked without naming LibTorch.
   return dlopen(path.c_str(), RTLD_NOW | RTLD_GLOBAL);
 }
 
@@ -83,22 +77,20 @@ Libtorch open_now() {
   for (const char* name : {"libc10.so", kMainLibrary}) {
     void* handle = open_library(folder / name);
     if (handle == nullptr) {
-      const char* reason = dlerror();
       throw EngineUnavailable(
-          "LibTorch in " + folder.string() +
-          " cannot be opened: " + (reason ? reason : "unknown reason") +
+          "LibTorch in " + folder.string() + " cannot be opened: " + dl_error() +
           "; install it again with `pip install --force-reinstall torch==" + plain(built) + "`");
     }
     libtorch.cpu_handle = handle;
   }
-  // Nothing refers to these by symbol, so nobody else would load them; a failure only costs CUDA.
+  // No library refers to these by symbol, so they must be opened here. If that fails, the CPU
+  // works.
   std::error_code ignored;
   for (const char* name : {"libc10_cuda.so", "libtorch_cuda.so"}) {
     if (!fs::exists(folder / name, ignored)) continue;
     libtorch.has_cuda_libraries = true;
     if (libtorch.cuda_error.empty() && open_library(folder / name) == nullptr) {
-      const char* reason = dlerror();
-      libtorch.cuda_error = reason ? reason : "unknown reason";
+      libtorch.cuda_error = dl_error();
     }
   }
   return libtorch;
@@ -133,12 +125,12 @@ std::optional<Location> find_libtorch() {
     return Location{loaded.parent_path(), read_version(loaded.parent_path().parent_path()),
                     "already loaded by this process"};
   if (const char* variable = std::getenv("ISTHMUS_LIBTORCH"))
-    // An explicit wish is never passed over for another copy.
+    // An explicit choice is never replaced by another copy.
     return location_in(variable, "ISTHMUS_LIBTORCH");
   const fs::path here = engine_folder();
-  if (auto found = location_in(here, "beside the engine")) return found;
-  if (auto found = location_in(here.parent_path().parent_path() / "torch", "the torch package"))
-    return found;
+  if (auto location = location_in(here, "beside the engine")) return location;
+  if (auto location = location_in(here.parent_path().parent_path() / "torch", "the torch package"))
+    return location;
   return location_in(ISTHMUS_TORCH_DIRECTORY, "the folder isthmus was built with");
 }
 
@@ -156,7 +148,8 @@ std::vector<fs::path> deployed_files(const Location& location) {
 
 std::string version_refusal(const Location& location) {
   const std::string built = ISTHMUS_TORCH_VERSION;
-  if (location.version.empty() || minor_of(location.version) == minor_of(built)) return {};
+  if (location.version.empty() || minor_version(location.version) == minor_version(built))
+    return {};
   return "isthmus was built for torch " + built + ", found torch " + location.version + " in " +
          location.libraries.string() + " (" + location.origin +
          "): install the one that fits with `pip install torch==" + plain(built) +
@@ -170,7 +163,7 @@ const Libtorch& open_libtorch() {
     Libtorch libtorch;
     std::string failure;
   };
-  // Leaked on purpose: LibTorch stays open until the process is gone.
+  // Leaked on purpose: LibTorch stays open until the process ends.
   static Attempt& attempt = *new Attempt;  // NOLINT(cppcoreguidelines-owning-memory)
   std::call_once(attempt.once, [] {
     try {

@@ -15,6 +15,7 @@
 #include "engines/torch/device_constants.h"
 #include "engines/torch/mapped_archive.h"
 #include "engines/torch/operator_check.h"
+#include "engines/torch/torch_formats.h"
 #include "isthmus/error.h"
 #include "isthmus/scan.h"
 #include "isthmus/torch.h"
@@ -44,7 +45,8 @@ void scan(const ArtifactSource& source, const LoadOptions& options) {
   }
 }
 
-/// Process-wide settings of LibTorch's executor, changed only when asked for.
+/// Applies the options of LibTorch's executor, which are process-wide; without options nothing
+/// changes.
 void apply_engine_options(const LoadOptions& options) {
   for (const auto& [key, value] : options.engine_options) {
     if (key == "executor") {
@@ -74,10 +76,10 @@ void apply_engine_options(const LoadOptions& options) {
   }
 }
 
+/// Returns a note about what was done; empty when nothing was.
 std::string optimize(torch::jit::Module& module, const ArtifactSource& source,
                      const LoadOptions& options, Device device) {
-  // The measured default: rewrites change bits and cost load time, so they are only done when asked
-  // for.
+  // Rewrites change bits and cost load time, so the default does none.
   if (options.optimize == Optimize::kAuto || options.optimize == Optimize::kNone) return {};
   const bool inference = options.optimize == Optimize::kInference;
   const std::string name = inference ? "inference" : "freeze";
@@ -119,7 +121,7 @@ void require_device(Device device, const RuntimeContext& context) {
                             " CUDA device(s), counted from 0");
 }
 
-bool runs_as_it_is(const LoadOptions& options) {
+bool runs_unoptimized(const LoadOptions& options) {
   const auto executor = options.engine_options.find("executor");
   return executor == options.engine_options.end() ? options.few_calls
                                                   : executor->second == kNoExecutor;
@@ -129,30 +131,26 @@ LoadedModule load_module(const ArtifactSource& source, const LoadOptions& option
   const Device device = parse_device(options.device);
   apply_engine_options(options);
   open_op_libraries(options.op_libraries);
-  // The two take about as long as each other.
+  // The operator check takes about as long as scanning and opening, so the two run concurrently.
   std::future<std::optional<MappedArchive>> opening =
       std::async(std::launch::async, [&]() -> std::optional<MappedArchive> {
         scan(source, options);
         return MappedArchive::open(source.files.front());
       });
   check_operators(source.artifact);
-  std::optional<MappedArchive> lent = opening.get();
+  std::optional<MappedArchive> mapped = opening.get();
 
   LoadedModule loaded;
   try {
     std::optional<torch::jit::Module> module;
-    if (lent) module = std::move(*lent).load(to_torch(device));
+    if (mapped) module = std::move(*mapped).load(to_torch(device));
     loaded.module = module ? std::move(*module)
                            : torch::jit::load(std::make_shared<BytesReader>(source.files.front()),
                                               to_torch(device), /*load_debug_files=*/true);
     loaded.module.eval();
-  } catch (const c10::Error& error) {
-    throw BundleError("LibTorch " ISTHMUS_TORCH_VERSION " cannot load \"" +
-                      source.files.front().path + "\": " + error.what_without_backtrace() +
-                      "; export the bundle with the torch that is used here");
   } catch (const std::exception& error) {
     throw BundleError("LibTorch " ISTHMUS_TORCH_VERSION " cannot load \"" +
-                      source.files.front().path + "\": " + error.what() +
+                      source.files.front().path + "\": " + model_error(error) +
                       "; export the bundle with the torch that is used here");
   }
   if (device.is_cuda() && source.artifact.strategy != "script") {

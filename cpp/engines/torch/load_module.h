@@ -10,23 +10,23 @@
 
 namespace isthmus::torch_engine {
 
-/// A module ready to run, and what was done to it.
+/// A module ready to run.
 struct LoadedModule {
   torch::jit::Module module;
-  std::vector<std::string> notes;
+  std::vector<std::string> notes;  ///< what was changed at load, a sentence each
 };
 
-/// Scans the archive (unless everything is trusted), opens operator libraries, loads from the
-/// verified bytes onto the device, and applies the optimisation asked for.
+/// Scans the archive (unless trust is native), opens operator libraries, loads the verified bytes
+/// onto the device, and applies the optimization of the options.
 /// @throws BundleError, EngineUnavailable, DeviceUnavailable, InvalidInput (options).
 LoadedModule load_module(const ArtifactSource& source, const LoadOptions& options);
 
-/// Whether graphs are to run as they are, without LibTorch's passes and profiling, which take
-/// longer than a few calls: executor=none, or `few_calls` without another executor.
-bool runs_as_it_is(const LoadOptions& options);
+/// Returns true when graphs are to run without LibTorch's passes and profiling, which take longer
+/// than a few calls: with executor=none, or with `few_calls` and no other executor.
+bool runs_unoptimized(const LoadOptions& options);
 
-/// Whether LibTorch can use the device here. @throws DeviceUnavailable with the reason and a
-/// remedy.
+/// Requires that LibTorch can use the device.
+/// @throws DeviceUnavailable with the reason and a remedy.
 void require_device(Device device, const RuntimeContext& context);
 
 }  // namespace isthmus::torch_engine

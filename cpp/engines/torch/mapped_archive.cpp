@@ -12,6 +12,8 @@
 #include <functional>
 #include <memory>
 #include <string_view>
+#include <type_traits>
+#include <utility>
 
 #include "engines/torch/bytes_reader.h"
 
@@ -24,12 +26,18 @@ using torch::jit::DeserializationStorageContext;
 
 constexpr std::string_view kPackage = ".data/ts_code/";
 constexpr const char* kModule = "0";
-constexpr std::size_t kAlignment = 64;  // what torch.jit.save gives, and kernels may count on
+constexpr std::size_t kAlignment = 64;  // of torch.jit.save; kernels may rely on it
 
-/// Thrown and caught in this file.
-struct CannotLend {};
+// See the contract in the header.
+static_assert(!std::is_polymorphic_v<DeserializationStorageContext> &&
+                  !std::is_copy_constructible_v<DeserializationStorageContext> &&
+                  std::is_default_constructible_v<DeserializationStorageContext>,
+              "MappedArchive::load replaces the content of LibTorch's storage context");
 
-/// The name in a package of a record that is no tensor; empty for one that a load does not read.
+/// The archive cannot be mapped; thrown and caught in this file.
+struct CannotMap {};
+
+/// Returns the name in the package of a record without tensors; empty when a load does not read it.
 std::string package_name(const std::string& name) {
   if (name == "data.pkl" || name == "constants.pkl")
     return std::string(kPackage) + kModule + "/" + name;
@@ -37,16 +45,18 @@ std::string package_name(const std::string& name) {
 }
 
 bool is_stored(const FileBytes& archive, std::size_t header) {
-  constexpr std::size_t kMethod = 8;  // in a zip archive's local header, two bytes
+  constexpr std::size_t kMethod = 8;  // offset in a zip archive's local header, two bytes
   return header + kMethod + 2 <= archive.size && archive.data[header + kMethod] == std::byte{0} &&
          archive.data[header + kMethod + 1] == std::byte{0};
 }
 
-c10::Storage lend(const FileBytes& archive, PyTorchStreamReader& reader, const std::string& name) {
-  if (!is_stored(archive, reader.getRecordHeaderOffset(name))) throw CannotLend();
+/// Returns a storage over the bytes of a record. @throws CannotMap.
+c10::Storage map_record(const FileBytes& archive, PyTorchStreamReader& reader,
+                        const std::string& name) {
+  if (!is_stored(archive, reader.getRecordHeaderOffset(name))) throw CannotMap();
   const std::size_t size = reader.getRecordSize(name);
   auto* at = const_cast<std::byte*>(archive.weights.get()) + reader.getRecordOffset(name);
-  if (reinterpret_cast<std::uintptr_t>(at) % kAlignment != 0) throw CannotLend();
+  if (reinterpret_cast<std::uintptr_t>(at) % kAlignment != 0) throw CannotMap();
   using Owner = std::shared_ptr<const std::byte[]>;
   auto owner = std::make_unique<Owner>(archive.weights);
   c10::DataPtr data(
@@ -56,7 +66,7 @@ c10::Storage lend(const FileBytes& archive, PyTorchStreamReader& reader, const s
           /*resizable=*/false};
 }
 
-/// Reads a package, and tells when LibTorch comes to one of its records.
+/// Reads a package, and calls a function before the first read at a given position.
 class PackageReader final : public caffe2::serialize::ReadAdapterInterface {
  public:
   explicit PackageReader(std::string bytes) : bytes_(std::move(bytes)) {}
@@ -65,32 +75,33 @@ class PackageReader final : public caffe2::serialize::ReadAdapterInterface {
 
   std::size_t read(std::uint64_t position, void* to, std::size_t count,
                    const char* /*what*/) const override {
-    if (reached_ && position == awaited_) std::exchange(reached_, nullptr)();
+    if (before_ && position == position_) std::exchange(before_, nullptr)();
     const std::size_t from = std::min<std::uint64_t>(position, bytes_.size());
     return bytes_.copy(static_cast<char*>(to), count, from);
   }
 
-  void when_at(std::uint64_t position, std::function<void()> reached) {
-    awaited_ = position;
-    reached_ = std::move(reached);
+  void call_before(std::uint64_t position, std::function<void()> function) {
+    position_ = position;
+    before_ = std::move(function);
   }
+  [[nodiscard]] bool called() const { return !before_; }
 
  private:
   std::string bytes_;
-  std::uint64_t awaited_ = 0;
-  mutable std::function<void()> reached_;
+  std::uint64_t position_ = 0;
+  mutable std::function<void()> before_;
 };
 
 }  // namespace
 
 std::optional<MappedArchive> MappedArchive::open(const FileBytes& archive) try {
   PyTorchStreamReader reader(std::make_shared<BytesReader>(archive));
-  // A writer gives its package this version at least, and the version tells how code is read.
+  // The version tells how code is read, and the writer below gives its package at least this one.
   if (reader.version() < caffe2::serialize::kMinProducedFileFormatVersion) return std::nullopt;
-  MappedArchive lent;
+  MappedArchive mapped;
   PyTorchStreamWriter writer(
       [&](const void* from, std::size_t count) {
-        lent.package_.append(static_cast<const char*>(from), count);
+        mapped.package_.append(static_cast<const char*>(from), count);
         return count;
       },
       /*compute_crc32=*/false);
@@ -98,17 +109,17 @@ std::optional<MappedArchive> MappedArchive::open(const FileBytes& archive) try {
   for (const std::string& name : reader.getAllRecords()) {
     const std::string key = name.substr(name.find('/') + 1);
     if (name.starts_with("constants/")) {
-      lent.constants_.emplace_back(key, lend(archive, reader, name));
+      mapped.constants_.emplace_back(key, map_record(archive, reader, name));
     } else if (name.starts_with("data/")) {
-      lent.data_.emplace_back(key, lend(archive, reader, name));
+      mapped.data_.emplace_back(key, map_record(archive, reader, name));
     } else if (const std::string packaged = package_name(name); !packaged.empty()) {
       const auto [bytes, size] = reader.getRecord(name);
       writer.writeRecord(packaged, bytes.get(), size);
     }
   }
   writer.writeEndOfFile();
-  return lent;
-} catch (const CannotLend&) {
+  return mapped;
+} catch (const CannotMap&) {
   return std::nullopt;
 } catch (const c10::Error&) {
   return std::nullopt;
@@ -119,17 +130,19 @@ std::optional<torch::jit::Module> MappedArchive::load(c10::Device device) && try
   const auto reader = std::make_shared<PyTorchStreamReader>(bytes);
   const auto context = std::make_shared<DeserializationStorageContext>();
   for (const auto& [key, storage] : constants_) context->addStorage(key, storage);
-  // Both count their tensors from 0; constants are read before data, for the code needs them.
-  bytes->when_at(reader->getRecordHeaderOffset(package_name("data.pkl")), [&] {
+  bytes->call_before(reader->getRecordHeaderOffset(package_name("data.pkl")), [&] {
+    // The context has no way to remove a storage.
     std::destroy_at(context.get());
     std::construct_at(context.get());
     for (const auto& [key, storage] : constants_)
-      if (storage.use_count() == 1) throw CannotLend();  // nothing has taken it
+      if (storage.use_count() == 1) throw CannotMap();  // not taken yet, or copied to a device
     for (const auto& [key, storage] : data_) context->addStorage(key, storage);
   });
-  return torch::jit::import_ir_module(std::make_shared<torch::jit::CompilationUnit>(), reader,
-                                      context, device, kModule);
-} catch (const CannotLend&) {
+  auto module = torch::jit::import_ir_module(std::make_shared<torch::jit::CompilationUnit>(),
+                                             reader, context, device, kModule);
+  if (!bytes->called()) return std::nullopt;  // the data got the constants' storages
+  return module;
+} catch (const CannotMap&) {
   return std::nullopt;
 }
 

@@ -14,7 +14,7 @@ class Forker {
   explicit Forker(const std::vector<std::string>& state) : state_(state) {}
 
   ObjectPtr fork(const ObjectPtr& object, const std::string& path) {
-    // A module that stands in two places stays one module.
+    // A module that is used in two places stays one module.
     const auto known = forked_.find(object.get());
     if (known != forked_.end()) return known->second;
     ObjectPtr result = object->copy();
@@ -35,7 +35,7 @@ class Forker {
       if (!value.toTensor().defined() || (parameter && !listed)) return value;
       return value.toTensor().clone();
     }
-    // Packed weights and other native objects are handed over behind a capsule; they do not change.
+    // Native objects, such as packed weights, do not change; they are shared.
     if (value.isObject()) return fork(value.toObject(), path);
     if (value.isList() || value.isGenericDict() || value.isTuple()) return value.deepcopy();
     return value;

@@ -7,9 +7,9 @@
 
 namespace isthmus::torch_engine {
 
-/// A module with state of its own: parameters are shared with the original, buffers and other
-/// attributes are copied, and so is every attribute that `state` lists (dotted paths). The code is
-/// shared.
+/// Returns a module with its own state. It shares the code and the parameters with the original;
+/// buffers and other attributes are copied, and so is every parameter that `state` lists (by dotted
+/// path).
 torch::jit::Module fork_module(const torch::jit::Module& module,
                                const std::vector<std::string>& state);
 

@@ -5,13 +5,14 @@
 #include <torch/csrc/jit/frontend/builtin_functions.h>
 #include <torch/csrc/jit/runtime/operator.h>
 
+#include "engines/dl_error.h"
 #include "isthmus/error.h"
 
 namespace isthmus::torch_engine {
 namespace {
 
-/// Namespaces that come with LibTorch. A manifest cannot ask for them as if they were a library's:
-/// some of their operators reach the network, other processes or files.
+/// Returns the namespaces that come with LibTorch. A manifest cannot allow them as namespaces of a
+/// library: some of their operators access the network, other processes or files.
 const std::set<std::string>& own_namespaces() {
   static const std::set<std::string> kOwn{"aten",
                                           "prim",
@@ -75,12 +76,10 @@ std::string library_of(const Artifact& artifact, const std::string& op_namespace
 
 void open_op_libraries(const std::vector<std::filesystem::path>& libraries) {
   for (const auto& library : libraries) {
-    // The loader's own search serves plain names; it counts repeated opening itself.
+    // The loader searches for plain names, and counts repeated opening.
     if (dlopen(library.c_str(), RTLD_NOW | RTLD_GLOBAL) != nullptr) continue;
-    const char* reason = dlerror();
-    throw EngineUnavailable("operator library \"" + library.string() +
-                            "\" cannot be opened: " + (reason ? reason : "unknown reason") +
-                            "; give the path of a library built against this torch");
+    throw EngineUnavailable("operator library \"" + library.string() + "\" cannot be opened: " +
+                            dl_error() + "; give the path of a library built against this torch");
   }
 }
 
@@ -97,7 +96,7 @@ void check_operators(const Artifact& artifact) {
   std::string remedy;
   for (const auto& [op, count] : artifact.operators) {
     const std::string op_namespace = namespace_of(op);
-    // prim is partly syntax (prim::If, prim::Loop): the interpreter's, not the registry's.
+    // Some of prim is syntax of the interpreter (prim::If, prim::Loop) and not in the registry.
     if (op_namespace == "prim" || op.find("::") == std::string::npos || registered(op)) continue;
     missing += (missing.empty() ? "" : ", ") + op;
     if (!own_namespaces().contains(op_namespace))

@@ -9,7 +9,7 @@
 
 namespace isthmus::torch_engine {
 
-/// What libisthmus_libtorch.so gives to the engine library: everything that needs LibTorch.
+/// The interface of libisthmus_libtorch.so to the engine libraries: everything that needs LibTorch.
 class Runtime {
  public:
   virtual ~Runtime() = default;
@@ -20,10 +20,10 @@ class Runtime {
                                                          const LoadOptions& options) const = 0;
 };
 
-/// What the engine library knows of LibTorch and the runtime library cannot find out.
+/// Facts about LibTorch that only the engine library knows.
 struct RuntimeContext {
   void* libtorch_cpu = nullptr;  ///< handle for dlsym
-  std::string cuda_error;        ///< why CUDA libraries could not be opened
+  std::string cuda_error;  ///< the reason why CUDA libraries cannot be opened; empty without one
   bool has_cuda_libraries = false;
 };
 

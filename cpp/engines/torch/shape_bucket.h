@@ -9,9 +9,9 @@
 
 namespace isthmus::torch_engine {
 
-/// Names the calls that one recording serves: those of one method whose inputs have the same
-/// dtypes, shapes and devices, are absent in the same places, and agree in the values that are read
-/// on the CPU (scalars), which a recording holds as constants. Bytes, not for people.
+/// Returns a binary key for the calls that one recording serves: calls of one method whose inputs
+/// have the same dtypes, shapes and devices, are absent in the same places, and have the same
+/// values on the CPU (scalars), which a recording holds as constants.
 inline std::string shape_bucket(std::size_t method, std::span<const Tensor> inputs) {
   std::string key;
   const auto append = [&key](std::int64_t number) {

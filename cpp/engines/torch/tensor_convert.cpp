@@ -11,8 +11,8 @@ Tensor from_model(at::Tensor tensor) {
       tensor = tensor.contiguous();
     return isthmus::from_torch(std::move(tensor));
   } catch (const InvalidInput& error) {
-    // The caller did nothing wrong: the model made it.
-    throw ExecutionError(std::string("the model gave a tensor that cannot cross: ") + error.what() +
+    // The model is at fault, not the input.
+    throw ExecutionError(std::string("the model gave an unsupported tensor: ") + error.what() +
                          ", inside the model");
   }
 }

@@ -6,12 +6,12 @@
 
 namespace isthmus::torch_engine {
 
-/// What a model gave, as an isthmus::Tensor: contiguous, without a copy where it is so already;
-/// owns its memory. The other direction, and the tables, are those of isthmus/torch.h.
-/// @throws ExecutionError for layouts, devices and dtypes that isthmus does not carry.
+/// Converts a tensor that a model returned. The result is contiguous and owns its memory; a
+/// contiguous tensor is not copied. isthmus/torch.h has the other direction.
+/// @throws ExecutionError for layouts, devices and dtypes that isthmus does not support.
 Tensor from_model(at::Tensor tensor);
 
-/// A copy on the same device that shares nothing with the original.
+/// Returns a contiguous copy on the same device that shares no memory with the original.
 Tensor copy_of(const Tensor& tensor);
 
 }  // namespace isthmus::torch_engine

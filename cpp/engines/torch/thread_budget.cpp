@@ -8,7 +8,7 @@
 namespace isthmus::torch_engine {
 namespace {
 
-/// Counts changes of the budget, so that threads know when to take it up anew.
+/// Returns the number of changes of the budget, which tells a thread when to apply it again.
 std::atomic<int>& generation() {
   static std::atomic<int> value{1};
   return value;
@@ -23,7 +23,7 @@ void set_thread_budget(int threads) {
     try {
       at::set_num_interop_threads(1);
     } catch (const c10::Error&) {
-      // The process has started that pool already; its size cannot be changed any more.
+      // The process has started that pool already, and its size is final.
     }
   }
   at::set_num_threads(threads);

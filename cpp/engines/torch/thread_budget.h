@@ -2,13 +2,13 @@
 
 namespace isthmus::torch_engine {
 
-/// Sets how many threads one operator may use, for the whole process (0: as it is), and the pool
-/// between operators to one thread where nothing has started it yet. Before the first operator, so
-/// that no other pool is ever made.
+/// Sets the number of threads that one operator may use, for the whole process (0: no change), and
+/// limits the pool between operators to one thread unless it has started already. Call it before
+/// the first operator runs, so that no larger pool is created.
 void set_thread_budget(int threads);
 
-/// Makes the calling thread use the budget: OpenMP keeps a number for each thread of its own, and a
-/// fresh thread would take every core. Cheap after a thread's first call.
+/// Applies the budget to the calling thread: OpenMP keeps the number for each thread, and a new
+/// thread would use every core. Cheap after the first call of a thread.
 void join_thread_budget();
 
 }  // namespace isthmus::torch_engine

@@ -1,9 +1,10 @@
-// The engine library proper. It has no LibTorch of its own: it finds one, checks its version, opens
-// it, and only then the runtime library that is linked against it.
+// The entry of an engine library. It does not link LibTorch: it finds LibTorch, checks its version,
+// opens it, and only then opens the runtime library that links it.
 #include <dlfcn.h>
 
 #include <mutex>
 
+#include "engines/dl_error.h"
 #include "engines/torch/fit.h"
 #include "engines/torch/libtorch_loader.h"
 #include "engines/torch/runtime.h"
@@ -18,10 +19,8 @@ const Runtime& open_runtime_now() {
   const auto path = engine_folder() / "libisthmus_libtorch.so";
   void* handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (handle == nullptr) {
-    const char* reason = dlerror();
     throw EngineUnavailable(path.string() + " does not fit torch " + libtorch.location.version +
-                            " in " + libtorch.location.libraries.string() + ": " +
-                            (reason ? reason : "unknown reason") +
+                            " in " + libtorch.location.libraries.string() + ": " + dl_error() +
                             "; build isthmus for it with `pip install --force-reinstall --no-deps "
                             "--no-build-isolation isthmus`");
   }
@@ -34,7 +33,7 @@ const Runtime& open_runtime_now() {
   return *make(&context);
 }
 
-/// Opens the runtime once; a failure is remembered and told each time.
+/// Opens the runtime once. A failure is remembered and thrown at every call.
 const Runtime& runtime() {
   static std::once_flag once;
   static const Runtime* opened = nullptr;
@@ -50,7 +49,7 @@ const Runtime& runtime() {
   return *opened;
 }
 
-/// One of the two formats that LibTorch runs; which one, the build says.
+/// Runs one of the two LibTorch formats; the build defines which one.
 class TorchEngine final : public Engine {
  public:
   [[nodiscard]] std::vector<std::string> formats() const override { return {ISTHMUS_TORCH_FORMAT}; }

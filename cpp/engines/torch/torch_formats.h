@@ -9,17 +9,19 @@
 
 namespace isthmus::torch_engine {
 
-/// A TorchScript archive, loaded. `concurrency`: calls at once, 0 for no bound.
+/// Loads a TorchScript archive. `concurrency` is the number of calls that may run at once; 0: no
+/// bound.
 /// @throws BundleError, EngineUnavailable, DeviceUnavailable, InvalidInput (options).
 std::unique_ptr<Executable> load_torchscript(const ArtifactSource& source,
                                              const LoadOptions& options, int concurrency);
 
-/// An AOTInductor package, loaded. `concurrency`: calls at once, 0 for no bound.
+/// Loads AOTInductor packages. `concurrency` as above.
 /// @throws as above.
 std::unique_ptr<Executable> load_aoti(const ArtifactSource& source, const LoadOptions& options,
                                       int concurrency);
 
-/// What went wrong in the model's own code, without LibTorch's C++ frames.
+/// Returns the message of an error without LibTorch's C++ frames, with the names that code has in
+/// the archive.
 std::string model_error(const std::exception& error);
 
 }  // namespace isthmus::torch_engine

@@ -1,4 +1,4 @@
-// What the LibTorch engines have in common, behind the one entry of this library.
+// The entry of libisthmus_libtorch.so, which both LibTorch engines open.
 #include <ATen/Parallel.h>
 #include <c10/util/Exception.h>
 #include <torch/cuda.h>

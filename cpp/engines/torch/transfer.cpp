@@ -12,9 +12,9 @@
 namespace isthmus::torch_engine {
 namespace {
 
-/// Beyond this the copy into page-locked memory costs more than the wait, and LibTorch would keep
-/// as much of it for later.
-constexpr std::size_t kMostStaged = std::size_t{64} << 20;
+/// The largest copy, in bytes, that goes through page-locked memory: copying more into it takes
+/// longer than waiting for the device, and LibTorch would keep that much memory.
+constexpr std::size_t kMaxStagedBytes = std::size_t{64} << 20;
 
 }  // namespace
 
@@ -25,7 +25,7 @@ Tensor transfer_to(const Tensor& tensor, Device device) {
                                                             : std::nullopt);
   const at::Tensor given = to_torch(tensor);
   const bool staged = tensor.device().is_cpu() && device.is_cuda() && tensor.nbytes() != 0 &&
-                      tensor.nbytes() <= kMostStaged;
+                      tensor.nbytes() <= kMaxStagedBytes;
   return from_model(staged ? given.pin_memory().to(to_torch(device), /*non_blocking=*/true)
                            : given.to(to_torch(device)));
 }

@@ -5,9 +5,9 @@
 
 namespace isthmus::torch_engine {
 
-/// A copy on another device (the same tensor when it is there already). To the CPU it waits for the
-/// data; from the CPU it is queued on the thread's current stream by way of page-locked memory, and
-/// the caller's memory is free again at once.
+/// Copies a tensor to another device; returns the same tensor when it is there already. A copy to
+/// the CPU waits for the data. A copy from the CPU is queued on the thread's current stream through
+/// page-locked memory, and the caller may reuse its memory at once.
 Tensor transfer_to(const Tensor& tensor, Device device);
 
 }  // namespace isthmus::torch_engine

@@ -58,6 +58,9 @@ class ISTHMUS_API ExecutionError : public Error {
   ~ExecutionError() override;
 };
 
+/// The name of the error's class, such as "InvalidInput".
+ISTHMUS_API const char* name(ErrorKind kind) noexcept;
+
 /// Exit code of `isthmus-run` for an error: 2 input, 3 bundle, 4 engine or device, 5 execution.
 ISTHMUS_API int exit_code(ErrorKind kind) noexcept;
 

@@ -4,7 +4,10 @@
 #include <filesystem>
 #include <map>
 #include <string>
+#include <string_view>
 #include <vector>
+
+#include "isthmus/export.h"
 
 namespace isthmus {
 
@@ -22,6 +25,16 @@ enum class Optimize : std::uint8_t {
   kFreeze,     ///< fold parameters into the graph
   kInference,  ///< freeze, fuse and prepack for this machine
 };
+
+/// "data", "graph" or "native".
+ISTHMUS_API std::string_view name(Trust trust) noexcept;
+/// "auto", "none", "freeze" or "inference".
+ISTHMUS_API std::string_view name(Optimize optimize) noexcept;
+
+/// @throws InvalidInput naming the expected values.
+ISTHMUS_API Trust parse_trust(std::string_view text);
+/// @throws InvalidInput naming the expected values.
+ISTHMUS_API Optimize parse_optimize(std::string_view text);
 
 /// How to load a bundle. Defaults fit most services. Each member has an initializer: naming only
 /// some of them draws no warning.

@@ -1,6 +1,6 @@
-#include "cli/bench_subject.h"
+#include "cli/bench_target.h"
 
-#include <algorithm>
+#include <chrono>
 
 #include "cli/calls.h"
 #include "isthmus/error.h"
@@ -10,35 +10,33 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+/// Returns the golden of this name; for an empty name, the first one of the warm-up or of all.
 const Golden& find_golden(const Manifest& manifest, const std::string& wanted) {
   std::string name = wanted;
   if (name.empty() && !manifest.warmup.empty()) name = manifest.warmup.front();
   if (manifest.goldens.empty())
     throw InvalidInput("the bundle has no goldens to time; give a file with --inputs");
   if (name.empty()) return manifest.goldens.front();
-  const auto found = std::find_if(manifest.goldens.begin(), manifest.goldens.end(),
-                                  [&](const Golden& one) { return one.name == name; });
-  if (found != manifest.goldens.end()) return *found;
-  std::string there;
-  for (const Golden& golden : manifest.goldens)
-    there += (there.empty() ? "\"" : ", \"") + golden.name + "\"";
-  throw InvalidInput("the bundle has no golden \"" + name + "\"; it has " + there);
+  std::string names;
+  for (const Golden& golden : manifest.goldens) {
+    if (golden.name == name) return golden;
+    names += (names.empty() ? "\"" : ", \"") + golden.name + "\"";
+  }
+  throw InvalidInput("the bundle has no golden \"" + name + "\"; it has " + names);
 }
 
 }  // namespace
 
-BenchSubject::BenchSubject(const std::filesystem::path& bundle, const LoadOptions& options,
-                           const BenchInputs& inputs)
-    : model_(Model::load(bundle, options)),
-      session_(model_.session()),
-      slow_down_(std::max(0, inputs.slow_down_us)) {
+BenchTarget::BenchTarget(const std::filesystem::path& bundle, const LoadOptions& options,
+                         const BenchInputs& inputs)
+    : model_(Model::load(bundle, options)), session_(model_.session()) {
   choose(inputs);
   const Clock::time_point start = Clock::now();
   call();
   first_call_ms_ = std::chrono::duration<double, std::milli>(Clock::now() - start).count();
 }
 
-void BenchSubject::choose(const BenchInputs& inputs) {
+void BenchTarget::choose(const BenchInputs& inputs) {
   GoldenCall call;
   if (!inputs.file.empty()) {
     InputFile file = read_calls(inputs.file, {inputs.method});
@@ -60,16 +58,12 @@ void BenchSubject::choose(const BenchInputs& inputs) {
   model_.synchronize();
 }
 
-void BenchSubject::call() {
+void BenchTarget::call() {
   answer_ = session_.call(method_, inputs_);
   model_.synchronize();
-  if (slow_down_.count() == 0) return;
-  const Clock::time_point end = Clock::now() + slow_down_;
-  while (Clock::now() < end) {
-  }
 }
 
-void BenchSubject::between() {
+void BenchTarget::between() {
   answer_ = {};
   model_.synchronize();
 }

@@ -8,10 +8,11 @@
 
 namespace isthmus {
 
-/// Outputs own their memory: one that is a view of memory that the caller only lent (an input
-/// without an owner) is replaced by `copy(output)`.
+/// Makes outputs own their memory: replaces each output that is a view of borrowed memory (an input
+/// without an owner, whose memory the caller may free after the call) by `copy(output)`.
 template <typename Copy>
-void disown_inputs(std::vector<Tensor>& outputs, std::span<const Tensor> inputs, Copy copy) {
+void copy_borrowed_outputs(std::vector<Tensor>& outputs, std::span<const Tensor> inputs,
+                           Copy copy) {
   for (Tensor& output : outputs) {
     if (!output.defined() || output.numel() == 0) continue;
     const auto* data = static_cast<const std::byte*>(output.data());
