@@ -83,6 +83,24 @@ def test_documents_name_python_modules_and_functions_that_exist(document: Path) 
     assert not missing
 
 
+def test_documents_name_the_versions_of_the_schemas() -> None:
+    from isthmus.bundle_diff import report as diff
+    from isthmus.proof import verify_report
+    from isthmus.proof.replay import records
+    from isthmus.proof.replay import report as replay
+    from isthmus.reports import bundle_document
+    from isthmus.timing import bench_report
+
+    modules = (diff, verify_report, records, replay, bundle_document, bench_report)
+    versions = {module.SCHEMA: module.SCHEMA_VERSION for module in modules}
+    named = {
+        schema: int(version)
+        for path in (ROOT / "docs").glob("*.md")
+        for schema, version in re.findall(r"`(isthmus-\w+)`, version (\d+)", path.read_text())
+    }
+    assert named == versions
+
+
 @pytest.mark.parametrize("top", ["python/isthmus", "cpp/core", "cpp/engines"])
 def test_the_architecture_names_every_folder(top: str) -> None:
     missing = folders_below(top) - paths_named(ARCHITECTURE[0])
