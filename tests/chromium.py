@@ -1,6 +1,6 @@
-"""A headless Chromium of the system, driven over its DevTools pipe: no driver, no package.
+"""Drives the system's headless Chromium over its DevTools pipe, without a driver or a package.
 
-Messages are JSON that ends in a zero byte, in on descriptor 3 and out on descriptor 4.
+Messages are JSON that ends in a zero byte; Chromium reads descriptor 3 and writes descriptor 4.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ FLAGS = (
 
 
 def find_chromium() -> str:
-    """The program; skips without one, and fails instead under ISTHMUS_REQUIRE_CHROMIUM=1."""
+    """Returns the program; skips the test without it, or fails if ISTHMUS_REQUIRE_CHROMIUM=1."""
     for name in ("chromium", "chromium-browser", "google-chrome"):
-        found = shutil.which(name)
-        if found is not None:
-            return found
+        program = shutil.which(name)
+        if program is not None:
+            return program
     if os.environ.get("ISTHMUS_REQUIRE_CHROMIUM") == "1":
         pytest.fail(
             "ISTHMUS_REQUIRE_CHROMIUM=1, and there is no chromium: apt-get install chromium"
@@ -51,16 +51,16 @@ def find_chromium() -> str:
 
 @contextlib.contextmanager
 def browser(folder: Path) -> Iterator[Browser]:
-    """A browser with a fresh profile in a folder; ends with the block."""
+    """Starts a browser with a fresh profile in a folder; the context ends it."""
     program = find_chromium()
     profile = folder / "profile"
     environment = {**os.environ, "HOME": str(folder), "XDG_CONFIG_HOME": str(folder / "config")}
     theirs_in, ours_out = os.pipe()
     ours_in, theirs_out = os.pipe()
-    # Out of the way of 3 and 4, which the child's are to be.
-    theirs = [fcntl.fcntl(one, fcntl.F_DUPFD, 10) for one in (theirs_in, theirs_out)]
-    for one in (theirs_in, theirs_out):
-        os.close(one)
+    # Above 10, because the child needs the numbers 3 and 4.
+    theirs = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (theirs_in, theirs_out)]
+    for end in (theirs_in, theirs_out):
+        os.close(end)
     log = folder / "chromium.log"
     child = os.posix_spawn(
         program,
@@ -73,8 +73,8 @@ def browser(folder: Path) -> Iterator[Browser]:
             (os.POSIX_SPAWN_DUP2, theirs[1], 4),
         ],
     )
-    for one in theirs:
-        os.close(one)
+    for end in theirs:
+        os.close(end)
     try:
         yield Browser(ours_in, ours_out, log)
     finally:
@@ -91,7 +91,7 @@ def browser(folder: Path) -> Iterator[Browser]:
 
 @dataclass
 class Browser:
-    """The pipe, and the events that came in between answers."""
+    """A running browser, and the events received between answers."""
 
     reading: int
     writing: int
@@ -101,7 +101,7 @@ class Browser:
     _rest: bytes = b""
 
     def ask(self, method: str, session: str = "", **values: Any) -> dict[str, Any]:
-        """Sends a command and waits for its answer."""
+        """Sends a command and returns its answer."""
         self._number += 1
         message = {"id": self._number, "method": method, "params": values}
         if session:
@@ -120,14 +120,14 @@ class Browser:
             ready, _, _ = select.select([self.reading], [], [], max(0.0, end - time.monotonic()))
             chunk = os.read(self.reading, 1 << 16) if ready else b""
             if not chunk:
-                told = self.log.read_text("utf-8", "replace")[-2000:] if self.log.exists() else ""
-                pytest.fail(f"chromium ended, or said nothing for {seconds:g} s: {told}")
+                log = self.log.read_text("utf-8", "replace")[-2000:] if self.log.exists() else ""
+                pytest.fail(f"chromium ended, or sent nothing for {seconds:g} s: {log}")
             self._rest += chunk
         line, _, self._rest = self._rest.partition(b"\0")
         return dict(json.loads(line))
 
     def open(self, file: Path, *, width: int, height: int, scheme: str) -> Page:
-        """A file in a tab of its own, of that size, in the light or dark scheme."""
+        """Opens a file in a new tab of this size, in the "light" or "dark" scheme."""
         target = self.ask("Target.createTarget", url="about:blank")["targetId"]
         session = self.ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         page = Page(self, session, target)
@@ -161,18 +161,18 @@ class Page:
     target: str
 
     def ask(self, method: str, **values: Any) -> dict[str, Any]:
-        """A command to this tab."""
+        """Sends a command to this tab."""
         return self.browser.ask(method, self.session, **values)
 
     def run(self, code: str) -> Any:
-        """The value of a piece of JavaScript."""
-        found = self.ask("Runtime.evaluate", expression=code, returnByValue=True)
-        assert "exceptionDetails" not in found, found["exceptionDetails"]
-        return found["result"].get("value")
+        """Returns the value of a JavaScript expression."""
+        answer = self.ask("Runtime.evaluate", expression=code, returnByValue=True)
+        assert "exceptionDetails" not in answer, answer["exceptionDetails"]
+        return answer["result"].get("value")
 
     def seen(self, method: str) -> list[dict[str, Any]]:
-        """The events of that name that came so far."""
-        self.run("0")  # whatever is on its way comes before this answer
+        """Returns the events of this name that were sent so far."""
+        self.run("0")  # earlier events arrive before its answer
         return [
             event["params"]
             for event in self.browser.events
@@ -180,7 +180,7 @@ class Page:
         ]
 
     def screenshot(self, path: Path, *, whole: bool = False) -> Path:
-        """PNG of the first screen, or of the whole page."""
+        """Writes a PNG of the first screen, or of the whole page."""
         options: dict[str, Any] = {"format": "png"}
         if whole:
             size = self.ask("Page.getLayoutMetrics")["cssContentSize"]

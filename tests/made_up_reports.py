@@ -1,4 +1,4 @@
-"""Reports of results that nothing measured: one that passed, one that failed, and an odd one."""
+"""Made-up reports: one that passed, one that failed, and one with hostile names and numbers."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def bad() -> BundleReport:
 
 
 def odd() -> BundleReport:
-    """Names and numbers that nobody expects."""
+    """Returns a report with hostile names and extreme numbers."""
     bundle = made_up_bundle(EVIL + LONG, (EVIL, LONG))
     results = (parity(EVIL, math.nan, EVIL, EVIL), parity(LONG, math.inf, LONG, "infinitely off"))
     rows = (
@@ -175,9 +175,9 @@ def odd() -> BundleReport:
     found = layers()
     strange = tuple(
         replace(
-            one, path=LONG if at else EVIL, multiple=value, rms=value, own_rms=0.0, seen=at != 4
+            layer, path=LONG if at else EVIL, multiple=value, rms=value, own_rms=0.0, seen=at != 4
         )
-        for at, (one, value) in enumerate(
+        for at, (layer, value) in enumerate(
             zip(found.layers, (0.0, 1.0, math.inf, math.nan, 1.0, 1e-30), strict=True)
         )
     )

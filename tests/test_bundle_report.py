@@ -1,4 +1,4 @@
-"""`isthmus report`: what each format says of made-up results, and of a real bundle."""
+"""Each format of `isthmus report`, of made-up results and of a real bundle."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ SCHEMA = json.loads(Path(reports.__file__).with_name("report.schema.json").read_
 
 
 def strict(schema: Any) -> Any:
-    """The schema, which then also refuses what it does not describe."""
+    """Returns the schema without additional properties."""
     if isinstance(schema, list):
-        return [strict(one) for one in schema]
+        return [strict(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    found = {key: strict(value) for key, value in schema.items()}
-    return found | ({"additionalProperties": False} if "properties" in found else {})
+    parts = {key: strict(value) for key, value in schema.items()}
+    return parts | ({"additionalProperties": False} if "properties" in parts else {})
 
 
 def check_schema(bundle_report: BundleReport) -> dict[str, Any]:
@@ -75,11 +75,10 @@ def test_a_cell_is_the_output_nearest_to_failing() -> None:
     assert (fine.status, fine.share) == ("passed", 0.03)
     assert [cell.status for cell in lines[1].cells] == ["missing", "missing"]
     assert lines[1].cells[0].reason == "killed by SIGSEGV"
-    # The output is told of a cell that failed, too.
     assert lines[0].to_json()["cells"][0]["output"] == "z"
 
 
-def test_two_artifacts_of_an_engine_are_told_apart() -> None:
+def test_two_artifacts_of_an_engine_have_different_names() -> None:
     rows = (passing(), replace(passing(), artifact="torchscript-cpu-fp16"))
     names = [line.name for line in matrix(VerifyReport("toy", rows), ["batch2"])]
     assert names[1] == "torch.jit in Python on cpu, torchscript-cpu-fp16"
@@ -109,14 +108,14 @@ def test_shares(share: float | None, text: str, short: str) -> None:
 
 
 @pytest.mark.parametrize("make", [good, bad, odd, lambda: made_up(), lambda: made_up(absent())])
-def test_the_document_is_what_its_schema_says(make: Any) -> None:
+def test_the_document_matches_its_schema(make: Any) -> None:
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
     document = check_schema(make())
     assert (document["schema"], document["schema_version"]) == ("isthmus-report", 2)
     assert list(document)[:3] == ["schema", "schema_version", "context"]
 
 
-def test_the_schema_refuses_what_is_not_there_or_of_another_kind() -> None:
+def test_the_schema_refuses_missing_members_and_unknown_values() -> None:
     document = check_schema(good())
     valid = jsonschema.Draft202012Validator(SCHEMA)
     for key in document:
@@ -132,10 +131,11 @@ def test_json_holds_every_part() -> None:
     assert document["explanations"][0]["culprit"]["path"] == "net.3.linear"
     assert document["speed"]["comparisons"][0]["verdict"] == "C++ faster"
     assert document["sizes"]["total"] == 2_500_000 + 200 + 70
-    assert [one["severity"] for one in document["artifacts"][0]["hazards"]] == ["warning", "info"]
+    hazards = document["artifacts"][0]["hazards"]
+    assert [hazard["severity"] for hazard in hazards] == ["warning", "info"]
     assert document["signature"]["dims"] == {"batch": {"min": 1, "max": 64}}
     assert document["versions"]["runtimes"] == ["LibTorch 2.13.0"]
-    assert [one["name"] for one in document["ranking"]] == [
+    assert [row["name"] for row in document["ranking"]] == [
         "torch.jit in Python on cpu", "torchscript in C++ on cpu",
     ]  # fmt: skip
     assert check_schema(made_up(passing()))["speed"] is None
@@ -164,7 +164,7 @@ def test_junit_has_a_case_for_each_engine_device_and_golden() -> None:
     assert "SIGSEGV" in str(dead.text)
 
 
-def test_junit_fails_for_a_row_that_failed_beside_its_goldens() -> None:
+def test_junit_has_a_failure_for_a_row_that_failed_although_its_goldens_passed() -> None:
     other_bits = replace(passing(), status="failed", reason="differs from torch.jit")
     cases = document_of(made_up(other_bits)).cases
     assert [case.failure for case in cases] == ["", "", "differs from torch.jit"]
@@ -172,7 +172,7 @@ def test_junit_fails_for_a_row_that_failed_beside_its_goldens() -> None:
     assert [case.failure for case in alone] == ["killed by SIGSEGV"]
 
 
-def test_markdown_says_the_verdict_first_and_folds_what_is_long() -> None:
+def test_markdown_starts_with_the_verdict_and_folds_long_tables() -> None:
     text = to_markdown(document_of(bad()))
     assert text.splitlines()[:3] == [
         "## isthmus report toy",
@@ -190,16 +190,16 @@ def test_markdown_says_the_verdict_first_and_folds_what_is_long() -> None:
     assert "<script" not in to_markdown(document_of(odd()))
 
 
-def test_the_console_prints_it_too() -> None:
+def test_the_console_prints_the_document() -> None:
     lines = to_text(document_of(bad())).splitlines()
     assert lines[0] == "isthmus report toy"
     assert lines[-1].startswith("FAILED")
 
 
-# --- what it says ---------------------------------------------------------------------------------
+# --- texts ----------------------------------------------------------------------------------------
 
 
-def test_the_verdict_is_verifys_and_each_has_a_next_step() -> None:
+def test_each_verdict_has_a_next_step() -> None:
     assert good()
     assert good().next_step.command == "isthmus-run verify bundles/toy"
     assert not bad()
@@ -211,27 +211,27 @@ def test_the_verdict_is_verifys_and_each_has_a_next_step() -> None:
 
 
 def test_commands_are_quoted() -> None:
-    one = replace(good(), bundle=replace(good().bundle, path=Path("my bundle")), model="a b")
-    assert one.commands[0].command == "isthmus report 'my bundle' --model 'a b' -o report.html"
-    assert "--no-bench" in replace(one, speed=None).commands[0].command
+    quoted = replace(good(), bundle=replace(good().bundle, path=Path("my bundle")), model="a b")
+    assert quoted.commands[0].command == "isthmus report 'my bundle' --model 'a b' -o report.html"
+    assert "--no-bench" in replace(quoted, speed=None).commands[0].command
 
 
 def test_headlines() -> None:
-    says = ["".join(headline(one)) for one in (good(), bad(), made_up(absent()))]
-    assert says == [
+    reports = (good(), bad(), made_up(absent()))
+    assert ["".join(headline(report)) for report in reports] == [
         "The one way of running toy here gives the model's answers",
         "2 of 3 ways of running toy do not give the model's answers",
         "Nothing here could run toy",
     ]
 
 
-def test_an_explanation_of_verify_is_not_told_twice() -> None:
-    one = replace(bad(), parity=replace(bad().parity, explanations=(layers(),)))
-    assert len(one.explanations) == 1
-    assert to_markdown(document_of(one)).count("### Error by layer") == 1
+def test_an_explanation_of_verify_is_not_repeated() -> None:
+    explained = replace(bad(), parity=replace(bad().parity, explanations=(layers(),)))
+    assert len(explained.explanations) == 1
+    assert to_markdown(document_of(explained)).count("### Error by layer") == 1
 
 
-def test_sources_lose_the_machines_folders() -> None:
+def test_sources_are_shown_without_the_machines_folders() -> None:
     path = "/home/a/.venv/lib/python3.11/site-packages/torch/nn/modules/linear.py:130"
     assert (
         short_source(f"its forward is at {path}")
@@ -240,11 +240,11 @@ def test_sources_lose_the_machines_folders() -> None:
     assert short_source("/usr/lib/python3.11/json/decoder.py:3") == "json/decoder.py:3"
 
 
-# --- the whole way --------------------------------------------------------------------------------
+# --- a real bundle --------------------------------------------------------------------------------
 
 
 class Net(nn.Module):
-    """Two layers, and an activation that the fault is put behind."""
+    """A model of two layers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -256,7 +256,7 @@ class Net(nn.Module):
 
 
 def make_net() -> nn.Module:
-    """What worker processes import as test_bundle_report:make_net."""
+    """Returns the model; worker processes import it as test_bundle_report:make_net."""
     torch.manual_seed(0)
     return Net().eval()
 
@@ -276,7 +276,7 @@ def proven(net: Bundle) -> BundleReport:
 
 @pytest.fixture(scope="module")
 def refuted(net: Bundle) -> BundleReport:
-    """Against a model whose first layer is another."""
+    """Returns the report against a model whose first layer differs."""
     other = make_net()
     with torch.no_grad():
         other.first.weight.mul_(1.01)  # type: ignore[union-attr, operator]
@@ -284,7 +284,7 @@ def refuted(net: Bundle) -> BundleReport:
 
 
 @pytest.mark.slow
-def test_a_real_bundle_is_proven_timed_and_looked_into(proven: BundleReport) -> None:
+def test_a_real_bundle_is_proven_timed_and_explained(proven: BundleReport) -> None:
     assert proven, to_text(document_of(proven))
     document = check_schema(proven)
     assert [line["name"] for line in document["matrix"]] == [
@@ -313,7 +313,7 @@ def test_a_real_bundle_is_proven_timed_and_looked_into(proven: BundleReport) -> 
 
 
 @pytest.mark.slow
-def test_a_wrong_model_is_named_by_its_layer(refuted: BundleReport) -> None:
+def test_the_layer_of_a_wrong_model_is_named(refuted: BundleReport) -> None:
     assert not refuted
     document = check_schema(refuted)
     assert document["explanations"][0]["culprit"]["path"] == "first"
@@ -323,14 +323,14 @@ def test_a_wrong_model_is_named_by_its_layer(refuted: BundleReport) -> None:
 
 
 @pytest.mark.slow
-def test_engines_that_are_asked_for_are_the_ones_that_are_timed(net: Bundle) -> None:
-    one = report(net, engines=["torchscript"], devices=["cpu"], rounds=2)
-    assert [row.engine for row in one.parity.rows] == ["torchscript"]
-    assert one.speed is not None
-    assert {row.title for row in one.speed.rows} == {"TorchScript", "TorchScript optimised"}
-    assert one.explanations == (), "without a model there is nothing to look into"
+def test_only_the_engines_asked_for_are_timed(net: Bundle) -> None:
+    found = report(net, engines=["torchscript"], devices=["cpu"], rounds=2)
+    assert [row.engine for row in found.parity.rows] == ["torchscript"]
+    assert found.speed is not None
+    assert {row.title for row in found.speed.rows} == {"TorchScript", "TorchScript optimised"}
+    assert found.explanations == (), "explanations need the model"
 
 
-def test_too_few_rounds_are_told_before_anything_runs(net: Bundle) -> None:
+def test_too_few_rounds_are_an_error_before_anything_runs(net: Bundle) -> None:
     with pytest.raises(InvalidInput, match="rounds is 1"):
         report(net, rounds=1, progress=pytest.fail)

@@ -1,4 +1,4 @@
-"""Where an engine leaves the model: the layer with the fault is named, on every engine."""
+"""Explain names the faulty layer, on every engine."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ENGINES = ("torchscript", "onnxruntime", "openvino")
 
 
 class Block(nn.Module):
-    """A layer with work of its own between its parts."""
+    """A layer that computes between its submodules."""
 
     scale = 0.5
 
@@ -44,7 +44,7 @@ class Block(nn.Module):
 
 
 class Model(nn.Module):
-    """Six blocks."""
+    """A model of six blocks."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class Model(nn.Module):
 
 
 class WrongUnderExport(Block):
-    """Right in eager mode, wrong in what an exporter sees: a fault of the way into C++."""
+    """A block that is right in eager mode and wrong under export."""
 
     def forward(self, x: Tensor) -> Tensor:
         if torch.compiler.is_exporting():
@@ -68,7 +68,7 @@ class WrongUnderExport(Block):
 
 
 class Scaled(nn.Module):
-    """Takes a mask that it may be given."""
+    """A layer with an optional mask."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ class Scaled(nn.Module):
 
 
 class MaskUnderExport(nn.Module):
-    """Gives its submodule a mask only while it is exported, as masks of transformers do."""
+    """A model that passes a mask only under export, as transformers do."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -112,20 +112,20 @@ def right(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return export(make(), tmp_path_factory.mktemp("right") / "b", ("torchscript", "onnx"))
 
 
-_made: dict[tuple[Callable[[Model], None], Path], Bundle] = {}
+_faulty: dict[tuple[Callable[[Model], None], Path], Bundle] = {}
 
 
 def faulty(change: Callable[[Model], None], right: Bundle) -> Bundle:
-    """The right bundle with the artifacts of a model with a fault; made once."""
-    if (change, right.path) not in _made:
+    """Returns the right bundle with the artifacts of a faulty model; cached."""
+    if (change, right.path) not in _faulty:
         model = make()
         with torch.no_grad():
             change(model)
         folder = right.path.parent
         formats = tuple(artifact.format for artifact in right.manifest.artifacts)
-        wrong = export(model, folder / f"wrong-{len(_made)}", formats)
-        _made[change, right.path] = swapped(right, wrong, folder / f"swapped-{len(_made)}")
-    return _made[change, right.path]
+        wrong = export(model, folder / f"wrong-{len(_faulty)}", formats)
+        _faulty[change, right.path] = swapped(right, wrong, folder / f"swapped-{len(_faulty)}")
+    return _faulty[change, right.path]
 
 
 def swapped(right: Bundle, wrong: Bundle, path: Path) -> Bundle:
@@ -167,7 +167,7 @@ def change_epsilon(model: Model) -> None:
     ("change", "path"),
     [(drop_bias, "blocks.3.up"), (change_own_code, "blocks.2"), (change_epsilon, "blocks.4.norm")],
 )
-def test_the_layer_with_the_fault_is_named(
+def test_the_faulty_layer_is_named(
     right: Bundle, change: Callable[[Model], None], path: str, engine: str
 ) -> None:
     found = explain(faulty(change, right), make(), engine=engine)
@@ -177,13 +177,13 @@ def test_the_layer_with_the_fault_is_named(
         assert found.culprit.source.startswith(f"{__file__}:"), "its own forward"
     before = [layer for layer in found.layers if layer.path.startswith("blocks.1.")]
     assert before
-    assert not any(one.diverged for one in before)
+    assert not any(layer.diverged for layer in before)
     assert found.layers[-1].path == ""
     assert found.layers[-1].diverged
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_nobody_is_accused_of_a_right_artifact(right: Bundle, engine: str) -> None:
+def test_no_layer_of_a_right_artifact_is_named(right: Bundle, engine: str) -> None:
     found = explain(right, make(), engine=engine)
     assert not found
     assert not any(layer.diverged for layer in found.layers)
@@ -191,17 +191,17 @@ def test_nobody_is_accused_of_a_right_artifact(right: Bundle, engine: str) -> No
     assert "no submodule diverges" in found.sentence
 
 
-def test_a_small_budget_of_memory_gives_the_same_answer(right: Bundle) -> None:
+def test_a_small_memory_budget_gives_the_same_result(right: Bundle) -> None:
     wrong = faulty(drop_bias, right)
-    said: list[str] = []
+    lines: list[str] = []
     whole = explain(wrong, make(), engine="onnxruntime")
-    parts = explain(wrong, make(), engine="onnxruntime", budget_bytes=50_000, progress=said.append)
-    assert len([one for one in said if "Looking into" in one]) > 2
+    parts = explain(wrong, make(), engine="onnxruntime", budget_bytes=50_000, progress=lines.append)
+    assert len([line for line in lines if "Looking into" in line]) > 2
     assert named(parts) == named(whole)
     assert [layer.path for layer in parts.layers] == [layer.path for layer in whole.layers]
 
 
-def test_a_weight_is_told_with_its_value(right: Bundle) -> None:
+def test_a_wrong_weight_is_reported_with_its_value(right: Bundle) -> None:
     def change(model: Model) -> None:
         block = model.blocks[1]
         assert isinstance(block, Block)
@@ -214,7 +214,7 @@ def test_a_weight_is_told_with_its_value(right: Bundle) -> None:
     assert "the furthest is 7 and should be" in hint
 
 
-def test_the_repro_shows_the_fault(right: Bundle, tmp_path: Path) -> None:
+def test_the_repro_reproduces_the_error(right: Bundle, tmp_path: Path) -> None:
     wrong = faulty(drop_bias, right)
     found = explain(wrong, make(), engine="onnxruntime", repro=tmp_path / "repro")
     assert found.repro == str(tmp_path / "repro")
@@ -227,7 +227,7 @@ def test_the_repro_shows_the_fault(right: Bundle, tmp_path: Path) -> None:
     )
     assert "onnxruntime against eager" in done.stdout
     assert "Linear(in_features=16, out_features=32" in done.stdout
-    # To rounding: this process may have run it on another number of threads.
+    # Rounding may differ, because this process may use another number of threads.
     again = re.search(r"against the recorded output: max ([^,]+),", done.stdout)
     assert again is not None and float(again[1]) < 1e-6
 
@@ -253,7 +253,7 @@ def test_a_compiled_package_is_judged_by_a_copy_and_by_its_weights(tmp_path: Pat
     [(change_own_code, "blocks.2"), (change_epsilon, "blocks.4.norm")],
     ids=["own code", "epsilon"],
 )
-def test_masking_finds_what_no_copy_and_no_weight_shows(
+def test_ablation_finds_errors_that_neither_a_copy_nor_the_weights_show(
     change: Callable[[Model], None], path: str, tmp_path: Path
 ) -> None:
     right = export(make(), tmp_path / "right", "aoti")
@@ -263,7 +263,7 @@ def test_masking_finds_what_no_copy_and_no_weight_shows(
     assert not explain(right, make(), engine="aoti", trust="native")
 
 
-def test_what_only_export_gives_a_submodule_is_not_taken_for_another_value(
+def test_an_input_that_only_export_passes_is_no_difference(
     tmp_path: Path,
 ) -> None:
     model = MaskUnderExport().eval()
@@ -274,7 +274,7 @@ def test_what_only_export_gives_a_submodule_is_not_taken_for_another_value(
     assert all(layer.seen for layer in found.layers)
 
 
-def test_verify_explains_a_failure_when_the_model_is_at_hand(right: Bundle, tmp_path: Path) -> None:
+def test_verify_explains_a_failure_when_it_has_the_model(right: Bundle, tmp_path: Path) -> None:
     wrong = faulty(drop_bias, right)
     report = isthmus.verify(wrong, make(), engines=["torchscript"])
     assert not report
@@ -304,7 +304,7 @@ def test_the_command_line_explains(right: Bundle, tmp_path: Path) -> None:
     assert (tmp_path / "repro" / "onnxruntime" / "repro.py").exists()
 
 
-def test_bad_arguments_are_named(right: Bundle) -> None:
+def test_invalid_arguments_are_errors(right: Bundle) -> None:
     with pytest.raises(isthmus.InvalidInput, match="engine: expected torchscript"):
         explain(right, make(), engine="tensorrt")
     with pytest.raises(isthmus.InvalidInput, match="no artifact that aoti runs"):
@@ -314,37 +314,37 @@ def test_bad_arguments_are_named(right: Bundle) -> None:
 # --- the parts ------------------------------------------------------------------------------------
 
 
-def layer(path: str, *, diverged: bool = False, inputs: bool = False) -> LayerError:
+def layer_error(path: str, *, diverged: bool = False, inputs: bool = False) -> LayerError:
     return LayerError(path, "Block", "", diverged=diverged, inputs_diverged=inputs)
 
 
-def test_blame_goes_to_the_parent_whose_own_code_is_wrong() -> None:
-    right = layer("a.first")
-    inner = layer("a.second", diverged=True, inputs=True)
-    around = layer("a", diverged=True)
-    assert blame([right, inner, around, layer("", diverged=True)]) == around
-    alone = layer("a.second", diverged=True)
+def test_a_parent_with_wrong_code_is_blamed() -> None:
+    right = layer_error("a.first")
+    inner = layer_error("a.second", diverged=True, inputs=True)
+    around = layer_error("a", diverged=True)
+    assert blame([right, inner, around, layer_error("", diverged=True)]) == around
+    alone = layer_error("a.second", diverged=True)
     assert blame([right, alone, around]) == alone
     assert blame([right]) is None
-    everything = layer("", diverged=True)
-    wrong_from_above = layer("a", diverged=True, inputs=True)
+    everything = layer_error("", diverged=True)
+    wrong_from_above = layer_error("a", diverged=True, inputs=True)
     assert blame([inner, wrong_from_above, everything]) == everything
 
 
-def test_layers_finish_from_the_inside() -> None:
+def test_children_finish_before_their_parent() -> None:
     model = make()
     with layers_of(model) as found:
         model(torch.zeros(1, 16))
-    paths = [one.path for one in found]
+    paths = [layer.path for layer in found]
     assert paths.index("blocks.0.norm") < paths.index("blocks.0.up") < paths.index("blocks.0")
     assert paths[-1] == ""
     assert not model.head._forward_hooks
-    sizes = [sum(one.nbytes for one in chunk) for chunk in in_chunks(found, 500)]
+    sizes = [sum(layer.nbytes for layer in chunk) for chunk in in_chunks(found, 500)]
     assert len(sizes) > 3
-    assert sum(sizes) == sum(one.nbytes for one in found)
+    assert sum(sizes) == sum(layer.nbytes for layer in found)
 
 
-def test_what_is_recorded_is_a_copy_of_the_first_call() -> None:
+def test_a_copy_of_the_first_call_is_recorded() -> None:
     class InPlace(nn.Module):
         def __init__(self) -> None:
             super().__init__()

@@ -1,4 +1,4 @@
-"""Each mistake that a program makes with a buffer is named; what is none is not."""
+"""Common mistakes with buffers are named; other differences are not."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DEVIATION = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
 
 
 def image(seed: int = 0, size: tuple[int, ...] = (2, 3, 24, 32)) -> Tensor:
-    """Smooth, of values from 0 to 1, as pictures are; no two channels alike."""
+    """Returns a smooth image with values from 0 to 1 and different channels."""
     generator = torch.Generator().manual_seed(seed)
     small = torch.rand((*size[:-2], 6, 8), generator=generator)
     smooth = torch.nn.functional.interpolate(small.reshape(1, -1, 6, 8), size[-2:], mode="bilinear")
@@ -28,7 +28,7 @@ def normalised(seed: int = 0) -> Tensor:
 
 
 def misread(value: Tensor, written: torch.dtype) -> Tensor:
-    """A buffer of another type, named as one of the expected type."""
+    """Returns a buffer of another type, read as one of the expected type."""
     raw = value.to(written).contiguous().flatten().view(torch.uint8)
     wanted = value.numel() * value.element_size()
     raw = torch.cat([raw, torch.full((max(0, wanted - len(raw)),), 7, dtype=torch.uint8)])
@@ -37,7 +37,7 @@ def misread(value: Tensor, written: torch.dtype) -> Tensor:
 
 IMAGES: dict[str, tuple[Callable[[Tensor], Tensor], str, str]] = {
     "swapped channels": (lambda x: x.flip(1), "swapped channels", "BGR"),
-    "channels turned": (lambda x: x[:, [1, 2, 0]], "swapped channels", "[1, 2, 0]"),
+    "channels rotated": (lambda x: x[:, [1, 2, 0]], "swapped channels", "[1, 2, 0]"),
     "NHWC named NCHW": (
         lambda x: x.permute(0, 2, 3, 1).contiguous().reshape(x.shape),
         "layout",
@@ -45,7 +45,7 @@ IMAGES: dict[str, tuple[Callable[[Tensor], Tensor], str, str]] = {
     ),
     "NHWC": (lambda x: x.permute(0, 2, 3, 1), "layout", "is NHWC, expected NCHW"),
     "0 to 255": (lambda x: x * 255, "scale", "255 times"),
-    "a division too many": (lambda x: x / 255, "scale", "0.003922 times"),
+    "divided twice": (lambda x: x / 255, "scale", "0.003922 times"),
     "another mean": (lambda x: x + 0.25, "mean", "plus 0.25"),
     "means by channel": (lambda x: x - MEAN, "mean", "plus [-0.485"),
     "height and width": (
@@ -74,9 +74,9 @@ IMAGES: dict[str, tuple[Callable[[Tensor], Tensor], str, str]] = {
         "not finite",
         "NaN or infinite",
     ),
-    "batch turned": (lambda x: x.flip(0), "order of rows", "[1, 0]"),
+    "batch reversed": (lambda x: x.flip(0), "order of rows", "[1, 0]"),
     "half precision": (lambda x: x.half().float(), "rounding", "rounded"),
-    "one more axis": (lambda x: x[None], "shape", "another shape"),
+    "extra axis": (lambda x: x[None], "shape", "another shape"),
 }
 
 
@@ -124,26 +124,26 @@ MASK = (IDS != 0).long()
 
 
 def left_padded(rows: Tensor) -> Tensor:
-    made = torch.zeros_like(rows)
+    padded = torch.zeros_like(rows)
     for at, row in enumerate(rows):
         kept = row[row != 0]
-        made[at, rows.shape[1] - len(kept) :] = kept
-    return made
+        padded[at, rows.shape[1] - len(kept) :] = kept
+    return padded
 
 
 def without_specials(rows: Tensor) -> Tensor:
-    made = torch.zeros_like(rows)
+    padded = torch.zeros_like(rows)
     for at, row in enumerate(rows):
         kept = row[row != 0][1:-1]
-        made[at, : len(kept)] = kept
-    return made
+        padded[at, : len(kept)] = kept
+    return padded
 
 
 TOKENS: dict[str, tuple[Tensor, Tensor, str, str]] = {
     "left padding": (IDS, left_padded(IDS), "padding side", "padded on the left"),
     "right padding": (left_padded(IDS), IDS, "padding side", "padded on the right"),
     "left mask": (MASK, left_padded(MASK), "padding side", "padded on the left"),
-    "all one larger": (IDS, IDS + 1, "off-by-one ids", "1 larger"),
+    "all larger by one": (IDS, IDS + 1, "off-by-one ids", "1 larger"),
     "one smaller but padding": (IDS, IDS - MASK, "off-by-one ids", "those equal to 0 excepted"),
     "late": (
         IDS,
@@ -178,22 +178,22 @@ def test_mistakes_with_tokens(name: str) -> None:
     assert not found and found.remedy
 
 
-def test_what_is_no_known_mistake_is_not_called_one() -> None:
-    accused = []
+def test_random_differences_are_no_known_mistake() -> None:
+    kinds = []
     for seed in range(40):
         torch.manual_seed(seed)
         shapes = [(1, 3, 16, 16), (4, 8), (2, 5, 7), (12,), (2, 2), (1, 2), (3, 16)]
         for shape in shapes:
-            accused.append(input_difference("x", torch.randn(shape), torch.randn(shape)).kind)
+            kinds.append(input_difference("x", torch.randn(shape), torch.randn(shape)).kind)
         ids = [torch.randint(5, 30000, (2, 12)) for _ in range(2)]
-        accused.append(input_difference("ids", *ids).kind)
-        accused.append(input_difference("x", image(seed), image(seed + 100)).kind)
+        kinds.append(input_difference("ids", *ids).kind)
+        kinds.append(input_difference("x", image(seed), image(seed + 100)).kind)
         noisy = image(seed) + 0.05 * torch.randn(2, 3, 24, 32)
-        accused.append(input_difference("x", image(seed), noisy).kind)
-    assert set(accused) == {"other"}
+        kinds.append(input_difference("x", image(seed), noisy).kind)
+    assert set(kinds) == {"other"}
 
 
-def test_the_same_is_the_same() -> None:
+def test_equal_and_one_sided_inputs() -> None:
     x = torch.randn(2, 3)
     assert input_difference("x", x, x.clone()).kind == "same"
     with_nan = torch.tensor([1.0, torch.nan])
@@ -206,7 +206,7 @@ def test_the_same_is_the_same() -> None:
     assert input_difference("b", torch.tensor([True, False]), torch.tensor([False, False])).kind
 
 
-def test_numpy_bytes_are_read_as_they_lie() -> None:
+def test_views_of_numpy_memory() -> None:
     value = torch.from_numpy(np.arange(12, dtype=np.float64).reshape(3, 4) / 7)
     wrong = torch.from_numpy(value.numpy().view(np.float32)[:, :4].copy())
     found = input_difference("x", value.float(), wrong)

@@ -1,4 +1,4 @@
-"""Recorded calls, again: whose fault a wrong answer is."""
+"""Replay finds out what is wrong: the model, an engine, the program or its input."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from models import Streaming
 
 
 class Classifier(nn.Module):
-    """A small image classifier; it reads the order of channels and of pixels."""
+    """A small image classifier that depends on the order of channels and pixels."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ def picture(seed: int = 0) -> Tensor:
 def record(
     bundle: Bundle | Path, folder: Path, *pictures: Tensor, engine: str = "torchscript"
 ) -> Path:
-    """As a program does it, through the same native core."""
+    """Records calls as a program does, through the native core."""
     path = bundle.path if isinstance(bundle, Bundle) else bundle
     model = isthmus.load(path, engine=engine, record=folder)
     for picture in pictures:
@@ -74,27 +74,28 @@ def record(
 
 
 def edit(folder: Path, change: Mapping[str, Tensor]) -> None:
-    """Other tensors in the first recorded call."""
+    """Changes tensors of the first recorded call."""
     file = next(iter(sorted(folder.glob("2*.safetensors"))))
     save_file({**load_file(file), **change}, file)
 
 
 def planted(bundle: Bundle, path: Path, name: str, artifact: bytes) -> Path:
-    """A copy of the bundle with another artifact, behind the back of every check."""
+    """Returns a copy of the bundle with another artifact and the matching checksum."""
     shutil.copytree(bundle.path, path)
     entry = bundle.artifact(name).files[0]
     (path / entry.path).write_bytes(artifact)
     manifest = json.loads((path / "manifest.json").read_text())
-    for one in manifest["artifacts"]:
-        if one["name"] == name:
-            one["files"][0].update(size=len(artifact), sha256=hashlib.sha256(artifact).hexdigest())
+    for entry in manifest["artifacts"]:
+        if entry["name"] == name:
+            digest = hashlib.sha256(artifact).hexdigest()
+            entry["files"][0].update(size=len(artifact), sha256=digest)
     (path / "manifest.json").write_text(json.dumps(manifest))
     return path
 
 
 @pytest.fixture(scope="module")
 def wrong(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundle with a TorchScript artifact of which a weight is wrong."""
+    """Returns the bundle with a wrong weight in its TorchScript artifact."""
     module = make_classifier()
     with torch.no_grad():
         module.head.weight[0] *= 1.01
@@ -114,7 +115,7 @@ def wrong(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
 # --- right ----------------------------------------------------------------------------------------
 
 
-def test_right_answers_leave_the_input_to_look_at(bundle: Bundle, tmp_path: Path) -> None:
+def test_with_right_answers_the_verdict_points_to_the_input(bundle: Bundle, tmp_path: Path) -> None:
     folder = record(bundle, tmp_path / "calls", picture(), picture(1))
     report = replay(folder, model=make_classifier())
     assert report, str(report)
@@ -126,9 +127,7 @@ def test_right_answers_leave_the_input_to_look_at(bundle: Bundle, tmp_path: Path
     assert {row.engine for row in report.parity.rows} >= {"torchscript", "onnxruntime"}
 
 
-def test_what_isthmus_run_records_is_replayed_by_the_command(
-    bundle: Bundle, tmp_path: Path
-) -> None:
+def test_the_command_replays_a_recording_of_isthmus_run(bundle: Bundle, tmp_path: Path) -> None:
     np.savez(tmp_path / "in.npz", pixels=picture().numpy())
     command = [install_paths.binary(), "predict", bundle.path, "-i", tmp_path / "in.npz"]
     subprocess.run([*command, "--record", tmp_path / "calls"], check=True, capture_output=True)
@@ -171,15 +170,15 @@ def test_a_wrong_input_is_blamed_and_its_kind_named(bundle: Bundle, tmp_path: Pa
     assert json.loads(to_json(report))["blame"] == "input"
 
 
-def test_how_a_view_was_given_is_told(bundle: Bundle, tmp_path: Path) -> None:
+def test_the_strides_of_a_view_are_reported(bundle: Bundle, tmp_path: Path) -> None:
     model = isthmus.load(bundle.path, engine="torchscript", record=tmp_path / "calls")
-    model(picture().transpose(2, 3))  # its strides are not those of contiguous memory
+    model(picture().transpose(2, 3))  # not contiguous
     report = replay(tmp_path / "calls", expect={"pixels": picture()}, engines=["torchscript"])
     assert report.differences[0].kind == "transposed"
     assert "as a view with strides [768, 256, 1, 16]" in report.differences[0].sentence
 
 
-def test_which_call_is_compared_can_be_chosen(bundle: Bundle, tmp_path: Path) -> None:
+def test_the_compared_call_can_be_chosen(bundle: Bundle, tmp_path: Path) -> None:
     folder = record(bundle, tmp_path / "calls", picture(), picture(1), picture(2))
     for number in ("1", "000001"):
         report = replay(folder, expect={"pixels": picture(1)}, call=number, engines=["torchscript"])
@@ -189,7 +188,7 @@ def test_which_call_is_compared_can_be_chosen(bundle: Bundle, tmp_path: Path) ->
         replay(folder, expect={"pixels": picture()}, call="7")
 
 
-def test_an_input_that_was_refused_is_the_inputs_fault(bundle: Bundle, tmp_path: Path) -> None:
+def test_a_refused_input_is_blamed(bundle: Bundle, tmp_path: Path) -> None:
     model = isthmus.load(bundle.path, engine="torchscript", record=tmp_path / "calls")
     with pytest.raises(InvalidInput):
         model(picture().double())
@@ -225,14 +224,14 @@ def test_right_answers_of_one_engine_do_not_hide_another(wrong: Path, tmp_path: 
     assert "right in 1 of 1" in report.verdict
 
 
-def test_without_the_model_engines_that_differ_are_told(wrong: Path, tmp_path: Path) -> None:
+def test_without_the_model_engines_that_differ_are_reported(wrong: Path, tmp_path: Path) -> None:
     report = replay(record(wrong, tmp_path / "calls", picture()))
     assert report.blame == "unknown"
     assert "pass the model (--model)" in report.verdict
 
 
 @pytest.mark.parametrize("with_model", [True, False])
-def test_answers_that_the_engine_does_not_give_are_the_programs(
+def test_the_program_is_blamed_for_answers_that_the_engine_does_not_give(
     bundle: Bundle, tmp_path: Path, with_model: bool
 ) -> None:
     folder = record(bundle, tmp_path / "calls", picture())
@@ -244,7 +243,7 @@ def test_answers_that_the_engine_does_not_give_are_the_programs(
     assert "look at the program" in report.verdict.lower()
 
 
-def test_another_artifact_than_the_one_deployed_is_told(
+def test_another_artifact_than_the_deployed_one_is_reported(
     bundle: Bundle, wrong: Path, tmp_path: Path
 ) -> None:
     folder = record(wrong, tmp_path / "calls", picture())
@@ -253,7 +252,7 @@ def test_another_artifact_than_the_one_deployed_is_told(
     assert any("another" in note and "sha256" in note for note in report.notes)
 
 
-def test_a_model_that_does_not_run_on_the_input_is_told(bundle: Bundle, tmp_path: Path) -> None:
+def test_a_model_that_does_not_run_on_the_input_is_blamed(bundle: Bundle, tmp_path: Path) -> None:
     class Refuses(Classifier):
         def forward(self, pixels: Tensor) -> Tensor:
             if pixels.amax() > 1:
@@ -285,7 +284,7 @@ def test_calls_of_a_state_are_replayed_in_their_order(tmp_path: Path) -> None:
     assert report, str(report)
     assert len(report.answers) == 7
     assert len({answer.golden for answer in report.answers}) == 3
-    # The same calls with the state of another order are not the recorded ones.
+    # The same calls in another order give other answers.
     files = sorted((tmp_path / "calls").glob("2*-00000[02].safetensors"))
     first, third = (load_file(file) for file in files)
     save_file(third, files[0])
@@ -296,7 +295,7 @@ def test_calls_of_a_state_are_replayed_in_their_order(tmp_path: Path) -> None:
 # --- bad recordings -------------------------------------------------------------------------------
 
 
-def test_what_is_no_recording_is_refused(bundle: Bundle, tmp_path: Path) -> None:
+def test_a_folder_without_a_recording_is_refused(bundle: Bundle, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="got nothing"):
         replay(tmp_path / "nowhere")
     (tmp_path / "file").write_text("")
@@ -330,7 +329,7 @@ def test_damaged_recordings_are_refused_by_name(bundle: Bundle, tmp_path: Path) 
     assert replay(folder, engines=["torchscript"])
 
 
-def test_calls_that_were_cut_off_are_left_out_and_told(bundle: Bundle, tmp_path: Path) -> None:
+def test_unfinished_calls_are_left_out_and_reported(bundle: Bundle, tmp_path: Path) -> None:
     folder = record(bundle, tmp_path / "calls", picture(), picture(1))
     sorted(folder.glob("2*.json"))[1].unlink()
     report = replay(folder, engines=["torchscript"])
@@ -349,7 +348,7 @@ def test_another_models_calls_are_refused(
         replay(folder)
 
 
-def test_the_first_calls_are_replayed(bundle: Bundle, tmp_path: Path) -> None:
+def test_only_the_first_calls_are_replayed(bundle: Bundle, tmp_path: Path) -> None:
     folder = record(bundle, tmp_path / "calls", *(picture(at) for at in range(5)))
     report = replay(folder, calls=2, engines=["torchscript"])
     assert len(report.answers) == 2

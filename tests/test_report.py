@@ -1,4 +1,4 @@
-"""What reports print: every format is pinned, because people and machines read it."""
+"""Pins every format that reports print."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from isthmus.document import (
 
 @dataclass(frozen=True)
 class Fixed:
-    """A report with one of everything."""
+    """A report with every feature."""
 
     passed: bool = False
 
@@ -55,7 +55,7 @@ class Fixed:
         )
 
 
-def test_json_names_its_schema_and_holds_no_bare_nan() -> None:
+def test_json_names_its_schema_and_has_no_bare_nan() -> None:
     data = json.loads(to_json(Fixed()), parse_constant=lambda name: pytest.fail(name))
     assert data == {
         "schema": "isthmus-verify",
@@ -91,7 +91,7 @@ def test_junit_counts_failures_and_skips() -> None:
     assert skipped.get("message") == "no CUDA device <here>"
 
 
-def test_junit_leaves_out_what_xml_cannot_hold() -> None:
+def test_junit_leaves_out_control_characters() -> None:
     class Odd(Fixed):
         def document(self) -> Document:
             return Document(

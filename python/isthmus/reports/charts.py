@@ -226,7 +226,7 @@ def ruler(answers: Sequence[tuple[float, bool, str]]) -> str:
     body.append(tag("text", "limit", x=limit, y=72, text_anchor="middle", class_="strong"))
     body.append(tag("text", "beyond", x="100%", y=72, text_anchor="end"))
     order = sorted(range(len(answers)), key=lambda at: not answers[at][1], reverse=True)
-    for at in order:  # failed answers last, so that they lie on top
+    for at in order:  # failed answers are drawn first
         share, passed, title = answers[at]
         x = percent(ruler_place(share))
         body.append(mark(x, 5 + spread(at, 38), passed=passed, title=title, small=True))

@@ -169,7 +169,7 @@ def _golden(bundle: Bundle, name: str) -> Golden:
     goldens = bundle.goldens()
     if not goldens:
         raise InvalidInput(f"{bundle.path} has no goldens to look into; export the model again")
-    # A size of 1 hides what a size of 3 shows: not the very smallest.
+    # Broadcasting hides errors along a dimension of size 1.
     dynamic = [golden for golden in goldens if all(size > 1 for size in golden.dims.values())]
     return min(dynamic or goldens, key=lambda golden: golden.nbytes)
 
@@ -205,17 +205,17 @@ def _hints(
     return (*hints, *own)
 
 
-def _sentence(found: Explanation, truth_missing: str) -> str:
-    where = f"in {found.engine}, golden {found.golden}"
-    culprit = found.culprit
+def _sentence(explanation: Explanation, truth_missing: str) -> str:
+    where = f"in {explanation.engine}, golden {explanation.golden}"
+    culprit = explanation.culprit
     if culprit is None:
-        missing = [layer for layer in found.layers if not layer.seen]
+        missing = [layer for layer in explanation.layers if not layer.seen]
         rest = f"; {len(missing)} submodules cannot be seen there" if missing else ""
         return f"no submodule diverges beyond its noise floor {where}{rest}"
     if not culprit.diverged:
         copy = (
             "; a copy that is exported again from the model is right"
-            if found.engine == "aoti"
+            if explanation.engine == "aoti"
             else ""
         )
         return f"{culprit.name} has other weights {where} than the model{copy}"

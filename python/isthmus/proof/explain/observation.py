@@ -1,4 +1,4 @@
-"""What was observed inside an artifact, and the files that carry it between processes."""
+"""The observed intermediate outputs of an artifact, and the files that hold them."""
 
 from __future__ import annotations
 

@@ -10,9 +10,9 @@ from isthmus.goldens.compare import OutputParity
 __all__ = ["Answer", "Status"]
 
 Status = Literal["right", "wrong", "refused", "failed", "model fails", "unknown"]
-"""wrong: the answer is not the reference's; refused: the input did not fit the signature; failed:
-the engine threw; model fails: the model itself does not run on the input; unknown: there is no
-reference."""
+"""The values mean: wrong: the answer is not the reference's; refused: the input did not fit the
+signature; failed: the engine threw; model fails: the model itself does not run on the input;
+unknown: there is no reference."""
 
 
 @dataclass(frozen=True)

@@ -14,17 +14,17 @@ if TYPE_CHECKING:
 __all__ = ["Blame", "Evidence", "Finding"]
 
 Blame = Literal["nobody", "input", "engine", "program", "model", "unknown"]
-"""engine: it gives wrong answers here too; program: the engine does not give the recorded answer
-here for the same input; model: it does not run on the input; unknown: engines differ, and without
-the model (--model) the right one is not known."""
+"""The values mean: engine: it gives wrong answers here too; program: the engine does not give the
+recorded answer here for the same input; model: it does not run on the input; unknown: engines
+differ, and without the model (--model) the right one is not known."""
 
 Finding = tuple[Blame, str]
-"""What is to blame, and the verdict in a sentence."""
+"""The blame, and the verdict in a sentence."""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """Everything that a replay has found."""
+    """The facts that a replay has gathered, and the finding that explains them."""
 
     answers: tuple[Answer, ...]
     parity: VerifyReport | None

@@ -27,15 +27,15 @@ class InputDifference:
 
     name: str
     kind: str
-    """"same", "rounding", "missing", "unexpected", "dtype", "shape", "reinterpreted bytes",
-    "layout", "transposed", "swapped channels", "flipped", "scale", "mean", "constant", "not
-    finite", "padding side", "padding", "special tokens", "shifted tokens", "off-by-one ids",
+    """The kind: "same", "rounding", "missing", "unexpected", "dtype", "shape", "layout",
+    "reinterpreted bytes", "transposed", "swapped channels", "flipped", "scale", "mean", "constant",
+    "not finite", "padding side", "padding", "special tokens", "shifted tokens", "off-by-one ids",
     "off-by ids", "inverted mask", "mask ignored", "order of rows" or "other"; several are joined
     by " + "."""
     sentence: str
-    """What is wrong; its subject is the name of the input."""
+    """The description of the difference; its subject is the name of the input."""
     remedy: str = ""
-    """What to change in the program that gave the input."""
+    """The change to make in the program that gave the input."""
 
     def __bool__(self) -> bool:
         """Returns True if the input is the one expected, apart from rounding."""

@@ -13,6 +13,6 @@ class Mistake(NamedTuple):
     kind: str
     """One of the kinds of `InputDifference`."""
     sentence: str
-    """What is wrong; its subject is the name of the input."""
+    """The description of the difference; its subject is the name of the input."""
     remedy: str
-    """What to change in the program; empty if nothing."""
+    """The change to make in the program; empty if none."""

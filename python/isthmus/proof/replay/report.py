@@ -53,7 +53,7 @@ class ReplayReport:
 
     @property
     def blame(self) -> Blame:
-        """What is wrong; "nobody" if nothing is."""
+        """The part that is wrong; "nobody" if nothing is."""
         return self._finding[0]
 
     @property
