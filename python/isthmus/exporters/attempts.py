@@ -9,16 +9,13 @@ from typing import Literal
 
 from isthmus.bundle.manifest import Hazard, Method
 from isthmus.errors import Decision, ExportError
-from isthmus.exporters.check import Verdict
+from isthmus.exporters.check import FileEngine, GoldenCheck
 from isthmus.exporters.export_request import ExportRequest
 from isthmus.exporters.options import ignore_progress
 from isthmus.exporters.source_lines import summarize
 from isthmus.exporters.torchscript.strategies import export_torchscript
 
 __all__ = ["ExportAttempt", "fallback_hazards", "first_that_verifies", "refuse_state"]
-
-Files = Sequence[tuple[Method, Path]]
-"""Each method with the path of its file."""
 
 
 @dataclass(frozen=True)
@@ -29,18 +26,26 @@ class ExportAttempt:
     write: Callable[[ExportRequest, Method, Path], object]
     """Writes the file of one method."""
     needs: Literal["module", "torchscript"]
-    """What the attempt starts from."""
+    """The starting point of the attempt."""
     description: str
-    """How the artifact was made, for the decision that keeps it."""
+    """A description of the exporter, for the decision that keeps the artifact."""
 
 
 def first_that_verifies(
     attempts: Sequence[ExportAttempt],
     request: ExportRequest,
-    files: Files,
-    check: Callable[[], Verdict],
+    files: Sequence[tuple[Method, Path]],
+    check: GoldenCheck,
+    engine: FileEngine,
 ) -> tuple[Decision, ...]:
     """Writes the files by the first attempt that verifies, and returns every decision.
+
+    Args:
+        attempts: The attempts, in the order in which they are tried.
+        request: The model to export.
+        files: Each method with the path of its file.
+        check: The check that the files have to pass.
+        engine: The engine that runs the files for the check.
 
     Raises:
         ExportError: No attempt verified; its `decisions` say why.
@@ -60,7 +65,7 @@ def first_that_verifies(
             decisions.append(Decision(attempt.name, False, f"{_kind(error)}{reason}", where))
             continue
         request.progress(f"Proving it on {len(request.goldens)} goldens")
-        verdict = check()
+        verdict = check.check_files(engine, [path for _, path in files])
         if verdict:
             reason = verdict.acceptance(attempt.description, "its files")
             return (*decisions, Decision(attempt.name, True, reason))

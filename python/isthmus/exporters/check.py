@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -18,11 +19,14 @@ from isthmus.exporters.sample_cosine import Cosines
 from isthmus.exporters.source_lines import summarize
 from isthmus.goldens.compare import compare
 from isthmus.runtime.call_torchscript import call_torchscript
+from isthmus.runtime.python_engine import PythonEngine
 
-__all__ = ["Failure", "GoldenCheck", "Verdict", "load_bytes"]
+__all__ = ["Failure", "FileEngine", "GoldenCheck", "Verdict", "load_bytes"]
 
 Call = Callable[[Method, Mapping[str, Tensor]], "dict[str, Tensor]"]
 """Calls a loaded artifact: inputs by name in, outputs by name out."""
+FileEngine = Callable[[Sequence[Path], Sequence[Method]], PythonEngine]
+"""Loads the files of the methods, in order."""
 
 # The profiling executor optimizes after the first call of a shape: the second and third call run
 # code that the first did not.
@@ -39,7 +43,7 @@ class Failure:
     """The output's name; empty when the call itself failed."""
     reason: str
     call: int = 1
-    """Which of the repeated calls failed, from 1."""
+    """The number of the repeated call that failed, from 1."""
     where: str = ""
     """file:line of the cause in the user's source, where it is known."""
 
@@ -72,8 +76,8 @@ class Verdict:
         """Returns the reason of the decision that keeps an artifact.
 
         Args:
-            description: How the artifact was made.
-            origin: What it was loaded from: "its bytes" or "its files".
+            description: The way in which the artifact was made.
+            origin: "its bytes" or "its files", from which it was loaded.
         """
         return (
             f"{description}; loaded again from {origin}, it equals eager on all {self.goldens} "
@@ -105,15 +109,14 @@ class GoldenCheck:
             module = load_bytes(archive, self.device)
             return lambda method, inputs: call_torchscript(module, method, convention, inputs)
 
-        return self.check(load, _TORCHSCRIPT_REPEATS)
+        return self._check(load, _TORCHSCRIPT_REPEATS)
 
-    def check(self, load: Callable[[], Call], repeats: int = _REPEATS) -> Verdict:
-        """Runs every golden several times; a golden stops at its first failure.
+    def check_files(self, engine: FileEngine, files: Sequence[Path]) -> Verdict:
+        """Checks the methods' files on an engine."""
+        return self._check(lambda: engine(files, self.methods).call, _REPEATS)
 
-        Args:
-            load: Loads the artifact, and returns what calls it.
-            repeats: How often each golden is run.
-        """
+    def _check(self, load: Callable[[], Call], repeats: int) -> Verdict:
+        """Runs every golden several times; a golden stops at its first failure."""
         run = load()
         failures: list[Failure] = []
         cosines = Cosines(self.least_cosine)

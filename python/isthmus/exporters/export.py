@@ -76,17 +76,17 @@ def export(
     own bytes, gives the module's answers on every golden.
 
     Args:
-        model: What to export. Scripted modules are welcome, and kept as they are.
+        model: The module to export. A scripted module is kept as it is.
         args: Example arguments of `forward`: tensors, int, float, bool, None, and nested lists,
             tuples, dicts, named tuples and dataclasses of these.
         kwargs: Example keyword arguments.
-        path: The bundle's folder, to be made.
+        path: The folder to make for the bundle.
         strategy: "trace"; "script"; "mixed" (some parts scripted, the rest traced, or the other way
             round with `trace`); or "auto", which tries them in this order, each against the
             goldens, and says why it chose.
-        dynamic: By input name: axis to the name of its dimension, `{"x": {0: "batch"}}`. Equal
-            names mean equal sizes.
-        dims: Inclusive (min, max) of each dimension, `{"batch": (1, 64)}`.
+        dynamic: The name of each dynamic dimension by input name and axis, `{"x": {0: "batch"}}`.
+            Equal names mean equal sizes.
+        dims: The inclusive (min, max) of each dimension, `{"batch": (1, 64)}`.
         methods: Further methods to export, each with an example call: `{"reset": ((), {})}`.
         constants: Parameters whose numbers become part of the model and are no inputs.
         script: For "mixed": submodules by dotted path, functions, or "package.module:function",
@@ -94,30 +94,30 @@ def export(
         trace: For "mixed": submodules by dotted path that are traced inside the scripted whole.
         precision: "fp32" keeps the module's own types; "fp16" and "bf16" make a copy that computes
             in that type and takes and gives the signature's types; "int8" quantises the ONNX
-            format. Of several, each format is made in each. `load` prefers "fp32".
-        device: Where to make the artifact: "cpu", "cuda", "cuda:N".
-        formats: Which artifacts to make, in the order in which `load` will prefer them:
+            format. Each format is made in each of several precisions. `load` prefers "fp32".
+        device: The device on which artifacts are made: "cpu", "cuda", "cuda:N".
+        formats: The artifacts to make, in the order in which `load` will prefer them:
             "torchscript", "onnx", "aoti". Each is made in a process of its own (a single
             "torchscript" in this one); a format that fails costs a warning and its row in
             `Bundle.results`, as long as another one verifies.
-        opset: ONNX operator set version; None for the newest that the engines run in full.
-        isa: For which processors AOTInductor compiles: "portable" (AVX2 on x86-64), "avx2",
+        opset: The ONNX operator set version; None for the newest that the engines run in full.
+        isa: The processors for which AOTInductor compiles: "portable" (AVX2 on x86-64), "avx2",
             "avx512" or "native" (this processor).
-        time_limit: Seconds that each format may take.
+        time_limit: The seconds that each format may take.
         probes: More inputs for the first method, by flat name, that become goldens.
         op_libraries: Libraries of custom operators to open first.
-        name: Of the model; the module's class when empty.
-        source: Where the model came from, for the manifest.
-        extra_files: By path in the bundle: a path or bytes. A "tokenizer/tokenizer.json" turns real
+        name: The model's name; the module's class when empty.
+        source: The model's origin, for the manifest.
+        extra_files: A path or bytes, by path in the bundle. A "tokenizer/tokenizer.json" turns real
             sentences into inputs, on which reduced precision is judged.
-        overwrite: Replace a bundle that is there.
-        seed: Of the perturbed values in the goldens.
-        progress: Called with a sentence at each stage.
+        overwrite: Replace an existing bundle.
+        seed: The seed of the perturbed values in the goldens.
+        progress: Receives a sentence at each stage.
 
     Raises:
-        InvalidInput: An option or the example does not fit, or the module fails on it.
-        BundleError: The destination is taken.
-        DeviceUnavailable: There is no such device here.
+        InvalidInput: An option or the example does not fit, or the module fails on the example.
+        BundleError: The destination exists already.
+        DeviceUnavailable: The device is not present on this machine.
         ExportError: No strategy gave an artifact that verifies; it carries the decisions.
     """
     options = ExportOptions(

@@ -1,4 +1,4 @@
-"""What an exporter takes and what it gives: a request and an artifact."""
+"""The request that an exporter takes, and the artifact that it returns."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class ExportRequest:
     state: tuple[str, ...] = ()
     """Dotted names of the attributes that calls change."""
     notes: tuple[Hazard, ...] = ()
-    """What capture and goldens noted about the module."""
+    """Hazards that capture and goldens noted about the module."""
     torchscript: ExportedArtifact | None = None
     """TorchScript of the same precision that verified, for exporters that start from it."""
     fp32_onnx: ExportedArtifact | ExportRequest | None = None

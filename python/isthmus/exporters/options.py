@@ -42,7 +42,7 @@ def ignore_progress(_: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
-    """What to export and how, as `isthmus.export` describes it.
+    """The formats, precisions and settings of an export, as `isthmus.export` describes them.
 
     Raises:
         InvalidInput: An option is unknown, or two options exclude each other.

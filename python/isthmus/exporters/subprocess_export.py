@@ -1,4 +1,4 @@
-"""Work in a process of its own, forked so that it has the caller's very objects."""
+"""Runs work in a forked process, which has the caller's objects without pickling them."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ __all__ = ["can_isolate", "isolated"]
 T = TypeVar("T")
 
 STUCK_SECONDS = 120.0
-"""A process that uses no processor for so long waits for a lock that nobody holds any more."""
+"""A process that uses no processor for so long waits for a lock that is never released."""
 _POLL_SECONDS = 0.5
 _ATTEMPTS = 2
 
 
 class _Stuck(Exception):
-    """The forked process waits for ever."""
+    """The forked process hangs."""
 
 
 def can_isolate() -> bool:
-    """Whether a forked process could do the work: one that has used CUDA cannot be forked."""
+    """Returns True when the work can run in a forked process; one that used CUDA cannot fork."""
     import torch
 
     cuda: Any = torch.cuda
@@ -49,26 +49,26 @@ def isolated(
     seconds: float,
     progress: Callable[[str], None],
 ) -> T:
-    """Runs `work(progress)` in a forked process, whose group is ended with it.
+    """Runs `work(progress)` in a forked process, and ends the processes that it started.
 
-    A module cannot be pickled in general, and a fork needs no pickling on the way in; what comes
-    back has to be pickled.
+    A fork needs no pickling on the way in, for a module cannot be pickled in general; the result
+    has to be pickled.
 
     Args:
-        work: Takes a function that is called with a sentence at each stage.
-        seconds: How long it may take.
-        progress: Called here with the sentences.
+        work: Takes a function, and calls it with a sentence at each stage.
+        seconds: The time that the work may take.
+        progress: Receives the sentences in this process.
 
     Raises:
-        ExportError: The process died or took too long; says how, with its last words.
-        Exception: What `work` raised, with its cause's text.
+        ExportError: The process died or took too long; says how, with the end of its output.
+        Exception: The error that `work` raised.
     """
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             return _attempt(work, seconds, progress)
         except _Stuck:
-            # Another thread of ours held a lock at the moment of the fork, and its copy in the
-            # child is held for ever. It is likely to be free at the next moment.
+            # Another thread of this process held a lock at the time of the fork, and its copy in
+            # the child is never released. It is likely to be free at the next attempt.
             if attempt < _ATTEMPTS:
                 progress("the exporter's process hangs; starting it again")
     raise ExportError(
@@ -83,13 +83,13 @@ def _attempt(
 ) -> T:
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe(duplex=False)
-    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as words:
-        process = context.Process(target=_child, args=(work, theirs, words.fileno()))
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
+        process = context.Process(target=_child, args=(work, theirs, output.fileno()))
         with warnings.catch_warnings():
-            # Threads of runtimes do not live on in the child, which makes its own (see _child).
+            # The threads of runtimes do not exist in the child, which starts its own (see _child).
             warnings.filterwarnings("ignore", category=DeprecationWarning)
-            # Garbage of ours is not the child's to collect: what owns threads would wait for them,
-            # and the child has none.
+            # The child must not collect this process's garbage: objects that own threads would wait
+            # for threads that the child does not have.
             gc.collect()
             gc.freeze()
             try:
@@ -106,9 +106,9 @@ def _attempt(
             process.join()
             ours.close()
         if answer is None:
-            words.seek(0)
+            output.seek(0)
             raise ExportError(
-                "the exporter's process died: " + explain_exit(process.exitcode or 0, words.read())
+                "the exporter's process died: " + explain_exit(process.exitcode or 0, output.read())
             )
     if isinstance(answer, BaseException):
         raise answer
@@ -121,11 +121,11 @@ def _listen(
     seconds: float,
     progress: Callable[[str], None],
 ) -> Any:
-    """What the child sends at last; None when it is gone without a word."""
+    """Returns what the child sends at the end; None when it ended without an answer."""
     end = time.monotonic() + seconds
     idle = _Idle(child.pid or 0)
     while True:
-        # Its own children may keep the pipe open after its death: look at the child itself too.
+        # The child's own children may keep the pipe open after its end: check the child too.
         alive = child.is_alive()
         if not pipe.poll(min(_POLL_SECONDS, max(0.0, end - time.monotonic()))):
             if not alive:
@@ -152,7 +152,7 @@ def _listen(
 class _Idle:
     """Counts the polls in which a session of processes used no processor.
 
-    Polls and not the clock: a machine that was suspended must not look like a hang.
+    It counts polls and not time, so that a machine that was suspended does not look like a hang.
     """
 
     def __init__(self, session: int) -> None:
@@ -161,11 +161,11 @@ class _Idle:
         self._polls = 0
 
     def reset(self) -> None:
-        """It said something."""
+        """Starts counting again, because the child sent something."""
         self._polls = 0
 
     def too_long(self) -> bool:
-        """One poll more; whether that makes too many without work."""
+        """Counts a poll; returns True when too many were without work."""
         used = _ticks(self._session)
         self._polls = self._polls + 1 if used == self._used else 0
         self._used = used
@@ -173,13 +173,13 @@ class _Idle:
 
 
 def _ticks(session: int) -> int:
-    """Processor time of all processes of a session, in clock ticks; -1 where it cannot be told."""
+    """Returns the processor time of a session in clock ticks; -1 where it is unknown."""
     total = -1
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             # The name, in parentheses, may hold anything; then: state, parent, group, session, ...
             fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:  # it ended meanwhile
+        except OSError:  # the process ended meanwhile
             continue
         if int(fields[3]) == session:
             total = max(total, 0) + sum(int(field) for field in fields[11:15])
@@ -187,28 +187,28 @@ def _ticks(session: int) -> int:
 
 
 def _end(group: int) -> None:
-    """The child and whatever it started: compilers, worker pools."""
+    """Ends the child and the processes that it started: compilers, worker pools."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, signal.SIGKILL)
 
 
 def _child(
-    work: Callable[[Callable[[str], None]], Any], pipe: Connection[Any, Any], words: int
+    work: Callable[[Callable[[str], None]], Any], pipe: Connection[Any, Any], output: int
 ) -> None:
     os.setsid()
-    os.dup2(words, 1)
-    os.dup2(words, 2)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
     import torch
 
-    # The parent's pool of threads was not forked; waiting for it would be for ever.
+    # The parent's thread pool does not exist here; waiting for it would never end.
     torch.set_num_threads(1)
     try:
         answer: Any = work(lambda line: pipe.send(("say", line)))
-    except BaseException as error:  # all of it goes to the parent
+    except BaseException as error:  # the parent raises it
         answer = error
     pipe.send(("done", _pickled(answer)))
     pipe.close()
-    # Without the parent's exit handlers, which are the parent's to run.
+    # The parent's exit handlers must not run here.
     os._exit(0)
 
 
@@ -216,7 +216,7 @@ def _pickled(answer: Any) -> bytes:
     try:
         data = pickle.dumps(answer)
         pickle.loads(data)
-    except Exception:  # an error with arguments of its own kind
+    except Exception:  # an error whose arguments cannot be pickled
         lines = traceback.format_exception_only(type(answer), answer)
         return pickle.dumps(ExportError("".join(lines).strip()))
     return data

@@ -53,12 +53,7 @@ def export_aoti(request: ExportRequest) -> ExportedArtifact:
     files = request.method_files(name, ".pt2")
     paths = [path for _, path in files]
     decisions = first_that_verifies(
-        _ATTEMPTS,
-        request,
-        files,
-        lambda: request.check(request.device).check(
-            lambda: AotiEngine(paths, request.methods).call
-        ),
+        _ATTEMPTS, request, files, request.check(request.device), AotiEngine
     )
     return ExportedArtifact(_artifact(request, name, decisions, needed), tuple(paths))
 

@@ -1,9 +1,10 @@
-"""Attention in ONNX as runtimes recognise it.
+"""Translates attention to ONNX in a form that runtimes recognise.
 
 The exporter's own translation of `scaled_dot_product_attention` transposes the keys by way of four
-computed shapes, scales queries and keys apart, and looks for NaN in every probability. Neither ONNX
-Runtime nor OpenVINO sees attention in that. Here it is product, sum, softmax, product, and a row
-without any key is put to zero after the last product, where it is smallest.
+computed shapes, scales queries and keys separately, and looks for NaN in every probability, which
+neither ONNX Runtime nor OpenVINO recognises as attention. This translation is a product, a sum, a
+softmax and a product; a row without any key is set to zero after the last product, where the tensor
+is smallest.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ import torch
 __all__ = ["translations"]
 
 _NO_KEY = 0.5
-"""Of the least finite number: an excluded key's score. The rest is room for the score itself."""
+"""The share of the least finite number that excludes a key; the rest is room for the score."""
 
 
 def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
-    """By operator: what `torch.onnx.export` takes as its `custom_translation_table`."""
+    """Returns the `custom_translation_table` for `torch.onnx.export`."""
     return {torch.ops.aten.scaled_dot_product_attention.default: _attention}
 
 
@@ -35,7 +36,7 @@ def _attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Any:
-    """As torch.nn.functional defines it; zeros where there is no key (ATen's `_safe_softmax`)."""
+    """Translates attention; a row without a key is zero, as in ATen's `_safe_softmax`."""
     from onnxscript import ir
     from onnxscript.function_libs.torch_lib.ops.nn import aten_scaled_dot_product_attention
 
@@ -51,8 +52,8 @@ def _attention(
             query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa
         )
 
-    def number(of: float) -> Any:
-        return op.Constant(value=ir.tensor(of, dtype=query.dtype))
+    def number(value: float) -> Any:
+        return op.Constant(value=ir.tensor(value, dtype=query.dtype))
 
     least = float(query.dtype.min)
     rank = len(query.shape)
@@ -62,8 +63,8 @@ def _attention(
     has_key = None
     if is_causal:
         # Every query sees the first key.
-        every = op.Expand(op.Constant(value=ir.tensor(True)), _sizes(query, key))
-        allowed = op.Trilu(every, upper=0)
+        all_keys = op.Expand(op.Constant(value=ir.tensor(True)), _sizes(query, key))
+        allowed = op.Trilu(all_keys, upper=0)
         scores = op.Add(scores, op.Where(allowed, number(0.0), number(least * _NO_KEY)))
     elif attn_mask is not None and attn_mask.dtype == ir.DataType.BOOL:
         scores = op.Add(scores, op.Where(attn_mask, number(0.0), number(least * _NO_KEY)))
@@ -78,19 +79,19 @@ def _attention(
 
 
 def _sizes(query: Any, key: Any) -> Any:
-    """Of the scores' last two dimensions."""
+    """Returns the sizes of the scores' last two dimensions."""
     op = _operators()
 
-    def of(tensor: Any) -> Any:
+    def size(tensor: Any) -> Any:
         return op.Slice(
             op.Shape(tensor), op.Constant(value_ints=[-2]), op.Constant(value_ints=[-1])
         )
 
-    return op.Concat(of(query), of(key), axis=0)
+    return op.Concat(size(query), size(key), axis=0)
 
 
 def _operators() -> Any:
-    """ONNX's, untyped: what they are given here are nodes and not arrays."""
+    """Returns ONNX's operators, untyped because they are called on nodes and not on arrays."""
     from onnxscript import opset18
 
     return opset18

@@ -19,9 +19,10 @@ from isthmus.exporters.aoti.exported_program import export_module, export_script
 from isthmus.exporters.attempts import ExportAttempt, first_that_verifies, refuse_state
 from isthmus.exporters.export_request import ExportedArtifact, ExportRequest
 from isthmus.exporters.onnx.attention import translations
-from isthmus.exporters.onnx.files import artifact_of, check_files, save_model, with_data
+from isthmus.exporters.onnx.files import artifact_of, save_model, with_data
 from isthmus.exporters.source_lines import in_stack_text
 from isthmus.exporters.torchscript.trace import as_tensors
+from isthmus.runtime.file_engines import OnnxRuntimeEngine
 
 __all__ = ["OPSET", "export_onnx", "require_packages"]
 
@@ -52,7 +53,9 @@ def export_onnx(request: ExportRequest) -> ExportedArtifact:
     name = f"onnx-cpu-{request.precision}"
     files = request.method_files(name, ".onnx")
     paths = [path for _, path in files]
-    decisions = first_that_verifies(_ATTEMPTS, request, files, lambda: check_files(request, paths))
+    decisions = first_that_verifies(
+        _ATTEMPTS, request, files, request.check("cpu"), OnnxRuntimeEngine
+    )
     return ExportedArtifact(artifact_of(request, name, paths, decisions), with_data(paths))
 
 
@@ -188,11 +191,11 @@ def _line_of(program: torch.export.ExportedProgram, name: str) -> str:
 def _quiet_exporter() -> Iterator[None]:
     """Silences the exporters' warnings and log; what matters is proven afterwards."""
     logger = logging.getLogger("torch.onnx")
-    level = logger.level
+    previous = logger.level
     logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        logger.setLevel(previous)

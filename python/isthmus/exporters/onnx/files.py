@@ -12,14 +12,12 @@ import torch
 from isthmus.bundle.manifest import Artifact
 from isthmus.errors import Decision
 from isthmus.exporters.attempts import fallback_hazards
-from isthmus.exporters.check import Verdict
 from isthmus.exporters.export_request import ExportRequest
-from isthmus.runtime.file_engines import OnnxRuntimeEngine
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["EXTERNAL_BYTES", "artifact_of", "check_files", "save_model", "with_data"]
+__all__ = ["EXTERNAL_BYTES", "artifact_of", "save_model", "with_data"]
 
 EXTERNAL_BYTES = 16 << 20
 """Weights beyond this size go to a file of their own, which runtimes map instead of copying."""
@@ -72,11 +70,6 @@ def with_data(files: Sequence[Path]) -> tuple[Path, ...]:
     """Returns the models, and after them the weights that lie beside them."""
     data = [file.with_name(f"{file.name}.data") for file in files]
     return (*files, *(file for file in data if file.exists()))
-
-
-def check_files(request: ExportRequest, files: Sequence[Path]) -> Verdict:
-    """Checks the methods' files on ONNX Runtime's CPU provider."""
-    return request.check("cpu").check(lambda: OnnxRuntimeEngine(files, request.methods).call)
 
 
 def artifact_of(

@@ -14,9 +14,10 @@ from isthmus.errors import Decision, ExportError
 from isthmus.exporters.check import Verdict
 from isthmus.exporters.export_request import ExportedArtifact, ExportRequest
 from isthmus.exporters.onnx.export_onnx import export_onnx, require_packages
-from isthmus.exporters.onnx.files import artifact_of, check_files, save_model, with_data
+from isthmus.exporters.onnx.files import artifact_of, save_model, with_data
 from isthmus.exporters.onnx.smooth_outliers import input_peaks, products, smooth_outliers
 from isthmus.exporters.remedies import with_remedies
+from isthmus.runtime.file_engines import OnnxRuntimeEngine
 
 __all__ = ["WHY_NOT", "export_int8"]
 
@@ -60,7 +61,7 @@ def export_int8(request: ExportRequest) -> ExportedArtifact:
                 "weights (nn.Linear), and this model has none; convolutions stay in fp32"
             )
         request.progress(f"Proving it on {len(request.goldens)} goldens")
-        verdict = check_files(request, files)
+        verdict = request.check("cpu").check_files(OnnxRuntimeEngine, files)
         decisions.append(Decision(strategy, bool(verdict), _reason(verdict, counts)))
         if verdict:
             artifact = artifact_of(request, files[0].stem, files, fp32.artifact.decisions)
@@ -176,11 +177,11 @@ def _quantise_file(
 def _quiet_quantiser() -> Iterator[None]:
     """Silences the quantiser, which recommends its own preparation by way of the root logger."""
     root = logging.getLogger()
-    level_before, silent = root.level, logging.NullHandler()
+    previous, silent = root.level, logging.NullHandler()
     root.addHandler(silent)  # else the first message installs a handler that prints
     root.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        root.setLevel(level_before)
+        root.setLevel(previous)
         root.removeHandler(silent)

@@ -131,7 +131,7 @@ def input_peaks(file: Path, calls: Sequence[Mapping[str, Any]]) -> Peaks:
 
 @dataclass(frozen=True)
 class Smoothed:
-    """What was done to a model."""
+    """The result of smoothing a model."""
 
     inputs: int = 0
     """The number of smoothed inputs, of which several products may share one."""
@@ -144,7 +144,7 @@ def smooth_outliers(model: onnx.ModelProto, peaks: Peaks, *, thorough: bool = Fa
 
     Args:
         model: A model with its weights in it.
-        peaks: What `input_peaks` returned.
+        peaks: The result of `input_peaks`.
         thorough: Split off whatever would be smoothed, also where that is not cheap.
     """
     readers: dict[str, list[Product]] = {}

@@ -1,4 +1,4 @@
-"""What the manifest says of a TorchScript archive: operators, trust, devices and hazards."""
+"""Describes a TorchScript archive for the manifest: operators, trust, devices and hazards."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from isthmus.exporters.export_request import ExportRequest
 from isthmus.exporters.remedies import with_remedies
 from isthmus.exporters.torchscript.hazards import find_hazards, pinned_devices
 from isthmus.exporters.torchscript.operators import (
+    ModuleGraphs,
     count_operators,
     custom_operators,
     find_libraries,
@@ -28,7 +29,7 @@ _SEVERITIES = ("error", "warning", "info")
 
 @dataclass(frozen=True)
 class ArchiveFacts:
-    """What the graphs of an archive show."""
+    """Facts that the graphs of an archive show."""
 
     operators: Mapping[str, int]
     """The number of places from which each operator is called."""
@@ -48,20 +49,20 @@ class Candidate:
     convention: Literal["flat", "structured"]
     strategy: str
     hazards: tuple[Hazard, ...] = ()
-    """What the tracer warned of, and what traces of other inputs showed."""
+    """Hazards of which the tracer warned, or that traces of other inputs showed."""
     unproven: tuple[tuple[str, str], ...] = ()
-    """What the trace decided by the inputs' values, of which the goldens are only some, with its
-    file:line."""
+    """Decisions that the trace made by the inputs' values, of which the goldens are only some, each
+    with its file:line."""
 
 
 def read_facts(archive: bytes, precision: str) -> ArchiveFacts:
     """Loads an archive and reads its graphs."""
-    module = load_bytes(archive, "cpu")
+    graphs = ModuleGraphs(load_bytes(archive, "cpu"))
     return ArchiveFacts(
-        count_operators(module),
-        python_operators(module),
-        pinned_devices(module),
-        tuple(find_hazards(module, precision)),
+        count_operators(graphs),
+        python_operators(graphs),
+        pinned_devices(graphs),
+        tuple(find_hazards(graphs, precision)),
     )
 
 

@@ -15,12 +15,15 @@ from torch import Tensor, nn
 
 from isthmus.bundle.manifest import Hazard
 from isthmus.exporters.source_lines import in_source_range
-from isthmus.exporters.torchscript.operators import nodes
+from isthmus.exporters.torchscript.hazards import argument_names, constant_tensors
+from isthmus.exporters.torchscript.operators import ModuleGraphs, nodes
 
 if TYPE_CHECKING:
     from isthmus.exporters.export_request import ExportRequest
 
 __all__ = ["Baked", "baked_hazards", "captured_weights", "differences", "other_inputs"]
+
+Depends = Literal["shape", "data"]
 
 _SHOWN = 40
 """The number of characters of a constant that messages show."""
@@ -33,7 +36,7 @@ class Baked:
     what: str
     where: str
     """file:line of the user's code; empty where it cannot be told."""
-    depends: Literal["shape", "data"]
+    depends: Depends
     """"shape" when the inputs differed in shape, "data" when they differed in values alone."""
 
 
@@ -57,18 +60,10 @@ def other_inputs(request: ExportRequest) -> list[Mapping[str, Any]]:
     return [golden.steps[0].inputs for golden in usable[:1]]
 
 
-@dataclass(frozen=True)
-class _Node:
-    kind: str
-    constants: tuple[Any, ...]
-    names: tuple[str, ...]
-    where: str
-
-
 def differences(
     script_module: torch.jit.ScriptModule,
     other: torch.jit.ScriptModule,
-    depends: Literal["shape", "data"],
+    depends: Depends,
     methods: Iterable[str],
 ) -> list[Baked]:
     """Returns where the traces of two calls differ, once for each line.
@@ -81,52 +76,51 @@ def differences(
     """
     places: dict[tuple[str, str], Baked] = {}
     for method in methods:
-        before, after = list(_trace_nodes(script_module, method)), list(_trace_nodes(other, method))
+        # The nodes live as long as their graphs.
+        graphs = [_trace_graph(module, method) for module in (script_module, other)]
+        before, after = ([node for node in nodes(graph) if _is_operator(node)] for graph in graphs)
         for baked in _compare(before, after, depends):
             places.setdefault((baked.where, baked.what.partition(" is ")[0]), baked)
     return list(places.values())
 
 
-def _trace_nodes(module: torch.jit.ScriptModule, method: str) -> Iterator[_Node]:
-    from isthmus.exporters.torchscript.hazards import argument_names
-
+def _trace_graph(module: torch.jit.ScriptModule, method: str) -> Any:
     graph = module._c._get_method(method).inlined_graph.copy()
     torch._C._jit_pass_dce(graph)
-    for node in nodes(graph):
-        if node.kind() == "prim::Constant":
-            continue
-        constants = tuple(_constant(value) for value in node.inputs())
-        where, _ = in_source_range(node.sourceRange())
-        yield _Node(node.kind(), constants, tuple(argument_names(node)), where)
+    return graph
+
+
+def _is_operator(node: Any) -> bool:
+    return bool(node.kind() != "prim::Constant")
 
 
 _COMPUTED = object()
 """Stands for an argument that is no constant."""
 
 
-def _constant(value: Any) -> Any:
-    if value.node().kind() != "prim::Constant":
-        return _COMPUTED
-    return value.toIValue()
+def _constants(node: Any) -> list[Any]:
+    return [
+        _COMPUTED if _is_operator(value.node()) else value.toIValue() for value in node.inputs()
+    ]
 
 
-def _compare(
-    before: Sequence[_Node], after: Sequence[_Node], depends: Literal["shape", "data"]
-) -> Iterator[Baked]:
+def _compare(before: Sequence[Any], after: Sequence[Any], depends: Depends) -> Iterator[Baked]:
     for left, right in zip(before, after, strict=False):
-        if left.kind != right.kind or len(left.constants) != len(right.constants):
+        values, others = _constants(left), _constants(right)
+        if left.kind() != right.kind() or len(values) != len(others):
             yield _structure(left, right, depends)
             return  # what follows is no longer the same place
-        for at, (a, b) in enumerate(zip(left.constants, right.constants, strict=True)):
+        for at, (a, b) in enumerate(zip(values, others, strict=True)):
             if (a is _COMPUTED) != (b is _COMPUTED):
                 yield _structure(left, right, depends)
                 return
             if a is not _COMPUTED and not _same(a, b):
-                name = left.names[at] if at < len(left.names) else "an argument"
+                names = argument_names(left)
+                name = names[at] if at < len(names) else "an argument"
                 yield Baked(
-                    f"{name} of {left.kind} is {_shown(a)} for one input and {_shown(b)} for "
+                    f"{name} of {left.kind()} is {_shown(a)} for one input and {_shown(b)} for "
                     "another",
-                    left.where,
+                    _line(left),
                     depends,
                 )
     if len(before) != len(after):
@@ -134,19 +128,23 @@ def _compare(
         extra = longer[min(len(before), len(after))]
         yield Baked(
             f"one input runs {len(before)} operators and another {len(after)}: a branch or a loop "
-            f"was frozen, from {extra.kind} on",
-            extra.where,
+            f"was frozen, from {extra.kind()} on",
+            _line(extra),
             depends,
         )
 
 
-def _structure(left: _Node, right: _Node, depends: Literal["shape", "data"]) -> Baked:
+def _structure(left: Any, right: Any, depends: Depends) -> Baked:
     return Baked(
-        f"one input runs {left.kind} where another runs {right.kind}: a branch or a loop was "
+        f"one input runs {left.kind()} where another runs {right.kind()}: a branch or a loop was "
         "frozen",
-        left.where or right.where,
+        _line(left) or _line(right),
         depends,
     )
+
+
+def _line(node: Any) -> str:
+    return in_source_range(node.sourceRange())[0]
 
 
 def _same(a: Any, b: Any) -> bool:
@@ -204,22 +202,15 @@ def captured_weights(traced: torch.jit.ScriptModule, module: nn.Module) -> list[
             plain = value.detach().cpu()
             tensors.setdefault((value.dtype, tuple(value.shape)), []).append((name, plain))
     hazards: dict[str, Hazard] = {}
-    for method in traced._c._method_names():
-        for node in nodes(traced._c._get_method(method).inlined_graph):
-            if node.kind() != "prim::Constant":
-                continue
-            value = node.output().toIValue()
-            if not isinstance(value, Tensor):
-                continue
-            for name, other in tensors.get((value.dtype, tuple(value.shape)), ()):
-                # A tensor of equal numbers says nothing about where it comes from.
-                if torch.equal(value.cpu(), other) and bool((other != other.flatten()[0]).any()):
-                    where, _ = in_source_range(node.sourceRange())
-                    hazards[name] = Hazard(
-                        "captured_parameter",
-                        "warning",
-                        f"{name} is held as a constant and not as a parameter: it is stored twice, "
-                        "and stays as it is when the parameter changes",
-                        where,
-                    )
+    for node, value in constant_tensors(ModuleGraphs(traced)):
+        for name, other in tensors.get((value.dtype, tuple(value.shape)), ()):
+            # A tensor of equal numbers says nothing about where it comes from.
+            if torch.equal(value.cpu(), other) and bool((other != other.flatten()[0]).any()):
+                hazards[name] = Hazard(
+                    "captured_parameter",
+                    "warning",
+                    f"{name} is held as a constant and not as a parameter: it is stored twice, "
+                    "and stays as it is when the parameter changes",
+                    _line(node),
+                )
     return list(hazards.values())

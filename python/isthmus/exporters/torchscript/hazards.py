@@ -10,7 +10,7 @@ import torch
 
 from isthmus.bundle.manifest import Hazard
 from isthmus.exporters.source_lines import in_source_range
-from isthmus.exporters.torchscript.operators import graphs, nodes
+from isthmus.exporters.torchscript.operators import ModuleGraphs
 
 LARGE_CONSTANT = 1 << 20
 """The bytes from which a constant tensor in the graph is reported."""
@@ -43,23 +43,13 @@ class GraphLiteral:
     """True in scripted code, where the literal is in the user's source and stays."""
 
 
-@dataclass(frozen=True)
-class Constant:
-    """A tensor baked into the graph."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    bytes: int
-    where: str
-
-
-def literals(module: torch.jit.ScriptModule) -> tuple[GraphLiteral, ...]:
+def literals(graphs: ModuleGraphs) -> tuple[GraphLiteral, ...]:
     """Returns the device and floating-point dtype literals, one for each line and operator."""
-    return tuple(dict.fromkeys(literal for graph in graphs(module) for literal in _in_graph(graph)))
+    return tuple(dict.fromkeys(_literals(graphs)))
 
 
-def _in_graph(graph: Any) -> Iterator[GraphLiteral]:
-    for node in nodes(graph):
+def _literals(graphs: ModuleGraphs) -> Iterator[GraphLiteral]:
+    for node in graphs.nodes:
         if not node.kind().startswith("aten::"):
             continue
         names = argument_names(node)
@@ -87,35 +77,21 @@ def argument_names(node: Any) -> list[str]:
         return []
 
 
-def constants(module: torch.jit.ScriptModule) -> tuple[Constant, ...]:
-    """Returns the tensors baked into the graphs, which are neither parameters nor buffers."""
-    result = []
-    for graph in graphs(module):
-        for node in nodes(graph):
-            if node.kind() != "prim::Constant":
-                continue
+def constant_tensors(graphs: ModuleGraphs) -> Iterator[tuple[Any, torch.Tensor]]:
+    """Yields each tensor baked into the graphs, neither parameter nor buffer, after its node."""
+    for node in graphs.nodes:
+        if node.kind() == "prim::Constant":
             value = node.output().toIValue()
             if isinstance(value, torch.Tensor):
-                where, _ = in_source_range(node.sourceRange())
-                result.append(
-                    Constant(
-                        str(value.dtype).removeprefix("torch."),
-                        tuple(value.shape),
-                        value.numel() * value.element_size(),
-                        where,
-                    )
-                )
-    return tuple(result)
+                yield node, value
 
 
-def random_operators(module: torch.jit.ScriptModule) -> dict[str, str]:
+def random_operators(graphs: ModuleGraphs) -> dict[str, str]:
     """Returns the operators that draw random numbers in eval mode, each with one of its lines."""
     lines: dict[str, str] = {}
-    for graph in graphs(module):
-        for node in nodes(graph):
-            random = node.kind() in _RANDOM or (node.kind() in _DROPOUT and _training(node))
-            if random:
-                lines.setdefault(node.kind(), in_source_range(node.sourceRange())[0])
+    for node in graphs.nodes:
+        if node.kind() in _RANDOM or (node.kind() in _DROPOUT and _training(node)):
+            lines.setdefault(node.kind(), in_source_range(node.sourceRange())[0])
     return lines
 
 
@@ -127,10 +103,10 @@ def _training(node: Any) -> bool:
     return bool(flag.toIValue())
 
 
-def find_hazards(module: torch.jit.ScriptModule, precision: str = "fp32") -> list[Hazard]:
+def find_hazards(graphs: ModuleGraphs, precision: str = "fp32") -> list[Hazard]:
     """Returns the hazards of a TorchScript module in a precision."""
     hazards = []
-    for literal in _distinct(literals(module)):
+    for literal in _distinct(literals(graphs)):
         if literal.kind == "device":
             fate = (
                 f"it is in scripted code and stays: the artifact runs on {literal.value} only. "
@@ -157,7 +133,7 @@ def find_hazards(module: torch.jit.ScriptModule, precision: str = "fp32") -> lis
                     literal.where,
                 )
             )
-    for operator, where in random_operators(module).items():
+    for operator, where in random_operators(graphs).items():
         hazards.append(
             Hazard(
                 "random_operator",
@@ -166,16 +142,17 @@ def find_hazards(module: torch.jit.ScriptModule, precision: str = "fp32") -> lis
                 where,
             )
         )
-    for constant in constants(module):
-        if constant.bytes > LARGE_CONSTANT:
+    for node, tensor in constant_tensors(graphs):
+        if tensor.nbytes > LARGE_CONSTANT:
+            dtype = str(tensor.dtype).removeprefix("torch.")
             hazards.append(
                 Hazard(
                     "baked_constant",
                     "info",
-                    f"a {constant.dtype}{list(constant.shape)} tensor of "
-                    f"{constant.bytes / 2**20:.1f} MiB is baked into the graph: it is neither a "
-                    "parameter nor a buffer; register_buffer would let it move and be shared",
-                    constant.where,
+                    f"a {dtype}{list(tensor.shape)} tensor of {tensor.nbytes / 2**20:.1f} MiB is "
+                    "baked into the graph: it is neither a parameter nor a buffer; "
+                    "register_buffer would let it move and be shared",
+                    in_source_range(node.sourceRange())[0],
                 )
             )
     return hazards
@@ -189,11 +166,11 @@ def _distinct(literals: Iterable[GraphLiteral]) -> list[GraphLiteral]:
     return list(kept.values())
 
 
-def pinned_devices(module: torch.jit.ScriptModule) -> tuple[str, ...]:
+def pinned_devices(graphs: ModuleGraphs) -> tuple[str, ...]:
     """Returns the device types to which literals in scripted code pin the module, if any."""
     types = {
         literal.value.split(":", 1)[0]
-        for literal in literals(module)
+        for literal in literals(graphs)
         if literal.kind == "device" and literal.scripted
     }
     return tuple(sorted(types))

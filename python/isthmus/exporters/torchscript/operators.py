@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,39 +18,43 @@ CORE_NAMESPACES = frozenset(
 """The namespaces whose operators come with LibTorch itself."""
 
 
-def graphs(module: torch.jit.ScriptModule) -> Iterator[Any]:
-    """Yields the inlined graph of every method, and of the submodules' `__setstate__`."""
-    for name in module._c._method_names():
-        yield module._c._get_method(name).inlined_graph
-    for path, sub in module.named_modules():
-        scripted = path and isinstance(sub, torch.jit.ScriptModule)
-        if scripted and "__setstate__" in sub._c._method_names():
-            yield sub._c._get_method("__setstate__").inlined_graph
+class ModuleGraphs:
+    """The inlined graph of every method, and of the submodules' `__setstate__`."""
+
+    def __init__(self, module: torch.jit.ScriptModule) -> None:
+        graphs = [module._c._get_method(name).inlined_graph for name in module._c._method_names()]
+        for path, submodule in module.named_modules():
+            scripted = path and isinstance(submodule, torch.jit.ScriptModule)
+            if scripted and "__setstate__" in submodule._c._method_names():
+                graphs.append(submodule._c._get_method("__setstate__").inlined_graph)
+        # A node lives as long as its graph.
+        self._graphs = graphs
+        self.nodes = [node for graph in graphs for node in nodes(graph)]
 
 
-def nodes(graph: Any) -> Iterator[Any]:
-    """Yields every node of a graph and of the blocks inside it."""
+def nodes(graph: Any) -> list[Any]:
+    """Returns every node of a graph and of the blocks inside it, in order."""
+    result = []
     for node in graph.nodes():
-        yield node
+        result.append(node)
         for block in node.blocks():
-            yield from nodes(block)
+            result += nodes(block)
+    return result
 
 
-def count_operators(module: torch.jit.ScriptModule) -> dict[str, int]:
+def count_operators(graphs: ModuleGraphs) -> dict[str, int]:
     """Returns how many places call each operator; language constructs are left out."""
-    counts: Counter[str] = Counter()
-    for graph in graphs(module):
-        counts.update(node.kind() for node in nodes(graph))
+    counts = Counter(node.kind() for node in graphs.nodes)
     return dict(sorted((k, n) for k, n in counts.items() if not k.startswith("prim::")))
 
 
-def python_operators(module: torch.jit.ScriptModule) -> tuple[str, ...]:
+def python_operators(graphs: ModuleGraphs) -> tuple[str, ...]:
     """Returns the calls into Python, which no C++ process can make."""
-    calls = set()
-    for graph in graphs(module):
-        for node in nodes(graph):
-            if node.kind() == "prim::PythonOp":
-                calls.add(str(node.pyname()) if hasattr(node, "pyname") else node.kind())
+    calls = {
+        str(node.pyname()) if hasattr(node, "pyname") else node.kind()
+        for node in graphs.nodes
+        if node.kind() == "prim::PythonOp"
+    }
     return tuple(sorted(calls))
 
 
