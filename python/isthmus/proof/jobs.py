@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Job:
-    """What all rows of one call of `verify` have in common."""
+    """The inputs that all rows of one call of `verify` share."""
 
     bundle: Bundle
     goldens: Sequence[Golden]

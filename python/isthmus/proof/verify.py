@@ -337,7 +337,7 @@ def _python_row(
 
 @dataclass(frozen=True)
 class _NativeRun:
-    """What a C++ engine gave on one artifact."""
+    """The result of a C++ engine on one artifact."""
 
     row: VerifyRow
     plain: Run | None

@@ -1,4 +1,4 @@
-"""What a worker process is asked to load."""
+"""The request to a worker process: which engine to load, and with which options."""
 
 from __future__ import annotations
 

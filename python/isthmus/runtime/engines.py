@@ -29,7 +29,7 @@ EAGER = "eager"
 
 
 class RowKind(str, Enum):
-    """What a row of a report ran; the value stands in JSON documents."""
+    """The kind of a row in a report; JSON documents have its value."""
 
     EAGER = "eager"
     """The eager module."""
@@ -41,7 +41,7 @@ class RowKind(str, Enum):
 
 @dataclass(frozen=True)
 class EngineInPython:
-    """A runtime's own Python interface: what a user without isthmus would call."""
+    """A runtime's own Python interface, which a user without isthmus would call."""
 
     name: str
     """The engine's name in reports and in `EngineSpec.kind`."""

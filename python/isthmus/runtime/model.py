@@ -204,7 +204,7 @@ class Model(_core.Model):
 
 
 class Session:
-    """A state of its own of a stateful model; one thread at a time may use it."""
+    """A separate state of a stateful model; one thread at a time may use it."""
 
     def __init__(self, model: Model) -> None:
         self._model = model

@@ -22,7 +22,7 @@ class PythonEngine(ABC):
     """A loaded model: named tensors in, named tensors out."""
 
     runtime: str
-    """What runs the model, with its version: "PyTorch 2.13.0+cpu"."""
+    """The runtime with its version: "PyTorch 2.13.0+cpu"."""
 
     def __init__(self, methods: Sequence[Method], device: str | None = None) -> None:
         """Keeps the signature and where inputs go; None leaves them where they are."""

@@ -22,10 +22,10 @@ TRUSTS = ("data", "graph", "native")
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What holds for everything that one call of verify, bench, tune, diff or replay runs.
+    """The options of everything that a call of verify, bench, tune, diff or replay runs.
 
     Raises:
-        InvalidInput: A device, trust, number of threads or timeout that cannot be.
+        InvalidInput: A device or trust is unknown, or threads or timeout is out of range.
     """
 
     engines: Sequence[str] | None = None
@@ -37,7 +37,7 @@ class RunOptions:
     threads: int | None = None
     """The number of intra-operator threads of every runtime; None: the processors usable."""
     trust: str = "graph"
-    """What the bundle may do: "data", "graph" or "native"."""
+    """The trust in the bundle: "data", "graph" or "native"."""
     op_libraries: Sequence[str | Path] = ()
     """Libraries of custom operators to open first."""
     timeout: float = 600.0

@@ -214,7 +214,7 @@ def bench_bundle(
 
 @dataclass(frozen=True)
 class _Plan:
-    """What all rows of one benchmark have in common."""
+    """The inputs that all rows of one benchmark share."""
 
     bundle: Bundle
     options: RunOptions
