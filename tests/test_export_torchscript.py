@@ -1,4 +1,4 @@
-"""Every way of exporting: what each case needs, why it was chosen, and what is refused."""
+"""The export strategies: which one each case needs, why it is chosen, and what is refused."""
 
 from __future__ import annotations
 
@@ -264,11 +264,11 @@ def test_a_custom_operator_needs_its_library_and_runs_with_it(tmp_path: Path) ->
         check=True,
     )  # fmt: skip
     bundle = tmp_path / "b"
-    made = subprocess.run(
+    export_run = subprocess.run(
         [sys.executable, "-c", EXPORT, library, bundle], capture_output=True, text=True
     )
-    assert made.returncode == 0, made.stderr
-    assert "libisthmus_test_op.so" in made.stdout
+    assert export_run.returncode == 0, export_run.stderr
+    assert "libisthmus_test_op.so" in export_run.stdout
     run = [install_paths.binary(), "verify", bundle]
     without = subprocess.run(run, capture_output=True, text=True)
     assert without.returncode in (3, 4), without.stderr

@@ -1,4 +1,4 @@
-"""Formats side by side: a process and a row for each, and the way out of TorchScript."""
+"""Several formats: a process and a row for each, and the conversion from TorchScript."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from isthmus.timing.tune import FILE, TuneReport
 
 
 class Branch(nn.Module):
-    """Goes one way or the other by its input's values."""
+    """A module with a branch on its input's values."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class Branch(nn.Module):
 
 
 class Loop(nn.Module):
-    """As many rounds as its input has rows."""
+    """A module that loops over the rows of its input."""
 
     def forward(self, x: Tensor) -> Tensor:
         total = torch.zeros_like(x[0])
@@ -52,7 +52,7 @@ class Loop(nn.Module):
 
 
 class Sorted(nn.Module):
-    """Uses an operator that has no form in ONNX."""
+    """A module with an operator that ONNX does not have."""
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.linalg.eigvalsh(x @ x.transpose(-1, -2))
@@ -67,19 +67,19 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def nothing(_: str) -> None:
-    """No progress."""
+    """Ignores progress."""
 
 
 def test_what_a_process_gives_comes_back_with_its_progress() -> None:
-    said: list[str] = []
+    lines: list[str] = []
 
     def work(say: Any) -> dict[str, int]:
         say("halfway")
         return {"pid": os.getpid()}
 
-    answer = isolated(work, seconds=30, progress=said.append)
+    answer = isolated(work, seconds=30, progress=lines.append)
     assert answer["pid"] != os.getpid()
-    assert said == ["halfway"]
+    assert lines == ["halfway"]
 
 
 def test_a_crash_is_an_error_with_its_signal() -> None:
@@ -105,18 +105,18 @@ def test_a_lock_that_was_held_at_the_fork_is_no_hang(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(subprocess_export, "STUCK_SECONDS", 2.0)
     lock = threading.Lock()
     lock.acquire()
-    said: list[str] = []
+    lines: list[str] = []
 
     def progress(line: str) -> None:
-        said.append(line)
+        lines.append(line)
         lock.release()
 
     def work(_: Any) -> str:
-        with lock:  # in the child, nobody ever gives it back
+        with lock:  # in the child, it is never released
             return "done"
 
     assert isolated(work, seconds=600, progress=progress) == "done"
-    assert said == ["the exporter's process hangs; starting it again"]
+    assert lines == ["the exporter's process hangs; starting it again"]
 
 
 def test_a_lock_that_stays_held_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,12 +214,12 @@ def test_an_unknown_format_or_isa_is_refused(tmp_path: Path) -> None:
             )
 
 
-# --- out of TorchScript ---------------------------------------------------------------------------
+# --- from TorchScript -----------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def converted(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """A scripted branch, adopted from its file alone, and turned into every format."""
+    """Returns a scripted branch, adopted from its file and converted to every format."""
     folder = tmp_path_factory.mktemp("convert")
     torch.manual_seed(0)
     torch.jit.script(Branch().eval()).save(folder / "model.pt")
@@ -234,7 +234,7 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 @pytest.mark.parametrize("engine", ["torchscript", "onnxruntime", "openvino", "aoti"])
-def test_a_branch_survives_the_way_out_of_torchscript(converted: Bundle, engine: str) -> None:
+def test_a_branch_survives_the_conversion_from_torchscript(converted: Bundle, engine: str) -> None:
     model = isthmus.load(converted.path, engine=engine, trust="native")
     origin = isthmus.load(converted.path, engine="torchscript")
     for x in (torch.rand(5, 8), -torch.rand(1, 8), torch.randn(16, 8)):
@@ -249,10 +249,10 @@ def test_the_bundle_grew_and_kept_its_goldens(converted: Bundle) -> None:
     ]
     assert [result.ok for result in converted.results] == [True, True]
     assert converted.verify_files() == ()
-    made = converted.manifest.artifacts[2]
-    assert made.strategy == "converter"
-    assert made.requires["isa"]
-    assert made.trust == "native"
+    compiled = converted.manifest.artifacts[2]
+    assert compiled.strategy == "converter"
+    assert compiled.requires["isa"]
+    assert compiled.trust == "native"
 
 
 def test_every_row_of_verify_asks_the_registry(converted: Bundle) -> None:
@@ -528,15 +528,15 @@ def test_inspect_looks_into_every_format(tmp_path: Path) -> None:
         dims={"batch": (1, 8)},
         formats=("onnx", "torchscript"),
     )
-    found = isthmus.inspect(bundle.path)
-    assert found.format == "onnx" and "opset ai.onnx" in found.versions
-    assert {"If", "Gemm"} <= {use.name for use in found.operators}
-    assert {use.owner for use in found.operators} == {"ONNX"}
-    assert [input_spec.type for input_spec in found.inputs["forward"]] == ["float32[batch, 8]"]
-    assert not found.refused
+    inspection = isthmus.inspect(bundle.path)
+    assert inspection.format == "onnx" and "opset ai.onnx" in inspection.versions
+    assert {"If", "Gemm"} <= {use.name for use in inspection.operators}
+    assert {use.owner for use in inspection.operators} == {"ONNX"}
+    assert [input_spec.type for input_spec in inspection.inputs["forward"]] == ["float32[batch, 8]"]
+    assert not inspection.refused
     shown = CliRunner().invoke(app, ["inspect", str(bundle.path)])
     assert shown.exit_code == 0 and "ONNX, ir " in shown.output
-    # Graphs and submodules are TorchScript's, which is then the default.
+    # Only TorchScript has graphs and submodules, so it is the default for them.
     assert "prim::If" in isthmus.inspect(bundle.path, graph=True).graph
     onnx = bundle.manifest.artifacts[0]
     with pytest.raises(isthmus.InvalidInput, match="TorchScript"):

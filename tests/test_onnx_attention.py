@@ -1,4 +1,4 @@
-"""Attention in exported ONNX: torch's answers on every kind of mask, as runtimes fuse it."""
+"""Attention in exported ONNX equals torch on every kind of mask, in a form that runtimes fuse."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ pytest.importorskip("onnxscript")
 
 from isthmus.exporters.onnx.attention import translations  # noqa: E402
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # of the exporter's own, on itself
+pytestmark = pytest.mark.filterwarnings("ignore")  # the exporter warns about itself
 
 HEADS, WIDTH = 2, 8
 
 
 class Attention(nn.Module):
-    """Nothing but the operator; heads are split as models do it."""
+    """The operator alone; heads are split as models do it."""
 
     def __init__(self, *, masked: bool = False, **options: Any) -> None:
         super().__init__()
         self._masked, self._options = masked, options
 
     def forward(self, query: Tensor, memory: Tensor, mask: Tensor) -> Tensor:
-        split = [one.view(*one.shape[:2], HEADS, WIDTH).transpose(1, 2) for one in (query, memory)]
+        split = [x.view(*x.shape[:2], HEADS, WIDTH).transpose(1, 2) for x in (query, memory)]
         return nn.functional.scaled_dot_product_attention(
             split[0], split[1], split[1], mask if self._masked else None, **self._options
         ).to(torch.float32)
@@ -46,7 +46,7 @@ def inputs(batch: int, targets: int, sources: int, mask: Tensor) -> tuple[Tensor
 
 
 def padding(batch: int, targets: int, sources: int) -> Tensor:
-    """The last sample has no key at all, the others lose their last."""
+    """Returns a mask in which the last sample has no key, and the others lack their last."""
     mask = torch.ones(batch, 1, targets, sources, dtype=torch.bool)
     mask[..., -1] = sources == 1
     mask[-1] = False
@@ -54,19 +54,19 @@ def padding(batch: int, targets: int, sources: int) -> Tensor:
 
 
 def infinite(batch: int, targets: int, sources: int) -> Tensor:
-    """The same as numbers to add."""
+    """Returns the same mask as numbers to add."""
     return torch.zeros(batch, 1, targets, sources).masked_fill(
         ~padding(batch, targets, sources), -torch.inf
     )
 
 
 def lowest(batch: int, targets: int, sources: int) -> Tensor:
-    """The least finite number: a row of it is an even mean, and no row of zeros."""
+    """Returns the mask with the least finite number: a row of it is an even mean and not zero."""
     return infinite(batch, targets, sources).clamp(min=torch.finfo(torch.float32).min)
 
 
 def slopes(batch: int, targets: int, sources: int) -> Tensor:
-    """Biases by distance, nothing masked."""
+    """Returns biases by distance, with nothing masked."""
     return -torch.rand(batch, 1, targets, sources) * 3
 
 
@@ -96,7 +96,7 @@ def export(module: nn.Module, example: tuple[Tensor, ...], path: Path) -> Any:
             {0: batch, 2: targets, 3: sources},
         ),
     )
-    made = torch.onnx.export(
+    exported = torch.onnx.export(
         program,
         (),
         dynamo=True,
@@ -104,9 +104,9 @@ def export(module: nn.Module, example: tuple[Tensor, ...], path: Path) -> Any:
         custom_translation_table=translations(),
         verbose=False,
     )
-    assert made is not None
-    onnx.save_model(made.model_proto, path)
-    return made.model_proto
+    assert exported is not None
+    onnx.save_model(exported.model_proto, path)
+    return exported.model_proto
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -120,12 +120,12 @@ def test_answers_are_torch_s(name: str, tmp_path: Path) -> None:
         given = inputs(batch, targets, sources, mask(batch, targets, sources))
         taken = {input_node.name for input_node in session.get_inputs()}
         feed = {
-            one.name: value.numpy()
-            for one, value in zip(model.graph.input, given, strict=True)
-            if one.name in taken
+            node.name: value.numpy()
+            for node, value in zip(model.graph.input, given, strict=True)
+            if node.name in taken
         }
-        found = session.run(None, feed)[0]
-        np.testing.assert_allclose(found, module(*given).numpy(), rtol=1e-5, atol=1e-6)
+        result = session.run(None, feed)[0]
+        np.testing.assert_allclose(result, module(*given).numpy(), rtol=1e-5, atol=1e-6)
 
 
 def test_half_precision_gives_zeros_where_there_is_no_key(tmp_path: Path) -> None:
@@ -138,10 +138,10 @@ def test_half_precision_gives_zeros_where_there_is_no_key(tmp_path: Path) -> Non
     path = tmp_path / "attention.onnx"
     model = export(module, given, path)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    feed = {one.name: v.numpy() for one, v in zip(model.graph.input, given, strict=True)}
-    found = session.run(None, feed)[0]
-    assert np.isfinite(found).all()
-    assert not found[-1].any()
+    feed = {node.name: v.numpy() for node, v in zip(model.graph.input, given, strict=True)}
+    result = session.run(None, feed)[0]
+    assert np.isfinite(result).all()
+    assert not result[-1].any()
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -154,7 +154,7 @@ def test_the_graph_is_product_softmax_product(name: str, tmp_path: Path) -> None
     softmax = next(node for node in model.graph.node if node.op_type == "Softmax")
     (product,) = (node for node in model.graph.node if softmax.output[0] in node.input)
     assert product.op_type == "MatMul"
-    # The keys are transposed, and not reshaped to computed shapes on the way.
+    # The keys are transposed, without a reshape to computed shapes.
     scores = next(node for node in model.graph.node if node.op_type == "MatMul")
     keys = next(node for node in model.graph.node if scores.input[1] in node.output)
     assert keys.op_type == "Transpose"
@@ -187,7 +187,7 @@ def test_what_it_does_not_translate_is_left_to_the_exporter(tmp_path: Path) -> N
     path = tmp_path / "grouped.onnx"
     model = export(module, given, path)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    feed = {one.name: v.numpy() for one, v in zip(model.graph.input, given, strict=True)}
+    feed = {node.name: v.numpy() for node, v in zip(model.graph.input, given, strict=True)}
     np.testing.assert_allclose(
         session.run(None, feed)[0], module(*given).numpy(), rtol=1e-5, atol=1e-6
     )

@@ -1,4 +1,4 @@
-"""Reduced precision: int8 of ONNX, several in one bundle, and what they are judged by."""
+"""Reduced precision: int8 of ONNX, several precisions in a bundle, and how they are judged."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ INT8 = "onnx-cpu-int8"
 
 
 class Outliers(nn.Module):
-    """Weights that eight bits cannot hold: in each row one is large, and only ever meets zero."""
+    """Weights that eight bits cannot hold: each row has a large one, which only meets zero."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class Outliers(nn.Module):
 
 
 class Cancels(nn.Module):
-    """In bfloat16 little is left of its input."""
+    """A module that loses most of its input in bfloat16."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class Cancels(nn.Module):
 
 
 class Convolution(nn.Module):
-    """No matrix product with constant weights."""
+    """A module without a matrix product with constant weights."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -72,16 +72,18 @@ def tokenizer(vocabulary: int = 100) -> bytes:
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
     letters = sorted({letter for sentence in SENTENCES for letter in sentence})[: vocabulary - 1]
-    made = Tokenizer(models.WordLevel({"?": 0} | {c: i + 1 for i, c in enumerate(letters)}, "?"))
-    made.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
-    made.enable_padding(length=64)  # as many files of sentence encoders say
-    return str(made.to_str()).encode()
+    result = Tokenizer(models.WordLevel({"?": 0} | {c: i + 1 for i, c in enumerate(letters)}, "?"))
+    result.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
+    result.enable_padding(length=64)  # as the files of many sentence encoders do
+    return str(result.to_str()).encode()
 
 
 def export_bert(path: Path, **options: Any) -> Bundle:
-    one = case("bert")
-    args, kwargs = one.inputs()
-    return isthmus.export(one.module(), args, kwargs, path=path, **one.options(), **options)
+    bert_case = case("bert")
+    args, kwargs = bert_case.inputs()
+    return isthmus.export(
+        bert_case.module(), args, kwargs, path=path, **bert_case.options(), **options
+    )
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +113,7 @@ def test_int8_lies_beside_fp32_in_one_bundle(bert: Bundle) -> None:
     assert all(result.ok for result in bert.results)
     assert small.devices == ("cpu",)
     assert small.operators["MatMulInteger"] == 13  # six in each layer, and the pooler's
-    # All of ONNX's own, which every engine knows.
+    # All operators are ONNX's own, which every engine knows.
     assert not any("::" in name for name in small.operators)
     decision = small.decisions[-1]
     assert decision.strategy == "quantize_dynamic" and decision.accepted
@@ -123,16 +125,16 @@ def test_int8_lies_beside_fp32_in_one_bundle(bert: Bundle) -> None:
 def test_the_weights_have_seven_bits_so_that_no_processor_overflows(bert: Bundle) -> None:
     file = bert.path / bert.artifact(INT8).files[0].path
     weights = [
-        numpy_helper.to_array(one)
-        for one in onnx.load(file).graph.initializer
-        if one.data_type == TensorProto.INT8 and len(one.dims) == 2
+        numpy_helper.to_array(tensor)
+        for tensor in onnx.load(file).graph.initializer
+        if tensor.data_type == TensorProto.INT8 and len(tensor.dims) == 2
     ]
     assert len(weights) > 10
     assert max(int(np.abs(weight.astype(np.int32)).max()) for weight in weights) <= 64
     scales = [
-        one
-        for one in onnx.load(file).graph.initializer
-        if one.name.endswith("_scale") and one.data_type == TensorProto.FLOAT
+        tensor
+        for tensor in onnx.load(file).graph.initializer
+        if tensor.name.endswith("_scale") and tensor.data_type == TensorProto.FLOAT
     ]
     assert any(scale.dims and scale.dims[0] > 1 for scale in scales), "not per channel"
 
@@ -155,19 +157,19 @@ def test_a_load_takes_fp32_until_int8_is_asked_for(bert: Bundle) -> None:
 
 
 def test_tune_does_not_trade_precision_for_speed() -> None:
-    found = (
+    candidates = (
         Candidate(INT8, "onnxruntime", 1, {"g": 1.0}, precision="int8"),
         Candidate("onnx-cpu-fp32", "onnxruntime", 2, {"g": 2.0}),
         Candidate("onnx-cpu-fp32", "onnxruntime", 1, {"g": 3.0}),
     )
-    report = TuneReport("net", "cpu", "machine", found, ("g",), {})
-    assert report.best is found[1]
+    report = TuneReport("net", "cpu", "machine", candidates, ("g",), {})
+    assert report.best is candidates[1]
     verdict = report.document().verdict
     assert "the fastest in fp32" in verdict and f"{INT8} on onnxruntime" in verdict
 
-    assert [one.artifact for one in report.ranking] == ["onnx-cpu-fp32", INT8]
-    only = dataclasses.replace(report, candidates=found[:1])
-    assert only.best is found[0]
+    assert [candidate.artifact for candidate in report.ranking] == ["onnx-cpu-fp32", INT8]
+    only = dataclasses.replace(report, candidates=candidates[:1])
+    assert only.best is candidates[0]
 
 
 def test_what_int8_breaks_is_refused_with_the_numbers(tmp_path: Path) -> None:
@@ -223,18 +225,18 @@ def test_what_has_no_int8_says_why(tmp_path: Path) -> None:
 
 def test_convert_adds_int8_without_the_source(tmp_path: Path) -> None:
     files = {"tokenizer/tokenizer.json": tokenizer()}
-    made = export_bert(tmp_path / "b", formats=("onnx",), extra_files=files)
-    assert not any(golden.name.startswith("text-") for golden in made.manifest.goldens)
-    bundle = isthmus.convert(made, "onnx", precision="int8")
+    exported = export_bert(tmp_path / "b", formats=("onnx",), extra_files=files)
+    assert not any(golden.name.startswith("text-") for golden in exported.manifest.goldens)
+    bundle = isthmus.convert(exported, "onnx", precision="int8")
     assert [artifact.name for artifact in bundle.manifest.artifacts] == ["onnx-cpu-fp32", INT8]
-    # Of the sentences, those that the model has room for count beside the goldens.
+    # The sentences that fit the model count beside the goldens.
     reason = bundle.artifact(INT8).decisions[-1].reason
-    assert f"; {len(made.manifest.goldens) + fitting(64)} goldens" in reason
+    assert f"; {len(exported.manifest.goldens) + fitting(64)} goldens" in reason
     assert run("verify", bundle.path, "--artifact", INT8).returncode == 0
     shown = CliRunner().invoke(app, ["inspect", str(bundle.path), "--artifact", INT8])
     assert ", in int8" in " ".join(shown.output.split())
-    told = CliRunner().invoke(app, ["inspect", str(bundle.path), "--json"])
-    assert json.loads(told.output)["precision"] == "fp32"
+    as_json = CliRunner().invoke(app, ["inspect", str(bundle.path), "--json"])
+    assert json.loads(as_json.output)["precision"] == "fp32"
     assert "int8" in run("info", bundle.path).stdout
 
 
@@ -266,10 +268,10 @@ def test_the_command_line_makes_and_tells(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(tmp_path))
         words = ["export", "own_models:make", "-o", str(tmp_path / "b"), "--formats", "onnx"]
-        made = CliRunner().invoke(app, [*words, "--precision", "fp32,int8", "--json"])
-    assert made.exit_code == 0, made.output
-    document = json.loads(made.stdout)
-    assert [(one["format"], one["precision"], one["ok"]) for one in document["formats"]] == [
+        result = CliRunner().invoke(app, [*words, "--precision", "fp32,int8", "--json"])
+    assert result.exit_code == 0, result.output
+    document = json.loads(result.stdout)
+    assert [(row["format"], row["precision"], row["ok"]) for row in document["formats"]] == [
         ("onnx", "fp32", True),
         ("onnx", "int8", True),
     ]
@@ -296,9 +298,9 @@ def test_a_bad_sample_does_not_hide_in_the_batch() -> None:
     reference[:15] *= 10
     actual = reference.clone()
     actual[15] = -1
-    found = sample_cosines(spec, reference, actual)
-    torch.testing.assert_close(found[:15], torch.ones(15, dtype=torch.float64))
-    assert float(found[15]) == pytest.approx(-1)
+    values = sample_cosines(spec, reference, actual)
+    torch.testing.assert_close(values[:15], torch.ones(15, dtype=torch.float64))
+    assert float(values[15]) == pytest.approx(-1)
     cosines = Cosines(0.99)
     assert "sample 15" in cosines.add("g", spec, reference, actual)
     assert cosines.where == "golden g, output y, sample 15"
@@ -313,7 +315,7 @@ def test_cosines_at_the_ends_of_the_range(scale: float) -> None:
     spec = ValueSpec("y", "tensor", "float64", (None, "batch"))
     reference = torch.tensor([[1.0, 0.0, 2.0], [1.0, 0.0, 0.0]], dtype=torch.float64) * scale
     actual = torch.tensor([[2.0, 0.0, 0.0], [2.0, 0.0, 1.0]], dtype=torch.float64) * scale
-    # Samples lie along the named axis: the same direction, nothing and nothing, a right angle.
+    # Samples lie along the named axis: the same direction, two zero vectors, a right angle.
     expected = torch.tensor([1.0, 1.0, 0.0], dtype=torch.float64)
     torch.testing.assert_close(sample_cosines(spec, reference, actual), expected)
 
@@ -330,9 +332,9 @@ def test_real_sentences_become_goldens_of_reduced_precision(bert: Bundle) -> Non
 
 
 def test_a_tokenizer_that_is_not_the_models_is_no_error() -> None:
-    one = case("bert")
-    args, kwargs = one.inputs()
-    captured = capture(one.module(), args, kwargs, **one.options())
+    bert_case = case("bert")
+    args, kwargs = bert_case.inputs()
+    captured = capture(bert_case.module(), args, kwargs, **bert_case.options())
     method = captured.methods[0]
     for files in ({}, {"tokenizer/tokenizer.json": b"{}"}, {"tokenizer/vocab.txt": b""}):
         assert encode(files, method, captured.dims) == []
@@ -342,16 +344,16 @@ def test_a_tokenizer_that_is_not_the_models_is_no_error() -> None:
     calls = encode({"tokenizer/tokenizer.json": tokenizer()}, method, captured.dims)
     assert len(calls) == fitting(64)
     too_many = [{**calls[0], "input_ids": calls[0]["input_ids"] + 1000}, calls[1]]
-    found = sentence_goldens(captured, too_many)
-    assert [golden.name for golden in found] == ["text-0"]
-    assert kept_as_goldens([], found, budget_bytes=10) == []
+    goldens = sentence_goldens(captured, too_many)
+    assert [golden.name for golden in goldens] == ["text-0"]
+    assert kept_as_goldens([], goldens, budget_bytes=10) == []
 
 
 # --- smoothing ------------------------------------------------------------------------------------
 
 
 def outlier_model(folder: Path, *, wide: bool, gemm: bool) -> tuple[Path, np.ndarray[Any, Any]]:
-    """x times weights, where channel 3 of x is forty times as large as the others."""
+    """Writes a product of x and weights, where channel 3 of x is forty times the others."""
     rng = np.random.default_rng(0)
     weights = rng.normal(size=(32, 64 if wide else 16)).astype(np.float32)
     x = rng.normal(size=(50, 32)).astype(np.float32)
@@ -389,7 +391,7 @@ def test_smoothing_is_exact_and_makes_int8_good(
     assert done.inputs == 1
     assert len(done.exact) == (0 if wide and not thorough else 1)
     onnx.checker.check_model(model)
-    if done.exact:  # else their size would still decide the scale of the weights
+    if done.exact:  # otherwise their size would still decide the scale of the weights
         kept = numpy_helper.to_array(model.graph.initializer[0])
         assert not (kept[:, 3] if gemm else kept[3]).any()
     assert not list(tmp_path.glob("*observed*"))
@@ -409,9 +411,9 @@ def test_smoothing_is_exact_and_makes_int8_good(
             per_channel=True,
             nodes_to_exclude=list(done.exact),
         )
-        made = onnx.load(path)
-        assert [one.op_type for one in made.graph.node].count("MatMulInteger") == 1
-        return answers(made)
+        quantised = onnx.load(path)
+        assert [node.op_type for node in quantised.graph.node].count("MatMulInteger") == 1
+        return answers(quantised)
 
     truth = answers(plain)
     np.testing.assert_allclose(answers(model), truth, rtol=1e-4, atol=1e-4 * np.abs(truth).max())

@@ -1,4 +1,4 @@
-"""What one call decided shows in a trace of another; a clean model is not accused."""
+"""Comparing traces shows what one call decided, and reports nothing for a clean model."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BAKED = {"baked_constant", "frozen_branch", "captured_parameter"}
 
 
 class CountsInPython(nn.Module):
-    """The number of positive values, by way of NumPy: the tracer does not see it."""
+    """A module that counts positive values in NumPy, where the tracer does not see it."""
 
     def forward(self, x: Tensor) -> Tensor:
         count = int((x.detach().numpy() > 0).sum())
@@ -29,7 +29,7 @@ class CountsInPython(nn.Module):
 
 
 class ChoosesByValue(nn.Module):
-    """Another operator for inputs that are large."""
+    """A module that takes another operator for large inputs."""
 
     def forward(self, x: Tensor) -> Tensor:
         if x.abs().max() > 1e6:
@@ -38,7 +38,7 @@ class ChoosesByValue(nn.Module):
 
 
 class TableOfWeights(nn.Module):
-    """Uses a plain tensor that is a parameter's copy."""
+    """A module that uses a plain tensor which is a copy of a parameter."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,27 +53,27 @@ def traced(module: nn.Module, x: Tensor) -> torch.jit.ScriptModule:
     captured = capture(module, (torch.randn(3, 4),), dynamic={"x": {0: "batch"}})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        made, _ = trace(module.eval(), captured.methods, {"forward": {"x": x}})
-    return made
+        script_module, _ = trace(module.eval(), captured.methods, {"forward": {"x": x}})
+    return script_module
 
 
 def test_a_number_from_python_is_a_baked_constant() -> None:
-    one, other = torch.ones(3, 4), -torch.ones(3, 4)
-    found = differences(
-        traced(CountsInPython(), one), traced(CountsInPython(), other), "data", ["forward"]
+    positive, negative = torch.ones(3, 4), -torch.ones(3, 4)
+    places = differences(
+        traced(CountsInPython(), positive), traced(CountsInPython(), negative), "data", ["forward"]
     )
-    assert found
-    assert "is 12 for one input and 0 for another" in found[0].what
-    assert found[0].where.endswith(f"test_trace_diff.py:{line_of('return x * count')}")
+    assert places
+    assert "is 12 for one input and 0 for another" in places[0].what
+    assert places[0].where.endswith(f"test_trace_diff.py:{line_of('return x * count')}")
 
 
 def test_a_branch_shows_as_other_operators() -> None:
     small, large = torch.ones(3, 4), torch.full((3, 4), 1e7)
-    found = differences(
+    places = differences(
         traced(ChoosesByValue(), small), traced(ChoosesByValue(), large), "data", ["forward"]
     )
-    assert len(found) == 1
-    assert "aten::sin where another runs aten::tanh" in found[0].what
+    assert len(places) == 1
+    assert "aten::sin where another runs aten::tanh" in places[0].what
 
 
 def test_a_loop_shows_as_more_operators() -> None:
@@ -84,11 +84,11 @@ def test_a_loop_shows_as_more_operators() -> None:
                 total = total * 2
             return total
 
-    found = differences(
+    places = differences(
         traced(Rows(), torch.ones(3, 4)), traced(Rows(), torch.ones(5, 4)), "shape", ["forward"]
     )
-    assert len(found) == 1
-    assert "a branch or a loop was frozen" in found[0].what
+    assert len(places) == 1
+    assert "a branch or a loop was frozen" in places[0].what
 
 
 def hazards_of(module: nn.Module, path: Path) -> dict[str, Hazard]:
@@ -105,19 +105,19 @@ def hazards_of(module: nn.Module, path: Path) -> dict[str, Hazard]:
 
 
 def test_a_weight_that_became_a_constant_is_told(tmp_path: Path) -> None:
-    found = hazards_of(TableOfWeights(), tmp_path / "b")
-    assert found["captured_parameter"].severity == "warning"
-    assert found["captured_parameter"].message.startswith("linear.weight is held as a constant")
-    assert found["captured_parameter"].remedy
+    hazards = hazards_of(TableOfWeights(), tmp_path / "b")
+    assert hazards["captured_parameter"].severity == "warning"
+    assert hazards["captured_parameter"].message.startswith("linear.weight is held as a constant")
+    assert hazards["captured_parameter"].remedy
 
 
 def test_a_value_that_python_decided_is_told_with_its_line_and_remedy(tmp_path: Path) -> None:
-    """Right on every golden, because it cancels out; wrong one day."""
-    found = hazards_of(CountsInPython(), tmp_path / "b")
-    told = found.get("baked_constant") or found["tracer_warning"]
-    assert told.severity == "warning"
-    assert "test_trace_diff.py" in told.where
-    assert told.remedy
+    """The count cancels out on every golden, but not on every input."""
+    hazards = hazards_of(CountsInPython(), tmp_path / "b")
+    hazard = hazards.get("baked_constant") or hazards["tracer_warning"]
+    assert hazard.severity == "warning"
+    assert "test_trace_diff.py" in hazard.where
+    assert hazard.remedy
 
 
 @pytest.mark.parametrize(
