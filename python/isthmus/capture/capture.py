@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
 
 from isthmus.bundle.manifest import DimRange, Hazard, Method, Tree
 from isthmus.capture import resize as resizing
-from isthmus.capture.determinism import check_repeatable, describe, stuck_in_training
-from isthmus.capture.dynamic import DimsSpec, Dynamic, DynamicSpec, resolve
-from isthmus.capture.flat import Bound, FlatModule, bind, input_specs, output_specs, returns_tree
-from isthmus.capture.index_ranges import index_ranges
+from isthmus.capture.determinism import describe, stuck_in_training
+from isthmus.capture.dynamic import DimsSpec, DynamicSpec, resolve
+from isthmus.capture.flat import Bound, FlatModule, bind, input_specs
+from isthmus.capture.observe_methods import Examples, observe_methods
 from isthmus.capture.run_module import ModuleRunner, evaluating
-from isthmus.errors import InvalidInput, first_line
+from isthmus.errors import InvalidInput
 
 __all__ = ["Call", "Captured", "FlatModule", "capture", "evaluating", "resize_example"]
 
@@ -127,11 +127,13 @@ def capture(
     ]
     with ModuleRunner(module) as runner:
         stuck_in_training(module)
-        complete, changed, observed = _observe(runner, drafts, given, examples, spec, sizes)
+        complete, changed, observed = observe_methods(
+            runner, drafts, Examples(given, spec.sizes), Examples(examples, sizes)
+        )
     notes += observed
     return Captured(
         module=module,
-        methods=tuple(complete),
+        methods=complete,
         dims=spec.dims,
         stateful=bool(changed),
         state=changed,
@@ -315,98 +317,3 @@ def _train_mode(module: nn.Module) -> list[Hazard]:
         )
         for path, submodule in training
     ]
-
-
-def _observe(
-    runner: ModuleRunner,
-    drafts: Sequence[Method],
-    given: Mapping[str, Mapping[str, Any]],
-    examples: Mapping[str, Mapping[str, Any]],
-    spec: Dynamic,
-    sizes: Mapping[str, int],
-) -> tuple[list[Method], tuple[str, ...], list[Hazard]]:
-    """Runs every method; returns them with outputs, the changed attributes, and notes."""
-    complete: list[Method] = []
-    changed: dict[str, None] = {}
-    writers: dict[str, list[str]] = {}
-    notes: list[Hazard] = []
-    inputs: set[str] = set()
-    for draft in drafts:
-        for values, used in ((given[draft.name], spec.sizes), (examples[draft.name], sizes)):
-            result, written = _run(runner, draft, values, used, spec, inputs)
-            writers.setdefault(draft.name, []).extend(written)
-            changed.update(dict.fromkeys(written))
-        tree, leaves = returns_tree(f"{type(runner.module).__name__}.{draft.name}", result)
-        both = (given[draft.name], examples[draft.name])
-        ranges = index_ranges(runner, draft, both)
-        method = replace(
-            draft,
-            inputs=tuple(
-                replace(input_spec, values=ranges.get(input_spec.name))
-                for input_spec in draft.inputs
-            ),
-            outputs=output_specs(leaves, sizes),
-            returns=tree,
-        )
-        notes += check_repeatable(runner, method, examples[draft.name])
-        complete.append(method)
-    _refuse_written_parameters(runner.module, changed)
-    for name, names in writers.items():
-        attributes = list(dict.fromkeys(names))
-        if attributes:
-            notes.append(
-                Hazard(
-                    "state",
-                    "info",
-                    f"{name} changes {', '.join(attributes)}: the model has state, so each session "
-                    "gets its own copy, and the goldens are sequences of calls",
-                )
-            )
-    for name in sorted(inputs):
-        notes.append(
-            Hazard(
-                "writes_input",
-                "warning",
-                f'a call writes its input "{name}" in place; a caller in C++ would see its own '
-                "tensor change: clone it in the module, or pass a tensor that may change",
-            )
-        )
-    return complete, tuple(changed), notes
-
-
-def _run(
-    runner: ModuleRunner,
-    method: Method,
-    values: Mapping[str, Any],
-    sizes: Mapping[str, int],
-    spec: Dynamic,
-    inputs: set[str],
-) -> tuple[Any, tuple[str, ...]]:
-    """Returns the result of a call and the attributes it changed; notes the inputs it wrote."""
-    try:
-        with runner.run():
-            result = runner.call(method, values, inputs)
-            return result, runner.changed()
-    except Exception as error:
-        at = ", ".join(f"{name}={size}" for name, size in sizes.items())
-        label = f"{type(runner.module).__name__}.{method.name}"
-        if sizes == spec.sizes:
-            raise InvalidInput(
-                f"{label} fails on the example itself: {first_line(error)}"
-            ) from error
-        given = ", ".join(f"{name}={size}" for name, size in spec.sizes.items())
-        raise InvalidInput(
-            f"{label} runs on the example ({given}) and fails at {at}: {first_line(error)}. "
-            "Is that dimension truly dynamic? Take it out of dynamic, give both dimensions one "
-            "name if they have to be equal, or narrow the range in dims"
-        ) from error
-
-
-def _refuse_written_parameters(module: nn.Module, changed: Mapping[str, None]) -> None:
-    parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
-    written = [name for name in changed if name in parameters]
-    if written:
-        raise InvalidInput(
-            f'a call writes the parameter "{written[0]}"; sessions share the parameters: register '
-            "what changes as a buffer, or do not write it in eval mode"
-        )
