@@ -15,11 +15,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from isthmus.runtime.engine_spec import EngineSpec
 from shared import FORMAT_OF_ENGINE, Result, medians, minilm_bundle, run, turns
 
 from isthmus.bundle.bundle import Bundle
 from isthmus.runtime import install_paths
+from isthmus.runtime.engine_spec import EngineSpec
 from isthmus.runtime.workers import LineWorker, available_cores, python_worker
 
 CLAIM = 1.2

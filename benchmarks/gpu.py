@@ -39,7 +39,6 @@ CALLS_BEFORE = 10
 def command_of(request: Request, folder: Path, program: Path | None) -> list[str]:
     """Returns the command that serves the request."""
     contender = request.contender
-    assert isinstance(contender, Contender)
     if contender.kind == "bare":
         assert program is not None
         with np.load(request.inputs) as file:

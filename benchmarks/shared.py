@@ -197,7 +197,7 @@ def engine_pairs(formats: Iterable[str]) -> list[tuple[str, str]]:
     ]
 
 
-def output_of(command: list[str], threads: int, timeout: float | None = None) -> str:
+def output_of(command: list[str], threads: int, timeout: float = 600.0) -> str:
     """Returns the standard output of a process.
 
     Raises:

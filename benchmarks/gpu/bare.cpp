@@ -1,7 +1,8 @@
-// LibTorch called bare, without isthmus: FORMAT FILE INPUTS DEVICE THREADS. Speaks the protocol of
-// `isthmus-run bench --worker`, and "answer FILE", which saves the first output as float32 numbers.
+// Calls LibTorch directly, without isthmus: FORMAT FILE INPUTS DEVICE THREADS. Speaks the protocol
+// of `isthmus-run bench --worker`, and "answer FILE", which saves the first output as float32
+// numbers.
 //
-// INPUTS holds int64 numbers: how many tensors, and for each its rank, its sizes and its elements.
+// INPUTS holds int64 numbers: the number of tensors, and the rank, sizes and elements of each.
 #include <ATen/Parallel.h>
 #include <c10/core/InferenceMode.h>
 #include <sys/resource.h>
@@ -95,7 +96,7 @@ void serve(const std::string& format, const std::string& file, const std::string
     const auto begun = Clock::now();
     const at::Tensor result = call(inputs);
     wait();
-    return ms_since(begun);  // the result is let go outside of the clock
+    return ms_since(begun);  // the result is released outside of the timing
   };
   const double first_ms = timed();
   std::cout << R"({"event": "ready", "load_ms": )" << load_ms << R"(, "first_call_ms": )"

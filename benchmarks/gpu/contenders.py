@@ -54,5 +54,6 @@ class Request(kinds.Request):
     """The contender that a worker loads, its device and its inputs."""
 
     CONTENDER: ClassVar[type[kinds.Contender]] = Contender
+    contender: Contender
     device: str = "cpu"
     precision: str = "fp32"

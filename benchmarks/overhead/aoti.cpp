@@ -1,4 +1,4 @@
-// What a call through isthmus adds to a bare AOTIModelPackageLoader::run on the same package.
+// The cost of a call through isthmus over AOTIModelPackageLoader::run on the same package.
 #include <ATen/Parallel.h>
 #include <c10/core/InferenceMode.h>
 #include <torch/csrc/inductor/aoti_package/model_package_loader.h>

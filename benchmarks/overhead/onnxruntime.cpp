@@ -1,4 +1,4 @@
-// What a call through isthmus adds to a bare Ort::Session::Run on the same graph.
+// The cost of a call through isthmus over Ort::Session::Run on the same graph.
 #include <dlfcn.h>
 #include <onnxruntime_cxx_api.h>
 
@@ -10,7 +10,7 @@
 
 namespace {
 
-/// The very library that the engine opened.
+/// Initialises the API of the library that the engine opened.
 void open_api() {
   const std::string path = isthmus::open_engine("onnxruntime").info().runtime_path;
   void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);

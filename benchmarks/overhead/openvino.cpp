@@ -1,5 +1,5 @@
-// What a call through isthmus adds to a bare ov::InferRequest::infer on the same graph: inputs set,
-// inference, outputs got.
+// The cost of a call through isthmus over ov::InferRequest::infer on the same graph, which includes
+// setting the inputs and getting the outputs.
 #include <algorithm>
 #include <openvino/openvino.hpp>
 

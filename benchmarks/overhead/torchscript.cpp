@@ -1,4 +1,4 @@
-// What a call through isthmus adds to a bare torch::jit::Module::forward on the same archive.
+// The cost of a call through isthmus over torch::jit::Module::forward on the same archive.
 #include <ATen/Parallel.h>
 #include <c10/core/InferenceMode.h>
 #include <torch/csrc/jit/serialization/import.h>

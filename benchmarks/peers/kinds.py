@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 if TYPE_CHECKING:
     import numpy as np
 
+AnyRequest = TypeVar("AnyRequest", bound="Request")
 Values = dict[str, "np.ndarray"]
 """Maps the name of an input to int64 values."""
 OUTPUT = "last_hidden_state"
@@ -137,6 +138,6 @@ class Request:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Request:
+    def from_json(cls: type[AnyRequest], data: Mapping[str, Any]) -> AnyRequest:
         """Inverts `to_json`."""
         return cls(**{**data, "contender": cls.CONTENDER(**data["contender"])})

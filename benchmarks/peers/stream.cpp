@@ -1,4 +1,4 @@
-// Sends a stream of sentences through isthmus::Batcher, as benchmarks/peers.py asks:
+// Sends a stream of sentences through isthmus::Batcher for benchmarks/peers.py:
 // isthmus-peers-stream BUNDLE STREAM.npz ENGINE THREADS WORKERS MAX_REQUESTS MAX_PADDING SAMPLE
 //
 // Answers with a line of JSON to each line of standard input, as `isthmus-run bench --worker` does.
@@ -33,7 +33,7 @@ class Stream {
                     lengths.data_as<std::int64_t>() + lengths.shape().at(0));
   }
 
-  /// The answers to all sentences, in their order.
+  /// Returns the answers to all sentences, in their order.
   std::vector<isthmus::Outputs> call() {
     const std::int64_t before = batcher_.stats().elements;
     std::vector<std::future<isthmus::Outputs>> waiting;
