@@ -129,6 +129,6 @@ def _tensor(value: Any) -> Tensor:
     """Returns a runtime's output as a tensor; the runtime may own the memory."""
     import numpy as np
 
-    if hasattr(value, "to_dlpack"):  # an OrtValue
-        return torch.utils.dlpack.from_dlpack(value.to_dlpack())
+    if hasattr(value, "_ortvalue"):  # NumPy has no bfloat16, and the public OrtValue no DLPack
+        return torch.utils.dlpack.from_dlpack(value._ortvalue.to_dlpack())
     return torch.from_numpy(np.array(value))
