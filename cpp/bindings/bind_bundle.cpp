@@ -5,7 +5,7 @@
 #include <span>
 
 #include "bindings/bindings.h"
-#include "isthmus/bundle.h"
+#include "isthmus/identify.h"
 #include "isthmus/scan.h"
 
 namespace py = pybind11;
@@ -34,19 +34,20 @@ OnnxScan scan_graph(const py::bytes& file, const std::set<std::string>& files,
 }  // namespace
 
 void bind_bundle(py::module_& module) {
-  py::class_<IdentifiedFile>(module, "IdentifiedFile", "What a file is, told from its content.")
+  py::class_<IdentifiedFile>(module, "IdentifiedFile", "The kind of a file, judged by its content.")
       .def_readonly("kind", &IdentifiedFile::kind)
       .def_readonly("advice", &IdentifiedFile::advice);
   module.def("identify_file", &identify_file, py::arg("path"),
-             "Tells what a file or folder is; executes nothing.");
+             "Identifies a file or folder by its content. Executes nothing.");
 
-  py::class_<Finding>(module, "Finding", "One thing a scan found, and where.")
+  py::class_<Finding>(module, "Finding", "A finding of a scan, and its place.")
       .def_readonly("what", &Finding::what)
       .def_readonly("where", &Finding::where)
       .def_readonly("refused", &Finding::refused)
       .def_readonly("kind", &Finding::kind)
-      .def("__repr__", [](const Finding& f) { return f.what + " (" + f.where + ")"; });
-  py::class_<ArchiveScan>(module, "ArchiveScan", "What a TorchScript archive holds, read as text.")
+      .def("__repr__",
+           [](const Finding& finding) { return finding.what + " (" + finding.where + ")"; });
+  py::class_<ArchiveScan>(module, "ArchiveScan", "The content of a TorchScript archive.")
       .def_readonly("format", &ArchiveScan::format)
       .def_readonly("file_format_version", &ArchiveScan::file_format_version)
       .def_readonly("operators", &ArchiveScan::operators)
@@ -57,8 +58,8 @@ void bind_bundle(py::module_& module) {
       .def("describe", &ArchiveScan::describe);
   module.def("scan_torchscript", &scan, py::arg("archive"),
              py::arg("allowed_namespaces") = std::set<std::string>(),
-             "Scans the bytes of a TorchScript archive without executing anything.");
-  py::class_<OnnxScan>(module, "OnnxScan", "What an ONNX file holds, read as a protocol buffer.")
+             "Scans the bytes of a TorchScript archive. Executes nothing.");
+  py::class_<OnnxScan>(module, "OnnxScan", "The content of an ONNX file.")
       .def_readonly("ir_version", &OnnxScan::ir_version)
       .def_readonly("opsets", &OnnxScan::opsets)
       .def_readonly("operators", &OnnxScan::operators)
@@ -71,7 +72,7 @@ void bind_bundle(py::module_& module) {
   module.def("scan_onnx", &scan_graph, py::arg("file"),
              py::arg("allowed_files") = std::set<std::string>(),
              py::arg("allowed_domains") = std::set<std::string>(),
-             "Scans the bytes of an ONNX file without executing anything.");
+             "Scans the bytes of an ONNX file. Executes nothing.");
 }
 
 }  // namespace isthmus::bindings

@@ -46,10 +46,10 @@ ReportRow row_of(const Artifact& artifact) {
           .json = dump(to_json(artifact))};
 }
 
-/// What `engine="auto"` takes on the CPU here, and why.
+/// Tells which artifact and engine `engine="auto"` chooses on the CPU here, and why.
 std::string automatic_choice(const Bundle& bundle) {
   try {
-    return Model::choice(bundle);
+    return Model::describe_selection(bundle);
   } catch (const Error& error) {
     return std::string("nothing: ") + error.what();
   }
@@ -124,7 +124,7 @@ int run(const InfoOptions& options) {
 
 void add_info(CLI::App& app, Action& action) {
   auto* command =
-      app.add_subcommand("info", "What is in a bundle, and what would run it here; runs nothing");
+      app.add_subcommand("info", "Lists the content of a bundle and the engine that would run it");
   const auto options = std::make_shared<InfoOptions>();
   add_bundle(*command, options->common);
   command->add_flag("--check", options->check, "Also compare every file's size and SHA-256");

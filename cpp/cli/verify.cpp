@@ -1,3 +1,5 @@
+#include "isthmus/verify.h"
+
 #include <unistd.h>
 
 #include <algorithm>
@@ -7,12 +9,11 @@
 #include "cli/commands.h"
 #include "cli/format.h"
 #include "cli/options.h"
-#include "isthmus/parity.h"
 
 namespace isthmus::cli {
 namespace {
 
-// JSON has no infinity: null stands for it.
+/// Returns null for an infinite or NaN value, which JSON cannot represent.
 Json number_or_null(double value) {
   return std::isfinite(value) ? Json(value) : Json();
 }
@@ -24,45 +25,45 @@ Json to_json(const ErrorStatistics& statistics) {
   return result;
 }
 
-Json to_json(const std::string& golden, const OutputParity& one) {
+Json to_json(const std::string& golden, const OutputParity& parity) {
   return {{"golden", golden},
-          {"output", one.output},
-          {"max_abs", one.max_abs},
-          {"max_rel", one.max_rel},
-          {"noise_units", one.noise_units},
-          {"cosine", one.cosine},
-          {"nan_mismatches", one.nan_mismatches},
-          {"inf_mismatches", one.inf_mismatches},
-          {"nans", one.nans},
-          {"infs", one.infs},
-          {"argmax_agreement", one.argmax_agreement},
-          {"topk_agreement", one.topk_agreement},
-          {"atol", one.atol},
-          {"rtol", one.rtol},
-          {"passing_atol", number_or_null(one.passing_atol)},
-          {"elements", one.elements},
-          {"to_truth", one.to_truth},
-          {"errors", to_json(one.errors)},
-          {"own", to_json(one.own)},
-          {"allowed", to_json(one.allowed)},
-          {"statistic", one.statistic},
-          {"multiple", number_or_null(one.multiple)},
-          {"strain", number_or_null(one.strain())}};
+          {"output", parity.output},
+          {"max_abs", parity.max_abs},
+          {"max_rel", parity.max_rel},
+          {"noise_units", parity.noise_units},
+          {"cosine", parity.cosine},
+          {"nan_mismatches", parity.nan_mismatches},
+          {"inf_mismatches", parity.inf_mismatches},
+          {"nans", parity.nans},
+          {"infs", parity.infs},
+          {"argmax_agreement", parity.argmax_agreement},
+          {"topk_agreement", parity.topk_agreement},
+          {"atol", parity.atol},
+          {"rtol", parity.rtol},
+          {"passing_atol", number_or_null(parity.passing_atol)},
+          {"elements", parity.elements},
+          {"to_truth", parity.to_truth},
+          {"errors", to_json(parity.errors)},
+          {"own", to_json(parity.own)},
+          {"allowed", to_json(parity.allowed)},
+          {"statistic", parity.statistic},
+          {"multiple", number_or_null(parity.multiple)},
+          {"strain", number_or_null(parity.strain())}};
 }
 
 std::vector<std::pair<std::string, std::string>> to_cells(const std::string& golden,
-                                                          const OutputParity& one) {
-  return {{"output", one.output},
-          {"verdict", one.passed ? "passed" : "FAILED"},
-          {"max abs", number(one.max_abs)},
-          {"max rel", number(one.max_rel)},
-          {"x eager's own", one.noise_units > 0 ? number(one.noise_units) : "-"},
-          {"of allowed", number(100 * one.strain(), 3) + " %"},
-          {"nearest", one.to_truth ? one.statistic : "atol"},
-          {"cosine", number(one.cosine, 9)},
-          {"top 1/5", number(100 * one.argmax_agreement, 4) + "/" +
-                          number(100 * one.topk_agreement, 4) + " %"},
-          {"NaN/Inf", std::to_string(one.nans) + "/" + std::to_string(one.infs)},
+                                                          const OutputParity& parity) {
+  return {{"output", parity.output},
+          {"verdict", parity.passed ? "passed" : "FAILED"},
+          {"max abs", number(parity.max_abs)},
+          {"max rel", number(parity.max_rel)},
+          {"x eager's own", parity.noise_units > 0 ? number(parity.noise_units) : "-"},
+          {"of allowed", number(100 * parity.strain(), 3) + " %"},
+          {"nearest", parity.to_truth ? parity.statistic : "atol"},
+          {"cosine", number(parity.cosine, 9)},
+          {"top 1/5", number(100 * parity.argmax_agreement, 4) + "/" +
+                          number(100 * parity.topk_agreement, 4) + " %"},
+          {"NaN/Inf", std::to_string(parity.nans) + "/" + std::to_string(parity.infs)},
           {"worst golden", golden}};
 }
 
@@ -73,21 +74,21 @@ ReportRow error_row(const GoldenParity& golden) {
           .reason = golden.error};
 }
 
-// For machines: every output of every golden.
+/// Returns a row for every output of every golden, for JSON.
 std::vector<ReportRow> all_rows(const ParityResult& result) {
   std::vector<ReportRow> rows;
   for (const GoldenParity& golden : result.goldens) {
-    for (const OutputParity& one : golden.outputs)
-      rows.push_back({.cells = to_cells(golden.golden, one),
-                      .json = dump(to_json(golden.golden, one)),
-                      .passed = one.passed,
-                      .reason = one.reason});
+    for (const OutputParity& parity : golden.outputs)
+      rows.push_back({.cells = to_cells(golden.golden, parity),
+                      .json = dump(to_json(golden.golden, parity)),
+                      .passed = parity.passed,
+                      .reason = parity.reason});
     if (!golden.error.empty()) rows.push_back(error_row(golden));
   }
   return rows;
 }
 
-// For people: the worst golden of each output, and the goldens that could not be run.
+/// Returns a row for the worst golden of each output, and for each golden that could not be run.
 std::vector<ReportRow> worst_rows(const ParityResult& result) {
   struct Worst {
     const OutputParity* parity;
@@ -96,14 +97,14 @@ std::vector<ReportRow> worst_rows(const ParityResult& result) {
   std::vector<Worst> outputs;
   std::vector<ReportRow> errors;
   for (const GoldenParity& golden : result.goldens) {
-    for (const OutputParity& one : golden.outputs) {
+    for (const OutputParity& parity : golden.outputs) {
       const auto known = std::find_if(outputs.begin(), outputs.end(), [&](const Worst& worst) {
-        return worst.parity->output == one.output;
+        return worst.parity->output == parity.output;
       });
       if (known == outputs.end())
-        outputs.push_back({&one, &golden.golden});
-      else if (&worse(*known->parity, one) == &one)
-        *known = {&one, &golden.golden};
+        outputs.push_back({&parity, &golden.golden});
+      else if (&worse(*known->parity, parity) == &parity)
+        *known = {&parity, &golden.golden};
     }
     if (!golden.error.empty()) errors.push_back(error_row(golden));
   }
@@ -120,15 +121,15 @@ std::vector<ReportRow> worst_rows(const ParityResult& result) {
 std::string verdict_of(const ParityResult& result) {
   if (!result.error.empty()) return "FAILED: " + result.error;
   const auto good = std::count_if(result.goldens.begin(), result.goldens.end(),
-                                  [](const GoldenParity& one) { return one.passed(); });
+                                  [](const GoldenParity& golden) { return golden.passed(); });
   const std::string where = " on " + result.device + " with " + result.runtime;
   if (result.passed()) return "PASSED: " + count(result.goldens.size(), "golden") + where;
   return "FAILED: " + std::to_string(result.goldens.size() - static_cast<std::size_t>(good)) +
          " of " + count(result.goldens.size(), "golden") + where;
 }
 
-// Only for a person who waits at a terminal.
-void show_progress(const char* golden, void*) {
+/// Shows progress; used only when standard error is a terminal.
+void show_progress(std::string_view golden) {
   std::cerr << "\r\033[Kverifying " << golden << std::flush;
 }
 
@@ -155,7 +156,7 @@ void add_verify(CLI::App& app, Action& action) {
   auto* command = app.add_subcommand(
       "verify", "Runs every golden at least twice and compares with the eager module's answers");
   const auto options = std::make_shared<CommonOptions>();
-  // The goldens' own first and second runs are what a warm-up would hide.
+  // The first and second run of each golden are compared too; a warm-up would replace them.
   options->load.warmup = false;
   add_bundle(*command, *options);
   add_load_options(*command, *options);

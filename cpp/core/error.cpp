@@ -2,7 +2,8 @@
 
 namespace isthmus {
 
-// Destructors are out of line so that one library owns the type information of each class.
+// The destructors are out of line, so that the type information of each class is in this library
+// only.
 Error::Error(ErrorKind kind, const std::string& message)
     : std::runtime_error(message), kind_(kind) {}
 Error::~Error() = default;

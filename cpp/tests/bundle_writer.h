@@ -11,10 +11,10 @@
 #include "core/files/sha256.h"
 #include "isthmus/tensor_file.h"
 
-/// A bundle for the fake engine, written by hand, so that a test can break any part of it.
+/// Writes a bundle for the fake engine, any part of which a test can change.
 namespace isthmus::testing {
 
-/// A folder of its own, removed at the end.
+/// A new folder, which the destructor removes.
 class TemporaryFolder {
  public:
   TemporaryFolder() {
@@ -40,7 +40,7 @@ inline std::string read_text(const std::filesystem::path& path) {
   return {std::istreambuf_iterator<char>(file), {}};
 }
 
-/// {"path", "size", "sha256"} of a file below the root.
+/// Returns {"path", "size", "sha256"} of a file of the bundle.
 inline nlohmann::json entry(const std::filesystem::path& root, const std::string& path) {
   const std::string text = read_text(root / path);
   return {{"path", path},
@@ -53,8 +53,8 @@ inline void write_manifest(const std::filesystem::path& root, const nlohmann::js
   write_text(root / "manifest.json", manifest.dump(1));
 }
 
-/// Writes a bundle with x: float32[batch, 2] -> y: float32[batch, 2] and the method "count" -> n,
-/// one golden at batch 2 (y = 2x), and gives its manifest.
+/// Writes a bundle with x: float32[batch, 2] -> y: float32[batch, 2], the method "count" -> n, and
+/// a golden at batch 2 (y = 2x). Returns its manifest.
 inline nlohmann::json write_bundle(const std::filesystem::path& root, bool stateful = false) {
   using nlohmann::json;
   write_text(root / "artifacts/fake.bin", "fake");

@@ -1,4 +1,5 @@
-// An engine from outside, as a user would write one: y = 2 * x, and a counter of calls as state.
+// An engine outside of isthmus, as a user would write it: y = 2 * x, with the number of calls as
+// its state.
 #include <atomic>
 #include <chrono>
 #include <memory>
@@ -19,13 +20,14 @@ class Doubler final : public Executable {
   std::vector<Tensor> run(std::size_t method, std::span<const Tensor> inputs) override {
     if (method == 1) return {Tensor::scalar<std::int64_t>(calls_.load())};
     const auto* x = inputs[0].data_as<float>();
-    // A first value below zero asks for a fault, or for time.
+    // A negative first value asks for a fault or a delay.
     if (x[0] == -1) throw ExecutionError("the engine was asked to fail");
     if (x[0] == -2) return {Tensor::empty(DType::kInt64, inputs[0].shape())};
+    if (x[0] == -5) return {inputs[0], inputs[0]};
     if (x[0] == -3) std::this_thread::sleep_for(std::chrono::milliseconds(1));
     ++calls_;
     Tensor y = Tensor::empty(DType::kFloat32, inputs[0].shape());
-    // As a model without a mask does: an answer that depends on how far the input is padded.
+    // Like a model without a mask, whose answer depends on the padded length.
     const float more = x[0] == -4 ? static_cast<float>(inputs[0].shape().back()) : 0;
     for (std::int64_t i = 0; i < y.numel(); ++i) y.data_as<float>()[i] = 2 * x[i] + more;
     return {y};

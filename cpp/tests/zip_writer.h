@@ -7,7 +7,7 @@
 #include <string_view>
 #include <vector>
 
-/// A zip archive in memory, with each lie that a test may want to tell.
+/// Writes zip archives in memory, with the defects that tests need.
 namespace isthmus::testing {
 
 struct ZipRecord {
@@ -15,13 +15,14 @@ struct ZipRecord {
   std::string data = {};  ///< as stored
   std::uint16_t method = 0;
   std::string unpacked = {};    ///< for a deflated record
-  std::string local_name = {};  ///< not empty: the local header's own
-  std::string hidden = {};      ///< bytes between this record and the next
+  std::string local_name = {};  ///< name in the local header; empty: the same
+  std::string hidden = {};      ///< bytes after this record
+  std::string extra = {};       ///< extra field of the directory's entry
   int size_lie = 0;             ///< added to the directory's size
   std::uint32_t crc_lie = 0;    ///< flipped in both checksums
 };
 
-/// Deflate's way of storing bytes as they are, so that tests need no compressor.
+/// Returns a deflate stream that stores the bytes, so that tests need no compressor.
 inline std::string deflated(std::string_view data) {
   std::string out;
   do {
@@ -95,12 +96,13 @@ class ZipWriter {
     number(record.data.size(), 4);
     number(unpacked.size() + static_cast<std::size_t>(central ? record.size_lie : 0), 4);
     number(name.size(), 2);
-    number(0, 2);
+    number(central ? record.extra.size() : 0, 2);
     if (central) {
       number(0, 10);
       number(offset, 4);
     }
     out_ += name;
+    if (central) out_ += record.extra;
   }
 
   std::string out_;

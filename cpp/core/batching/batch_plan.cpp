@@ -1,12 +1,14 @@
 #include "core/batching/batch_plan.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <cstring>
 #include <limits>
 #include <set>
 #include <utility>
 
+#include "core/text.h"
 #include "isthmus/error.h"
 
 namespace isthmus {
@@ -20,28 +22,28 @@ std::size_t element_size(const Tensor& tensor) {
   return tensor.numel() == 0 ? 0 : tensor.nbytes() / static_cast<std::size_t>(tensor.numel());
 }
 
-// Elements between two neighbours of each axis, of contiguous memory.
+// Returns the strides of a contiguous array, in elements.
 Shape steps_of(const Shape& shape) {
   Shape steps(shape.size(), 1);
   for (std::size_t at = shape.size(); at-- > 1;) steps[at - 1] = steps[at] * shape[at];
   return steps;
 }
 
-// The part that two contiguous arrays have in common, from one to the other: what is longer on
-// either side is left alone.
+// Copies the part that two contiguous arrays have in common. On each axis, elements beyond the
+// shorter one are not touched.
 struct BlockCopy {
   std::size_t element;
   Shape common;
   Shape from_steps;
   Shape to_steps;
-  std::size_t whole;  ///< from this axis on both are alike: one piece of memory
+  std::size_t whole;  ///< from this axis on, the common part is one piece of memory
 
   BlockCopy(const Shape& from, const Shape& to, std::size_t element_bytes)
       : element(element_bytes), common(from), from_steps(steps_of(from)), to_steps(steps_of(to)) {
     for (std::size_t at = 0; at < from.size(); ++at) common[at] = std::min(from[at], to[at]);
     whole = from.size();
     while (whole > 0 && from[whole - 1] == to[whole - 1]) --whole;
-    // Of the first axis that differs, a piece is still one piece.
+    // The common part of the first axis that differs is still one piece.
     if (whole > 0) --whole;
   }
 
@@ -66,8 +68,8 @@ void fill(const Tensor& tensor, double value, const std::string& name) {
     if (tensor.nbytes() > 0) std::memset(tensor.data(), 0, tensor.nbytes());
     return;
   }
-  const auto all = [&]<typename T>(T one) {
-    std::fill_n(static_cast<T*>(tensor.data()), tensor.numel(), one);
+  const auto all = [&]<typename T>(T element) {
+    std::fill_n(static_cast<T*>(tensor.data()), tensor.numel(), element);
   };
   switch (tensor.dtype()) {
     case DType::kInt64:
@@ -86,8 +88,28 @@ void fill(const Tensor& tensor, double value, const std::string& name) {
   }
 }
 
-std::string named_in(const ValueSpec& spec) {
-  return "\"" + spec.name + "\"";
+/// Returns true when an integer or boolean element can have the value; floats can have any.
+bool holds(DType dtype, double value) {
+  if (is_floating(dtype)) return true;
+  if (dtype == DType::kBool) return value == 0 || value == 1;
+  const int bits = static_cast<int>(8 * size_of(dtype));
+  const bool is_unsigned = name(dtype).front() == 'u';
+  const double low = is_unsigned ? 0 : -std::ldexp(1.0, bits - 1);
+  const double high = std::ldexp(1.0, is_unsigned ? bits : bits - 1);
+  return std::trunc(value) == value && value >= low && value < high;
+}
+
+/// Returns the upper end of a dimension's range.
+std::int64_t most(const Signature& signature, const std::string& dim) {
+  const auto range = signature.dims.find(dim);
+  return range == signature.dims.end() ? std::numeric_limits<std::int64_t>::max()
+                                       : range->second.max;
+}
+
+std::int64_t rows_of(std::span<const BatchPlan::Request* const> requests) {
+  std::int64_t rows = 0;
+  for (const BatchPlan::Request* request : requests) rows += request->rows;
+  return rows;
 }
 
 }  // namespace
@@ -95,11 +117,15 @@ std::string named_in(const ValueSpec& spec) {
 BatchPlan::BatchPlan(const Signature& signature, const std::map<std::string, double>& padding)
     : signature_(&signature), padding_(signature.inputs.size(), 0.0) {
   for (const auto& [name, value] : padding) {
-    const auto found = std::find_if(signature.inputs.begin(), signature.inputs.end(),
-                                    [&](const ValueSpec& spec) { return spec.name == name; });
-    if (found == signature.inputs.end())
+    const auto spec_of = std::find_if(signature.inputs.begin(), signature.inputs.end(),
+                                      [&](const ValueSpec& spec) { return spec.name == name; });
+    if (spec_of == signature.inputs.end())
       throw InvalidInput("padding: \"" + name + "\" is no input of " + signature.describe());
-    padding_[static_cast<std::size_t>(found - signature.inputs.begin())] = value;
+    if (!holds(spec_of->dtype, value))
+      throw InvalidInput("padding: \"" + name + "\" of " +
+                         std::string(isthmus::name(spec_of->dtype)) + " cannot hold " +
+                         std::to_string(value));
+    padding_[static_cast<std::size_t>(spec_of - signature.inputs.begin())] = value;
   }
   read(signature);
 }
@@ -107,20 +133,22 @@ BatchPlan::BatchPlan(const Signature& signature, const std::map<std::string, dou
 void BatchPlan::read(const Signature& signature) {
   std::set<std::string> others;
   const auto look_at = [&](const ValueSpec& spec, bool input) {
-    if (input && is_scalar(spec)) return;  // has to be the same in all requests
+    if (input && is_scalar(spec)) return;  // must be the same in all requests
     if (!spec.shape || spec.shape->empty() || spec.shape->front().name.empty()) {
-      no_batching_ = named_in(spec) + " does not begin with a named dimension";
+      no_batching_ = detail::in_quotes(spec.name) + " does not begin with a named dimension";
       return;
     }
     if (batch_.empty()) batch_ = spec.shape->front().name;
     if (spec.shape->front().name != batch_)
-      no_batching_ = named_in(spec) + " does not begin with \"" + batch_ + "\"";
+      no_batching_ = detail::in_quotes(spec.name) + " does not begin with \"" + batch_ + "\"";
     for (std::size_t at = 1; at < spec.shape->size(); ++at) {
       const Dim& dim = (*spec.shape)[at];
-      if (dim.name == batch_) no_batching_ = named_in(spec) + " has \"" + batch_ + "\" twice";
+      if (dim.name == batch_)
+        no_batching_ = detail::in_quotes(spec.name) + " has \"" + batch_ + "\" twice";
       if (input && !dim.name.empty()) others.insert(dim.name);
       if (!input && dim.name.empty() && dim.size < 0)
-        no_padding_ = "output " + named_in(spec) + " has a size that nobody knows beforehand";
+        no_padding_ = "output " + detail::in_quotes(spec.name) +
+                      " has a size that is not known before the call";
     }
   };
   for (const ValueSpec& spec : signature.inputs) look_at(spec, true);
@@ -134,51 +162,46 @@ void BatchPlan::read(const Signature& signature) {
 }
 
 std::int64_t BatchPlan::most_rows() const {
-  const auto found = signature_->dims.find(batch_);
-  return found == signature_->dims.end() ? std::numeric_limits<std::int64_t>::max()
-                                         : found->second.max;
+  return most(*signature_, batch_);
 }
 
 std::int64_t BatchPlan::most_length() const {
-  const auto found = signature_->dims.find(length_);
-  return found == signature_->dims.end() ? std::numeric_limits<std::int64_t>::max()
-                                         : found->second.max;
+  return most(*signature_, length_);
 }
 
 BatchPlan::Request BatchPlan::prepare(const Inputs& inputs) const {
   Request request;
   request.inputs = check_inputs(*signature_, inputs, Device{});
   for (std::size_t i = 0; i < request.inputs.size(); ++i) {
-    const Tensor& one = request.inputs[i];
+    const Tensor& input = request.inputs[i];
     const ValueSpec& spec = signature_->inputs[i];
-    if (!one.defined()) {
+    if (!input.defined()) {
       request.kind += "-;";
       continue;
     }
     if (is_scalar(spec) || !spec.shape) {
-      request.kind.append(static_cast<const char*>(one.data()), one.nbytes()).append(";");
+      request.kind.append(static_cast<const char*>(input.data()), input.nbytes()).append(";");
       continue;
     }
-    for (std::size_t at = 0; at < one.rank(); ++at) {
+    for (std::size_t at = 0; at < input.rank(); ++at) {
       const Dim& dim = (*spec.shape)[at];
       if (at == 0 && dim.name == batch_)
-        request.rows = one.shape()[at];
+        request.rows = input.shape()[at];
       else if (!length_.empty() && dim.name == length_)
-        request.length = one.shape()[at];
+        request.length = input.shape()[at];
       else
-        request.kind += std::to_string(one.shape()[at]) + ",";
+        request.kind += std::to_string(input.shape()[at]) + ",";
     }
     request.kind += ";";
   }
-  // Where nothing may be padded, a length is a kind.
+  // Without padding, only requests of equal length can be joined.
   if (!pads()) request.kind += std::to_string(request.length);
   return request;
 }
 
 std::vector<Tensor> BatchPlan::join(std::span<const Request* const> requests,
                                     std::int64_t length) const {
-  std::int64_t rows = 0;
-  for (const Request* one : requests) rows += one->rows;
+  const std::int64_t rows = rows_of(requests);
   const std::vector<Tensor>& first = requests.front()->inputs;
   if (requests.size() == 1 && requests.front()->length == length) return first;
   std::vector<Tensor> joined(first.size());
@@ -193,18 +216,19 @@ std::vector<Tensor> BatchPlan::join(std::span<const Request* const> requests,
     for (std::size_t at = 1; at < shape.size(); ++at)
       if (!length_.empty() && (*spec.shape)[at].name == length_) shape[at] = length;
     joined[i] = Tensor::empty(first[i].dtype(), shape);
-    const bool padded = std::any_of(requests.begin(), requests.end(),
-                                    [&](const Request* one) { return one->length != length; });
+    const bool padded = std::any_of(requests.begin(), requests.end(), [&](const Request* request) {
+      return request->length != length;
+    });
     if (padded) fill(joined[i], padding_[i], spec.name);
     const std::size_t element = element_size(first[i]);
     auto* to = static_cast<std::byte*>(joined[i].data());
     const std::size_t row = rows == 0 ? 0 : joined[i].nbytes() / static_cast<std::size_t>(rows);
-    for (const Request* one : requests) {
+    for (const Request* request : requests) {
+      const Tensor& input = request->inputs[i];
       Shape place = shape;
-      place[0] = one->rows;
-      BlockCopy(one->inputs[i].shape(), place, element)
-          .run(static_cast<const std::byte*>(one->inputs[i].data()), to);
-      to += row * static_cast<std::size_t>(one->rows);
+      place[0] = request->rows;
+      BlockCopy(input.shape(), place, element).run(static_cast<const std::byte*>(input.data()), to);
+      to += row * static_cast<std::size_t>(request->rows);
     }
   }
   return joined;
@@ -213,13 +237,12 @@ std::vector<Tensor> BatchPlan::join(std::span<const Request* const> requests,
 std::vector<Outputs> BatchPlan::split(std::span<const Tensor> outputs,
                                       std::span<const Request* const> requests) const {
   std::vector<Outputs> answers(requests.size());
-  std::int64_t rows = 0;
-  for (const Request* one : requests) rows += one->rows;
+  const std::int64_t rows = rows_of(requests);
   for (std::size_t i = 0; i < outputs.size(); ++i) {
     const ValueSpec& spec = signature_->outputs[i];
     const Tensor& whole = outputs[i];
     if (!whole.defined()) {
-      for (Outputs& one : answers) one.add(spec.name, whole);
+      for (Outputs& answer : answers) answer.add(spec.name, whole);
       continue;
     }
     const std::size_t element = element_size(whole);

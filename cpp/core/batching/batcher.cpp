@@ -3,34 +3,27 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <condition_variable>
 #include <cstdlib>
-#include <cstring>
 #include <list>
 #include <mutex>
 #include <thread>
 #include <utility>
 
 #include "core/batching/batch_plan.h"
+#include "core/bundle/methods.h"
+#include "core/proof/compare_golden.h"
 #include "core/runtime/transfer.h"
+#include "core/timing/clock.h"
 #include "isthmus/error.h"
-#include "isthmus/parity.h"
 
 namespace isthmus {
 namespace {
 
-using Clock = std::chrono::steady_clock;
-
-double ms_between(Clock::time_point from, Clock::time_point to) {
-  return std::chrono::duration<double, std::milli>(to - from).count();
-}
-
-Tensor copy(const Tensor& tensor) {
-  Tensor result = Tensor::empty(tensor.dtype(), tensor.shape());
-  if (tensor.nbytes() > 0) std::memcpy(result.data(), tensor.data(), tensor.nbytes());
-  return result;
-}
+using detail::Clock;
+using detail::ms_between;
 
 Batcher::Answer cancelled() {
   return {.outputs = {},
@@ -80,8 +73,8 @@ struct Batcher::Impl {
   std::vector<std::string> notes;
 
   mutable std::mutex mutex;
-  std::condition_variable arrived;  // a request came, or the end
-  std::condition_variable left;     // there is room
+  std::condition_variable arrived;  // a request was queued, or the batcher was closed
+  std::condition_variable left;     // there is room in the queue, or the batcher was closed
   Queue queue;                      // oldest first
   bool closed = false;
   const pid_t process = ::getpid();
@@ -91,7 +84,7 @@ struct Batcher::Impl {
   Impl(Model given, BatcherOptions limits)
       : model(std::move(given)),
         options(std::move(limits)),
-        method(index_of(model, options.method)),
+        method(detail::method_index(model.bundle().manifest(), options.method, "the model")),
         plan(model.bundle().manifest().methods[method], options.padding) {
     check(options, model.bundle().manifest());
     if (!plan.batches())
@@ -104,13 +97,13 @@ struct Batcher::Impl {
       notes.push_back("only requests of equal length run together: " + plan.no_padding());
   }
 
-  /// Each worker keeps this alive: the last one to let go of the Batcher may be a worker itself,
-  /// when it lets go of what a request held.
+  /// Starts the workers. Each keeps this object alive, because a worker may destroy the Batcher
+  /// itself, when it destroys an object that a request held.
   static void start(const std::shared_ptr<Impl>& self) {
     try {
       for (int i = 0; i < self->options.workers; ++i)
         self->workers.emplace_back([self] { self->work(); });
-    } catch (...) {  // no more threads: those that began are not to wait for ever
+    } catch (...) {  // a thread could not be started, so the others must end
       self->end(Pending::kRun);
       throw;
     }
@@ -118,8 +111,8 @@ struct Batcher::Impl {
 
   void end(Pending pending) {
     if (::getpid() != process) {
-      // A forked copy: the workers stayed in the parent. Their handles may by now be those of other
-      // threads, and the mutex may be held for ever: both are left alone.
+      // In a forked process. The workers are in the parent: their handles may belong to other
+      // threads here, and the mutex may be locked for ever, so neither is used.
       std::make_unique<std::vector<std::thread>>(std::move(workers)).release();
       return;
     }
@@ -133,26 +126,19 @@ struct Batcher::Impl {
     }
     arrived.notify_all();
     left.notify_all();
-    for (Waiting& one : dropped) {
+    for (Waiting& request : dropped) {
       State expected = State::kWaiting;
-      if (!one.state->compare_exchange_strong(expected, State::kCancelled)) continue;
-      one.done(cancelled());
+      if (!request.state->compare_exchange_strong(expected, State::kCancelled)) continue;
+      request.done(cancelled());
       const std::lock_guard lock(mutex);
       ++stats.cancelled;
     }
-    for (std::thread& one : ending) {
-      if (one.get_id() == std::this_thread::get_id())
-        one.detach();  // it ends by itself
+    for (std::thread& worker : ending) {
+      if (worker.get_id() == std::this_thread::get_id())
+        worker.detach();  // this thread, which ends after the call
       else
-        one.join();
+        worker.join();
     }
-  }
-
-  static std::size_t index_of(const Model& model, const std::string& name) {
-    const auto names = model.methods();
-    const auto found = std::find(names.begin(), names.end(), name);
-    if (found == names.end()) (void)model.signature(name);  // throws, naming those there are
-    return static_cast<std::size_t>(found - names.begin());
   }
 
   // --- the model ------------------------------------------------------------------------------
@@ -161,17 +147,19 @@ struct Batcher::Impl {
     const Signature& signature = model.bundle().manifest().methods[method];
     const bool elsewhere = !model.device().is_cpu();
     if (elsewhere)
-      detail::transfer_tensors(signature, inputs, [this](const Tensor& one) {
-        return model.transfer(one, model.device());
+      detail::transfer_tensors(signature, inputs, [this](const Tensor& input) {
+        return model.transfer(input, model.device());
       });
     std::vector<Tensor> outputs = model.run_ordered(inputs, method);
     if (elsewhere)
-      for (Tensor& one : outputs)
-        if (one.defined() && !one.device().is_cpu()) one = model.transfer(one, Device{});
+      for (Tensor& output : outputs)
+        if (output.defined() && !output.device().is_cpu())
+          output = model.transfer(output, Device{});
     return outputs;
   }
 
-  // A golden alone and padded: where the answers differ, the model reads its padding.
+  // Runs a golden with padding. When the answer differs, the model reads its padding, and padding
+  // is forbidden.
   void prove_padding() {
     const Manifest& manifest = model.bundle().manifest();
     for (const Golden& golden : manifest.goldens) {
@@ -180,22 +168,17 @@ struct Batcher::Impl {
       BatchPlan::Request request = plan.prepare(call.inputs);
       const std::int64_t longer = std::min(request.length + 3, plan.most_length());
       if (longer == request.length || request.length < 2) continue;
-      const BatchPlan::Request* const one = &request;
+      const std::array<const BatchPlan::Request*, 1> alone{&request};
       std::vector<Outputs> padded;
       try {
-        padded = plan.split(run(plan.join({&one, 1}, longer)), {&one, 1});
+        padded = plan.split(run(plan.join(alone, longer)), alone);
       } catch (const Error& error) {
         return plan.forbid_padding(std::string("the padded golden ") + golden.name +
                                    " fails: " + error.what());
       }
       for (const auto& [name, expected] : call.outputs) {
-        const auto tolerance = model.artifact().tolerances.find(name);
-        const Tensor* const own = call.errors.find(name);
-        const Tensor* const got = padded.front().find(name);
-        const OutputParity parity = compare(
-            name, expected, got == nullptr ? Tensor() : *got,
-            tolerance == model.artifact().tolerances.end() ? Tolerance{} : tolerance->second,
-            nullptr, own == nullptr ? Tensor() : *own);
+        const OutputParity parity =
+            detail::compare_golden(model, call, name, padded.front().find(name));
         if (!parity)
           return plan.forbid_padding("the model reads its padding: \"" + name + "\" of golden " +
                                      golden.name + " changes with it (" + parity.reason +
@@ -204,8 +187,7 @@ struct Batcher::Impl {
       return;
     }
     plan.forbid_padding("no golden of \"" + options.method +
-                        "\" could be padded to see whether "
-                        "the model minds");
+                        "\" could be padded to see whether the model minds");
   }
 
   // --- the queue ------------------------------------------------------------------------------
@@ -223,19 +205,20 @@ struct Batcher::Impl {
         continue;
       }
       Queue group;
-      for (const auto& one : chosen) group.splice(group.end(), queue, one);
+      for (const auto& request : chosen) group.splice(group.end(), queue, request);
       left.notify_all();
-      // Another worker may have what this one leaves: its own wake-up may have come here.
+      // This worker may have got the notification for a request that it leaves in the queue.
       if (!queue.empty()) arrived.notify_one();
       lock.unlock();
       answer(group);
-      group.clear();  // what the requests hold may want other locks
+      group.clear();  // without the lock, because the requests may hold objects that need other
+                      // locks
       lock.lock();
     }
   }
 
-  // The oldest request and those that may join it, the nearest in length first; true when no more
-  // could have. The caller holds the mutex.
+  // Chooses the oldest request and those that may join it, the nearest in length first. Returns
+  // true when no other could join. The caller holds the mutex.
   bool choose(std::vector<Queue::iterator>& chosen) {
     const Queue::iterator oldest = queue.begin();
     chosen.push_back(oldest);
@@ -243,25 +226,25 @@ struct Batcher::Impl {
     std::vector<Queue::iterator> others;
     for (auto at = std::next(oldest); at != queue.end(); ++at)
       if (at->request.kind == oldest->request.kind) others.push_back(at);
-    const auto distance = [&](const Queue::iterator& one) {
-      return std::abs(one->request.length - oldest->request.length);
+    const auto distance = [&](const Queue::iterator& other) {
+      return std::abs(other->request.length - oldest->request.length);
     };
     std::stable_sort(others.begin(), others.end(),
                      [&](const auto& a, const auto& b) { return distance(a) < distance(b); });
     std::int64_t rows = oldest->request.rows;
     std::int64_t longest = oldest->request.length;
     std::int64_t content = rows * longest;
-    for (const auto& one : others) {
+    for (const auto& other : others) {
       if (static_cast<std::int64_t>(chosen.size()) == options.max_requests) return true;
-      const std::int64_t more = rows + one->request.rows;
-      const std::int64_t length = std::max(longest, one->request.length);
-      const std::int64_t filled = content + one->request.rows * one->request.length;
+      const std::int64_t more = rows + other->request.rows;
+      const std::int64_t length = std::max(longest, other->request.length);
+      const std::int64_t filled = content + other->request.rows * other->request.length;
       const std::int64_t all = more * length;
       if (more > plan.most_rows()) return true;
       if (options.max_elements > 0 && all > options.max_elements) return true;
       if (static_cast<double>(all - filled) > options.max_padding * static_cast<double>(all))
         continue;
-      chosen.push_back(one);
+      chosen.push_back(other);
       rows = more;
       longest = length;
       content = filled;
@@ -274,17 +257,17 @@ struct Batcher::Impl {
     std::vector<Waiting*> begun;
     std::int64_t taken_back = 0;
     double longest_wait = 0;
-    for (Waiting& one : group) {
+    for (Waiting& request : group) {
       State expected = State::kWaiting;
-      if (one.state->compare_exchange_strong(expected, State::kBegun)) {
-        begun.push_back(&one);
-        longest_wait = std::max(longest_wait, ms_between(one.arrived, now));
+      if (request.state->compare_exchange_strong(expected, State::kBegun)) {
+        begun.push_back(&request);
+        longest_wait = std::max(longest_wait, ms_between(request.arrived, now));
       } else {
         ++taken_back;
       }
     }
     {
-      // Before anyone is answered: who has an answer finds it counted.
+      // Before the answers, so that a caller with an answer finds it counted.
       const std::lock_guard lock(mutex);
       stats.requests += static_cast<std::int64_t>(begun.size());
       stats.cancelled += taken_back;
@@ -298,11 +281,12 @@ struct Batcher::Impl {
     std::int64_t length = 1;
     std::int64_t rows = 0;
     std::int64_t content = 0;
-    for (const Waiting* one : group) {
-      requests.push_back(&one->request);
-      length = std::max(length, one->request.length);
-      rows += one->request.rows;
-      content += one->request.rows * one->request.length;
+    for (const Waiting* waiting : group) {
+      const BatchPlan::Request& request = waiting->request;
+      requests.push_back(&request);
+      length = std::max(length, request.length);
+      rows += request.rows;
+      content += request.rows * request.length;
     }
     {
       const std::lock_guard lock(mutex);
@@ -320,8 +304,8 @@ struct Batcher::Impl {
     } catch (...) {
       if (group.size() == 1)
         return group.front()->done({.outputs = {}, .error = std::current_exception()});
-      // One of them may be to blame, and only that one is to fail.
-      for (Waiting* one : group) run_together({one});
+      // One request may have caused the error, and only that one may fail.
+      for (Waiting* waiting : group) run_together({waiting});
       return;
     }
     for (std::size_t i = 0; i < group.size(); ++i)
@@ -365,9 +349,8 @@ std::future<Outputs> Batcher::submit(const Inputs& inputs) {
 Batcher::Ticket Batcher::submit(const Inputs& inputs, Done done) {
   Impl& impl = *impl_;
   BatchPlan::Request request = impl.plan.prepare(inputs);
-  // The caller may fill its buffers again at once.
-  for (Tensor& one : request.inputs)
-    if (one.defined()) one = copy(one);
+  // Copied, because the caller may use its buffers again at once.
+  for (Tensor& input : request.inputs) input = input.clone();
   const auto state = std::make_shared<std::atomic<Impl::State>>(Impl::State::kWaiting);
   const auto shared_done = std::make_shared<Done>(std::move(done));
   {
@@ -388,7 +371,7 @@ Batcher::Ticket Batcher::submit(const Inputs& inputs, Done done) {
   }
   impl.arrived.notify_one();
   Ticket ticket;
-  // Weak: what waits for the answer may own the ticket.
+  // Weak, because `done` may own the ticket.
   ticket.cancel_ = [state, weak = std::weak_ptr<Done>(shared_done)] {
     const std::shared_ptr<Done> waiting = weak.lock();
     Impl::State expected = Impl::State::kWaiting;

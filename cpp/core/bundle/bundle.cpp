@@ -9,10 +9,12 @@
 #include "core/bundle/digests.h"
 #include "core/bundle/golden.h"
 #include "core/bundle/manifest.h"
+#include "core/bundle/methods.h"
 #include "core/files/file_io.h"
 #include "core/files/sha256.h"
 #include "core/files/zip.h"
 #include "isthmus/error.h"
+#include "isthmus/identify.h"
 #include "isthmus/tensor_file.h"
 
 namespace isthmus {
@@ -26,7 +28,7 @@ constexpr const char* kCopyAgain = "; copy the bundle or export it again";
   throw BundleError("bundle " + root.string() + ": " + file + ": " + what);
 }
 
-/// Opens a listed file beneath the bundle and uses it; what goes wrong names the file.
+/// Opens a listed file of the bundle and calls `use` with it and its size. Errors name the file.
 template <typename Use>
 auto with_file(const Bundle& bundle, const FileEntry& entry, Use use) {
   try {
@@ -44,19 +46,19 @@ auto with_file(const Bundle& bundle, const FileEntry& entry, Use use) {
 void require_content(const std::filesystem::path& root, const FileEntry& entry,
                      std::span<const detail::Bytes> parts,
                      const std::function<void(detail::Bytes)>& done = {}) {
-  const std::string fault = detail::content_fault(entry, parts, done);
+  const std::string fault = detail::digest_fault(entry, parts, done);
   if (!fault.empty()) refuse(root, entry.path, fault + kCopyAgain);
 }
 
-/// Where the tensors of a TorchScript archive lie, in order: records of the folders data and
-/// constants, stored as they are. nullopt when another reader could see another archive.
+/// Returns the positions of the tensors of a TorchScript archive in order: the stored records of
+/// its folders data and constants. nullopt when another reader could see other records.
 std::optional<std::vector<detail::ByteRange>> tensor_ranges(std::span<const std::byte> archive) {
   const detail::ZipIndex index = detail::read_zip_index(archive, {.allow_deflate = true});
   if (!index.faults.empty()) return std::nullopt;
   std::vector<detail::ByteRange> ranges;
   for (const detail::ZipEntry& entry : index.entries) {
     const std::string_view name(entry.name);
-    const std::size_t folder = name.find('/') + 1;  // 0 when there is none
+    const std::size_t folder = name.find('/') + 1;  // 0 without a folder
     const std::string_view rest = name.substr(folder);
     if (entry.method == 0 && (rest.starts_with("data/") || rest.starts_with("constants/")))
       ranges.push_back({entry.offset, entry.offset + entry.size});
@@ -69,10 +71,8 @@ std::optional<std::vector<detail::ByteRange>> tensor_ranges(std::span<const std:
 }  // namespace
 
 Bundle Bundle::open(const std::filesystem::path& path) {
-  const IdentifiedFile found = identify_file(path);
-  if (found.kind != "bundle") {
-    throw BundleError("no bundle: " + found.advice);
-  }
+  const IdentifiedFile file = identify_file(path);
+  if (file.kind != "bundle") throw BundleError("no bundle: " + file.advice);
   detail::Buffer text;
   try {
     text =
@@ -89,13 +89,7 @@ Bundle Bundle::open(const std::filesystem::path& path) {
 }
 
 const Signature& Bundle::signature(std::string_view method) const {
-  std::string known;
-  for (const Signature& signature : manifest_->methods) {
-    if (signature.method == method) return signature;
-    known += (known.empty() ? "" : ", ") + signature.method;
-  }
-  throw InvalidInput("bundle " + root_.string() + " has no method \"" + std::string(method) +
-                     "\"; it has: " + known);
+  return manifest_->methods[detail::method_index(*manifest_, method, "bundle " + root_.string())];
 }
 
 FileBytes Bundle::read(const FileEntry& entry) const {
@@ -113,8 +107,8 @@ FileBytes Bundle::map(const FileEntry& entry) const {
 }
 
 FileBytes Bundle::map_archive(const FileEntry& entry) const {
-  // Mapped twice: the pages that are made this process's own below lie between the tensors, and
-  // would break up the large pages in which the system may have mapped them.
+  // Mapped twice, because the pages between the tensors, which become private below, would break up
+  // the large pages of the system.
   detail::Buffer archive;
   detail::Buffer weights;
   with_file(*this, entry, [&](const auto& file, const auto& rule) {
@@ -122,7 +116,7 @@ FileBytes Bundle::map_archive(const FileEntry& entry) const {
       archive = detail::map_private(file, rule);
       weights = detail::map_private(file, rule);
     } catch (const detail::IoError&) {
-      // Some file systems map nothing. What else may be wrong, `read` tells.
+      // Some file systems cannot map. `read` reports any other error.
     }
     return 0;
   });
@@ -130,8 +124,8 @@ FileBytes Bundle::map_archive(const FileEntry& entry) const {
   const auto tensors = tensor_ranges(archive.bytes());
   if (!tensors) return read(entry);
   detail::own_pages_outside(archive.bytes(), *tensors);
-  // Judged by the pages that nobody else can change now: a directory that was changed before may
-  // not have code taken for tensors.
+  // The directory is read again now that no other process can change it, so that code cannot be
+  // taken for tensors.
   if (tensor_ranges(archive.bytes()) != tensors) return read(entry);
   std::vector<detail::Bytes> parts;
   std::size_t at = 0;
@@ -148,17 +142,17 @@ FileBytes Bundle::map_archive(const FileEntry& entry) const {
 void Bundle::verify(const FileEntry& entry) const {
   detail::Sha256 digest;
   with_file(*this, entry, [&](const auto& file, const auto& rule) {
-    (void)detail::map_all(file, rule);  // judges the size
+    (void)detail::map_all(file, rule);  // checks the size
     detail::read_pieces(file, [&](auto piece) { digest.update(piece); });
     return 0;
   });
   const std::string got = digest.hex();
   if (got != entry.sha256)
-    refuse(root_, entry.path, detail::changed(entry.sha256, got) + kCopyAgain);
+    refuse(root_, entry.path, detail::digest_mismatch(entry.sha256, got) + kCopyAgain);
 }
 
 void Bundle::verify(const FileEntry& entry, const FileBytes& mapped) const {
-  require_content(root_, entry, std::array{mapped.bytes()}, detail::let_go);
+  require_content(root_, entry, std::array{mapped.bytes()}, detail::release_pages);
 }
 
 std::vector<GoldenCall> Bundle::golden(const Golden& golden) const {

@@ -16,7 +16,7 @@ namespace {
 
 using Done = std::function<void(Bytes)>;
 
-/// Bytes [from, from + count) of the content, piece by piece.
+/// Calls `take` with the pieces of the bytes [from, from + count) of the content.
 template <typename Take>
 void for_range(std::span<const Bytes> parts, std::size_t from, std::size_t count, Take take) {
   for (const Bytes part : parts) {
@@ -32,30 +32,30 @@ void for_range(std::span<const Bytes> parts, std::size_t from, std::size_t count
   }
 }
 
-/// Through a buffer that stays in the cache: hashing waits for memory, and copying does not (90 MB
-/// take 66 ms this way, and 78 ms in place).
+/// Hashes a copy in a buffer that stays in the cache, because hashing waits for memory and copying
+/// does not (90 MB take 66 ms this way, and 78 ms in place).
 std::string hash_range(std::span<const Bytes> parts, std::size_t from, std::size_t count,
                        const Done& done) {
-  std::vector<std::byte> near(std::min<std::size_t>(count, 1 << 16));
+  std::vector<std::byte> cached(std::min<std::size_t>(count, 1 << 16));
   Sha256 digest;
   for_range(parts, from, count, [&](Bytes piece) {
-    for (std::size_t at = 0; at < piece.size(); at += near.size()) {
-      const Bytes some = piece.subspan(at, std::min(near.size(), piece.size() - at));
-      std::memcpy(near.data(), some.data(), some.size());
-      digest.update({near.data(), some.size()});
+    for (std::size_t at = 0; at < piece.size(); at += cached.size()) {
+      const Bytes part = piece.subspan(at, std::min(cached.size(), piece.size() - at));
+      std::memcpy(cached.data(), part.data(), part.size());
+      digest.update({cached.data(), part.size()});
     }
     if (done) done(piece);
   });
   return digest.hex();
 }
 
-/// Chunks of one file, taken by any number of threads.
+/// The chunks of one file, which any number of threads compare.
 class Chunks {
  public:
   Chunks(const FileEntry& entry, std::span<const Bytes> parts, const Done& done)
       : entry_(entry), parts_(parts), done_(done) {}
 
-  /// Compares chunks until none is left, or one is wrong, and tells what is wrong with that one.
+  /// Compares chunks until none is left or one differs. Returns the difference.
   std::string compare() {
     for (std::size_t i; !failed_ && (i = next_++) < entry_.chunks.size();) {
       const std::uint64_t from = i * kChunkBytes;
@@ -63,8 +63,9 @@ class Chunks {
       const std::string got = hash_range(parts_, from, count, done_);
       if (got == entry_.chunks[i]) continue;
       failed_ = true;
-      return changed(entry_.chunks[i], got,
-                     " in bytes " + std::to_string(from) + " to " + std::to_string(from + count));
+      return digest_mismatch(
+          entry_.chunks[i], got,
+          " in bytes " + std::to_string(from) + " to " + std::to_string(from + count));
     }
     return {};
   }
@@ -79,28 +80,29 @@ class Chunks {
 
 }  // namespace
 
-std::string changed(const std::string& expected, const std::string& got, const std::string& where) {
+std::string digest_mismatch(const std::string& expected, const std::string& got,
+                            const std::string& where) {
   return "its content has changed" + where + ": expected sha256 " + expected + ", got " + got;
 }
 
-std::string content_fault(const FileEntry& entry, std::span<const Bytes> parts, const Done& done) {
+std::string digest_fault(const FileEntry& entry, std::span<const Bytes> parts, const Done& done) {
   if (entry.chunks.empty()) {
     const std::string got = hash_range(parts, 0, entry.size, done);
-    return got == entry.sha256 ? std::string() : changed(entry.sha256, got);
+    return got == entry.sha256 ? std::string() : digest_mismatch(entry.sha256, got);
   }
   Chunks chunks(entry, parts, done);
   const auto threads = std::min<std::size_t>(usable_cores(), entry.chunks.size());
-  std::vector<std::future<std::string>> helpers;
+  std::vector<std::future<std::string>> others;
   for (std::size_t i = 1; i < threads; ++i)
-    helpers.push_back(std::async(std::launch::async, [&chunks] {
+    others.push_back(std::async(std::launch::async, [&chunks] {
       constexpr int kLow = 10;
-      ::setpriority(PRIO_PROCESS, 0, kLow);  // on Linux: of this thread alone; a wish
+      ::setpriority(PRIO_PROCESS, 0, kLow);  // on Linux: of this thread only; may be refused
       return chunks.compare();
     }));
   std::string fault = chunks.compare();
-  for (std::future<std::string>& helper : helpers) {
-    const std::string other = helper.get();
-    if (fault.empty()) fault = other;
+  for (std::future<std::string>& other : others) {
+    const std::string of_thread = other.get();
+    if (fault.empty()) fault = of_thread;
   }
   return fault;
 }

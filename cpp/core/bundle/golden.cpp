@@ -2,20 +2,16 @@
 
 #include <string>
 
+#include "core/bundle/methods.h"
+#include "core/tensor/error_statistics.h"
 #include "isthmus/error.h"
 
 namespace isthmus::detail {
 namespace {
 
-const Signature& method_named(const Manifest& manifest, std::string_view name) {
-  for (const Signature& signature : manifest.methods) {
-    if (signature.method == name) return signature;
-  }
-  throw BundleError("no method \"" + std::string(name) + "\"");  // the manifest's checks forbid it
-}
-
-// Takes the values that are there; gives how many. Only optional ones may be absent. Reference
-// outputs may be of another precision than an artifact's, so only inputs must be of the dtype.
+// Adds the values of one call to `into` and returns their number. Only optional values may be
+// absent. The dtype of inputs is checked; that of outputs may be of another precision than the
+// signature's.
 std::size_t take(const std::vector<ValueSpec>& specs, const std::string& prefix,
                  const NamedTensors& tensors, std::string_view label, bool check_dtype,
                  NamedTensors& into) {
@@ -38,12 +34,7 @@ std::size_t take(const std::vector<ValueSpec>& specs, const std::string& prefix,
   return taken;
 }
 
-bool is_error_of(const Tensor& error, const Tensor& output) {
-  return is_floating(output.dtype()) && is_floating(error.dtype()) &&
-         error.shape() == output.shape();
-}
-
-// The errors of the outputs that have one.
+// Adds the errors of the outputs that have one, and returns their number.
 std::size_t take_errors(const Outputs& outputs, const std::string& prefix,
                         const NamedTensors& tensors, std::string_view label, NamedTensors& into) {
   std::size_t taken = 0;
@@ -51,9 +42,9 @@ std::size_t take_errors(const Outputs& outputs, const std::string& prefix,
     const Tensor* error = tensors.find(prefix + name);
     if (error == nullptr) continue;
     if (!is_error_of(*error, output)) {
-      throw BundleError(std::string(label) + ": \"" + prefix + name +
-                        "\": expected floating-point numbers in the shape of " + output.describe() +
-                        ", got " + error->describe() + "; export the bundle again");
+      throw BundleError(std::string(label) + ": \"" + prefix + name + "\": expected " +
+                        error_expectation(output) + ", got " + error->describe() +
+                        "; export the bundle again");
     }
     into.add(name, *error);
     ++taken;
@@ -69,7 +60,8 @@ std::vector<GoldenCall> to_calls(const Manifest& manifest, const Golden& golden,
   std::size_t taken = 0;
   for (std::size_t step = 0; step < golden.steps.size(); ++step) {
     const std::string prefix = std::to_string(step) + "/";
-    const Signature& signature = method_named(manifest, golden.steps[step].method);
+    const Signature& signature =
+        manifest.methods[method_index(manifest, golden.steps[step].method, "the manifest")];
     GoldenCall call{.method = signature.method, .inputs = {}, .outputs = {}, .errors = {}};
     taken += take(signature.inputs, prefix + "in/", tensors, label, true, call.inputs);
     taken += take(signature.outputs, prefix + "out/", tensors, label, false, call.outputs);

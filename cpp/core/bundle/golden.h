@@ -7,9 +7,10 @@
 
 namespace isthmus::detail {
 
-/// Sorts the tensors of a golden's file ("STEP/in/NAME", "STEP/out/NAME", "STEP/error/NAME") into
-/// calls, in the order of each method's signature, and checks that nothing is missing or left over.
-/// @throws BundleError; `label` names the file.
+/// Turns the tensors of a golden's file ("STEP/in/NAME", "STEP/out/NAME", "STEP/error/NAME") into
+/// calls, with values in the order of the signature.
+/// @param label  names the file in errors
+/// @throws BundleError when a tensor is missing, unexpected or of the wrong type.
 std::vector<GoldenCall> to_calls(const Manifest& manifest, const Golden& golden,
                                  const NamedTensors& tensors, std::string_view label);
 

@@ -34,7 +34,7 @@ std::string parse_digest(const JsonReader& json) {
   return digest;
 }
 
-/// Reads file entries and sees to it that one path always means one content.
+/// Reads file entries. Entries with the same path must have the same size and digests.
 class FileEntries {
  public:
   FileEntry parse(const JsonReader& json) {
@@ -88,12 +88,12 @@ std::string parse_device(const JsonReader& json) {
   return json.choice({"cpu", "cuda"});
 }
 
-// Calls `take(index, value)` for each statistic that the object has.
+// Calls `take(index, value)` for each statistic of the object. Unknown names are ignored, because a
+// later version may add statistics.
 template <typename Take>
 void each_statistic(const JsonReader& json, Take take) {
   for (const auto& [name, member] : json.members()) {
     const auto* const known = std::find(kStatisticNames.begin(), kStatisticNames.end(), name);
-    // A later version may judge by more.
     if (known != kStatisticNames.end())
       take(static_cast<std::size_t>(known - kStatisticNames.begin()), member.number_from_zero());
   }

@@ -5,6 +5,8 @@
 #include <limits>
 #include <utility>
 
+#include "core/bundle/methods.h"
+#include "core/text.h"
 #include "isthmus/error.h"
 
 namespace isthmus {
@@ -23,10 +25,7 @@ std::string spec_text(const ValueSpec& spec) {
   std::string text(name(spec.dtype));
   if (spec.kind != ValueKind::kTensor) return text + "[] (a scalar)";
   if (!spec.shape) return text + "[...]";
-  text += "[";
-  for (std::size_t i = 0; i < spec.shape->size(); ++i)
-    text += (i == 0 ? "" : ", ") + dim_text((*spec.shape)[i]);
-  return text + "]";
+  return text + "[" + detail::joined(*spec.shape, dim_text) + "]";
 }
 
 std::string input_label(const ValueSpec& spec) {
@@ -202,10 +201,10 @@ void check_value(const Signature& signature, const ValueSpec& spec, Tensor& tens
 }
 
 std::string expected_names(const Signature& signature) {
-  std::string text;
-  for (const ValueSpec& spec : signature.inputs)
-    text += (text.empty() ? "\"" : ", \"") + spec.name + (spec.optional ? "\" (optional)" : "\"");
-  return text.empty() ? "no inputs" : text;
+  if (signature.inputs.empty()) return "no inputs";
+  return detail::joined(signature.inputs, [](const ValueSpec& spec) {
+    return detail::in_quotes(spec.name) + (spec.optional ? " (optional)" : "");
+  });
 }
 
 /// Returns the Levenshtein distance.
@@ -249,18 +248,16 @@ void check_names(const Signature& signature, const Inputs& inputs) {
   }
 }
 
-std::string tree_list(const std::vector<ValueSpec>& specs) {
-  std::string text;
-  for (const ValueSpec& spec : specs)
-    text +=
-        (text.empty() ? "" : ", ") + spec.name + (spec.optional ? "?: " : ": ") + spec_text(spec);
-  return text;
+std::string specs_text(const std::vector<ValueSpec>& specs) {
+  return detail::joined(specs, [](const ValueSpec& spec) {
+    return spec.name + (spec.optional ? "?: " : ": ") + spec_text(spec);
+  });
 }
 
 }  // namespace
 
 std::string Signature::describe() const {
-  return method + "(" + tree_list(inputs) + ") -> (" + tree_list(outputs) + ")";
+  return method + "(" + specs_text(inputs) + ") -> (" + specs_text(outputs) + ")";
 }
 
 std::vector<Tensor> check_inputs(const Signature& signature, const Inputs& inputs, Device device) {
@@ -294,10 +291,7 @@ void check_outputs(const Signature& signature, std::span<const Tensor> inputs,
                          spec_text(spec) + ", the engine gave " + tensor.describe() + " (" + why +
                          "); the artifact does not do what its manifest says: export it again");
   };
-  if (outputs.size() != signature.outputs.size())
-    throw ExecutionError("\"" + signature.method + "\" gave " + std::to_string(outputs.size()) +
-                         " outputs, expected " + std::to_string(signature.outputs.size()) +
-                         "; the artifact does not do what its manifest says: export it again");
+  detail::check_output_count(signature, outputs.size());
   for (std::size_t i = 0; i < outputs.size(); ++i) {
     const ValueSpec& spec = signature.outputs[i];
     const Tensor& tensor = outputs[i];

@@ -1,9 +1,8 @@
 #include "core/bundle/tuning.h"
 
-#include <algorithm>
-
 #include "core/files/file_io.h"
 #include "core/files/json_reader.h"
+#include "core/text.h"
 #include "isthmus/machine.h"
 
 namespace isthmus {
@@ -14,13 +13,14 @@ constexpr std::uint64_t kMaxBytes = 1 << 20;
 constexpr int kVersion = 1;
 constexpr int kMaxThreads = 4096;
 
-/// Empty, or why the artifact is not the one that was measured.
+/// Returns why the artifact is not the one that was measured, or an empty string.
 std::string changed(const Manifest& manifest, const std::string& name, const std::string& sha256) {
-  const auto found = std::find_if(manifest.artifacts.begin(), manifest.artifacts.end(),
-                                  [&](const Artifact& one) { return one.name == name; });
-  if (found == manifest.artifacts.end()) return "the bundle no longer has \"" + name + "\"";
-  if (found->files.front().sha256 != sha256) return "\"" + name + "\" has changed since";
-  return {};
+  for (const Artifact& artifact : manifest.artifacts)
+    if (artifact.name == name)
+      return artifact.files.front().sha256 == sha256
+                 ? ""
+                 : detail::in_quotes(name) + " has changed since";
+  return "the bundle no longer has " + detail::in_quotes(name);
 }
 
 Tuning parse(const Bundle& bundle, std::string_view text, DeviceType device) {
@@ -50,9 +50,9 @@ Tuning parse(const Bundle& bundle, std::string_view text, DeviceType device) {
 }  // namespace
 
 Tuning read_tuning(const Bundle& bundle, DeviceType device) {
-  std::error_code ignored;
-  if (!std::filesystem::exists(bundle.root() / kFile, ignored)) return {};
   try {
+    if (symlink_status(bundle.root() / kFile).type() == std::filesystem::file_type::not_found)
+      return {};
     const detail::Buffer text =
         detail::Root(bundle.root()).read(kFile, {.at_most = kMaxBytes, .exactly = {}});
     return parse(bundle, {reinterpret_cast<const char*>(text.data.get()), text.size}, device);

@@ -8,22 +8,23 @@
 
 namespace isthmus {
 
-/// One way to run the bundle that `isthmus tune` proved and measured on a machine like this one.
+/// An artifact and engine that `isthmus tune` has verified and measured on this kind of machine.
 struct Tuned {
   std::string artifact;
   std::string engine;
-  int threads = 0;
+  int threads = 0;  ///< intra-operator threads; 0: the runtime's default
 };
 
-/// tuning.json beside the manifest: a hint, never a contract.
+/// The content of tuning.json, which is beside the manifest. It is a hint only.
 struct Tuning {
-  std::vector<Tuned> ranking;  ///< the fastest first; each way of running once
+  std::vector<Tuned> ranking;  ///< the fastest first
   std::string created;         ///< ISO 8601, UTC
-  std::string note;            ///< why a file that is there is not used; empty otherwise
+  std::string note;            ///< why an existing file is not used; empty otherwise
 };
 
-/// Reads tuning.json for this machine and device type. What is absent, damaged, of another machine,
-/// or of artifacts that have changed since is not used; nothing is thrown.
+/// Reads tuning.json for this machine and device type. Without such a file the ranking is empty. It
+/// is also empty, with a note, when the file is damaged, written for other machines, or measured on
+/// artifacts that have changed. Never throws.
 Tuning read_tuning(const Bundle& bundle, DeviceType device);
 
 }  // namespace isthmus

@@ -11,6 +11,7 @@
 #endif
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <new>
 #include <system_error>
@@ -20,7 +21,7 @@
 namespace isthmus::detail {
 namespace {
 
-// O_NONBLOCK: opening a FIFO that somebody put in place of a file must not hang.
+// O_NONBLOCK, so that opening a FIFO in place of a file does not hang.
 constexpr int kReadFlags = O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
 
 std::string reason(int error) {
@@ -37,7 +38,7 @@ void require_regular(const Descriptor& file) {
   if (!S_ISREG(status.st_mode)) throw IoError("it is no regular file");
 }
 
-// A kernel before 5.6 has no openat2, and a container may forbid it: walk the parts instead, each
+// Kernels before 5.6 have no openat2, and containers may forbid it. Then each part of the path is
 // opened from its parent without following links.
 int open_by_parts(int directory, std::string_view relative) {
   Descriptor parent;
@@ -49,7 +50,7 @@ int open_by_parts(int directory, std::string_view relative) {
     const int next =
         ::openat(at, part.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECTORY | O_NOFOLLOW | O_NOCTTY);
     if (next < 0) {
-      // O_DIRECTORY makes a link to a directory ENOTDIR; tell it by its name.
+      // With O_DIRECTORY, a link to a directory gives ENOTDIR.
       struct stat status{};
       if (errno == ENOTDIR && ::fstatat(at, part.c_str(), &status, AT_SYMLINK_NOFOLLOW) == 0 &&
           S_ISLNK(status.st_mode)) {
@@ -62,8 +63,8 @@ int open_by_parts(int directory, std::string_view relative) {
   }
 }
 
-/// @throws IoError when the size is not as the rule says.
-std::uint64_t judged_size(const Descriptor& file, const SizeRule& rule) {
+/// Returns the size of a file. @throws IoError when the rule does not allow it.
+std::uint64_t checked_size(const Descriptor& file, const SizeRule& rule) {
   struct stat status{};
   if (::fstat(file.get(), &status) != 0) throw IoError(reason(errno));
   const auto size = static_cast<std::uint64_t>(status.st_size);
@@ -74,6 +75,16 @@ std::uint64_t judged_size(const Descriptor& file, const SizeRule& rule) {
     throw IoError("expected at most " + std::to_string(rule.at_most) + " bytes, got " +
                   std::to_string(size));
   return size;
+}
+
+/// @throws std::system_error.
+void write_all(const Descriptor& file, std::span<const std::byte> bytes) {
+  while (!bytes.empty()) {
+    const ssize_t count = ::write(file.get(), bytes.data(), bytes.size());
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) throw std::system_error(errno, std::generic_category());
+    bytes = bytes.subspan(static_cast<std::size_t>(count));
+  }
 }
 
 int open_beneath(int directory, const std::string& relative) {
@@ -110,15 +121,15 @@ Descriptor open_file(const std::filesystem::path& path) {
 }
 
 Buffer read_all(const Descriptor& file, const SizeRule& rule) {
-  const std::uint64_t size = judged_size(file, rule);
+  const std::uint64_t size = checked_size(file, rule);
   constexpr std::size_t kHugePage = 2 << 20;
   const bool large = size >= 4 * kHugePage;
   const std::align_val_t alignment{large ? kHugePage : 64};
-  // One byte at least: an empty file too has a buffer with an address.
+  // At least one byte, so that the buffer of an empty file has an address.
   std::shared_ptr<std::byte[]> data(
       static_cast<std::byte*>(::operator new[](std::max<std::uint64_t>(size, 1), alignment)),
       [alignment](std::byte* pointer) { ::operator delete[](pointer, alignment); });
-  // A wish: without huge pages each 4 KiB cost a page fault of their own.
+  // Advice only: without huge pages there is a page fault for every 4 KiB.
   if (large) ::madvise(data.get(), size, MADV_HUGEPAGE);
   std::size_t done = 0;
   while (done < size) {
@@ -134,8 +145,8 @@ Buffer read_all(const Descriptor& file, const SizeRule& rule) {
 namespace {
 
 Buffer map_whole(const Descriptor& file, const SizeRule& rule, int protection) {
-  const std::size_t size = judged_size(file, rule);
-  if (size == 0) return read_all(file, rule);  // nothing cannot be mapped
+  const std::size_t size = checked_size(file, rule);
+  if (size == 0) return read_all(file, rule);  // an empty file cannot be mapped
   void* mapped = ::mmap(nullptr, size, protection, MAP_PRIVATE, file.get(), 0);
   if (mapped == MAP_FAILED) throw IoError("it cannot be mapped: " + reason(errno));
   return {std::shared_ptr<const std::byte[]>(
@@ -156,7 +167,7 @@ Buffer map_private(const Descriptor& file, const SizeRule& rule) {
 
 void own_pages_outside(std::span<const std::byte> mapped, std::span<const ByteRange> shared) {
   const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
-  // Volatile: to write what is there already would else be left out.
+  // Volatile, so that the compiler keeps the writes of unchanged values.
   auto* bytes = const_cast<volatile std::byte*>(mapped.data());
   std::size_t at = 0;
   const auto own_until = [&](std::size_t end) {
@@ -166,18 +177,33 @@ void own_pages_outside(std::span<const std::byte> mapped, std::span<const ByteRa
     own_until(range.begin);
     const std::size_t end = range.end / page * page;
     if (end <= at) continue;
-    let_go(mapped.subspan(at, end - at));
+    release_pages(mapped.subspan(at, end - at));
     at = end;
   }
   own_until(mapped.size());
 }
 
-void let_go(std::span<const std::byte> mapped) {
+void release_pages(std::span<const std::byte> mapped) {
   const auto page = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
   const auto begin = reinterpret_cast<std::uintptr_t>(mapped.data());
   const std::uintptr_t first = (begin + page - 1) / page * page;
   const std::uintptr_t last = (begin + mapped.size()) / page * page;
   if (first < last) ::madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
+}
+
+std::vector<std::byte> read_at(const Descriptor& file, std::uint64_t offset, std::size_t size) {
+  std::vector<std::byte> bytes(size);
+  std::size_t done = 0;
+  while (done < size) {
+    const ssize_t count =
+        ::pread(file.get(), bytes.data() + done, size - done, static_cast<off_t>(offset + done));
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) throw IoError(reason(errno));
+    if (count == 0) break;
+    done += static_cast<std::size_t>(count);
+  }
+  bytes.resize(done);
+  return bytes;
 }
 
 void read_pieces(const Descriptor& file,
@@ -191,6 +217,25 @@ void read_pieces(const Descriptor& file,
     if (count == 0) return;
     take({piece.data(), static_cast<std::size_t>(count)});
     at += count;
+  }
+}
+
+void write_file(const std::filesystem::path& path,
+                std::span<const std::span<const std::byte>> pieces, const WriteOptions& options) {
+  static std::atomic<unsigned> counter{0};
+  std::filesystem::path temporary = path;
+  temporary += "." + std::to_string(::getpid()) + "." + std::to_string(counter++) + ".tmp";
+  try {
+    const Descriptor file(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666));
+    if (!file.valid()) throw std::system_error(errno, std::generic_category());
+    for (const auto piece : pieces) write_all(file, piece);
+    if (options.sync && ::fsync(file.get()) != 0)
+      throw std::system_error(errno, std::generic_category());
+    std::filesystem::rename(temporary, path);
+  } catch (const std::system_error& error) {
+    std::error_code ignored;  // there may be no temporary file
+    std::filesystem::remove(temporary, ignored);
+    throw IoError(error.code().message());
   }
 }
 

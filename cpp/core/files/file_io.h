@@ -10,23 +10,24 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace isthmus::detail {
 
-/// Why a file could not be read; callers turn it into the public error that fits.
+/// An error of reading or writing a file, without its name. Callers turn it into a public error.
 class IoError : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
 };
 
-/// A whole file in memory, aligned to 64 bytes so that engines can use tensors in place.
+/// A file in memory, aligned to 64 bytes so that engines can use its tensors in place.
 struct Buffer {
   std::shared_ptr<const std::byte[]> data;
   std::size_t size = 0;
   [[nodiscard]] std::span<const std::byte> bytes() const noexcept { return {data.get(), size}; }
 };
 
-/// An open file descriptor.
+/// Owns an open file descriptor.
 class Descriptor {
  public:
   explicit Descriptor(int fd = -1) noexcept : fd_(fd) {}
@@ -40,7 +41,7 @@ class Descriptor {
   int fd_;
 };
 
-/// How large a file may be, or must be.
+/// The size that a file must have: `exactly` when it is set, else `at_most`.
 struct SizeRule {
   std::uint64_t at_most = 0;
   std::optional<std::uint64_t> exactly;
@@ -53,40 +54,53 @@ struct ByteRange {
   bool operator==(const ByteRange&) const = default;
 };
 
-/// Opens a regular file for reading. Symbolic links are followed: the caller named this path.
+/// Opens a regular file for reading. Symbolic links are followed, because the caller named the
+/// path.
 /// @throws IoError.
 Descriptor open_file(const std::filesystem::path& path);
 
-/// Reads an open regular file whole, after its size has been judged. @throws IoError.
+/// Reads an open regular file after checking its size. @throws IoError.
 Buffer read_all(const Descriptor& file, const SizeRule& rule);
 
-/// Maps an open regular file read-only, after its size has been judged. @throws IoError.
+/// Maps an open regular file read-only after checking its size. @throws IoError.
 Buffer map_all(const Descriptor& file, const SizeRule& rule);
 
-/// Maps an open regular file so that pages may be written to: the file does not change, and a page
-/// that was written to is this process's own. @throws IoError.
+/// Maps an open regular file for copy on write: the file never changes, and pages that are written
+/// to become private to the process. @throws IoError.
 Buffer map_private(const Descriptor& file, const SizeRule& rule);
 
-/// Makes every page of what `map_private` gave this process's own, but for those that lie wholly in
-/// one of `shared` (sorted, apart): no later change of the file reaches them. The latter count as
-/// nobody's memory until they are touched again.
+/// Makes all pages of a `map_private` mapping private to the process, so that later changes of the
+/// file do not reach them, except for pages that lie entirely in one of the `shared` ranges
+/// (sorted, disjoint). Those are released, and use no memory until they are read again.
 void own_pages_outside(std::span<const std::byte> mapped, std::span<const ByteRange> shared);
 
-/// Lets go of pages that `map_all` gave, but for those at the ends: they stay in the system's cache
-/// and count as nobody's memory until they are touched again.
-void let_go(std::span<const std::byte> mapped);
+/// Releases the whole pages of a `map_all` mapping: they stay in the system's cache, and use no
+/// memory of the process until they are read again.
+void release_pages(std::span<const std::byte> mapped);
 
-/// Hands the content of an open file to `take`, piece by piece from its start. @throws IoError.
+/// Reads up to `size` bytes at an offset, fewer at the end of the file. @throws IoError.
+std::vector<std::byte> read_at(const Descriptor& file, std::uint64_t offset, std::size_t size);
+
+/// Calls `take` with the pieces of an open file in order. @throws IoError.
 void read_pieces(const Descriptor& file,
                  const std::function<void(std::span<const std::byte>)>& take);
 
-/// Why `path` may not stand in a bundle; nullopt for a good one: relative, forward slashes, no
-/// empty,
-/// "." or ".." parts, no control characters.
+struct WriteOptions {
+  bool sync = true;  ///< the data are on the disk before the file gets its name
+};
+
+/// Writes a file atomically: to a temporary name in the same folder, which is then renamed. Readers
+/// see the old file or the complete new one. @throws IoError, and leaves no temporary file.
+void write_file(const std::filesystem::path& path,
+                std::span<const std::span<const std::byte>> pieces,
+                const WriteOptions& options = {});
+
+/// Returns why a path may not be in a bundle. A good path (nullopt) is relative, has forward
+/// slashes, no empty, "." or ".." parts, and no control characters.
 std::optional<std::string> path_fault(std::string_view path);
 
-/// A directory that files are opened beneath. Whatever the path, nothing outside is reached and no
-/// symbolic link is passed through; the directory itself may be reached through one.
+/// A directory under which files are opened. No path leads out of it or through a symbolic link.
+/// The path of the directory itself may contain links.
 class Root {
  public:
   /// @throws IoError.
@@ -95,7 +109,7 @@ class Root {
   /// Opens the regular file at a relative path. @throws IoError.
   [[nodiscard]] Descriptor open(std::string_view relative) const;
 
-  /// Opens and reads it. @throws IoError.
+  /// Opens and reads the regular file at a relative path. @throws IoError.
   [[nodiscard]] Buffer read(std::string_view relative, const SizeRule& rule) const;
 
  private:

@@ -6,7 +6,7 @@
 namespace isthmus::detail {
 namespace {
 
-// A value as it stands in the document, short enough for a message.
+// Returns the value for a message, shortened when it is long.
 std::string shown(const nlohmann::json& value) {
   if (value.is_object()) return "an object";
   if (value.is_array()) return "a list";
@@ -60,9 +60,9 @@ JsonReader JsonReader::at(const char* key) const {
 
 std::optional<JsonReader> JsonReader::find(const char* key) const {
   if (!value_->is_object()) fail("an object");
-  const auto found = value_->find(key);
-  if (found == value_->end()) return std::nullopt;
-  return JsonReader(*found, member_path(path_, key));
+  const auto member = value_->find(key);
+  if (member == value_->end()) return std::nullopt;
+  return JsonReader(*member, member_path(path_, key));
 }
 
 std::string JsonReader::text() const {

@@ -8,8 +8,8 @@
 
 namespace isthmus::detail {
 
-/// Reads an unsigned little-endian number; the caller has checked that it lies within `bytes`.
-/// The shifts keep it right on any host and free of alignment rules.
+/// Reads an unsigned little-endian number at any alignment, on any host. The caller has checked
+/// that it is within `bytes`.
 template <typename T>
 T load_le(std::span<const std::byte> bytes, std::size_t offset) {
   static_assert(std::is_unsigned_v<T>);
@@ -20,7 +20,7 @@ T load_le(std::span<const std::byte> bytes, std::size_t offset) {
   return value;
 }
 
-/// True when `count` bytes starting at `offset` lie within `size`, without overflow.
+/// Returns true when `count` bytes starting at `offset` are within `size`, without overflow.
 constexpr bool within(std::uint64_t offset, std::uint64_t count, std::uint64_t size) {
   return offset <= size && count <= size - offset;
 }

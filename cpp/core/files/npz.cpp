@@ -13,8 +13,8 @@
 #include "isthmus/error.h"
 #include "isthmus/tensor_file.h"
 
-// A .npz file is a zip archive of .npy files: magic, version, the length of the header, the header
-// as a Python dictionary of three literals, then the data.
+// A .npz file is a zip archive of .npy files. Each has a magic number, the version, the length of
+// the header, the header as a Python dictionary of three literals, then the data.
 
 namespace isthmus {
 namespace {
@@ -44,7 +44,7 @@ struct Header {
   Shape shape;
 };
 
-/// Reads the few Python literals that NumPy writes into a header.
+/// Reads the Python literals that NumPy writes into a header.
 class Literals {
  public:
   explicit Literals(std::string_view text) : text_(text) {}
@@ -144,7 +144,7 @@ Header parse_header(std::string_view text) {
   return header;
 }
 
-// Data in Fortran order lie with the first index fastest: walk them in C order.
+// In Fortran order the first index changes fastest. Copies in C order.
 void copy_fortran(const std::byte* from, Tensor& to) {
   const Shape& shape = to.shape();
   const std::size_t item = size_of(to.dtype());

@@ -1,13 +1,7 @@
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <array>
-#include <atomic>
-#include <cerrno>
 #include <cstring>
 #include <string>
-#include <system_error>
 #include <vector>
 
 #include "core/files/file_io.h"
@@ -19,7 +13,7 @@
 
 // The format: eight bytes with the length of the header, the header as JSON
 // {"NAME": {"dtype", "shape", "data_offsets": [begin, end]}, ..., "__metadata__": {...}}, then the
-// data, which the tensors cover without holes.
+// data, which the tensors cover without gaps.
 
 namespace isthmus {
 namespace {
@@ -83,7 +77,7 @@ NamedTensors parse(std::span<const std::byte> bytes) {
   for (const auto& [name, member] : detail::JsonReader(json, "").members()) {
     if (name != "__metadata__") entries.push_back(read_entry(name, member, data.size()));
   }
-  // In the order of the data, which is the order in which they were written.
+  // Sorted by offset, which is the order in which they were written.
   std::stable_sort(entries.begin(), entries.end(), [](const Entry& a, const Entry& b) {
     return std::pair(a.begin, a.end) < std::pair(b.begin, b.end);
   });
@@ -105,7 +99,6 @@ NamedTensors parse(std::span<const std::byte> bytes) {
   return tensors;
 }
 
-// Header and data in the order of falling element size, so that each tensor is aligned.
 std::string header_of(const std::vector<const NamedTensors::Item*>& order) {
   nlohmann::ordered_json header = nlohmann::ordered_json::object();
   std::uint64_t at = 0;
@@ -119,17 +112,6 @@ std::string header_of(const std::vector<const NamedTensors::Item*>& order) {
   std::string text = header.dump();
   text.append((8 - text.size() % 8) % 8, ' ');
   return text;
-}
-
-void write_all(int fd, const void* data, std::size_t size) {
-  const auto* at = static_cast<const std::byte*>(data);
-  while (size > 0) {
-    const ssize_t count = ::write(fd, at, size);
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0) throw std::system_error(errno, std::generic_category());
-    at += count;
-    size -= static_cast<std::size_t>(count);
-  }
 }
 
 std::vector<const NamedTensors::Item*> writable_order(const std::string& label,
@@ -153,6 +135,7 @@ std::vector<const NamedTensors::Item*> writable_order(const std::string& label,
     }
     order.push_back(&item);
   }
+  // By decreasing element size, so that each tensor is aligned.
   std::stable_sort(order.begin(), order.end(), [](const auto* a, const auto* b) {
     return size_of(a->second.dtype()) > size_of(b->second.dtype());
   });
@@ -173,29 +156,16 @@ void write_safetensors(const std::filesystem::path& path, const NamedTensors& te
   const std::string label = path.string();
   const auto order = writable_order(label, tensors);
   const std::string header = header_of(order);
-  std::array<unsigned char, kLengthSize> length{};
-  for (std::size_t i = 0; i < kLengthSize; ++i) {
-    length[i] = static_cast<unsigned char>(header.size() >> (8 * i));
-  }
-  // Beside its destination, so that the rename stays on one file system; readers see all or
-  // nothing.
-  static std::atomic<unsigned> counter{0};
-  std::filesystem::path temporary = path;
-  temporary += "." + std::to_string(::getpid()) + "." + std::to_string(counter++) + ".tmp";
+  std::array<std::byte, kLengthSize> length{};
+  for (std::size_t i = 0; i < kLengthSize; ++i)
+    length[i] = static_cast<std::byte>(header.size() >> (8 * i));
+  std::vector<std::span<const std::byte>> pieces{length, std::as_bytes(std::span(header))};
+  for (const auto* item : order)
+    pieces.emplace_back(static_cast<const std::byte*>(item->second.data()), item->second.nbytes());
   try {
-    const detail::Descriptor file(
-        ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666));
-    if (!file.valid()) throw std::system_error(errno, std::generic_category());
-    write_all(file.get(), length.data(), length.size());
-    write_all(file.get(), header.data(), header.size());
-    for (const auto* item : order)
-      write_all(file.get(), item->second.data(), item->second.nbytes());
-    if (::fsync(file.get()) != 0) throw std::system_error(errno, std::generic_category());
-    std::filesystem::rename(temporary, path);
-  } catch (const std::system_error& error) {
-    std::error_code ignored;
-    std::filesystem::remove(temporary, ignored);
-    throw InvalidInput(label + ": cannot be written: " + error.code().message());
+    detail::write_file(path, pieces);
+  } catch (const detail::IoError& error) {
+    throw InvalidInput(label + ": cannot be written: " + error.what());
   }
 }
 

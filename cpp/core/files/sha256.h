@@ -7,10 +7,10 @@
 
 namespace isthmus::detail {
 
-/// SHA-256 of the bytes, as 64 lower-case hexadecimal digits.
+/// Returns the SHA-256 digest of the bytes as 64 lower-case hexadecimal digits.
 std::string sha256_hex(std::span<const std::byte> bytes);
 
-/// SHA-256 of bytes that come piece by piece.
+/// Computes the SHA-256 digest of bytes that are given in pieces.
 class Sha256 {
  public:
   Sha256();
@@ -18,7 +18,7 @@ class Sha256 {
   Sha256& operator=(const Sha256&) = delete;
   ~Sha256();
   void update(std::span<const std::byte> bytes);
-  /// 64 lower-case hexadecimal digits; once, at the end.
+  /// Returns 64 lower-case hexadecimal digits. Called once, after the last `update`.
   [[nodiscard]] std::string hex();
 
  private:

@@ -5,8 +5,8 @@
 
 #include "core/files/file_io.h"
 #include "core/files/little_endian.h"
-#include "isthmus/bundle.h"
 #include "isthmus/error.h"
+#include "isthmus/identify.h"
 
 namespace isthmus {
 
@@ -24,8 +24,8 @@ NamedTensors read_tensors(const std::filesystem::path& path) {
   if (bytes.size() >= 2 && std::memcmp(bytes.data(), "PK", 2) == 0) return parse_npz(bytes, label);
   const bool safetensors = bytes.size() >= 9 && bytes[8] == std::byte{'{'};
   if (safetensors) return parse_safetensors(bytes, label);
-  const IdentifiedFile found = identify_file(path);
-  throw InvalidInput(label + ": expected a .safetensors or .npz file, got " + found.kind +
+  throw InvalidInput(label + ": expected a .safetensors or .npz file, got " +
+                     identify_file(path).kind +
                      "; write one with safetensors' save_file or numpy.savez");
 }
 

@@ -9,8 +9,8 @@
 #include <set>
 #include <utility>
 
-#include "core/files/file_io.h"
 #include "core/files/little_endian.h"
+#include "core/text.h"
 
 namespace isthmus::detail {
 namespace {
@@ -32,7 +32,7 @@ struct Directory {
   std::uint64_t count = 0, size = 0, offset = 0;
 };
 
-/// Thrown and caught in this file: the first fault after which nothing can be made out.
+/// Thrown and caught in this file: a fault after which the archive cannot be read further.
 struct Unreadable {
   ZipFault fault;
 };
@@ -40,8 +40,14 @@ struct Unreadable {
   throw Unreadable{{std::move(what), std::move(where)}};
 }
 
-// The end record must be the last 22 bytes: a comment, or bytes after it, would let another reader
-// find another end record than this one.
+/// Reads the 32-bit fields of an end record.
+Directory read_end(Bytes bytes, std::size_t at) {
+  return {load_le<std::uint16_t>(bytes, at + 10), load_le<std::uint32_t>(bytes, at + 12),
+          load_le<std::uint32_t>(bytes, at + 16)};
+}
+
+// The end record must be the last 22 bytes. With a comment, or bytes after it, another reader could
+// find another end record.
 Directory find_directory(Bytes archive) {
   if (archive.size() < kEndSize) unreadable("it is too short to be a zip archive");
   const std::size_t end = archive.size() - kEndSize;
@@ -51,9 +57,7 @@ Directory find_directory(Bytes archive) {
         "further bytes");
   }
   if (load_le<std::uint16_t>(archive, end + 20) != 0) unreadable("the zip archive has a comment");
-  Directory directory{load_le<std::uint16_t>(archive, end + 10),
-                      load_le<std::uint32_t>(archive, end + 12),
-                      load_le<std::uint32_t>(archive, end + 16)};
+  Directory directory = read_end(archive, end);
   const auto here = load_le<std::uint16_t>(archive, end + 8);
   if (load_le<std::uint32_t>(archive, end + 4) != 0 || here != directory.count) {
     unreadable("the zip archive claims to span several disks");
@@ -86,8 +90,8 @@ Directory find_directory(Bytes archive) {
   return directory;
 }
 
-// Sizes of 4 GiB or more stand in the zip64 extra field, in this order, each only when the plain
-// field is full.
+// The zip64 extra field has the sizes of 4 GiB or more, in the order of `full`, each only when its
+// 32-bit field is full.
 void read_zip64(Bytes extra, bool any_extra, std::span<std::uint64_t*> full,
                 const std::string& name) {
   bool seen = false;
@@ -120,19 +124,49 @@ std::optional<std::string> name_fault(std::string_view name) {
   return std::nullopt;
 }
 
-// Bit 3: a data descriptor follows. Bit 11: the name is UTF-8. Bits 1 and 2: speed of deflation.
+// Bit 3: a data descriptor follows. Bit 11: the name is UTF-8. Bits 1 and 2: the level of
+// deflation.
 bool good_flags(std::uint16_t flags, std::uint16_t method) {
   return (flags & ~(method == 8 ? 0x80e : 0x808)) == 0;
 }
 
+std::string text(Bytes archive, std::size_t offset, std::size_t length) {
+  return {reinterpret_cast<const char*>(archive.data()) + offset, length};
+}
+
+/// An entry of the central directory.
 struct CentralEntry {
   ZipEntry entry;
   std::uint16_t flags = 0;
+  std::uint16_t disk = 0;
   std::uint64_t header = 0;  ///< offset of the local header
+  std::size_t name_length = 0;
+  std::size_t extra_length = 0;
+  std::size_t comment_length = 0;
+
+  [[nodiscard]] std::size_t length() const {
+    return kCentralSize + name_length + extra_length + comment_length;
+  }
 };
 
-std::string text(Bytes archive, std::size_t offset, std::size_t length) {
-  return {reinterpret_cast<const char*>(archive.data()) + offset, length};
+/// Reads the entry at an offset; nullopt when none begins there or its name ends after `end`.
+std::optional<CentralEntry> read_central_entry(Bytes bytes, std::uint64_t at, std::uint64_t end) {
+  if (!within(at, kCentralSize, end) || load_le<std::uint32_t>(bytes, at) != kCentralSignature)
+    return std::nullopt;
+  CentralEntry central;
+  central.flags = load_le<std::uint16_t>(bytes, at + 8);
+  central.entry.method = load_le<std::uint16_t>(bytes, at + 10);
+  central.entry.crc = load_le<std::uint32_t>(bytes, at + 16);
+  central.entry.stored_size = load_le<std::uint32_t>(bytes, at + 20);
+  central.entry.size = load_le<std::uint32_t>(bytes, at + 24);
+  central.name_length = load_le<std::uint16_t>(bytes, at + 28);
+  central.extra_length = load_le<std::uint16_t>(bytes, at + 30);
+  central.comment_length = load_le<std::uint16_t>(bytes, at + 32);
+  central.disk = load_le<std::uint16_t>(bytes, at + 34);
+  central.header = load_le<std::uint32_t>(bytes, at + 42);
+  if (!within(at + kCentralSize, central.name_length, end)) return std::nullopt;
+  central.entry.name = text(bytes, at + kCentralSize, central.name_length);
+  return central;
 }
 
 std::vector<CentralEntry> read_central(Bytes archive, const Directory& directory,
@@ -145,36 +179,21 @@ std::vector<CentralEntry> read_central(Bytes archive, const Directory& directory
   std::uint64_t at = directory.offset;
   const std::uint64_t end = directory.offset + directory.size;
   for (std::uint64_t i = 0; i < directory.count; ++i) {
-    if (!within(at, kCentralSize, end) ||
-        load_le<std::uint32_t>(archive, at) != kCentralSignature) {
+    auto central = read_central_entry(archive, at, end);
+    if (!central || !within(at, central->length(), end)) {
       unreadable("entry " + std::to_string(i) + " of the zip directory is damaged");
     }
-    CentralEntry central;
-    ZipEntry& entry = central.entry;
-    central.flags = load_le<std::uint16_t>(archive, at + 8);
-    entry.method = load_le<std::uint16_t>(archive, at + 10);
-    entry.crc = load_le<std::uint32_t>(archive, at + 16);
-    entry.stored_size = load_le<std::uint32_t>(archive, at + 20);
-    entry.size = load_le<std::uint32_t>(archive, at + 24);
-    const std::size_t name_length = load_le<std::uint16_t>(archive, at + 28);
-    const std::size_t extra_length = load_le<std::uint16_t>(archive, at + 30);
-    const std::size_t comment_length = load_le<std::uint16_t>(archive, at + 32);
-    const auto disk = load_le<std::uint16_t>(archive, at + 34);
-    central.header = load_le<std::uint32_t>(archive, at + 42);
-    if (!within(at + kCentralSize, name_length + extra_length + comment_length, end)) {
-      unreadable("entry " + std::to_string(i) + " of the zip directory is damaged");
-    }
-    entry.name = text(archive, at + kCentralSize, name_length);
-    if (comment_length != 0) unreadable("its directory entry has a comment", entry.name);
-    if (disk != 0) unreadable("it claims to lie on another disk", entry.name);
+    ZipEntry& entry = central->entry;
+    if (central->comment_length != 0) unreadable("its directory entry has a comment", entry.name);
+    if (central->disk != 0) unreadable("it claims to lie on another disk", entry.name);
     std::vector<std::uint64_t*> full;
     if (entry.size == kFull32) full.push_back(&entry.size);
     if (entry.stored_size == kFull32) full.push_back(&entry.stored_size);
-    if (central.header == kFull32) full.push_back(&central.header);
-    read_zip64(archive.subspan(at + kCentralSize + name_length, extra_length), false, full,
-               entry.name);
-    at += kCentralSize + name_length + extra_length;
-    entries.push_back(std::move(central));
+    if (central->header == kFull32) full.push_back(&central->header);
+    read_zip64(archive.subspan(at + kCentralSize + central->name_length, central->extra_length),
+               false, full, entry.name);
+    at += central->length();
+    entries.push_back(*std::move(central));
   }
   if (at != end) unreadable("bytes are hidden at the end of the zip directory");
   return entries;
@@ -198,20 +217,16 @@ void judge_entries(const std::vector<CentralEntry>& entries, const ZipRules& rul
     if (entry.method == 0 && entry.size != entry.stored_size) {
       faults.push_back({"it is stored, but its two sizes differ", entry.name});
     }
-    // Some readers, LibTorch's among them, ignore case when they look a name up.
-    std::string lower = entry.name;
-    for (char& c : lower) {
-      if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-    }
-    if (!folded.insert(std::move(lower)).second) {
+    // Some readers, such as LibTorch's, ignore case when they look up a name.
+    if (!folded.insert(lower_ascii(entry.name)).second) {
       faults.push_back(
           {"another record has the same name, or one that differs in case only", entry.name});
     }
   }
 }
 
-// Checks the local header against the directory, sets the offset of the data, and gives the end of
-// the data.
+// Checks the local header against the directory, sets the offset of the data, and returns the end
+// of the data.
 std::uint64_t read_local(Bytes archive, CentralEntry& central, std::uint64_t limit) {
   ZipEntry& entry = central.entry;
   const std::uint64_t at = central.header;
@@ -230,7 +245,7 @@ std::uint64_t read_local(Bytes archive, CentralEntry& central, std::uint64_t lim
   if (size == kFull32) full.push_back(&size);
   if (stored_size == kFull32) full.push_back(&stored_size);
   read_zip64(archive.subspan(at + kLocalSize + name_length, extra_length), true, full, entry.name);
-  // With a data descriptor the three values may stand there instead, and here as zeros.
+  // With a data descriptor, which has the three values, they may be zero here.
   const bool later = (central.flags & 8) != 0;
   const bool agrees = text(archive, at + kLocalSize, name_length) == entry.name &&
                       load_le<std::uint16_t>(archive, at + 6) == central.flags &&
@@ -258,7 +273,7 @@ bool descriptor_agrees(Bytes archive, const ZipEntry& entry, std::uint64_t at, s
          unpacked == entry.size;
 }
 
-// Each byte before the directory belongs to exactly one record.
+// Checks that each byte before the directory belongs to exactly one record.
 void read_records(Bytes archive, std::vector<CentralEntry>& entries, std::uint64_t end) {
   std::vector<CentralEntry*> order;
   order.reserve(entries.size());
@@ -285,12 +300,6 @@ void read_records(Bytes archive, std::vector<CentralEntry>& entries, std::uint64
 
 }  // namespace
 
-const ZipEntry* ZipIndex::find(std::string_view name) const noexcept {
-  const auto found = std::find_if(entries.begin(), entries.end(),
-                                  [&](const ZipEntry& entry) { return entry.name == name; });
-  return found == entries.end() ? nullptr : &*found;
-}
-
 ZipIndex read_zip_index(Bytes archive, const ZipRules& rules) {
   ZipIndex index;
   std::vector<CentralEntry> entries;
@@ -308,6 +317,31 @@ ZipIndex read_zip_index(Bytes archive, const ZipRules& rules) {
   return index;
 }
 
+std::vector<std::string> list_zip_names(const Descriptor& file, std::uint64_t file_size) {
+  constexpr std::size_t kMaxComment = 65535;
+  constexpr std::uint64_t kMaxDirectory = 64u << 20;  // enough to identify any file
+  const auto tail_size = std::min<std::uint64_t>(file_size, kEndSize + kMaxComment);
+  const auto tail = read_at(file, file_size - tail_size, tail_size);
+  std::vector<std::string> names;
+  if (tail.size() < kEndSize) return names;
+  std::size_t end = tail.size() - kEndSize;
+  while (load_le<std::uint32_t>(tail, end) != kEndSignature)
+    if (end-- == 0) return names;
+  Directory directory = read_end(tail, end);
+  // In a zip64 archive the directory ends where the two zip64 records begin.
+  const std::uint64_t records = kEnd64Size + kLocatorSize + directory.size;
+  const std::uint64_t end_in_file = file_size - tail.size() + end;
+  if (directory.offset == kFull32 && end_in_file >= records)
+    directory.offset = end_in_file - records;
+  const auto bytes = read_at(file, directory.offset, std::min(directory.size, kMaxDirectory));
+  std::uint64_t at = 0;
+  while (auto central = read_central_entry(bytes, at, bytes.size())) {
+    at += central->length();
+    names.push_back(std::move(central->entry.name));
+  }
+  return names;
+}
+
 Bytes stored_bytes(Bytes archive, const ZipEntry& entry) {
   return archive.subspan(entry.offset, entry.stored_size);
 }
@@ -323,11 +357,13 @@ std::vector<std::byte> unpack(Bytes archive, const ZipEntry& entry) {
   if (entry.method == 0) {
     bytes.assign(stored.begin(), stored.end());
   } else {
-    // Deflate cannot do better than 1032 to 1: a larger claim is a lie, told before any memory is
-    // taken for it. zlib's 32-bit counters bound one record.
-    if (entry.size / 1032 > entry.stored_size + 1 || entry.size > kFull32 ||
-        entry.stored_size > kFull32) {
+    // Deflate packs at most 1032 to 1, so a larger claim is refused before memory is allocated.
+    if (entry.size / 1032 > entry.stored_size + 1) {
       throw IoError("its unpacked size is not believable");
+    }
+    if (std::max(entry.size, entry.stored_size) > kFull32) {  // zlib counts with 32 bits
+      throw IoError(
+          "it is deflated and larger than 4 GiB, which cannot be unpacked here; store it");
     }
     bytes.resize(entry.size);
     z_stream stream{};

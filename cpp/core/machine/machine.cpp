@@ -53,7 +53,7 @@ std::vector<std::string> gpus() {
   std::error_code ignored;  // no driver: no such folder
   for (const auto& entry : fs::directory_iterator("/proc/driver/nvidia/gpus", ignored))
     folders.push_back(entry.path());
-  std::sort(folders.begin(), folders.end());  // by PCI address, the driver's own order
+  std::sort(folders.begin(), folders.end());  // by PCI address, like the driver
   for (const fs::path& folder : folders)
     if (std::string model = field_of(folder / "information", "Model"); !model.empty())
       names.push_back(std::move(model));
@@ -64,9 +64,15 @@ std::vector<std::string> gpus() {
 
 int usable_cores() {
   int count = static_cast<int>(std::thread::hardware_concurrency());
-  cpu_set_t set;
-  if (sched_getaffinity(0, sizeof set, &set) == 0) count = CPU_COUNT(&set);
-  // In a container both files describe the container itself; v1 keeps quota and period apart.
+  // One cpu_set_t holds 1024 processors; a machine with more refuses a set that is too small.
+  for (std::size_t sets = 1; sets <= 64; sets *= 2) {
+    std::vector<cpu_set_t> affinity(sets);
+    const std::size_t bytes = sets * sizeof(cpu_set_t);
+    if (sched_getaffinity(0, bytes, affinity.data()) != 0) continue;
+    count = CPU_COUNT_S(bytes, affinity.data());
+    break;
+  }
+  // In a container these files describe the container. Version 1 of cgroups has two files.
   const int quota = machine_text::cores_of_quota(content("/sys/fs/cgroup/cpu.max"));
   const int quota_v1 =
       machine_text::cores_of_quota(content("/sys/fs/cgroup/cpu/cpu.cfs_quota_us") + " " +
@@ -103,12 +109,12 @@ std::vector<std::string> timing_warnings(const Machine& machine) {
   std::vector<std::string> warnings;
 #ifndef NDEBUG
   warnings.emplace_back(
-      "isthmus was built without optimisation: timings say nothing; build with "
+      "isthmus was built without optimisation, so timings are meaningless; build with "
       "CMAKE_BUILD_TYPE=Release");
 #endif
   if (!machine.governor.empty() && machine.governor != "performance")
     warnings.push_back("the CPU frequency governor is \"" + machine.governor +
-                       "\": timings may wander; \"performance\" steadies them");
+                       "\": timings may vary; \"performance\" makes them steady");
   if (machine.openmp.size() > 1) {
     std::string text = std::to_string(machine.openmp.size()) +
                        " OpenMP runtimes are loaded, whose threads compete for the same cores:";

@@ -10,7 +10,7 @@
 #include <string_view>
 #include <vector>
 
-/// Readers of the kernel's and the driver's text files, free of the files themselves.
+/// Parsers for the text files of the kernel and the NVIDIA driver.
 namespace isthmus::machine_text {
 
 inline std::string trim(std::string_view text) {
@@ -19,7 +19,7 @@ inline std::string trim(std::string_view text) {
   return std::string(text.substr(first, text.find_last_not_of(" \t\r\n") - first + 1));
 }
 
-/// Value of the first "key : value" line; empty when there is none.
+/// Returns the value of the first "key : value" line, or an empty string.
 inline std::string field(std::istream& text, std::string_view key) {
   std::string line;
   while (std::getline(text, line)) {
@@ -30,7 +30,7 @@ inline std::string field(std::istream& text, std::string_view key) {
   return "";
 }
 
-/// The instruction sets that engines and AOTInductor packages ask for, out of a CPU's flags.
+/// Returns the instruction sets that engines and AOTInductor packages may need, from a CPU's flags.
 inline std::vector<std::string> isa_of(const std::string& flags) {
   static constexpr std::array kKnown{
       "sse4_2",   "avx",      "avx2",     "fma",      "f16c",        "avx512f",     "avx512bw",
@@ -46,7 +46,8 @@ inline std::vector<std::string> isa_of(const std::string& flags) {
   return isa;
 }
 
-/// Whole processors that cgroup v2's cpu.max ("200000 100000", "max 100000") allows; 0: no limit.
+/// Returns the whole processors that cgroup v2's cpu.max ("200000 100000", "max 100000") allows; 0
+/// without a limit.
 inline int cores_of_quota(const std::string& cpu_max) {
   std::istringstream text(cpu_max);
   double quota = 0;
@@ -55,7 +56,7 @@ inline int cores_of_quota(const std::string& cpu_max) {
   return std::max(1, static_cast<int>(quota / period));
 }
 
-/// "550.54.15" from the first line of /proc/driver/nvidia/version.
+/// Returns the version, "550.54.15", from the first line of /proc/driver/nvidia/version.
 inline std::string driver_version(const std::string& text) {
   std::istringstream words(text.substr(0, text.find('\n')));
   for (std::string word; words >> word;)
@@ -65,7 +66,7 @@ inline std::string driver_version(const std::string& text) {
   return "";
 }
 
-/// Distinct paths of OpenMP runtimes among the mapped files of /proc/PID/maps, sorted.
+/// Returns the distinct, sorted paths of OpenMP runtimes in /proc/PID/maps.
 inline std::vector<std::string> openmp_of(std::istream& maps) {
   std::set<std::string> paths;
   for (std::string line; std::getline(maps, line);) {
@@ -83,7 +84,8 @@ inline std::vector<std::string> openmp_of(std::istream& maps) {
   return {paths.begin(), paths.end()};
 }
 
-/// Bytes of a "VmHWM:   1234 kB" line of /proc/PID/status or "MemTotal:" of /proc/meminfo.
+/// Returns the bytes of a "VmHWM:   1234 kB" line of /proc/PID/status, or "MemTotal:" of
+/// /proc/meminfo; 0 without such a line.
 inline std::int64_t kilobytes(std::istream& text, std::string_view key) {
   const std::string value = field(text, key);
   std::int64_t amount = 0;

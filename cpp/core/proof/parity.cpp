@@ -12,6 +12,7 @@
 
 #include "core/tensor/elements.h"
 #include "core/tensor/error_statistics.h"
+#include "core/text.h"
 #include "isthmus/error.h"
 
 namespace isthmus {
@@ -24,7 +25,7 @@ struct IsComplex : std::false_type {};
 template <typename T>
 struct IsComplex<std::complex<T>> : std::true_type {};
 
-// What the single pass over both tensors gathers.
+// The results of the one pass over both tensors.
 struct Tally {
   double max_abs = 0;
   double max_rel = 0;
@@ -39,8 +40,8 @@ struct Tally {
   std::int64_t same_argmax = 0;
 };
 
-// The dot products of the finite elements. In long double, because the square of a float64 may be
-// beyond the range of a double.
+// The dot products of the finite elements, in long double because squares of float64 values may be
+// beyond the range of double.
 struct Cosine {
   long double ab = 0;
   long double aa = 0;
@@ -66,28 +67,28 @@ struct Cosine {
   }
 };
 
-// The place of a row's largest element: the first NaN if there is one, else the first maximum, as
-// PyTorch and NumPy have it.
+// The position of the largest element of a row: the first NaN if there is one, else the first
+// maximum, as in PyTorch and NumPy.
 template <typename Value>
 class ArgMax {
  public:
-  void add(Value value, std::int64_t place) {
+  void add(Value value, std::int64_t position) {
     if constexpr (std::is_floating_point_v<Value>) {
-      if (place == 0 || (!std::isnan(largest_) && (std::isnan(value) || value > largest_)))
-        set(value, place);
+      if (position == 0 || (!std::isnan(largest_) && (std::isnan(value) || value > largest_)))
+        set(value, position);
     } else if constexpr (!IsComplex<Value>::value) {  // complex numbers have no order
-      if (place == 0 || value > largest_) set(value, place);
+      if (position == 0 || value > largest_) set(value, position);
     }
   }
-  [[nodiscard]] std::int64_t place() const { return place_; }
+  [[nodiscard]] std::int64_t position() const { return position_; }
 
  private:
-  void set(Value value, std::int64_t place) {
+  void set(Value value, std::int64_t position) {
     largest_ = value;
-    place_ = place;
+    position_ = position;
   }
   Value largest_{};
-  std::int64_t place_ = 0;
+  std::int64_t position_ = 0;
 };
 
 bool is_nan(double x) {
@@ -103,7 +104,7 @@ bool is_inf(std::complex<double> x) {
   return std::isinf(x.real()) || std::isinf(x.imag());
 }
 
-// Counts what is not finite; true when both elements are finite and can be subtracted.
+// Counts elements that are not finite. Returns true when both are finite and can be subtracted.
 template <typename Value>
 bool both_finite(Value reference, Value actual, Tally& tally) {
   const bool nan_reference = is_nan(reference);
@@ -156,7 +157,7 @@ Tally tally_of(const Elements& reference, const Elements& actual, std::int64_t r
       cosine.add(expected, got);
     }
     ++tally.rows;
-    tally.same_argmax += reference_max.place() == actual_max.place() ? 1 : 0;
+    tally.same_argmax += reference_max.position() == actual_max.position() ? 1 : 0;
   }
   tally.cosine = cosine.value();
   return tally;
@@ -172,7 +173,7 @@ Tally tally_of(const Tensor& reference, const Tensor& actual, double rtol) {
   });
 }
 
-// `part` of `whole`, where nothing of nothing is none and something of nothing is all too much.
+// Returns part / whole; 0 / 0 is 0, and any other part of 0 is infinite.
 double share(double part, double whole) {
   if (part == 0) return 0;
   return whole > 0 ? part / whole : kInfinity;
@@ -188,8 +189,8 @@ std::string describe(const Tensor& tensor) {
   return tensor.defined() ? tensor.describe() : "nothing (None)";
 }
 
-std::string count_of(std::int64_t some, std::int64_t all) {
-  return std::to_string(some) + " of " + std::to_string(all) + " elements ";
+std::string count_of(std::int64_t part, std::int64_t all) {
+  return std::to_string(part) + " of " + std::to_string(all) + " elements ";
 }
 
 std::string reason_of(const OutputParity& result, const Tally& tally, bool exact) {
@@ -206,7 +207,7 @@ std::string reason_of(const OutputParity& result, const Tally& tally, bool exact
   return "";
 }
 
-// What eager itself is off by: the unit of every limit.
+// Returns the reference's own error, which is the unit of the limits.
 ErrorStatistics unit_of(const ErrorsToTruth& errors, const ErrorLimits& limits,
                         std::int64_t elements) {
   ErrorStatistics unit;
@@ -226,7 +227,7 @@ std::string truth_reason(const OutputParity& result, std::size_t at) {
          number(result.multiple) + " would pass";
 }
 
-// Judges by the statistics of the error to the truth; the reason when it fails.
+// Judges by the statistics of the error to the truth. Returns the reason for a failure.
 std::string judge_by_truth(OutputParity& result, const ErrorsToTruth& errors,
                            const ErrorLimits& limits) {
   result.to_truth = true;
@@ -250,18 +251,18 @@ std::string judge_by_truth(OutputParity& result, const ErrorsToTruth& errors,
   return strain > 1 ? truth_reason(result, nearest) : "";
 }
 
-// NaN has no order, and sorting needs one.
+// Returns a value that can be sorted, which NaN cannot.
 double ordered(double value) {
   return std::isnan(value) ? -kInfinity : value;
 }
 
-// How well the places of the largest values agree; `slack` makes ties.
+// Returns the share of rows whose largest elements are the same. Values within `slack` are equal.
 template <typename Elements>
 double topk_agreement(const Elements& reference, const Elements& actual, std::int64_t row_length,
                       double slack) {
   const std::int64_t k = std::min<std::int64_t>(5, row_length);
-  std::vector<std::int64_t> places(static_cast<std::size_t>(row_length));
-  std::vector<double> largest(places.size());
+  std::vector<std::int64_t> positions(static_cast<std::size_t>(row_length));
+  std::vector<double> largest(positions.size());
   std::int64_t rows = 0;
   std::int64_t same = 0;
   for (std::int64_t row = 0; row < reference.size; row += row_length, ++rows) {
@@ -269,12 +270,12 @@ double topk_agreement(const Elements& reference, const Elements& actual, std::in
       largest[static_cast<std::size_t>(at)] = ordered(reference[row + at]);
     std::nth_element(largest.begin(), largest.begin() + (k - 1), largest.end(), std::greater<>());
     const double least = largest[static_cast<std::size_t>(k - 1)] - slack;
-    std::iota(places.begin(), places.end(), 0);
-    std::nth_element(places.begin(), places.begin() + (k - 1), places.end(),
+    std::iota(positions.begin(), positions.end(), 0);
+    std::nth_element(positions.begin(), positions.begin() + (k - 1), positions.end(),
                      [&](std::int64_t a, std::int64_t b) {
                        return ordered(actual[row + a]) > ordered(actual[row + b]);
                      });
-    same += std::all_of(places.begin(), places.begin() + k,
+    same += std::all_of(positions.begin(), positions.begin() + k,
                         [&](std::int64_t at) { return ordered(reference[row + at]) >= least; })
                 ? 1
                 : 0;
@@ -297,9 +298,16 @@ double topk_agreement(const Tensor& reference, const Tensor& actual, double slac
 
 void require_cpu(std::string_view output, const Tensor& tensor) {
   if (tensor.defined() && !tensor.device().is_cpu())
-    throw InvalidInput("compare() reads CPU memory, but output \"" + std::string(output) +
-                       "\" is " + tensor.describe() +
+    throw InvalidInput("compare() reads CPU memory, but output " + detail::in_quotes(output) +
+                       " is " + tensor.describe() +
                        ". Copy it first: model.transfer(tensor, Device{})");
+}
+
+void require_error(std::string_view output, const Tensor& error, const Tensor& reference) {
+  if (!is_error_of(error, reference))
+    throw InvalidInput("own_error of output " + detail::in_quotes(output) + ": expected " +
+                       error_expectation(reference) + ", got " + error.describe());
+  require_cpu(output, error);
 }
 
 }  // namespace
@@ -317,13 +325,13 @@ double OutputParity::strain() const noexcept {
 
 bool GoldenParity::passed() const noexcept {
   return error.empty() && std::all_of(outputs.begin(), outputs.end(),
-                                      [](const OutputParity& one) { return one.passed; });
+                                      [](const OutputParity& parity) { return parity.passed; });
 }
 
 bool ParityResult::passed() const noexcept {
   return error.empty() && !goldens.empty() &&
          std::all_of(goldens.begin(), goldens.end(),
-                     [](const GoldenParity& one) { return one.passed(); });
+                     [](const GoldenParity& golden) { return golden.passed(); });
 }
 
 const OutputParity& worse(const OutputParity& a, const OutputParity& b) noexcept {
@@ -367,8 +375,10 @@ OutputParity compare(std::string_view output, const Tensor& reference, const Ten
   const bool finite_agree = tally.nan_mismatches == 0 && tally.inf_mismatches == 0;
   result.passing_atol = finite_agree ? tally.passing_atol : kInfinity;
   const bool exact = !is_floating(reference.dtype());
+  const bool by_truth = own_error.defined() && tolerance.limits.any() && !exact;
+  if (by_truth) require_error(output, own_error, reference);
   std::optional<ErrorsToTruth> errors;
-  if (own_error.defined() && tolerance.limits.any() && finite_agree && !exact)
+  if (by_truth && finite_agree)
     errors = errors_to_truth(reference.contiguous(), actual.contiguous(), own_error.contiguous());
   result.reason =
       errors ? judge_by_truth(result, *errors, tolerance.limits) : reason_of(result, tally, exact);

@@ -1,33 +1,26 @@
+#include "isthmus/verify.h"
+
 #include <algorithm>
 #include <cstddef>
-#include <cstring>
 #include <exception>
 #include <string>
 #include <utility>
+#include <vector>
 
-#include "isthmus/parity.h"
+#include "core/proof/compare_golden.h"
 
 namespace isthmus {
 namespace {
 
-// The second call of a shape is where a profiling runtime runs other code than in the first.
+// Profiling runtimes run other code from the second call of a shape on.
 constexpr int kRuns = 2;
 constexpr std::size_t kMinCalls = 4;
 
-/// Copies, on the model's device: a model may write its inputs, and the goldens are used again.
+/// Returns copies on the model's device, because a model may write to its inputs.
 Inputs copies(const Model& model, const GoldenCall& call) {
   if (!model.device().is_cpu()) return model.transfer_inputs(call.inputs, call.method);
   Inputs result;
-  for (const auto& [name, tensor] : call.inputs) {
-    if (!tensor.defined()) {
-      result.add(name, tensor);
-      continue;
-    }
-    const Tensor plain = tensor.contiguous();
-    Tensor copy = Tensor::empty(plain.dtype(), plain.shape());
-    if (plain.nbytes() != 0) std::memcpy(copy.data(), plain.data(), plain.nbytes());
-    result.add(name, std::move(copy));
-  }
+  for (const auto& [name, tensor] : call.inputs) result.add(name, tensor.clone());
   return result;
 }
 
@@ -36,14 +29,15 @@ Tensor on_cpu(const Model& model, const Tensor* output) {
   return output->device().is_cpu() ? *output : model.transfer(*output, Device{});
 }
 
-void merge(GoldenParity& golden, OutputParity found) {
+/// Adds the result, or keeps the worse one of the same output.
+void merge(GoldenParity& golden, OutputParity result) {
   const auto known =
       std::find_if(golden.outputs.begin(), golden.outputs.end(),
-                   [&](const OutputParity& one) { return one.output == found.output; });
+                   [&](const OutputParity& earlier) { return earlier.output == result.output; });
   if (known == golden.outputs.end())
-    golden.outputs.push_back(std::move(found));
+    golden.outputs.push_back(std::move(result));
   else
-    *known = worse(*known, found);
+    *known = worse(*known, result);
 }
 
 class GoldenRun {
@@ -68,25 +62,16 @@ class GoldenRun {
  private:
   OutputParity judge(const std::string& output, const GoldenCall& call, const Outputs& outputs,
                      std::size_t step) const {
-    const auto& tolerances = model_.artifact().tolerances;
-    const auto tolerance = tolerances.find(output);
-    const auto& floors = model_.bundle().manifest().noise_floor;
-    const auto noise = floors.find(output);
-    const Tensor* expected = call.outputs.find(output);
-    const Tensor* own_error = call.errors.find(output);
-    OutputParity found = compare(output, expected == nullptr ? Tensor{} : *expected,
-                                 on_cpu(model_, outputs.find(output)),
-                                 tolerance == tolerances.end() ? Tolerance{} : tolerance->second,
-                                 noise == floors.end() ? nullptr : &noise->second,
-                                 own_error == nullptr ? Tensor{} : *own_error);
-    if (!found.passed)
-      found.reason += where(calls_.size() > 1 ? "in call " + std::to_string(step + 1) + " of " +
-                                                    std::to_string(calls_.size())
-                                              : "");
-    return found;
+    const Tensor actual = on_cpu(model_, outputs.find(output));
+    OutputParity result = detail::compare_golden(model_, call, output, &actual);
+    if (!result.passed)
+      result.reason += where(calls_.size() > 1 ? "in call " + std::to_string(step + 1) + " of " +
+                                                     std::to_string(calls_.size())
+                                               : "");
+    return result;
   }
 
-  // Where in the sequence and in which run, when that says more than the golden's name.
+  // Returns the position in the sequence and the run, when there are several.
   [[nodiscard]] std::string where(const std::string& step) const {
     const std::string run = run_ > 0 ? "in run " + std::to_string(run_ + 1) : "";
     if (step.empty() && run.empty()) return "";
@@ -100,8 +85,7 @@ class GoldenRun {
 
 }  // namespace
 
-ParityResult verify(const Model& model, void (*progress)(const char* golden, void* context),
-                    void* context) {
+ParityResult verify(const Model& model, const std::function<void(std::string_view)>& progress) {
   const LoadReport& report = model.load_report();
   ParityResult result{.engine = report.engine,
                       .runtime = report.runtime,
@@ -128,7 +112,7 @@ ParityResult verify(const Model& model, void (*progress)(const char* golden, voi
   for (int run = 0; run < runs; ++run) {
     for (std::size_t i = 0; i < goldens.size(); ++i) {
       GoldenParity& golden = result.goldens[i];
-      if (run == 0 && progress != nullptr) progress(golden.golden.c_str(), context);
+      if (run == 0 && progress) progress(golden.golden);
       if (golden.error.empty()) GoldenRun(model, calls[i], run).into(golden);
     }
   }

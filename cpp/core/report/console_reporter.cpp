@@ -6,6 +6,7 @@
 #include <iostream>
 #include <string_view>
 
+#include "core/report/report_row.h"
 #include "isthmus/report.h"
 
 namespace isthmus {
@@ -27,14 +28,14 @@ bool wants_colour(const std::ostream& out) {
   return false;
 }
 
-// Columns on the screen: code points, not bytes.
+// Returns the number of code points, which is the width on the screen.
 std::size_t width_of(std::string_view text) {
   return static_cast<std::size_t>(std::count_if(text.begin(), text.end(), [](char c) {
     return (static_cast<unsigned char>(c) & 0xC0) != 0x80;
   }));
 }
 
-// "-1.2e-07", "100 %", "3 x", "1/0": a quantity, perhaps with a unit; not a list of them.
+// Returns true for one quantity, perhaps with a unit: "-1.2e-07", "100 %", "3 x", "1/0".
 bool is_number(std::string_view text) {
   const auto digit = text.find_first_not_of("+-");
   if (digit == std::string_view::npos || text[digit] < '0' || text[digit] > '9') return false;
@@ -46,7 +47,7 @@ bool is_number(std::string_view text) {
 struct Column {
   std::string name;
   std::size_t width = 0;
-  bool numbers = false;  // there are some
+  bool numbers = false;  // there are cells with numbers
   bool words = false;    // there are cells that are neither numbers nor absent
   [[nodiscard]] bool to_the_right() const { return numbers && !words; }
 };
@@ -61,6 +62,7 @@ class ConsoleReporter final : public Reporter {
   }
 
   void row(const ReportRow& row) override {
+    detail::require_distinct_columns(row);
     for (const auto& [name, text] : row.cells) add_to_column(name, text);
     rows_.push_back(row);
   }
@@ -76,7 +78,7 @@ class ConsoleReporter final : public Reporter {
  private:
   void add_to_column(const std::string& name, const std::string& text) {
     auto column = std::find_if(columns_.begin(), columns_.end(),
-                               [&](const Column& one) { return one.name == name; });
+                               [&](const Column& known) { return known.name == name; });
     if (column == columns_.end())
       column = columns_.insert(columns_.end(), Column{.name = name, .width = width_of(name)});
     column->width = std::max(column->width, width_of(text));
@@ -100,8 +102,9 @@ class ConsoleReporter final : public Reporter {
     for (const ReportRow& row : rows_) {
       std::vector<std::string> texts;
       for (const Column& column : columns_) {
-        const auto cell = std::find_if(row.cells.begin(), row.cells.end(),
-                                       [&](const auto& one) { return one.first == column.name; });
+        const auto cell = std::find_if(row.cells.begin(), row.cells.end(), [&](const auto& named) {
+          return named.first == column.name;
+        });
         texts.push_back(cell == row.cells.end() ? "-" : cell->second);
       }
       out_ << "  " << (row.passed ? line(texts) : paint(line(texts), kRed)) << '\n';
@@ -111,7 +114,7 @@ class ConsoleReporter final : public Reporter {
 
   void print_reason(const ReportRow& row) {
     std::string text = row.reason;
-    // Each further line of a long message stays beneath its row.
+    // All lines of a long reason are indented.
     for (std::size_t at = 0; (at = text.find('\n', at)) != std::string::npos; at += 5)
       text.replace(at, 1, "\n    ");
     out_ << "    " << (row.passed ? text : paint(text, kRed)) << '\n';

@@ -1,6 +1,7 @@
 #include <nlohmann/json.hpp>
 #include <ostream>
 
+#include "core/report/report_row.h"
 #include "isthmus/error.h"
 #include "isthmus/report.h"
 
@@ -19,10 +20,16 @@ class JsonReporter final : public Reporter {
   }
 
   void context(const std::vector<std::pair<std::string, std::string>>& facts) override {
-    for (const auto& [name, value] : facts) document_["context"][name] = value;
+    Json& context = document_["context"];
+    for (const auto& [name, value] : facts) {
+      std::string key = name;
+      for (int i = 2; context.contains(key); ++i) key = name + " " + std::to_string(i);
+      context[key] = value;
+    }
   }
 
   void row(const ReportRow& row) override {
+    detail::require_distinct_columns(row);
     Json object = Json::object();
     if (row.json.empty()) {
       for (const auto& [name, text] : row.cells) object[name] = text;

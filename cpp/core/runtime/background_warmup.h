@@ -8,27 +8,27 @@
 
 namespace isthmus {
 
-/// One piece of work on a thread of its own, which others ask after. `Model::load` warms up in it.
+/// Runs the warm-up of a model on a thread of its own. The members may be called by any thread.
 class BackgroundWarmup {
  public:
-  /// Runs `work` at once; it is to return soon after its argument has become true.
+  /// Starts `work`, which must return soon after its argument has become true.
   explicit BackgroundWarmup(std::function<void(const std::atomic<bool>& stop)> work);
   BackgroundWarmup(const BackgroundWarmup&) = delete;
   BackgroundWarmup& operator=(const BackgroundWarmup&) = delete;
-  /// Stops the work and waits for its end.
+  /// Asks the work to stop, and waits for its end.
   ~BackgroundWarmup();
 
-  /// Whether the work is over. @throws what it threw.
+  /// Returns true when the work has ended. @throws what it threw, at each call.
   [[nodiscard]] bool over() const;
 
-  /// Returns when the work is over. @throws what it threw.
+  /// Waits for the end of the work. @throws what it threw, at each call.
   void wait() const;
 
  private:
   struct State {
     std::atomic<bool> stop = false;
     std::atomic<bool> over = false;
-    std::exception_ptr error;  ///< written before `over`
+    std::exception_ptr error;  ///< written before `over` is set
   };
   void rethrow() const;
 

@@ -4,32 +4,31 @@
 
 #include <algorithm>
 #include <atomic>
-#include <chrono>
 #include <functional>
 #include <future>
 #include <mutex>
 
+#include "core/bundle/methods.h"
 #include "core/runtime/background_warmup.h"
 #include "core/runtime/recorder.h"
 #include "core/runtime/select_engine.h"
 #include "core/runtime/transfer.h"
 #include "core/runtime/warmup.h"
+#include "core/text.h"
+#include "core/timing/clock.h"
 #include "isthmus/error.h"
 
 namespace isthmus {
 namespace {
 
-using Clock = std::chrono::steady_clock;
+using detail::Clock;
+using detail::ms_since;
 
-double ms_since(Clock::time_point start) {
-  return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
-}
-
-/// An artifact's files: what is run is verified, data files are mapped, and verified while the
-/// engine loads them.
+/// The files of an artifact. Those of the methods are verified; data files are mapped, and verified
+/// while the engine loads them.
 struct FilesRead {
   std::vector<FileBytes> files;
-  std::future<void> verified;
+  std::future<void> verified;  ///< of the data files; not valid without any
   double ms = 0;
 };
 
@@ -59,13 +58,14 @@ FilesRead read_files(const Bundle& bundle, const Artifact* artifact, bool mmap) 
 }
 
 std::string shapes_text(const Signature& signature, std::span<const Tensor> inputs) {
-  std::string text;
-  for (std::size_t i = 0; i < inputs.size(); ++i)
-    text += (text.empty() ? "" : ", ") + signature.inputs[i].name + "=" + inputs[i].describe();
-  return text;
+  std::size_t i = 0;
+  return detail::joined(inputs, [&](const Tensor& input) {
+    return signature.inputs[i++].name + "=" + input.describe();
+  });
 }
 
-/// Runs checked inputs and turns whatever an engine throws into one of ours.
+/// Runs the engine on checked inputs. Returns as many outputs as the signature has.
+/// @throws ExecutionError for any error of the engine.
 std::vector<Tensor> execute(Executable& executable, const Signature& signature, std::size_t method,
                             std::span<const Tensor> inputs, const RunOptions& options) {
   std::vector<Tensor> outputs;
@@ -78,18 +78,15 @@ std::vector<Tensor> execute(Executable& executable, const Signature& signature, 
                          " (inputs: " + shapes_text(signature, inputs) +
                          "); run `isthmus-run verify` on the bundle to see whether it is whole");
   }
-  if (options.check_outputs) check_outputs(signature, inputs, outputs);
+  if (options.check_outputs)
+    check_outputs(signature, inputs, outputs);
+  else
+    detail::check_output_count(signature, outputs.size());
   return outputs;
 }
 
 std::size_t method_index(const Manifest& manifest, std::string_view method) {
-  const auto& methods = manifest.methods;
-  for (std::size_t i = 0; i < methods.size(); ++i)
-    if (methods[i].method == method) return i;
-  std::string there;
-  for (const Signature& signature : methods)
-    there += (there.empty() ? "\"" : ", \"") + signature.method + "\"";
-  throw InvalidInput("the model has no method \"" + std::string(method) + "\"; it has " + there);
+  return detail::method_index(manifest, method, "the model");
 }
 
 Outputs call_named(Executable& executable, const Manifest& manifest, std::size_t method,
@@ -104,10 +101,12 @@ Outputs call_named(Executable& executable, const Manifest& manifest, std::size_t
   return outputs;
 }
 
+/// Names tensors for a record. Tensors beyond the signature, which the call refuses, get their
+/// index.
 NamedTensors named(const std::vector<ValueSpec>& specs, std::span<const Tensor> tensors) {
   NamedTensors result;
-  for (std::size_t i = 0; i < tensors.size() && i < specs.size(); ++i)
-    result.add(specs[i].name, tensors[i]);
+  for (std::size_t i = 0; i < tensors.size(); ++i)
+    result.add(i < specs.size() ? specs[i].name : std::to_string(i), tensors[i]);
   return result;
 }
 
@@ -118,16 +117,17 @@ struct Model::Impl {
   const Artifact* artifact = nullptr;
   Device device;
   LoadReport report;
-  /// With the warm-up in it, once `warmed` is true; null unless it ran in the background.
+  /// The report with the warm-up, complete when `warmed` is true; null without a warm-up in the
+  /// background.
   std::unique_ptr<LoadReport> warm_report;
   std::atomic<bool> warmed{false};
-  /// As loaded. A stateful one is only forked, so that forks are fresh.
+  /// The executable as it was loaded. With state it is only forked, so that forks are fresh.
   std::unique_ptr<Executable> executable;
-  /// What the model's own calls run: `executable`, or a fork of it when there is state.
+  /// Runs the model's own calls when there is state; null otherwise.
   std::unique_ptr<Executable> shared_state;
   mutable std::mutex state_mutex;
   std::unique_ptr<const Recorder> recorder;  ///< null unless calls are recorded
-  /// Last, for it uses the others: it ends before they do.
+  /// The last member, because it uses the others and must end before they are destroyed.
   std::unique_ptr<BackgroundWarmup> background;
   const pid_t process = ::getpid();
 
@@ -136,8 +136,7 @@ struct Model::Impl {
   Impl& operator=(const Impl&) = delete;
   ~Impl() {
     if (::getpid() == process) return;
-    // A forked copy: the runtime's threads stayed in the parent, and to end them is to wait for
-    // ever.
+    // In a forked process. The runtime's threads are in the parent, and joining them would block.
     (void)background.release();
     (void)executable.release();
     (void)shared_state.release();
@@ -158,14 +157,16 @@ struct Model::Impl {
     });
   }
 
-  mutable std::atomic<std::int64_t> sessions{0};  ///< handed out; the model's own state is 0
+  mutable std::atomic<std::int64_t> sessions{0};  ///< created so far; they count from 1
 
-  /// Runs a call and records it; `inputs` and `outputs` name what was given and what came.
+  /// Runs a call and records it. `inputs()` and `outputs(result)` return named tensors.
   template <typename Run, typename Given, typename Results>
   auto recorded(std::string_view method, std::int64_t session, Run run, Given inputs,
                 Results outputs) const {
     if (recorder == nullptr) return run();
-    const auto to_cpu = [this](const Tensor& one) { return executable->transfer(one, Device{}); };
+    const auto to_cpu = [this](const Tensor& tensor) {
+      return executable->transfer(tensor, Device{});
+    };
     Recorder::Call call = recorder->start(method, session, inputs(), to_cpu);
     try {
       auto result = run();
@@ -188,7 +189,7 @@ struct Model::Impl {
 struct Session::Impl {
   std::shared_ptr<const Model::Impl> model;
   std::unique_ptr<Executable> own;  ///< null for a stateless model, which shares
-  std::int64_t number = 0;          ///< counted from 1
+  std::int64_t number = 0;          ///< counts from 1
 
   [[nodiscard]] Executable& executable() const { return own ? *own : *model->executable; }
 };
@@ -205,30 +206,30 @@ Model Model::load(const std::filesystem::path& bundle, const LoadOptions& option
   impl->bundle = Bundle::open(bundle);
   impl->device = device;
   const Manifest& manifest = impl->manifest();
-  // Reading and hashing the files takes about as long as opening an engine's runtime: side by side.
+  // Reading and hashing the files takes about as long as opening a runtime, so both run at once.
   const Tuning tuning = read_tuning(impl->bundle, device.type);
   const Artifact* likely = likely_artifact(manifest, options, device, tuning);
   std::future<FilesRead> reading;
   if (likely != nullptr)
     reading =
         std::async(std::launch::async, read_files, std::cref(impl->bundle), likely, options.mmap);
-  const Choice choice = choose(manifest, options, device, tuning);
+  const EngineSelection selected = select_engine(manifest, options, device, tuning);
   LoadOptions settled = options;
-  if (settled.threads == 0) settled.threads = choice.threads;
-  impl->artifact = choice.artifact;
+  if (settled.threads == 0) settled.threads = selected.threads;
+  impl->artifact = selected.artifact;
 
-  FilesRead read = choice.artifact == likely
+  FilesRead read = selected.artifact == likely
                        ? reading.get()
-                       : read_files(impl->bundle, choice.artifact, options.mmap);
-  ArtifactSource source{manifest, *choice.artifact, std::move(read.files), impl->bundle.root()};
+                       : read_files(impl->bundle, selected.artifact, options.mmap);
+  ArtifactSource source{manifest, *selected.artifact, std::move(read.files), impl->bundle.root()};
   LoadReport& report = impl->report;
   report.read_ms = read.ms;
 
   auto phase = Clock::now();
   try {
-    impl->executable = choice.engine->load(source, settled);
+    impl->executable = selected.engine->load(source, settled);
   } catch (const Error&) {
-    // A changed data file is the likelier cause, and the better message.
+    // A changed data file is the more likely cause, and gives the better message.
     if (read.verified.valid()) read.verified.get();
     throw;
   }
@@ -237,11 +238,11 @@ Model Model::load(const std::filesystem::path& bundle, const LoadOptions& option
   if (manifest.stateful) impl->shared_state = impl->executable->fork();
   report.load_ms = ms_since(phase);
 
-  report.engine = choice.engine_name;
-  report.runtime = choice.engine->info().runtime;
-  report.artifact = choice.artifact->name;
+  report.engine = selected.engine_name;
+  report.runtime = selected.engine->info().runtime;
+  report.artifact = selected.artifact->name;
   report.device = to_string(device);
-  report.chosen = choice.reason;
+  report.chosen = selected.reason;
   report.threads = settled.threads;
   if (options.warmup && !options.warmup_in_background) {
     phase = Clock::now();
@@ -250,11 +251,11 @@ Model Model::load(const std::filesystem::path& bundle, const LoadOptions& option
     report.warmup_ms = ms_since(phase);
   }
   report.notes = impl->executable->notes();
-  if (choice.artifact->device != name(device.type))
-    report.notes.push_back("the artifact was made and verified on " + choice.artifact->device +
+  if (selected.artifact->device != name(device.type))
+    report.notes.push_back("the artifact was made and verified on " + selected.artifact->device +
                            "; prove it on " + to_string(device) +
                            " with `isthmus-run verify --device " + to_string(device) + "`");
-  // After the warm-up, which is nobody's call.
+  // After the warm-up, whose calls are not recorded.
   if (!options.record.empty())
     impl->recorder = std::make_unique<Recorder>(options.record, options.record_limit, impl->bundle,
                                                 impl->report);
@@ -271,13 +272,13 @@ void Model::wait_until_ready() const {
   if (impl_->background) impl_->background->wait();
 }
 
-std::string Model::choice(const Bundle& bundle, const LoadOptions& options) {
+std::string Model::describe_selection(const Bundle& bundle, const LoadOptions& options) {
   const Device device = parse_device(options.device);
-  const Choice choice =
-      choose(bundle.manifest(), options, device, read_tuning(bundle, device.type));
+  const EngineSelection selected =
+      select_engine(bundle.manifest(), options, device, read_tuning(bundle, device.type));
   const std::string threads =
-      choice.threads == 0 ? "" : ", threads: " + std::to_string(choice.threads);
-  return choice.artifact->name + " on " + choice.engine_name + threads + ": " + choice.reason;
+      selected.threads == 0 ? "" : ", threads: " + std::to_string(selected.threads);
+  return selected.artifact->name + " on " + selected.engine_name + threads + ": " + selected.reason;
 }
 
 Outputs Model::run(const Inputs& inputs, const RunOptions& options) const {
@@ -287,7 +288,7 @@ Outputs Model::run(const Inputs& inputs, const RunOptions& options) const {
 Outputs Model::call(std::string_view method, const Inputs& inputs,
                     const RunOptions& options) const {
   const std::size_t index = method_index(impl_->manifest(), method);
-  // Recorded where calls take turns: the order of the records is the order of the state.
+  // Recorded under the lock, so that the records of a shared state are in the order of its calls.
   return impl_->with_executable([&](Executable& executable) {
     return impl_->recorded(
         method, 0,
@@ -326,7 +327,7 @@ Inputs Model::transfer_inputs(const Inputs& inputs, std::string_view method) con
   const Signature& signature = this->signature(method);
   std::vector<Tensor> ordered = check_inputs(signature, inputs, Device{});
   detail::transfer_tensors(signature, ordered,
-                           [this](const Tensor& one) { return transfer(one, device()); });
+                           [this](const Tensor& tensor) { return transfer(tensor, device()); });
   return named(signature.inputs, ordered);
 }
 

@@ -3,16 +3,17 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
 #include <cstdio>
-#include <cstring>
 #include <ctime>
-#include <fstream>
 #include <iostream>
 #include <nlohmann/json.hpp>
 #include <system_error>
 #include <utility>
 
+#include "core/files/file_io.h"
+#include "core/timing/clock.h"
 #include "isthmus/error.h"
 #include "isthmus/model.h"
 #include "isthmus/tensor_file.h"
@@ -21,20 +22,17 @@ namespace isthmus {
 namespace {
 
 using Json = nlohmann::json;
-using Clock = std::chrono::steady_clock;
+using detail::Clock;
 
-// To a temporary name that is then renamed: a reader sees all of it or nothing.
 void write_text(const std::filesystem::path& path, const std::string& text) {
-  std::filesystem::path temporary = path;
-  temporary += ".tmp";
-  std::ofstream file(temporary, std::ios::binary | std::ios::trunc);
-  file << text;
-  file.close();
-  if (!file) throw InvalidInput(path.string() + ": cannot be written");
-  std::filesystem::rename(temporary, path);
+  try {
+    detail::write_file(path, std::array{std::as_bytes(std::span(text))}, {.sync = false});
+  } catch (const detail::IoError& error) {
+    throw InvalidInput(path.string() + ": cannot be written: " + error.what());
+  }
 }
 
-// A container's process may have the same number each time it starts: the time is in it too.
+// Includes the time, because a container's process may have the same number each time it starts.
 std::string time_and_process() {
   const std::time_t now = std::time(nullptr);
   std::tm utc{};
@@ -44,8 +42,8 @@ std::string time_and_process() {
   return text + ("-" + std::to_string(::getpid()));
 }
 
-// Takes a name that no other recorder has: the file is made, or was there.
-bool take(const std::filesystem::path& path) {
+// Creates a file. Returns false when it exists, and is another recorder's.
+bool create(const std::filesystem::path& path) {
   const int file = ::open(path.c_str(), O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0666);
   if (file < 0) {
     if (errno == EEXIST) return false;
@@ -63,21 +61,16 @@ std::string digits(std::int64_t number) {
   return text;
 }
 
-// Memory of our own: a model may write its inputs, and a caller's next frame its buffer.
-Tensor copy_of(const Tensor& tensor, const Recorder::ToCpu& to_cpu) {
-  const Tensor plain = (tensor.device().is_cpu() ? tensor : to_cpu(tensor)).contiguous();
-  Tensor copy = Tensor::empty(plain.dtype(), plain.shape());
-  if (plain.nbytes() != 0) std::memcpy(copy.data(), plain.data(), plain.nbytes());
-  return copy;
-}
-
+// The copies have their own memory, because a model may write to its inputs, and the caller may use
+// its buffers again.
 void add_copies(NamedTensors& into, const std::string& prefix, const NamedTensors& tensors,
                 const Recorder::ToCpu& to_cpu) {
   for (const auto& [name, tensor] : tensors)
-    if (tensor.defined()) into.add(prefix + name, copy_of(tensor, to_cpu));
+    if (tensor.defined())
+      into.add(prefix + name, (tensor.device().is_cpu() ? tensor : to_cpu(tensor)).clone());
 }
 
-// As the caller gave them: what the stored values no longer show.
+// Describes the inputs as the caller gave them, which the stored copies no longer show.
 std::string facts_of(const NamedTensors& inputs) {
   Json facts = Json::object();
   for (const auto& [name, tensor] : inputs) {
@@ -107,9 +100,9 @@ Recorder::Recorder(std::filesystem::path folder, std::int64_t limit, const Bundl
                        (error ? ": " + error.message() : ", it is a file") +
                        "; give a folder that can be written");
   Json digests = Json::array();
-  for (const Artifact& one : bundle.manifest().artifacts)
-    if (one.name == report.artifact)
-      for (const FileEntry& file : one.files) digests.push_back(file.sha256);
+  for (const Artifact& artifact : bundle.manifest().artifacts)
+    if (artifact.name == report.artifact)
+      for (const FileEntry& file : artifact.files) digests.push_back(file.sha256);
   const Json facts{{"schema", "isthmus-record"},
                    {"schema_version", 1},
                    {"bundle", std::filesystem::absolute(bundle.root()).string()},
@@ -124,7 +117,7 @@ Recorder::Recorder(std::filesystem::path folder, std::int64_t limit, const Bundl
                    {"pid", static_cast<std::int64_t>(::getpid())}};
   const std::string base = time_and_process();
   stem_ = base;
-  for (int i = 2; !take(folder_ / ("record-" + stem_ + ".json")); ++i)
+  for (int i = 2; !create(folder_ / ("record-" + stem_ + ".json")); ++i)
     stem_ = base + "-" + std::to_string(i);
   write_text(folder_ / ("record-" + stem_ + ".json"), facts.dump(2) + "\n");
 }
@@ -158,7 +151,7 @@ void Recorder::finish(Call call, const NamedTensors& outputs, const ToCpu& to_cp
   try {
     add_copies(call.tensors, "0/out/", outputs, to_cpu);
   } catch (const std::exception& error) {
-    complain(error.what());
+    return complain(error.what());
   }
   write(call, "");
 }
@@ -169,7 +162,7 @@ void Recorder::fail(Call call, const std::exception& error) const {
 }
 
 void Recorder::write(Call& call, const std::string& error) const {
-  const double ms = std::chrono::duration<double, std::milli>(Clock::now() - call.start).count();
+  const double ms = detail::ms_since(call.start);
   try {
     const std::string name = stem_ + "-" + digits(call.number);
     write_safetensors(folder_ / (name + ".safetensors"), call.tensors);
@@ -180,7 +173,7 @@ void Recorder::write(Call& call, const std::string& error) const {
                {"refused", call.refused}};
     facts["inputs"] = Json::parse(call.facts);
     if (!error.empty()) facts["error"] = error;
-    // Last: a record without its facts is one that was not finished.
+    // Written last, so that a record without its facts is known to be unfinished.
     write_text(folder_ / (name + ".json"),
                facts.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
   } catch (const std::exception& failure) {
@@ -191,7 +184,7 @@ void Recorder::write(Call& call, const std::string& error) const {
 void Recorder::complain(const std::string& why) const {
   if (complaints_++ == 0)
     std::cerr << "isthmus: a call could not be recorded in " << folder_.string() << ": " << why
-              << " (the call itself goes on; this is told once)\n";
+              << " (the call itself goes on; this is reported once)\n";
 }
 
 }  // namespace isthmus

@@ -6,6 +6,7 @@
 #include <mutex>
 #include <string>
 
+#include "core/text.h"
 #include "isthmus/engine.h"
 #include "isthmus/error.h"
 
@@ -26,7 +27,14 @@ fs::path library_folder() {
   return here.empty() ? fs::path() : here.parent_path();
 }
 
+/// Returns the folders in which engines are searched, in order.
+/// @throws InvalidInput for a folder that the caller names and that does not exist. In the
+/// environment variable such folders are passed over, as in PATH.
 std::vector<fs::path> search_path(std::span<const fs::path> first) {
+  for (const fs::path& folder : first)
+    if (std::error_code error; !fs::is_directory(folder, error))
+      throw InvalidInput("engine_path: there is no folder " + folder.string() +
+                         "; name the folder that holds libisthmus_engine_*.so");
   std::vector<fs::path> folders(first.begin(), first.end());
   if (const char* variable = std::getenv("ISTHMUS_ENGINE_PATH")) {
     std::string_view rest(variable);
@@ -41,10 +49,8 @@ std::vector<fs::path> search_path(std::span<const fs::path> first) {
 }
 
 std::string known_engines(std::span<const fs::path> engine_path) {
-  std::string text;
-  for (const std::string& name : engine_names(engine_path))
-    text += (text.empty() ? "" : ", ") + name;
-  return text.empty() ? "none" : text;
+  const std::vector<std::string> names = engine_names(engine_path);
+  return names.empty() ? "none" : detail::joined(names);
 }
 
 Engine& open_library(const fs::path& file, std::string_view name) {
@@ -70,8 +76,8 @@ Engine& open_library(const fs::path& file, std::string_view name) {
   return *engine;
 }
 
-/// Engines opened so far, by file. Leaked on purpose: nothing of a runtime is torn down at exit,
-/// when other static objects that it needs may already be gone.
+/// The engines that are open, by file. Leaked on purpose, because at exit a runtime may need static
+/// objects that are already destroyed.
 struct Opened {
   std::mutex mutex;
   std::map<fs::path, Engine*> engines;
@@ -126,8 +132,8 @@ Engine& open_engine(std::string_view name, std::span<const fs::path> engine_path
       if (path.empty()) continue;
       Opened& registry = opened();
       const std::lock_guard lock(registry.mutex);
-      const auto found = registry.engines.find(path);
-      if (found != registry.engines.end()) return *found->second;
+      const auto known = registry.engines.find(path);
+      if (known != registry.engines.end()) return *known->second;
       Engine& engine = open_library(path, name);
       registry.engines.emplace(path, &engine);
       return engine;

@@ -3,23 +3,22 @@
 #include <algorithm>
 #include <vector>
 
+#include "core/text.h"
 #include "isthmus/error.h"
 
 namespace isthmus {
 namespace {
 
-std::string joined(const std::vector<std::string>& words) {
-  std::string text;
-  for (const std::string& word : words) text += (text.empty() ? "" : ", ") + word;
-  return text.empty() ? "none" : text;
+std::string list_text(const std::vector<std::string>& words) {
+  return words.empty() ? "none" : detail::joined(words);
 }
 
 bool contains(const std::vector<std::string>& words, std::string_view word) {
   return std::find(words.begin(), words.end(), word) != words.end();
 }
 
-/// Whether the caller left the choice to what was measured.
-bool is_open(const LoadOptions& options) {
+/// Returns true when the measured ranking decides.
+bool uses_tuning(const LoadOptions& options) {
   return options.engine == "auto" && options.artifact.empty();
 }
 
@@ -28,24 +27,23 @@ std::vector<std::string> engines_to_try(const LoadOptions& options) {
   return {options.engine};
 }
 
-/// Artifacts to try, in order.
-std::vector<const Artifact*> candidates(const Manifest& manifest, const LoadOptions& options) {
-  std::vector<const Artifact*> found;
+/// Returns the artifacts to try, in order.
+std::vector<const Artifact*> artifacts_to_try(const Manifest& manifest,
+                                              const LoadOptions& options) {
+  std::vector<const Artifact*> artifacts;
   for (const Artifact& artifact : manifest.artifacts)
-    if (options.artifact.empty() || options.artifact == artifact.name) found.push_back(&artifact);
-  std::stable_partition(found.begin(), found.end(),
-                        [](const Artifact* a) { return a->precision == "fp32"; });
-  return found;
+    if (options.artifact.empty() || options.artifact == artifact.name)
+      artifacts.push_back(&artifact);
+  std::stable_partition(artifacts.begin(), artifacts.end(),
+                        [](const Artifact* artifact) { return artifact->precision == "fp32"; });
+  return artifacts;
 }
 
-/// Empty when the caller trusts the bundle as far as the artifact needs.
+/// Returns why the trust that is given is too little for the artifact, or an empty string.
 std::string trust_refusal(const Artifact& artifact, Trust trust) {
-  const Trust needed = artifact.trust == "native"  ? Trust::kNative
-                       : artifact.trust == "graph" ? Trust::kGraph
-                                                   : Trust::kData;
-  if (trust >= needed) return {};
+  if (trust >= parse_trust(artifact.trust)) return {};
   return "artifact \"" + artifact.name + "\" needs trust \"" + artifact.trust + "\", and only \"" +
-         (trust == Trust::kData ? "data" : "graph") +
+         std::string(name(trust)) +
          "\" is given; if you trust where the bundle came from, load it with trust \"" +
          artifact.trust + "\" (--trust " + artifact.trust + ")";
 }
@@ -54,50 +52,50 @@ void require_device(const std::vector<const Artifact*>& artifacts, Device device
   std::vector<std::string> devices;
   for (const Artifact* artifact : artifacts) {
     if (contains(artifact->devices, name(device.type))) return;
-    for (const std::string& one : artifact->devices)
-      if (!contains(devices, one)) devices.push_back(one);
+    for (const std::string& type : artifact->devices)
+      if (!contains(devices, type)) devices.push_back(type);
   }
   throw DeviceUnavailable("the bundle holds nothing that may run on " + to_string(device) +
-                          ": its artifacts are for " + joined(devices) +
+                          ": its artifacts are for " + list_text(devices) +
                           "; export again with device=\"" + std::string(name(device.type)) +
                           "\", or mend the hazards that `isthmus inspect` lists");
 }
 
-/// One artifact on one engine, and what is known of it.
-struct Way {
+/// One artifact on one engine.
+struct Candidate {
   const Artifact* artifact = nullptr;
   std::string engine;
   const Tuned* tuned = nullptr;  ///< null: not measured here
 };
 
-/// What may be chosen, in order: what was measured, the fastest first; then every artifact on every
-/// engine.
-std::vector<Way> ways_of(const std::vector<const Artifact*>& artifacts,
-                         const std::vector<std::string>& engines, const LoadOptions& options,
-                         const Tuning& tuning) {
-  std::vector<Way> ways;
+/// Returns the candidates in order: the measured ones, the fastest first, then every artifact on
+/// every engine.
+std::vector<Candidate> candidates_of(const std::vector<const Artifact*>& artifacts,
+                                     const std::vector<std::string>& engines,
+                                     const LoadOptions& options, const Tuning& tuning) {
+  std::vector<Candidate> candidates;
   const auto known = [&](const Artifact* artifact, const std::string& engine) {
-    return std::any_of(ways.begin(), ways.end(), [&](const Way& way) {
-      return way.artifact == artifact && way.engine == engine;
+    return std::any_of(candidates.begin(), candidates.end(), [&](const Candidate& candidate) {
+      return candidate.artifact == artifact && candidate.engine == engine;
     });
   };
-  if (is_open(options))
+  if (uses_tuning(options))
     for (const Tuned& tuned : tuning.ranking)
       for (const Artifact* artifact : artifacts)
         if (artifact->name == tuned.artifact && !known(artifact, tuned.engine))
-          ways.push_back({artifact, tuned.engine, &tuned});
+          candidates.push_back({artifact, tuned.engine, &tuned});
   for (const Artifact* artifact : artifacts)
     for (const std::string& engine : engines)
-      if (!known(artifact, engine)) ways.push_back({artifact, engine, nullptr});
-  return ways;
+      if (!known(artifact, engine)) candidates.push_back({artifact, engine, nullptr});
+  return candidates;
 }
 
-/// Why this one, in a sentence.
-std::string explain(const Way& way, const LoadOptions& options, const Tuning& tuning) {
+/// Returns why the candidate was selected.
+std::string explain(const Candidate& candidate, const LoadOptions& options, const Tuning& tuning) {
   if (options.engine != "auto") return "the engine was asked for";
   if (!options.artifact.empty()) return "the artifact was asked for; the first engine that runs it";
-  if (way.tuned != nullptr) {
-    const auto place = way.tuned - tuning.ranking.data();
+  if (candidate.tuned != nullptr) {
+    const auto place = candidate.tuned - tuning.ranking.data();
     return (place == 0 ? "the fastest" : "number " + std::to_string(place + 1)) + " of " +
            std::to_string(tuning.ranking.size()) +
            " that were measured on this machine (tuning.json, " + tuning.created + ")" +
@@ -109,14 +107,14 @@ std::string explain(const Way& way, const LoadOptions& options, const Tuning& tu
 
 }  // namespace
 
-Choice choose(const Manifest& manifest, const LoadOptions& options, Device device,
-              const Tuning& tuning) {
-  const std::vector<const Artifact*> artifacts = candidates(manifest, options);
+EngineSelection select_engine(const Manifest& manifest, const LoadOptions& options, Device device,
+                              const Tuning& tuning) {
+  const std::vector<const Artifact*> artifacts = artifacts_to_try(manifest, options);
   if (artifacts.empty()) {
     std::vector<std::string> names;
     for (const Artifact& artifact : manifest.artifacts) names.push_back(artifact.name);
     throw InvalidInput("artifact \"" + options.artifact + "\" is not in the bundle \"" +
-                       manifest.name + "\"; it holds: " + joined(names));
+                       manifest.name + "\"; it holds: " + list_text(names));
   }
   require_device(artifacts, device);
   const bool automatic = options.engine == "auto";
@@ -124,26 +122,27 @@ Choice choose(const Manifest& manifest, const LoadOptions& options, Device devic
 
   std::string refusals;
   std::string trust;
-  bool able = true;  ///< nothing but trust stands in the way
+  bool only_trust = true;  // nothing but trust refused a candidate
   const auto refuse = [&](const std::string& who, const std::string& why) {
     const std::string line = "\n  " + who + ": " + why;
     if (refusals.find(line) == std::string::npos) refusals += line;
   };
-  for (const Way& way : ways_of(artifacts, engines, options, tuning)) {
-    const Artifact& artifact = *way.artifact;
+  for (const Candidate& candidate : candidates_of(artifacts, engines, options, tuning)) {
+    const Artifact& artifact = *candidate.artifact;
     if (!contains(artifact.devices, name(device.type))) {
       refuse(artifact.name, "is not for " + std::string(name(device.type)));
       continue;
     }
-    // A named engine that is not there is the caller's mistake and said as it is.
-    if (!automatic) (void)open_engine(way.engine, options.engine_path);
-    const std::string who = artifact.name + " on " + way.engine;
+    // The error about a named engine that is missing is passed on as it is.
+    if (!automatic) (void)open_engine(candidate.engine, options.engine_path);
+    const std::string who = artifact.name + " on " + candidate.engine;
     try {
-      Engine& engine = open_engine(way.engine, options.engine_path);
-      // Cheap questions first: only an engine that fits opens its runtime.
+      Engine& engine = open_engine(candidate.engine, options.engine_path);
+      // The cheap checks come first, so that only an engine that fits opens its runtime.
       if (!contains(engine.formats(), artifact.format)) {
         if (!automatic)
-          refuse(who, "the engine runs " + joined(engine.formats()) + ", not " + artifact.format);
+          refuse(who,
+                 "the engine runs " + list_text(engine.formats()) + ", not " + artifact.format);
         continue;
       }
       if (const std::string why = trust_refusal(artifact, options.trust); !why.empty()) {
@@ -152,25 +151,25 @@ Choice choose(const Manifest& manifest, const LoadOptions& options, Device devic
         continue;
       }
       if (const auto reason = engine.can_run(artifact, options)) {
-        able = false;
+        only_trust = false;
         refuse(who, *reason);
         continue;
       }
       if (const std::string reason = engine.info().unavailable; !reason.empty()) {
-        able = false;
+        only_trust = false;
         refuse(who, reason);
         continue;
       }
-      return {&artifact, &engine, way.engine, explain(way, options, tuning),
-              way.tuned == nullptr ? 0 : way.tuned->threads};
+      return {&artifact, &engine, candidate.engine, explain(candidate, options, tuning),
+              candidate.tuned == nullptr ? 0 : candidate.tuned->threads};
     } catch (const EngineUnavailable& error) {
-      able = false;
+      only_trust = false;
       refuse(who, error.what());
     }
   }
-  if (!trust.empty() && able) throw BundleError(trust);
+  if (!trust.empty() && only_trust) throw BundleError(trust);
   throw EngineUnavailable("no engine on this machine can run the bundle \"" + manifest.name +
-                          "\" (engines: " + joined(engines) + ")" +
+                          "\" (engines: " + list_text(engines) + ")" +
                           (refusals.empty() ? ": none runs its formats; install isthmus with the "
                                               "engine that does"
                                             : ":" + refusals));
@@ -178,16 +177,17 @@ Choice choose(const Manifest& manifest, const LoadOptions& options, Device devic
 
 const Artifact* likely_artifact(const Manifest& manifest, const LoadOptions& options, Device device,
                                 const Tuning& tuning) {
-  for (const Way& way :
-       ways_of(candidates(manifest, options), engines_to_try(options), options, tuning)) {
-    if (!contains(way.artifact->devices, name(device.type)) ||
-        !trust_refusal(*way.artifact, options.trust).empty())
+  for (const Candidate& candidate : candidates_of(artifacts_to_try(manifest, options),
+                                                  engines_to_try(options), options, tuning)) {
+    if (!contains(candidate.artifact->devices, name(device.type)) ||
+        !trust_refusal(*candidate.artifact, options.trust).empty())
       continue;
     try {
-      if (contains(open_engine(way.engine, options.engine_path).formats(), way.artifact->format))
-        return way.artifact;
+      if (contains(open_engine(candidate.engine, options.engine_path).formats(),
+                   candidate.artifact->format))
+        return candidate.artifact;
     } catch (const EngineUnavailable&) {
-      continue;  // `choose` tells
+      continue;  // select_engine reports it
     }
   }
   return nullptr;

@@ -10,26 +10,26 @@
 
 namespace isthmus {
 
-/// The artifact and engine that `Model::load` takes.
-struct Choice {
+/// The artifact and engine that `Model::load` uses.
+struct EngineSelection {
   const Artifact* artifact = nullptr;
   Engine* engine = nullptr;
   std::string engine_name;
-  std::string reason;  ///< why this one
-  int threads = 0;     ///< what was measured to be best for it; 0: no word on it
+  std::string reason;  ///< why it was selected
+  int threads = 0;     ///< the number of threads that was measured to be the fastest; 0: unknown
 };
 
-/// Picks by the options: a named artifact or engine is a contract. "auto" takes what `isthmus tune`
-/// found fastest on this machine; without that, or where it cannot run, the first artifact in the
-/// manifest's order (full precision before reduced) that some engine here can run, engines in the
-/// order of their names.
+/// Selects an artifact and an engine. A named artifact or engine is never replaced by another one.
+/// "auto" takes what `isthmus tune` measured to be the fastest on this machine. Without that, or
+/// when it cannot run, it takes the first artifact in the manifest's order (full precision before
+/// reduced) that an engine here can run, with engines in alphabetical order.
 /// @throws InvalidInput (no such artifact), DeviceUnavailable, BundleError (trust),
 ///         EngineUnavailable with every refusal.
-Choice choose(const Manifest& manifest, const LoadOptions& options, Device device,
-              const Tuning& tuning = {});
+EngineSelection select_engine(const Manifest& manifest, const LoadOptions& options, Device device,
+                              const Tuning& tuning = {});
 
-/// The artifact that `choose` takes when the runtime of its engine is here, told without opening
-/// any runtime; nullptr when there is none.
+/// Returns the artifact that `select_engine` will select if the runtime of its engine is available,
+/// without opening a runtime; nullptr when there is none.
 const Artifact* likely_artifact(const Manifest& manifest, const LoadOptions& options, Device device,
                                 const Tuning& tuning = {});
 

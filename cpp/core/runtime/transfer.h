@@ -8,8 +8,8 @@
 
 namespace isthmus::detail {
 
-/// Puts `transfer(tensor)` in place of each input of a call, in the signature's order. Numbers stay
-/// on the CPU: they are read there.
+/// Replaces each input, in the signature's order, with `transfer(input)`. Scalars stay on the CPU,
+/// where they are read.
 template <typename Transfer>
 void transfer_tensors(const Signature& signature, std::span<Tensor> inputs,
                       const Transfer& transfer) {

@@ -2,30 +2,27 @@
 
 #include <algorithm>
 #include <array>
-#include <chrono>
 #include <limits>
 #include <string>
 
+#include "core/bundle/methods.h"
 #include "core/runtime/transfer.h"
+#include "core/timing/clock.h"
 #include "isthmus/error.h"
 
 namespace isthmus {
 namespace {
 
-constexpr int kLastCalls = 3;  ///< that are looked at, and the least number of calls
+constexpr int kLastCalls = 3;  // calls that are compared with the fastest
 constexpr int kMaxCalls = 25;
-constexpr double kMinMs = 5;  ///< however many calls that is: a call of microseconds that the
-                              ///< machine interrupts is not one that is getting faster
+constexpr double kMinMs = 5;  // more than kMaxCalls short calls, which interruptions make unsteady
 constexpr double kMaxMs = 3000;
 constexpr double kSteadyRatio = 1.3;
 constexpr double kSettledRatio = 1.1;
 constexpr double kSettleMs = 100;
 
-using Clock = std::chrono::steady_clock;
-
-double ms_since(Clock::time_point start) {
-  return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
-}
+using detail::Clock;
+using detail::ms_since;
 
 struct PreparedCall {
   std::size_t method;
@@ -37,18 +34,17 @@ std::vector<PreparedCall> prepare(const Bundle& bundle, const Golden& golden,
   const auto& methods = bundle.manifest().methods;
   std::vector<PreparedCall> calls;
   for (const GoldenCall& call : bundle.golden(golden)) {
-    const auto found = std::find_if(methods.begin(), methods.end(),
-                                    [&](const Signature& s) { return s.method == call.method; });
-    PreparedCall prepared{static_cast<std::size_t>(found - methods.begin()),
-                          check_inputs(*found, call.inputs, Device{})};
-    detail::transfer_tensors(*found, prepared.inputs,
-                             [&](const Tensor& one) { return executable.transfer(one, device); });
+    const std::size_t method = detail::method_index(bundle.manifest(), call.method, "the model");
+    PreparedCall prepared{method, check_inputs(methods[method], call.inputs, Device{})};
+    detail::transfer_tensors(methods[method], prepared.inputs, [&](const Tensor& tensor) {
+      return executable.transfer(tensor, device);
+    });
     calls.push_back(std::move(prepared));
   }
   return calls;
 }
 
-/// Time of the golden's calls, one after the other, milliseconds.
+/// Makes the calls in order and returns their total duration in milliseconds.
 double run_once(const std::vector<PreparedCall>& calls, Executable& executable) {
   const auto start = Clock::now();
   for (const PreparedCall& call : calls) (void)executable.run(call.method, call.inputs);
@@ -56,8 +52,8 @@ double run_once(const std::vector<PreparedCall>& calls, Executable& executable) 
   return ms_since(start);
 }
 
-WarmupReport warm_up_one(const Bundle& bundle, const Golden& golden, Executable& executable,
-                         Device device, const std::atomic<bool>& stop) {
+WarmupReport warm_up_golden(const Bundle& bundle, const Golden& golden, Executable& executable,
+                            Device device, const std::atomic<bool>& stop) {
   const std::vector<PreparedCall> calls = prepare(bundle, golden, executable, device);
   WarmupReport report;
   report.golden = golden.name;
@@ -81,27 +77,27 @@ WarmupReport warm_up_one(const Bundle& bundle, const Golden& golden, Executable&
       report.steady = true;
       steady_since = Clock::now();
     }
-    // Caches and clocks take some calls more than the runtime does.
+    // Caches and processor clocks become steady later than the runtime.
     if (slowest <= kSettledRatio * fastest) break;
     if (report.steady && ms_since(steady_since) > kSettleMs) break;
   }
   if (stop || !executable.prepares()) return report;
-  bool otherwise = false;
+  bool changed = false;
   for (const PreparedCall& call : calls)
-    if (executable.prepare(call.method, call.inputs)) otherwise = true;
-  if (otherwise) {
+    if (executable.prepare(call.method, call.inputs)) changed = true;
+  if (changed) {
     report.steady_ms = run_once(calls, executable);
     ++report.calls;
   }
   return report;
 }
 
-/// The goldens that the manifest lists, and with `every_shape` one for each further shape.
-std::vector<const Golden*> chosen(const Manifest& manifest, bool every_shape) {
+/// Returns the goldens of the manifest's list, and with `every_shape` one of each further shape.
+std::vector<const Golden*> goldens_to_run(const Manifest& manifest, bool every_shape) {
   std::vector<const Golden*> goldens;
   for (const std::string& name : manifest.warmup)
     goldens.push_back(&*std::find_if(manifest.goldens.begin(), manifest.goldens.end(),
-                                     [&](const Golden& one) { return one.name == name; }));
+                                     [&](const Golden& golden) { return golden.name == name; }));
   if (!every_shape) return goldens;
   const auto same_shape = [](const Golden& a, const Golden& b) {
     return a.dims == b.dims &&
@@ -110,7 +106,7 @@ std::vector<const Golden*> chosen(const Manifest& manifest, bool every_shape) {
   };
   for (const Golden& golden : manifest.goldens)
     if (std::none_of(goldens.begin(), goldens.end(),
-                     [&](const Golden* one) { return same_shape(*one, golden); }))
+                     [&](const Golden* known) { return same_shape(*known, golden); }))
       goldens.push_back(&golden);
   return goldens;
 }
@@ -120,11 +116,11 @@ std::vector<const Golden*> chosen(const Manifest& manifest, bool every_shape) {
 std::vector<WarmupReport> warm_up(const Bundle& bundle, Executable& executable, Device device,
                                   const std::atomic<bool>& stop) {
   std::vector<WarmupReport> reports;
-  for (const Golden* golden : chosen(bundle.manifest(), executable.prepares())) {
+  for (const Golden* golden : goldens_to_run(bundle.manifest(), executable.prepares())) {
     if (stop) break;
     try {
       const auto fork = executable.fork();
-      reports.push_back(warm_up_one(bundle, *golden, *fork, device, stop));
+      reports.push_back(warm_up_golden(bundle, *golden, *fork, device, stop));
     } catch (const Error&) {
       throw;
     } catch (const std::exception& error) {

@@ -11,12 +11,11 @@
 
 namespace isthmus {
 
-/// Repeats each golden that the manifest lists for warm-up, on a fork of its own, until calls are
-/// steady, the last three within 1.3 times the fastest, and then, for up to 100 ms, until they get
-/// no faster: the last three within 1.1. At most 25 calls or 3 s a shape. An executable that
-/// prepares for shapes is shown one golden of every shape that there is,
-/// and prepares once its calls are steady. Ends early, between two calls, when `stop` becomes
-/// true.
+/// Repeats the calls of each golden in the manifest's warm-up list, on a fork of its own, until
+/// they are steady: the last three take at most 1.3 times the fastest. It goes on for up to 100 ms
+/// until the last three take at most 1.1 times the fastest. There are at most 25 calls, or 3 s, per
+/// golden. An executable that prepares for shapes gets a golden of every shape, and prepares when
+/// its calls are steady. When `stop` becomes true, the warm-up ends after the current call.
 /// @throws ExecutionError when the model fails on its own golden.
 std::vector<WarmupReport> warm_up(const Bundle& bundle, Executable& executable, Device device,
                                   const std::atomic<bool>& stop);

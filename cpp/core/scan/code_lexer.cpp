@@ -10,7 +10,7 @@ bool is_digit(char c) {
   return c >= '0' && c <= '9';
 }
 
-/// One pass over the source.
+/// Reads the source in one pass.
 class CodeLexer {
  public:
   explicit CodeLexer(std::string_view source) : source_(source) {}
@@ -48,13 +48,13 @@ class CodeLexer {
     }
   }
 
-  // LibTorch parses type comments, so they are no comments.
+  // LibTorch parses type comments, so they are not skipped.
   void skip_comment() {
     if (source_.substr(at_).starts_with("# type:")) return fail("a type comment");
     while (at_ < source_.size() && source_[at_] != '\n') ++at_;
   }
 
-  // Never longer than what LibTorch takes as one number, so that a name behind it is seen as one.
+  // Never longer than LibTorch's number, so that a name which follows it is seen.
   std::size_t end_of_number() const {
     std::size_t end = at_;
     const auto digits = [&] {

@@ -8,12 +8,12 @@
 
 namespace isthmus::detail {
 
-/// A token of the Python syntax in which TorchScript archives keep their code.
+/// A token of the Python syntax in which TorchScript archives store their code.
 struct Token {
   enum class Kind : std::uint8_t {
     kName,
     kNumber,
-    kString,   ///< `text` is what stands between the quotes, escapes as they are
+    kString,   ///< `text` is the content of the quotes, with its escapes
     kSymbol,   ///< one character
     kNewline,  ///< end of a line, within brackets too
   };
@@ -30,15 +30,15 @@ struct Token {
   }
 };
 
-/// The tokens, and the first thing that no archive written by torch holds: there this lexer and
-/// LibTorch's could part ways, so that code hides in what looks like a string or a comment.
+/// The tokens, and the first construct that torch never writes into an archive. From there on, this
+/// lexer and LibTorch's could differ, and code could hide in an apparent string or comment.
 struct Lexed {
   std::vector<Token> tokens;
   std::optional<std::string> fault;
   int fault_line = 0;
 };
 
-/// `source` must outlive the tokens.
+/// Splits code into tokens, up to the first fault. The tokens refer to `source`.
 Lexed lex_code(std::string_view source);
 
 }  // namespace isthmus::detail

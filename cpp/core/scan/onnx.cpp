@@ -11,7 +11,7 @@ using Bytes = std::span<const std::byte>;
 
 constexpr int kMaxDepth = 64;
 
-/// Numbers of the fields that are read, by message, as onnx.proto defines them.
+/// The numbers of the fields that are read, by message, as in onnx.proto.
 namespace field {
 namespace model {
 constexpr std::uint64_t kIrVersion = 1, kGraph = 7, kOpset = 8, kTraining = 20, kFunctions = 25;
@@ -46,13 +46,13 @@ constexpr std::uint64_t kName = 1;
 }
 }  // namespace field
 
-/// The content is no protocol buffer.
+/// Thrown when the content is not a protocol buffer.
 struct Malformed {};
 
-/// How a field is encoded; others than these are not read.
+/// The encoding of a field. Other encodings are refused.
 enum class Wire { kVarint = 0, kFixed64 = 1, kBytes = 2, kFixed32 = 5 };
 
-/// One field of a message: a number, or the bytes of a text, a message or packed numbers.
+/// One field of a message: an integer, or the bytes of a text, a message or packed numbers.
 struct Field {
   std::uint64_t number = 0;
   Wire wire = Wire::kVarint;
@@ -64,22 +64,22 @@ class Message {
  public:
   explicit Message(Bytes bytes) : rest_(bytes) {}
 
-  /// nullopt at the end. @throws Malformed.
+  /// Returns the next field, or nullopt at the end. @throws Malformed.
   std::optional<Field> next() {
     if (rest_.empty()) return std::nullopt;
     const std::uint64_t tag = varint();
-    Field found{tag >> 3, static_cast<Wire>(tag & 7), 0, {}};
-    // Other readers drop the bits of a tag above 32, and would see another field.
-    if (found.number == 0 || tag > UINT32_MAX) throw Malformed();
-    switch (found.wire) {
+    Field part{tag >> 3, static_cast<Wire>(tag & 7), 0, {}};
+    // Other readers drop the bits above 32, and would see another field.
+    if (part.number == 0 || tag > UINT32_MAX) throw Malformed();
+    switch (part.wire) {
       case Wire::kVarint:
-        found.value = varint();
+        part.value = varint();
         break;
       case Wire::kFixed64:
         (void)take(8);
         break;
       case Wire::kBytes:
-        found.bytes = take(varint());
+        part.bytes = take(varint());
         break;
       case Wire::kFixed32:
         (void)take(4);
@@ -87,7 +87,7 @@ class Message {
       default:
         throw Malformed();
     }
-    return found;
+    return part;
   }
 
  private:
@@ -115,17 +115,17 @@ std::string text(Bytes bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
 
-/// The text of this number in a message: of several the last one, which is what every protocol
-/// buffer reader keeps; a number encoded in another way than a text is another field to them.
+/// Returns the text field with this number, the last one of several, as all protocol buffer readers
+/// do. To them, a field with another encoding is another field.
 std::string text_field(Bytes bytes, std::uint64_t number) {
   Message message(bytes);
   std::string last;
-  while (const auto found = message.next())
-    if (found->number == number && found->wire == Wire::kBytes) last = text(found->bytes);
+  while (const auto part = message.next())
+    if (part->number == number && part->wire == Wire::kBytes) last = text(part->bytes);
   return last;
 }
 
-/// ONNX Runtime takes such bytes for its own format, whatever else they are.
+/// Returns true for bytes that ONNX Runtime reads as its own format.
 bool is_ort_format(Bytes file) {
   constexpr std::string_view kMark = "ORTM";
   return file.size() >= 8 && text(file.subspan(4, kMark.size())) == kMark;
@@ -160,13 +160,13 @@ class OnnxScanner {
 
   void read_model(Bytes bytes) {
     Message message(bytes);
-    while (const auto found = message.next()) {
-      if (found->number == field::model::kIrVersion)
-        result_.ir_version = static_cast<std::int64_t>(found->value);
-      if (found->number == field::model::kOpset) read_opset(found->bytes);
-      if (found->number == field::model::kGraph) read_graph(found->bytes, 0, "graph");
-      if (found->number == field::model::kFunctions) read_function(found->bytes);
-      if (found->number == field::model::kTraining)
+    while (const auto part = message.next()) {
+      if (part->number == field::model::kIrVersion)
+        result_.ir_version = static_cast<std::int64_t>(part->value);
+      if (part->number == field::model::kOpset) read_opset(part->bytes);
+      if (part->number == field::model::kGraph) read_graph(part->bytes, 0, "graph");
+      if (part->number == field::model::kFunctions) read_function(part->bytes);
+      if (part->number == field::model::kTraining)
         refuse("format", "it carries a training graph, which isthmus does not run",
                "training_info");
     }
@@ -176,9 +176,8 @@ class OnnxScanner {
     std::int64_t version = 0;
     Message message(bytes);
     const std::string domain = text_field(bytes, field::opset::kDomain);
-    while (const auto found = message.next()) {
-      if (found->number == field::opset::kVersion)
-        version = static_cast<std::int64_t>(found->value);
+    while (const auto part = message.next()) {
+      if (part->number == field::opset::kVersion) version = static_cast<std::int64_t>(part->value);
     }
     result_.opsets[domain == "ai.onnx" ? "" : domain] = version;
   }
@@ -187,10 +186,10 @@ class OnnxScanner {
     const std::string name = text_field(bytes, field::function::kName);
     functions_.insert({text_field(bytes, field::function::kDomain), name});
     Message message(bytes);
-    while (const auto found = message.next()) {
-      if (found->number == field::function::kNode) read_node(found->bytes, 0, "function " + name);
-      if (found->number == field::function::kAttribute)
-        read_attribute(found->bytes, 0, "function " + name);
+    while (const auto part = message.next()) {
+      if (part->number == field::function::kNode) read_node(part->bytes, 0, "function " + name);
+      if (part->number == field::function::kAttribute)
+        read_attribute(part->bytes, 0, "function " + name);
     }
   }
 
@@ -200,24 +199,24 @@ class OnnxScanner {
     std::set<std::string> initializers;
     std::vector<std::string> inputs;
     Message message(bytes);
-    while (const auto found = message.next()) {
-      switch (found->number) {
+    while (const auto part = message.next()) {
+      switch (part->number) {
         case field::graph::kNode:
-          read_node(found->bytes, depth, where);
+          read_node(part->bytes, depth, where);
           break;
         case field::graph::kInitializer:
-          initializers.insert(text_field(found->bytes, field::tensor::kName));
-          read_tensor(found->bytes, where);
+          initializers.insert(text_field(part->bytes, field::tensor::kName));
+          read_tensor(part->bytes, where);
           break;
         case field::graph::kSparse:
-          read_sparse(found->bytes, where);
+          read_sparse(part->bytes, where);
           break;
         case field::graph::kInput:
-          inputs.push_back(text_field(found->bytes, field::value_info::kName));
+          inputs.push_back(text_field(part->bytes, field::value_info::kName));
           break;
         case field::graph::kOutput:
           if (depth == 0)
-            result_.outputs.push_back(text_field(found->bytes, field::value_info::kName));
+            result_.outputs.push_back(text_field(part->bytes, field::value_info::kName));
           break;
         default:
           break;
@@ -240,35 +239,35 @@ class OnnxScanner {
     used_nodes_.insert({domain, type});
     used_domains_.emplace(domain, where);
     Message message(bytes);
-    while (const auto found = message.next())
-      if (found->number == field::node::kAttribute) read_attribute(found->bytes, depth, where);
+    while (const auto part = message.next())
+      if (part->number == field::node::kAttribute) read_attribute(part->bytes, depth, where);
   }
 
   void read_attribute(Bytes bytes, int depth, const std::string& where) {
     Message message(bytes);
-    while (const auto found = message.next()) {
-      if (found->number == field::attribute::kTensor || found->number == field::attribute::kTensors)
-        read_tensor(found->bytes, where);
-      if (found->number == field::attribute::kGraph || found->number == field::attribute::kGraphs)
-        read_graph(found->bytes, depth + 1, where);
-      if (found->number == field::attribute::kSparse || found->number == field::attribute::kSparses)
-        read_sparse(found->bytes, where);
+    while (const auto part = message.next()) {
+      if (part->number == field::attribute::kTensor || part->number == field::attribute::kTensors)
+        read_tensor(part->bytes, where);
+      if (part->number == field::attribute::kGraph || part->number == field::attribute::kGraphs)
+        read_graph(part->bytes, depth + 1, where);
+      if (part->number == field::attribute::kSparse || part->number == field::attribute::kSparses)
+        read_sparse(part->bytes, where);
     }
   }
 
   void read_sparse(Bytes bytes, const std::string& where) {
     Message message(bytes);
-    while (const auto found = message.next())
-      if (found->number == field::sparse::kValues || found->number == field::sparse::kIndices)
-        read_tensor(found->bytes, where);
+    while (const auto part = message.next())
+      if (part->number == field::sparse::kValues || part->number == field::sparse::kIndices)
+        read_tensor(part->bytes, where);
   }
 
   void read_tensor(Bytes bytes, const std::string& where) {
     Message message(bytes);
-    while (const auto found = message.next()) {
-      if (found->number != field::tensor::kExternal) continue;
-      if (text_field(found->bytes, field::entry::kKey) != "location") continue;
-      const std::string location = text_field(found->bytes, field::entry::kValue);
+    while (const auto part = message.next()) {
+      if (part->number != field::tensor::kExternal) continue;
+      if (text_field(part->bytes, field::entry::kKey) != "location") continue;
+      const std::string location = text_field(part->bytes, field::entry::kValue);
       if (!result_.external_files.insert(location).second || files_.contains(location)) continue;
       refuse("external_data",
              "its weights are in \"" + location +

@@ -33,10 +33,10 @@ bool is_pure_operator(std::string_view name) {
 }
 
 std::string_view effect_of_operator(std::string_view name) {
-  const auto found =
+  const auto entry =
       std::lower_bound(std::begin(kEffectful), std::end(kEffectful), name,
                        [](const auto& row, std::string_view key) { return row.first < key; });
-  return found != std::end(kEffectful) && found->first == name ? found->second : std::string_view();
+  return entry != std::end(kEffectful) && entry->first == name ? entry->second : std::string_view();
 }
 
 bool is_torch_namespace(std::string_view name) {

@@ -4,16 +4,17 @@
 
 namespace isthmus::detail {
 
-/// Whether a TorchScript archive may call this operator ("aten::add") without being trusted.
+/// Returns true for an operator, such as "aten::add", that an untrusted TorchScript archive may
+/// call.
 bool is_pure_operator(std::string_view name);
 
-/// Why an operator that LibTorch registers is refused; empty for a pure or unknown one.
+/// Returns why an operator that LibTorch registers is refused; empty for a pure or unknown one.
 std::string_view effect_of_operator(std::string_view name);
 
-/// Whether LibTorch itself registers operators in this namespace.
+/// Returns true when LibTorch registers operators in this namespace.
 bool is_torch_namespace(std::string_view name);
 
-/// Whether an operator draws random numbers, so that two runs may differ.
+/// Returns true when an operator draws random numbers, so that two runs may differ.
 bool is_random_operator(std::string_view name);
 
 }  // namespace isthmus::detail

@@ -14,14 +14,14 @@
 namespace isthmus::detail {
 namespace {
 
-constexpr std::size_t kMaxFills = 1 << 16;  // after that, in one step each
-constexpr std::uint32_t kMaxDepth = 400;    // LibTorch frees nested values recursively
+constexpr std::size_t kMaxFills = 1 << 16;  // after that, a container is filled in one step
+constexpr std::uint32_t kMaxDepth = 400;    // LibTorch destroys nested values recursively
 
 using Value = PickleValue;
 using Kind = PickleValue::Kind;
 using Index = std::uint32_t;
 
-/// Thrown and caught in this file: the first fault ends the walk.
+/// Thrown and caught in this file: the first fault ends the scan.
 struct Fault {
   std::string what;
   std::string kind = "pickle";
@@ -54,10 +54,10 @@ class PickleScanner {
  private:
   struct Slot {
     Index value = 0;
-    bool fresh = false;  ///< made here, not fetched from the memo: may still be filled
+    bool fresh = false;  ///< just created, not read from the memo, so it may still be filled
   };
 
-  // Reading.
+  // --- reading ----------------------------------------------------------------------------
   template <typename T>
   T number() {
     if (!within(at_, sizeof(T), bytes_.size())) fail("it is truncated");
@@ -86,7 +86,7 @@ class PickleScanner {
     return result;
   }
 
-  // The stack.
+  // --- the stack --------------------------------------------------------------------------
   Value& at(Index index) { return values_[index]; }
   [[nodiscard]] std::span<const Index> items(const Value& value) const {
     const bool container =
@@ -112,7 +112,7 @@ class PickleScanner {
     value.integer = integer;
     stack_.push_back({make(std::move(value)), true});
   }
-  // Most integers are small, and one value each serves.
+  // Small integers are frequent, so that each has one shared value.
   void push_small(std::uint8_t number) {
     Index& index = small_[number];
     if (index == 0) {
@@ -128,9 +128,9 @@ class PickleScanner {
     stack_.pop_back();
     return value;
   }
-  // Values below the last mark belong to an unfinished container.
+  // Values below the last mark belong to a container that is not complete.
   [[nodiscard]] std::size_t floor() const { return marks_.empty() ? 0 : marks_.back(); }
-  // The values since the last mark, which stay valid until the next call.
+  // Returns the values since the last mark; they are valid until the next call.
   std::span<const Index> pop_to_mark() {
     if (marks_.empty()) fail("its stack lacks a mark");
     popped_.clear();
@@ -141,7 +141,7 @@ class PickleScanner {
   }
   void adopt(Value& container, std::span<const Index> added) {
     if (added.empty()) return;
-    // Children lie in one piece: a container that grows again moves to the end.
+    // Children are contiguous, so a container that grows again moves to the end.
     const Value old = container;
     container.begin = static_cast<Index>(children_.size());
     for (Index i = 0; i < old.size; ++i) children_.push_back(children_[old.begin + i]);
@@ -158,8 +158,8 @@ class PickleScanner {
     adopt(value, added);
     stack_.push_back({make(value), true});
   }
-  // Only a container that was made right here may be filled: otherwise values could hold
-  // themselves. It grows once or, in pickles of Python's own, in a few large steps.
+  // Only a container that was just created may be filled; otherwise values could contain
+  // themselves. It grows once, or in pickles that Python wrote, in a few large steps.
   void fill(Kind kind, std::span<const Index> added) {
     if (stack_.size() <= floor() || !stack_.back().fresh || at(stack_.back().value).kind != kind) {
       fail("it fills a container that is not the one just made");
@@ -172,7 +172,7 @@ class PickleScanner {
   }
 
   void remember(std::uint64_t slot) {
-    // Ids count up from 0; LibTorch would make room for four thousand million.
+    // Ids count from 0. LibTorch would allocate memory for any 32-bit id.
     if (slot > memo_.size()) fail("it numbers its values with gaps");
     if (stack_.size() <= floor()) fail("its stack runs empty");
     if (slot == memo_.size()) memo_.emplace_back();
@@ -316,7 +316,7 @@ class PickleScanner {
     globals_.push_back(*global);
   }
 
-  // NEWOBJ: a class and its empty arguments become the class, which BUILD then calls.
+  // NEWOBJ replaces a class and its empty arguments with the class, which BUILD then calls.
   void make_object() {
     const Index arguments = pop();
     if (at(arguments).kind != Kind::kTuple || at(arguments).size != 0) {
@@ -328,7 +328,7 @@ class PickleScanner {
     }
   }
 
-  // REDUCE and BUILD, which are the same to LibTorch.
+  // REDUCE and BUILD, which LibTorch treats alike.
   void call() {
     const Index argument = pop();
     const Index callee = pop();
@@ -381,7 +381,7 @@ class PickleScanner {
     }
   }
 
-  // Checks that a value is a tuple of just these kinds.
+  // Checks that a value is a tuple of exactly these kinds.
   void require(Index tuple, std::initializer_list<Kind> kinds, const char* what) {
     const auto given = items(tuple);
     const bool good = at(tuple).kind == Kind::kTuple && given.size() == kinds.size() &&
@@ -517,7 +517,7 @@ class PickleScanner {
     }
   }
 
-  // ("FORMAT_WITH_STRING_TABLE", (text, ...), ...): lists of numbers index the texts.
+  // ("FORMAT_WITH_STRING_TABLE", (text, ...), ...), where lists of integers index the texts.
   void check_debug_table() {
     const Value& root = at(stack_.back().value);
     std::int64_t texts = 0;

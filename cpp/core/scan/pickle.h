@@ -11,19 +11,21 @@
 
 namespace isthmus::detail {
 
-/// A pickle of an archive, and what it may refer to.
+/// A pickle of an archive, and the records that it may refer to.
 struct PickleSource {
   std::span<const std::byte> bytes;
   std::string path;  ///< "data.pkl"
-  /// Size in bytes of the record that holds a storage, by key; nullopt when there is none.
+  /// Returns the size in bytes of the record of a storage, or nullopt when there is none.
   std::function<std::optional<std::uint64_t>(const std::string& key)> storage_size;
-  /// A table of source positions (code/*.debug_pkl), whose indices LibTorch does not check.
+  /// True for a table of source positions (code/*.debug_pkl), whose indices LibTorch does not
+  /// check.
   bool debug_table = false;
 };
 
-/// Walks the opcodes as LibTorch's own unpickler does, building nothing but a shadow of the values:
-/// each opcode, global, call and tensor must be one that torch.jit.save writes, each value of the
-/// kind that its user expects, each tensor within its storage and each storage within its record.
+/// Interprets the opcodes as LibTorch's unpickler does, but builds only an abstract copy of the
+/// values. Each opcode, global, call and tensor must be one that torch.jit.save writes, each value
+/// must have the kind that is expected of it, and tensors and storages must be within their
+/// records.
 void scan_pickle(const PickleSource& source, ScanState& state);
 
 }  // namespace isthmus::detail

@@ -6,12 +6,12 @@
 
 namespace isthmus::detail {
 
-/// What a global of a pickle stands for.
+/// The meaning of a global in a pickle.
 struct PickleGlobal {
   enum class Kind : std::uint8_t {
-    kClass,        ///< of the archive, or of packed weights
-    kStorageType,  ///< torch.FloatStorage
-    kScheme,       ///< of quantisation
+    kClass,        ///< a class of the archive, or of packed weights
+    kStorageType,  ///< such as torch.FloatStorage
+    kScheme,       ///< a quantisation scheme
     kRebuildTensor,
     kRebuildQuantized,
     kOrderedDict,
@@ -24,16 +24,16 @@ struct PickleGlobal {
     kTypeTag,
   };
   Kind kind = Kind::kClass;
-  std::uint32_t item_bytes = 0;      ///< of a storage type
-  std::uint32_t items_per_byte = 1;  ///< of a packed quantised type
-  bool per_channel = false;          ///< of a scheme
+  std::uint32_t item_bytes = 0;      ///< kStorageType
+  std::uint32_t items_per_byte = 1;  ///< kStorageType of a packed quantised type
+  bool per_channel = false;          ///< kScheme
 };
 
-/// The globals that LibTorch's unpickler builds; nullopt for any other.
+/// Returns the meaning of a global that LibTorch's unpickler builds; nullopt for any other.
 std::optional<PickleGlobal> known_global(std::string_view module, std::string_view name);
 
-/// The shadow of a pickled value: small and flat, since the tables of source positions hold
-/// hundreds of thousands. Children are indices, so nothing here recurses.
+/// The abstract copy of a pickled value. It is small, because tables of source positions have
+/// hundreds of thousands, and refers to its children by index, so that nothing recurses.
 struct PickleValue {
   enum class Kind : std::uint8_t {
     kNone,

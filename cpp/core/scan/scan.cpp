@@ -11,6 +11,7 @@
 #include "core/files/zip.h"
 #include "core/scan/pickle.h"
 #include "core/scan/torchscript_code.h"
+#include "core/text.h"
 
 namespace isthmus {
 namespace {
@@ -18,25 +19,17 @@ namespace {
 using Bytes = std::span<const std::byte>;
 
 constexpr std::size_t kMaxEntries = 1 << 20;
-constexpr std::uint64_t kMaxPickle = 256u << 20;  // each pickle
-// Code and its tables of positions, together: torch deflates them, so their size in the archive
-// says little about the memory they take.
+constexpr std::uint64_t kMaxPickle = 256u << 20;  // bytes of one pickle
+// Bytes of the code and its tables of positions together. torch deflates them, so the size of the
+// archive does not limit the memory that they need.
 constexpr std::uint64_t kMaxUnpacked = 256u << 20;
-
-std::string lower(std::string_view text) {
-  std::string result(text);
-  for (char& c : result) {
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-  }
-  return result;
-}
 
 std::string_view as_text(Bytes bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
 
-/// The scan of one archive. Records are told apart by their names without the top folder and
-/// without case, because LibTorch looks records up without case.
+/// Scans one archive. Records are identified by their names without the top folder and without
+/// case, because LibTorch ignores case when it looks up records.
 class ArchiveScanner {
  public:
   ArchiveScanner(Bytes archive, const std::set<std::string>& allowed_namespaces)
@@ -49,6 +42,7 @@ class ArchiveScanner {
       scan_all_code();
       scan_pickles();
     }
+    state_.finish();
     return std::move(state_.result);
   }
 
@@ -75,7 +69,7 @@ class ArchiveScanner {
       refuse("zip", fault.what, fault.where.empty() ? "archive" : fault.where);
     }
     if (!index_.faults.empty()) return false;
-    // LibTorch takes the first record's folder as everything's folder.
+    // LibTorch uses the first record's folder for all records.
     std::string top;
     for (const detail::ZipEntry& entry : index_.entries) {
       const std::size_t slash = entry.name.find('/');
@@ -86,7 +80,7 @@ class ArchiveScanner {
       const std::string folder = entry.name.substr(0, slash);
       if (top.empty()) top = folder;
       if (folder != top) refuse("zip", "it lies in a second folder beside " + top, entry.name);
-      std::string key = lower(entry.name.substr(slash + 1));
+      std::string key = detail::lower_ascii(entry.name.substr(slash + 1));
       judge_compression(key, entry);
       records_[std::move(key)] = {entry.name.substr(slash + 1), &entry};
     }
@@ -117,8 +111,8 @@ class ArchiveScanner {
     }
   }
 
-  // The bytes of a small record, unpacked, after a look at its checksum; LibTorch never unpacks the
-  // large ones, whose bytes the bundle's digest covers.
+  // Returns the unpacked bytes of a small record after checking its checksum. The large ones are
+  // covered by the bundle's digest.
   Bytes checked_bytes(const Record& record) {
     if (record.entry->method != 0) {
       try {
@@ -136,18 +130,18 @@ class ArchiveScanner {
   }
 
   void read_version() {
-    // LibTorch asks for .data/version first.
-    auto found = records_.find(".data/version");
+    // LibTorch looks for .data/version first.
+    auto record = records_.find(".data/version");
     const auto plain = records_.find("version");
-    if (found == records_.end()) found = plain;
-    if (found == records_.end()) return refuse("format", "it has no record of its version");
-    if (plain != records_.end() && plain != found) {
-      return refuse("format", "it has two records of its version", found->second.name);
+    if (record == records_.end()) record = plain;
+    if (record == records_.end()) return refuse("format", "it has no record of its version");
+    if (plain != records_.end() && plain != record) {
+      return refuse("format", "it has two records of its version", record->second.name);
     }
-    if (found->second.entry->size > 32) {
-      return refuse("format", "its version is no number", found->second.name);
+    if (record->second.entry->size > 32) {
+      return refuse("format", "its version is no number", record->second.name);
     }
-    const std::string_view text = as_text(checked_bytes(found->second));
+    const std::string_view text = as_text(checked_bytes(record->second));
     std::int64_t version = 0;
     const std::size_t digits = std::min(text.find_first_not_of("0123456789"), text.size());
     for (const char c : text.substr(0, std::min<std::size_t>(digits, 9))) {
@@ -155,7 +149,7 @@ class ArchiveScanner {
     }
     const std::string_view rest = text.substr(digits);
     if (digits == 0 || digits > 9 || (!rest.empty() && rest != "\n")) {
-      return refuse("format", "its version is no number", found->second.name);
+      return refuse("format", "its version is no number", record->second.name);
     }
     state_.result.file_format_version = version;
   }
@@ -169,8 +163,7 @@ class ArchiveScanner {
     std::uint64_t total = 0;
     std::vector<CodeFile> files;
     for (const auto& [key, record] : records_) {
-      // Every file beneath code/, also one that nothing imports: what imports what is not for a
-      // scan to guess.
+      // All files of code/ are scanned, whether they are imported or not.
       if (!key.starts_with("code/") || key.ends_with(".debug_pkl")) continue;
       if (!record.name.starts_with("code/") || !record.name.ends_with(".py")) {
         refuse("code", "a file beneath code/ is no .py file", record.name);
@@ -194,21 +187,21 @@ class ArchiveScanner {
 
   void scan_pickles() {
     for (const char* name : {"constants", "data"})
-      scan_one(std::string(name) + ".pkl", name, false);
+      scan_one_pickle(std::string(name) + ".pkl", name, false);
     for (const auto& [key, record] : records_) {
-      if (key.ends_with(".debug_pkl")) scan_one(key, "", true);
+      if (key.ends_with(".debug_pkl")) scan_one_pickle(key, "", true);
     }
   }
 
-  void scan_one(const std::string& key, const std::string& folder, bool debug_table) {
+  void scan_one_pickle(const std::string& key, const std::string& folder, bool debug_table) {
     const Record& record = records_.at(key);
     if (record.entry->size > kMaxPickle) {
       return refuse("pickle", "it is larger than 256 MiB", record.name);
     }
     const auto storage_size = [&](const std::string& storage) -> std::optional<std::uint64_t> {
-      const auto found = records_.find(lower(folder + "/" + storage));
-      if (folder.empty() || found == records_.end()) return std::nullopt;
-      return found->second.entry->size;
+      const auto storage_record = records_.find(detail::lower_ascii(folder + "/" + storage));
+      if (folder.empty() || storage_record == records_.end()) return std::nullopt;
+      return storage_record->second.entry->size;
     };
     detail::scan_pickle({checked_bytes(record), record.name, storage_size, debug_table}, state_);
   }
@@ -218,7 +211,8 @@ class ArchiveScanner {
   detail::ZipIndex index_;
   std::unordered_map<std::string, Record> records_;
   std::uint64_t unpacked_ = 0;
-  std::deque<std::vector<std::byte>> unpacked_records_;  // their bytes must not move
+  std::deque<std::vector<std::byte>>
+      unpacked_records_;  // a deque, because their bytes must not move
 };
 
 }  // namespace

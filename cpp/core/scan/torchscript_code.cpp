@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cctype>
+#include <charconv>
 #include <utility>
 #include <vector>
 
@@ -15,16 +16,16 @@
 //   CONSTANTS.cN            a constant
 //   value.NAME              an attribute or a method; where there is none, the operator aten::NAME
 //   getattr(value, "NAME")  the same
-// Anything else is a local name or one of a few built-in functions. Values of all these kinds can
-// be given other names, so the rule is: wherever a name could become an operator, it must be a pure
-// one, also when nothing calls it there; and `torch`, `ops` and `__torch__` stand only before a
-// full name.
+// Anything else is a local name or one of a few built-in functions. All of these values can be
+// assigned to other names. Therefore a name that could become an operator must be a pure one even
+// where it is not called, and `torch`, `ops` and `__torch__` may only precede a full name.
 
 namespace isthmus::detail {
 namespace {
 
-constexpr std::size_t kMaxFindings = 1000;
-// LibTorch's parser and compiler recurse; far deeper than any module, far from the stack's end.
+constexpr std::size_t kMaxFindings = 1000;  // of each sort
+// LibTorch's parser and compiler recurse. These limits are far above any module's needs, and far
+// below what the stack allows.
 constexpr std::size_t kMaxNesting = 300;
 constexpr int kMaxOperators = 300;
 constexpr int kMaxColumn = 600;
@@ -34,17 +35,17 @@ const std::unordered_set<std::string_view> kKeywords{
     "elif", "else", "for",    "global", "if",     "import",   "in",  "is",
     "not",  "or",   "pass",   "raise",  "return", "while",    "with"};
 
-// Built-in functions and special forms of the compiler; each computes, or prints.
+// Built-in functions and special forms of the compiler. They compute or print.
 const std::unordered_set<std::string_view> kCallables{
     "abs", "all", "annotate", "any", "awaitable", "bin", "bool", "chr", "complex", "dict", "divmod",
     "enumerate", "float", "fork", "hash", "hex", "int", "isinstance", "iter", "len", "list", "max",
     "min", "oct", "ord", "pow", "print", "range", "reversed", "round", "set", "sorted", "str",
     "sum", "super", "tuple", "unchecked_cast", "uninitialized", "zip",
-    // Types, where a class or a function follows in brackets: Dict(str, int) of old archives.
+    // Types with arguments in parentheses, such as Dict(str, int) in old archives.
     "Dict", "Enum", "Exception", "Interface", "List", "Module", "ModuleInterface", "NamedTuple",
     "Optional", "Tuple", "Union"};
 
-// Attributes that the compiler itself knows, and methods of LibTorch's packed weights.
+// Attributes that the compiler knows, and methods of LibTorch's packed weights.
 const std::unordered_set<std::string_view> kAttributes{
     "H",        "T",        "__call__", "__class__", "__enter__",    "__exit__", "__getstate__",
     "__init__", "__iter__", "__len__",  "__new__",   "__setstate__", "__str__",  "bfloat16",
@@ -90,8 +91,7 @@ class CodeScanner {
   }
 
  private:
-  // Newlines do not count: within brackets they are mere space, and no name's meaning hangs on
-  // them.
+  // Newlines are skipped: in brackets they are spaces, and they do not change what a name means.
   [[nodiscard]] std::size_t skip_newlines(std::size_t i) const {
     while (i < tokens_.size() && tokens_[i].kind == Token::Kind::kNewline) ++i;
     return i;
@@ -114,7 +114,7 @@ class CodeScanner {
     state_.refuse(std::move(kind), std::move(what), where(token));
   }
 
-  // The names of a dotted chain that starts behind token `i`; `i` becomes the chain's last token.
+  // Returns the names of a dotted chain that follows token `i`, and sets `i` to its last token.
   std::vector<std::string_view> take_chain(std::size_t& i, std::size_t most) {
     std::vector<std::string_view> names;
     while (names.size() < most) {
@@ -127,7 +127,7 @@ class CodeScanner {
     return names;
   }
 
-  // Judges the name at `i`; gives the index of the next token to look at.
+  // Judges the name at `i`, and returns the index of the next token to look at.
   std::size_t scan_name(std::size_t i) {
     const Token& token = tokens_[i];
     const Token& previous = before(i);
@@ -151,7 +151,7 @@ class CodeScanner {
     return i + 1;
   }
 
-  // The importer passes over imports: what they name is looked up where it is used.
+  // The importer ignores imports, and looks up names where they are used.
   std::size_t scan_import(std::size_t i) {
     while (i < tokens_.size() && tokens_[i].kind != Token::Kind::kNewline) ++i;
     return i;
@@ -193,8 +193,7 @@ class CodeScanner {
       for (std::size_t n = 4; n < names.size(); ++n) judge_attribute(names[n], token);
       return i + 1;
     }
-    // The shortest defined prefix, which is the one that the importer resolves; what follows are
-    // attributes of it.
+    // The importer resolves the shortest defined prefix. The rest of the chain are its attributes.
     std::size_t used = 0;
     const bool classes = names.size() >= 2 && names[0] == "torch" && names[1] == "classes";
     while (!classes && used < names.size() && !state_.definitions.qualified.contains(qualified)) {
@@ -216,7 +215,7 @@ class CodeScanner {
     return i + 1;
   }
 
-  // torch writes getattr only for attributes whose names are no identifiers, such as "0".
+  // torch writes getattr only for attributes whose names are not identifiers, such as "0".
   std::size_t scan_getattr(std::size_t i) {
     const Token& token = tokens_[i];
     std::size_t next = skip_newlines(i + 1);
@@ -268,7 +267,7 @@ class CodeScanner {
     if (state_.definitions.names.contains(std::string(name))) return;
     if (is_pure_operator(op)) return count(op, token);
     if (kAttributes.contains(name) || is_pure_operator("prim::" + std::string(name))) return;
-    // A method of a class that an allowed library brings: nobody can tell its name here.
+    // May be a method of a class of an allowed library, whose names are unknown here.
     if (!state_.allowed_namespaces.empty()) return;
     refuse(token,
            "`." + std::string(name) +
@@ -301,7 +300,7 @@ class CodeScanner {
     }
   }
 
-  // torch.device("cuda:0")
+  // Notes the literal of torch.device("cuda:0").
   void note_device(std::size_t i) {
     const std::size_t open = skip_newlines(i + 1);
     const Token& literal = after(open);
@@ -311,19 +310,33 @@ class CodeScanner {
     }
   }
 
-  // dtype=6
+  // Notes the literal of dtype=6. Types without a name here are noted by their number.
   void note_dtype(std::size_t i) {
-    static constexpr std::array<std::string_view, 16> kNames{
-        "uint8",     "int8",      "int16",      "int32", "int64", "float16", "float32", "float64",
-        "complex32", "complex64", "complex128", "bool",  "qint8", "quint8",  "qint32",  "bfloat16"};
+    static constexpr std::array<std::string_view, 30> kNames{// in the order of c10::ScalarType
+                                                             "uint8",           "int8",
+                                                             "int16",           "int32",
+                                                             "int64",           "float16",
+                                                             "float32",         "float64",
+                                                             "complex32",       "complex64",
+                                                             "complex128",      "bool",
+                                                             "qint8",           "quint8",
+                                                             "qint32",          "bfloat16",
+                                                             "quint4x2",        "quint2x4",
+                                                             "bits1x8",         "bits2x4",
+                                                             "bits4x2",         "bits8",
+                                                             "bits16",          "float8_e5m2",
+                                                             "float8_e4m3fn",   "float8_e5m2fnuz",
+                                                             "float8_e4m3fnuz", "uint16",
+                                                             "uint32",          "uint64"};
     const std::size_t equals = skip_newlines(i + 1);
     const Token& number = after(equals);
-    if (!at(equals).is('=') || number.kind != Token::Kind::kNumber || number.text.size() > 2)
-      return;
+    if (!at(equals).is('=') || number.kind != Token::Kind::kNumber) return;
+    const char* const end = number.text.data() + number.text.size();
     std::size_t code = 0;
-    for (const char c : number.text) code = code * 10 + static_cast<std::size_t>(c - '0');
-    if (code >= kNames.size()) return;
-    state_.note("dtype_literal", "dtype literal " + std::string(kNames[code]), where(number));
+    const auto parsed = std::from_chars(number.text.data(), end, code);
+    const bool named = parsed.ec == std::errc() && parsed.ptr == end && code < kNames.size();
+    state_.note("dtype_literal", "dtype literal " + std::string(named ? kNames[code] : number.text),
+                where(number));
   }
 
   void scan_symbol(std::size_t i) {
@@ -363,7 +376,7 @@ class CodeScanner {
     }
   }
 
-  // Each operator, keyword, dot, call and index may be one more level of LibTorch's recursion.
+  // Each operator, keyword, dot, call and index may add a level to LibTorch's recursion.
   void count_depth(const Token& token) {
     if (counts_.size() == 1 && token.line != line_) counts_.back() = 0;
     line_ = token.line;
@@ -381,13 +394,24 @@ class CodeScanner {
 }  // namespace
 
 void ScanState::refuse(std::string kind, std::string what, std::string where) {
-  if (result.findings.size() >= kMaxFindings && result.refused()) return;
+  if (++refusals > kMaxFindings) return;
   result.findings.push_back({std::move(what), std::move(where), true, std::move(kind)});
 }
 
 void ScanState::note(std::string kind, std::string what, std::string where) {
-  if (result.findings.size() >= kMaxFindings) return;
+  if (++notes > kMaxFindings) return;
   result.findings.push_back({std::move(what), std::move(where), false, std::move(kind)});
+}
+
+void ScanState::finish() {
+  const auto add = [&](std::size_t count, const char* sort, bool refused) {
+    if (count > kMaxFindings)
+      result.findings.push_back(
+          {std::to_string(count - kMaxFindings) + " further " + sort + " are not listed", "archive",
+           refused, "limit"});
+  };
+  add(notes, "notes", false);
+  add(refusals, "refusals", true);
 }
 
 void collect_definitions(const Lexed& lexed, const std::string& module, Definitions& definitions) {
@@ -427,7 +451,7 @@ void judge_class(std::string_view qualified, const std::string& where, ScanState
     }
     return;
   }
-  // Classes of LibTorch's own that hold packed weights; the others open sockets, run threads, ...
+  // LibTorch's own classes for packed weights. Its other classes open sockets, run threads, ...
   static const std::unordered_set<std::string_view> kPacked{"mkldnn", "quantized", "rnn", "sparse",
                                                             "xnnpack"};
   const std::string_view rest = qualified.substr(kClasses.size());

@@ -8,7 +8,7 @@
 namespace isthmus {
 namespace {
 
-/// Calls the deleter of a DLPack tensor exactly once, also when reading it throws.
+/// Calls the deleter of a DLPack tensor exactly once, even when reading it throws.
 template <typename Managed>
 std::shared_ptr<Managed> own(Managed* managed) {
   if (managed == nullptr) throw InvalidInput("a null DLPack tensor: expected a managed tensor");
@@ -50,12 +50,10 @@ Tensor adopt(const dlpack::DLTensor& tensor, std::shared_ptr<void> owner) {
   const Device device = device_from(tensor.device);
   void* data =
       tensor.data == nullptr ? nullptr : static_cast<char*>(tensor.data) + tensor.byte_offset;
-  Tensor result =
-      Tensor::wrap(data, dtype, std::move(shape), std::move(owner), device, std::move(strides));
-  return result;
+  return Tensor::wrap(data, dtype, std::move(shape), std::move(owner), device, std::move(strides));
 }
 
-/// What an exported DLPack tensor points into; freed by its deleter.
+/// The data that an exported DLPack tensor points to. Its deleter frees it.
 template <typename Managed>
 struct Exported {
   Managed managed{};
@@ -64,7 +62,7 @@ struct Exported {
 
   explicit Exported(const Tensor& source) : tensor(source), strides(source.strides()) {
     if (strides.empty()) {
-      // Consumers of the 1.x protocol may insist on strides.
+      // Some consumers of the 1.x protocol require strides.
       strides.resize(tensor.rank());
       std::int64_t step = 1;
       for (std::size_t i = tensor.rank(); i-- > 0;) {

@@ -10,7 +10,7 @@
 
 namespace isthmus {
 
-/// The one table of element types.
+/// A row of the table of element types.
 struct DTypeRow {
   DType dtype;
   std::string_view name;

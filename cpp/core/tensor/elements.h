@@ -10,7 +10,7 @@
 
 namespace isthmus {
 
-/// Value of an IEEE 754 binary16.
+/// Returns the value of an IEEE 754 binary16.
 inline double half_to_double(std::uint16_t bits) noexcept {
   const int exponent = (bits >> 10) & 0x1F;
   const int fraction = bits & 0x3FF;
@@ -25,7 +25,7 @@ inline double half_to_double(std::uint16_t bits) noexcept {
   return (bits & 0x8000) != 0 ? -magnitude : magnitude;
 }
 
-/// Value of a bfloat16: the upper half of a float32.
+/// Returns the value of a bfloat16, which is the upper half of a float32.
 inline double bfloat16_to_double(std::uint16_t bits) noexcept {
   const std::uint32_t wide = std::uint32_t{bits} << 16;
   float value = 0;
@@ -33,8 +33,8 @@ inline double bfloat16_to_double(std::uint16_t bits) noexcept {
   return value;
 }
 
-/// Elements of contiguous host memory. Floats are read as double, complex numbers as
-/// std::complex<double>, whole numbers and booleans as the 64-bit type of their sign.
+/// The elements of contiguous host memory. Floats are read as double, complex numbers as
+/// std::complex<double>, integers and booleans as std::int64_t or std::uint64_t.
 template <typename Stored, typename Value>
 struct Elements {
   const Stored* data;
@@ -60,7 +60,7 @@ decltype(auto) visit_elements(const Tensor& tensor, Visit&& visit) {
     return visit(Elements<Stored, Value>{static_cast<const Stored*>(data), n});
   };
   switch (tensor.dtype()) {
-    case DType::kBool:  // as bytes: a bool that holds 2 must not become undefined behaviour
+    case DType::kBool:  // as bytes, because a bool that holds 2 is undefined behaviour
     case DType::kUInt8:
       return as.template operator()<std::uint8_t, std::uint64_t>();
     case DType::kInt8:

@@ -10,7 +10,7 @@
 namespace isthmus {
 namespace {
 
-// Means of fewer are few numbers themselves.
+// With fewer columns there are too few means to be judged.
 constexpr std::int64_t kLeastColumns = 32;
 
 bool finite(double x) {
@@ -33,7 +33,7 @@ double rms_of(const std::vector<double>& values) {
   return values.empty() ? 0 : std::sqrt(sum / static_cast<double>(values.size()));
 }
 
-// Nearest rank.
+// Returns the quantile by nearest rank. Reorders `values`.
 double quantile(std::vector<double>& values, double share) {
   const auto rank = static_cast<std::size_t>(
       std::max(1.0, std::ceil(share * static_cast<double>(values.size()))));
@@ -42,7 +42,8 @@ double quantile(std::vector<double>& values, double share) {
   return *at;
 }
 
-// Takes the vector: the quantiles reorder it.
+// Sets all statistics but bias and cosine. Takes `sizes` by value, because the quantiles reorder
+// it.
 void fill(ErrorStatistics& into, std::vector<double> sizes) {
   into[Statistic::kMax] = *std::max_element(sizes.begin(), sizes.end());
   into[Statistic::kRms] = rms_of(sizes);
@@ -76,6 +77,11 @@ int least_exponent(DType dtype) {
   }
 }
 
+bool is_complex(DType dtype) {
+  return dtype == DType::kComplex64 || dtype == DType::kComplex128;
+}
+
+/// Returns the unit in the last place of a number.
 double spacing(double size, DType dtype) {
   const int exponent =
       size > 0 ? std::max(std::ilogb(size), least_exponent(dtype)) : least_exponent(dtype);
@@ -90,8 +96,8 @@ struct Gathered {
   std::vector<std::int64_t> columns;
 };
 
-// 1 - cosine of truth and truth + error, as half the squared distance of the unit vectors: the
-// direct formula loses everything below 1e-16.
+// Returns 1 - cosine of truth and truth + error, computed as half the squared distance of the unit
+// vectors, because the direct formula loses everything below 1e-16.
 template <typename Value>
 double cosine_distance(const std::vector<Value>& truth, const std::vector<Value>& error) {
   double largest = 0;
@@ -129,10 +135,10 @@ double bias(const std::vector<Value>& error, const std::vector<std::int64_t>& co
   return rms_of(means);
 }
 
-// What the mean over the rows of independent noise is: no bias can be expected to be less. Rows
-// share weights and kernels, so their noise is independent to some degree only: what torch.compile
-// makes of all-MiniLM-L6-v2 leaves 0.35 to 0.6 of eager's rms in the mean of 500 to 1,000 rows, and
-// 0.87 where all tokens are the same.
+// Returns the size that independent noise leaves in the mean of the rows, which is the least bias
+// to expect. Rows share weights and kernels, so their noise is only partly independent:
+// torch.compile of all-MiniLM-L6-v2 leaves 0.35 to 0.6 of eager's rms in the mean of 500 to 1,000
+// rows, and 0.87 when all tokens are the same.
 double mean_of_noise(double rms, std::size_t elements, std::int64_t row_length) {
   if (row_length < kLeastColumns) return rms;
   constexpr double kMostIndependent = 8;
@@ -146,7 +152,7 @@ ErrorStatistics statistics_of(const Gathered<Value>& from, const std::vector<Val
   ErrorStatistics result;
   std::vector<double> sizes(error.size());
   std::transform(error.begin(), error.end(), sizes.begin(),
-                 [](const Value& one) { return std::abs(one); });
+                 [](const Value& value) { return std::abs(value); });
   fill(result, std::move(sizes));
   result[Statistic::kBias] =
       row_length < kLeastColumns ? result[Statistic::kRms] : bias(error, from.columns, row_length);
@@ -158,12 +164,12 @@ template <typename Value>
 ErrorStatistics one_ulp(const Gathered<Value>& from, DType dtype, std::int64_t row_length) {
   std::vector<double> sizes(from.truth.size());
   std::transform(from.truth.begin(), from.truth.end(), sizes.begin(),
-                 [](const Value& one) { return std::abs(one); });
+                 [](const Value& value) { return std::abs(value); });
   const double size = rms_of(sizes);
   if (static_cast<std::int64_t>(sizes.size()) < kFewElements)
-    // A value that is small by cancellation carries the rounding of its larger neighbours.
+    // A value that is small by cancellation has the rounding error of larger values.
     std::fill(sizes.begin(), sizes.end(), *std::max_element(sizes.begin(), sizes.end()));
-  for (double& one : sizes) one = spacing(one, dtype);
+  for (double& size_of_value : sizes) size_of_value = spacing(size_of_value, dtype);
   ErrorStatistics result;
   fill(result, std::move(sizes));
   const double rms = result[Statistic::kRms];
@@ -196,7 +202,7 @@ std::optional<ErrorsToTruth> measure(const Tensor& reference, const Tensor& actu
     if (!finite(expected[i]) || !finite(got[i])) continue;
     if (!finite(own[i])) return std::nullopt;
     gathered.truth.push_back(expected[i] - own[i]);
-    // In this order the difference of two neighbours is exact.
+    // In this order, the difference of two adjacent numbers is exact.
     gathered.actual.push_back((got[i] - expected[i]) + own[i]);
     gathered.own.push_back(own[i]);
     gathered.columns.push_back(static_cast<std::int64_t>(i) % row_length);
@@ -213,10 +219,19 @@ std::optional<ErrorsToTruth> measure(const Tensor& reference, const Tensor& actu
 
 }  // namespace
 
+bool is_error_of(const Tensor& error, const Tensor& output) {
+  return error.shape() == output.shape() && is_floating(output.dtype()) &&
+         is_floating(error.dtype()) && (is_complex(output.dtype()) || !is_complex(error.dtype()));
+}
+
+std::string error_expectation(const Tensor& output) {
+  return std::string("floating-point ") + (is_complex(output.dtype()) ? "or complex " : "") +
+         "numbers in the shape of " + output.describe();
+}
+
 std::optional<ErrorsToTruth> errors_to_truth(const Tensor& reference, const Tensor& actual,
                                              const Tensor& own_error) {
-  const DType dtype = reference.dtype();
-  if (dtype == DType::kComplex64 || dtype == DType::kComplex128)
+  if (is_complex(reference.dtype()))
     return measure<std::complex<double>>(reference, actual, own_error);
   return measure<double>(reference, actual, own_error);
 }

@@ -2,28 +2,37 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 
 #include "isthmus/error_statistics.h"
 #include "isthmus/tensor.h"
 
 namespace isthmus {
 
-/// The errors of one output and of eager's own, to the same truth.
+/// The errors of one output and of its reference to the same truth.
 struct ErrorsToTruth {
   ErrorStatistics actual;  ///< of the output
-  ErrorStatistics own;     ///< of eager, in the golden's precision
-  ErrorStatistics ulp;     ///< what one unit in the last place of each value would be
+  ErrorStatistics own;     ///< of the reference
+  ErrorStatistics ulp;     ///< of an error of one unit in the last place of each value
 };
 
-/// Measures both. The truth is `reference - own_error`. Elements that are not finite in the
-/// reference or in `actual` are left out; nothing when the truth is not finite where both are, or
-/// there is no finite element.
+/// Returns true when `error` can be the error of `output`: the same shape, floating-point, or
+/// complex for a complex output.
+bool is_error_of(const Tensor& error, const Tensor& output);
+
+/// Returns what `is_error_of` expects, for messages.
+std::string error_expectation(const Tensor& output);
+
+/// Measures the errors to the truth, which is `reference - own_error`. Elements that are not finite
+/// in the reference or in `actual` are left out. Returns nullopt when the truth is not finite where
+/// both are finite, or when there is no finite element.
 /// @param reference,actual  contiguous CPU tensors of the same floating or complex dtype and shape
-/// @param own_error  reference minus truth, real or complex as they are, of any float width
+/// @param own_error  contiguous, on the CPU; `is_error_of(own_error, reference)`
 std::optional<ErrorsToTruth> errors_to_truth(const Tensor& reference, const Tensor& actual,
                                              const Tensor& own_error);
 
-/// Outputs of fewer elements say too little about their own noise: the bundle's largest counts too.
+/// Outputs with fewer elements say too little about their own error, so the bundle's largest counts
+/// as well.
 inline constexpr std::int64_t kFewElements = 256;
 
 }  // namespace isthmus

@@ -4,21 +4,17 @@
 #include <cstring>
 #include <new>
 
+#include "core/text.h"
 #include "isthmus/error.h"
 
 namespace isthmus {
 namespace {
 
 std::string shape_text(const Shape& shape) {
-  std::string text = "[";
-  for (std::size_t i = 0; i < shape.size(); ++i) {
-    if (i != 0) text += ", ";
-    text += std::to_string(shape[i]);
-  }
-  return text + "]";
+  return "[" + detail::joined(shape, [](std::int64_t size) { return std::to_string(size); }) + "]";
 }
 
-/// Bytes of a contiguous tensor. @throws InvalidInput on a negative size or overflow.
+/// Returns the bytes of a contiguous tensor. @throws InvalidInput for a negative size or overflow.
 std::size_t checked_bytes(DType dtype, const Shape& shape) {
   std::size_t bytes = size_of(dtype);
   bool empty = false;
@@ -112,7 +108,7 @@ bool Tensor::is_contiguous() const noexcept {
   std::int64_t expected = 1;
   for (std::size_t i = shape_.size(); i-- > 0;) {
     if (shape_[i] == 0) return true;
-    // A stride along a size of 1 is never used, so any value is as good as another.
+    // The stride of an axis of size 1 is never used.
     if (shape_[i] != 1 && strides_[i] != expected) return false;
     expected *= shape_[i];
   }
@@ -129,6 +125,17 @@ Tensor Tensor::contiguous() const {
   std::size_t written = 0;
   copy_strided(static_cast<const char*>(data_), static_cast<char*>(copy.data_), shape_, strides_,
                size_of(dtype_), 0, written);
+  return copy;
+}
+
+Tensor Tensor::clone() const {
+  const Tensor source = contiguous();
+  if (!defined_ || source.data() != data_) return source;
+  if (!device_.is_cpu())
+    throw InvalidInput("expected a tensor on cpu to copy, got " + describe() +
+                       "; transfer it with Model::transfer");
+  Tensor copy = empty(dtype_, shape_);
+  if (nbytes() != 0) std::memcpy(copy.data_, data_, nbytes());
   return copy;
 }
 
@@ -173,10 +180,9 @@ const Tensor* NamedTensors::find(std::string_view name) const noexcept {
 
 const Tensor& NamedTensors::at(std::string_view name) const {
   if (const Tensor* tensor = find(name)) return *tensor;
-  std::string there;
-  for (const auto& [key, tensor] : items_) there += (there.empty() ? "\"" : ", \"") + key + "\"";
-  throw InvalidInput("no tensor \"" + std::string(name) + "\"; there is " +
-                     (there.empty() ? "none" : there));
+  const auto key = [](const Item& item) { return detail::in_quotes(item.first); };
+  throw InvalidInput("no tensor " + detail::in_quotes(name) + "; there is " +
+                     (items_.empty() ? "none" : detail::joined(items_, key)));
 }
 
 }  // namespace isthmus

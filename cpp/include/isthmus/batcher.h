@@ -17,64 +17,66 @@
 
 namespace isthmus {
 
-/// What `submit` does when as many requests wait as may.
+/// What `submit` does when the queue is full: wait for room, or throw ExecutionError.
 enum class WhenFull : std::uint8_t { kWait, kRefuse };
 
-/// What `close` does with requests that have not begun.
+/// What `close` does with requests that wait in the queue.
 enum class Pending : std::uint8_t { kRun, kCancel };
 
-/// Limits of a Batcher.
+/// Options of a Batcher.
 struct BatcherOptions {
   std::string method = "forward";
-  int workers = 1;  ///< calls of the model at once; give it that many times fewer threads
-  std::int64_t max_requests = 16;  ///< requests in one call
-  /// Elements of one call, padding included: rows x longest length; 0: no limit.
+  int workers = 1;                 ///< calls of the model at once; divide the model's threads by it
+  std::int64_t max_requests = 16;  ///< most requests in one call
+  /// Most elements of one call, rows times longest length with padding; 0: no limit. A larger
+  /// request runs alone.
   std::int64_t max_elements = 4096;
-  /// Share of a call's elements that may be padding; 0: only requests of equal length meet.
+  /// Largest share of a call's elements that may be padding, from 0 to less than 1. With 0, only
+  /// requests of equal length run together.
   double max_padding = 0.1;
-  /// How long a request may wait for others when a worker is idle. With 0 nobody waits for company:
-  /// requests meet while the workers are busy.
+  /// How long a request may wait for others while a worker is idle. With 0, requests are joined
+  /// only when they wait for a busy worker.
   std::chrono::microseconds max_wait{0};
-  std::size_t max_queue = 1024;  ///< requests that may wait
+  std::size_t max_queue = 1024;  ///< most requests that wait
   WhenFull when_full = WhenFull::kWait;
-  std::map<std::string, double> padding{};  ///< by input name: the value that pads it; 0 by default
+  std::map<std::string, double> padding{};  ///< padding value by input name; default 0
 };
 
-/// What a Batcher has done.
+/// Numbers since a Batcher was created.
 struct BatcherStats {
-  std::int64_t requests = 0;   ///< that began
-  std::int64_t cancelled = 0;  ///< before they began
-  std::int64_t calls = 0;      ///< of the model
-  std::int64_t elements = 0;   ///< rows x longest length, over all calls
-  std::int64_t padding = 0;    ///< of these, padding
-  std::size_t most_waiting = 0;
-  double longest_wait_ms = 0;  ///< from submit to the start of its call
-  double longest_call_ms = 0;  ///< of the model, putting together and taking apart included
+  std::int64_t requests = 0;     ///< requests that have begun
+  std::int64_t cancelled = 0;    ///< requests that were cancelled before they began
+  std::int64_t calls = 0;        ///< calls of the model
+  std::int64_t elements = 0;     ///< elements of all calls, rows times longest length
+  std::int64_t padding = 0;      ///< the padding among these elements
+  std::size_t most_waiting = 0;  ///< largest number of requests in the queue
+  double longest_wait_ms = 0;    ///< longest time from `submit` to the start of the call
+  double longest_call_ms = 0;    ///< longest call, with joining and splitting
 };
 
-/// Puts requests of similar length into one call: an in-process queue before a Model.
+/// A queue in the process that joins requests of similar length into one call of a Model.
 ///
-/// Requests are put together along the named dimension that every input and output begins with
-/// ("batch"), and padded along the one other named dimension that their inputs have ("sequence") to
-/// the longest of the call. Padding is used only where the model was seen not to mind it: a golden
-/// is run alone and padded when the Batcher is made, and has to give the same answer within the
-/// bundle's tolerance. What cannot be put together runs alone; `notes` says why.
+/// Requests are joined along the named dimension with which all inputs and outputs begin ("batch"),
+/// and padded along the only other named dimension of the inputs ("sequence") to the longest
+/// request of the call. Padding is used only for a model that ignores it: the constructor runs a
+/// golden with padding, and the answer must be the golden's within the bundle's tolerance. Requests
+/// that cannot be joined run alone; `notes` has the reasons.
 ///
-/// The oldest request is in the next call, so that no request waits for others without end: the
-/// call of one with `ahead` requests before it in the queue begins after at most
+/// The oldest request is always in the next call. A request with `ahead` requests before it begins
+/// after at most
 ///     max_wait + (ahead / workers + 1) x the longest call
-/// (ahead / workers rounded down), where the model lets `workers` calls run at once.
+/// with ahead / workers rounded down, if the model runs `workers` calls at once.
 ///
-/// An answer is the single call's within the noise floor. A request that fails, fails alone: the
-/// others of its call are run again without it.
+/// Answers are those of single calls within the noise floor. When a joined call fails, its requests
+/// are run again one by one, so that only the one that causes the error fails.
 ///
-/// Thread safety: all members may be called at once, `close` and the destructor once.
+/// Thread safety: all members may be called at once, but not during the destructor.
 class ISTHMUS_API Batcher {
  public:
-  /// A request that waits.
+  /// A submitted request.
   class Ticket {
    public:
-    /// Takes the request back. True when it had not begun: then it is answered with an error.
+    /// Cancels the request. Returns true when it had not begun; then its answer is an error.
     bool cancel() const;
 
    private:
@@ -82,36 +84,41 @@ class ISTHMUS_API Batcher {
     std::function<bool()> cancel_;
   };
 
-  /// What a request is answered with: outputs, or the error.
+  /// The answer to a request: outputs, or an error.
   struct Answer {
     Outputs outputs;
-    std::exception_ptr error;
-    bool cancelled = false;  ///< it never began; `error` says so too
+    std::exception_ptr error;  ///< null when there are outputs
+    bool cancelled = false;    ///< cancelled before it began; `error` is set too
   };
-  using Done = std::function<void(Answer)>;  ///< called once, on a worker's thread; must not throw
+  /// Called once for each request, on the thread of a worker, or of the caller of `cancel` or
+  /// `close`. Must not throw.
+  using Done = std::function<void(Answer)>;
 
   /// Starts the workers.
-  /// @throws InvalidInput for a stateful model, an unknown method or limits that allow nothing.
+  /// @throws InvalidInput for a stateful model, an unknown method, options that are out of range,
+  /// or a
+  ///     padding value that the input cannot hold.
   explicit Batcher(Model model, BatcherOptions options = {});
   Batcher(const Batcher&) = delete;
   Batcher& operator=(const Batcher&) = delete;
-  /// As `close(Pending::kRun)`.
+  /// Calls `close(Pending::kRun)`.
   ~Batcher();
 
-  /// Queues a request: inputs by name, on the CPU, of one or more rows. It is checked here, so that
-  /// a wrong one is nobody else's fault. Outputs are on the CPU.
-  /// @throws InvalidInput when it does not fit the signature; ExecutionError when the queue is full
-  /// (WhenFull::kRefuse) or closed.
+  /// Queues a request of one or more rows. The inputs are on the CPU; they are checked and copied
+  /// before this returns. The outputs are on the CPU.
+  /// @throws InvalidInput when the inputs do not fit the signature; ExecutionError when the queue
+  /// is full
+  ///     (WhenFull::kRefuse) or the Batcher is closed.
   std::future<Outputs> submit(const Inputs& inputs);
-  /// The same with a function in place of the future.
+  /// The same with a callback instead of a future.
   Ticket submit(const Inputs& inputs, Done done);
 
-  /// No more requests; returns when the last one is answered. Called from `Done`, it does not wait
-  /// for the call that it is in.
+  /// Refuses further requests, and returns when the last one is answered. When it is called by
+  /// `Done`, it does not wait for the call of that request.
   void close(Pending pending = Pending::kRun);
 
   [[nodiscard]] BatcherStats stats() const;
-  /// What is not done, and why: no batching, no padding.
+  /// Returns why requests are not joined or not padded; empty when both are done.
   [[nodiscard]] const std::vector<std::string>& notes() const noexcept;
 
  private:

@@ -19,160 +19,159 @@
 
 namespace isthmus {
 
-/// Large files are hashed in chunks as well, which can be compared side by side.
+/// The size of the chunks of large files, which have digests of their own, so that they can be
+/// compared in parallel.
 inline constexpr std::uint64_t kChunkBytes = 4 << 20;
 
-/// A file of a bundle: path relative to the root (forward slashes), bytes, lower-case hex SHA-256.
+/// A file of a bundle, as the manifest lists it.
 struct FileEntry {
-  std::string path;
-  std::uint64_t size = 0;
-  std::string sha256;
-  std::vector<std::string> chunks{};  ///< SHA-256 of each `kChunkBytes` of a larger file, or none
+  std::string path;                   ///< relative to the bundle's folder, with forward slashes
+  std::uint64_t size = 0;             ///< bytes
+  std::string sha256;                 ///< 64 lower-case hexadecimal digits
+  std::vector<std::string> chunks{};  ///< SHA-256 of each `kChunkBytes` of the file; may be empty
 };
 
-/// How an output is judged. Where the golden knows the truth (its values in float64), by `limits`;
-/// elsewhere |actual - reference| <= atol + rtol * |reference|, element by element.
+/// The tolerance of an output. When the golden has the errors to float64 and there are `limits`,
+/// they apply; otherwise |actual - reference| <= atol + rtol * |reference| must hold for each
+/// element.
 struct Tolerance {
   double atol = 0;
   double rtol = 0;
   ErrorLimits limits{};
 };
 
-/// How far eager float32 is from eager float64 on the goldens, for one output.
+/// The difference between eager float32 and eager float64 on the goldens, for one output.
 struct NoiseFloor {
   double max_abs = 0;  ///< largest absolute difference
   double rms = 0;      ///< root mean square difference
-  std::string method;  ///< "float64", or the documented fall-back "ulp"
+  std::string method;  ///< "float64"; "ulp" when float64 could not be run; "exact" for integers
 };
 
-/// A native library that registers operators, and the namespaces it brings.
+/// A native library that registers operators.
 struct OpLibrary {
   std::string op_namespace;  ///< "torchvision" for "torchvision::nms"
-  std::string library;       ///< file name as seen at export; may be empty
+  std::string library;       ///< file name at export; may be empty
 };
 
-/// One executable form of the model.
+/// One executable file format of the model.
 struct Artifact {
   std::string name;                  ///< unique in the bundle, e.g. "torchscript-cpu-fp32"
-  std::string format;                ///< "torchscript", "onnx", "aoti"
-  std::string device;                ///< device type it was made on: "cpu" or "cuda"
+  std::string format;                ///< "torchscript", "onnx" or "aoti"
+  std::string device;                ///< device type at export: "cpu" or "cuda"
   std::vector<std::string> devices;  ///< device types on which it may run
   std::string precision;             ///< "fp32", "fp16", "bf16", ...
-  std::string trust;                 ///< class it needs: "graph" or "native"
+  std::string trust;                 ///< trust that it needs: "data", "graph" or "native"
   std::string convention;            ///< "flat" or "structured", see docs/format.md
   std::string strategy;              ///< TorchScript: "trace", "script", "mixed", "adopted"
-  /// The first is the one to open; in formats with a file for each method, one for each, in their
-  /// order. What follows is data that these refer to by file name, and is mapped.
+  /// First the file to load, or in formats with a file for each method, one per method in the order
+  /// of the manifest. The others are data files, which the first ones refer to by file name.
   std::vector<FileEntry> files;
   std::map<std::string, std::string> requires_versions;  ///< e.g. {"torch": "2.13.0"}
   std::vector<OpLibrary> op_libraries;
   std::map<std::string, std::int64_t> operators;             ///< operator -> count
   std::map<std::string, Tolerance, std::less<>> tolerances;  ///< by output name
-  std::vector<std::string> state;  ///< attributes that calls change, e.g. "cell.h"
+  std::vector<std::string> state;  ///< attributes that calls change, such as "cell.h"
 };
 
-/// One call of a golden: the method and the sizes of its named dimensions.
+/// One call of a golden.
 struct GoldenStep {
   std::string method = "forward";
 };
 
-/// A stored probe: a sequence of calls (one for a stateless model) on one shape.
+/// Stored inputs and outputs: a sequence of calls (one call for a stateless model).
 struct Golden {
   std::string name;
   FileEntry file;  ///< safetensors with "STEP/in/NAME", "STEP/out/NAME" and "STEP/error/NAME"
-  std::map<std::string, std::int64_t> dims;
+  std::map<std::string, std::int64_t> dims;  ///< sizes of the named dimensions
   std::vector<GoldenStep> steps;
 };
 
-/// The values of one golden call, in memory.
+/// The values of one call of a golden, on the CPU.
 struct GoldenCall {
   std::string method;
   Inputs inputs;
   Outputs outputs;
-  /// By output name: how far the golden is from eager in float64, golden minus truth, where that is
-  /// known.
-  NamedTensors errors{};
+  NamedTensors
+      errors{};  ///< output minus the same module in float64, for outputs where it is known
 };
 
-/// The parsed manifest.json: the contract between export and run. See docs/format.md.
+/// The parsed manifest.json, see docs/format.md.
 struct Manifest {
   int format_version = 1;
   std::string name;
   std::string created;                          ///< ISO 8601, UTC
-  std::map<std::string, std::string> producer;  ///< versions: isthmus, torch, python, ...
-  std::map<std::string, std::string> source;    ///< where the model came from
+  std::map<std::string, std::string> producer;  ///< versions of isthmus, torch, python, ...
+  std::map<std::string, std::string> source;    ///< the origin of the model
   bool stateful = false;
   std::vector<Signature> methods;  ///< "forward" first when there is one
   std::vector<Artifact> artifacts;
   std::vector<Golden> goldens;
   std::map<std::string, NoiseFloor, std::less<>> noise_floor;  ///< by output name
-  std::vector<std::string> warmup;  ///< names of the goldens to warm up on
-  std::vector<FileEntry> files;     ///< everything else, e.g. tokenizer files
+  std::vector<std::string> warmup;  ///< names of the goldens for the warm-up
+  std::vector<FileEntry> files;     ///< other files, such as a tokenizer's
 };
 
-/// Bytes of a file, read or mapped once; everything downstream uses these bytes.
+/// The bytes of a file, which is read or mapped once.
 struct FileBytes {
   std::string path;  ///< relative to the bundle's root
   std::shared_ptr<const std::byte[]> data;
   std::size_t size = 0;
-  /// Where to use weights in place, at the offsets that they have in `data`: the same memory, or
-  /// a mapping for them alone (`Bundle::map_archive`).
+  /// The memory in which weights can be used in place, at their offsets in `data`: the same memory,
+  /// or a second mapping (`Bundle::map_archive`).
   std::shared_ptr<const std::byte[]> weights;
   [[nodiscard]] std::span<const std::byte> bytes() const noexcept { return {data.get(), size}; }
 };
 
-/// A bundle on disk, opened safely: the manifest is capped, parsed and validated; every path stays
-/// beneath the root and passes through no symbolic link; every file that is read is checked for
-/// size and SHA-256 first.
+/// A bundle on disk. The manifest has at most 16 MiB, and is parsed and validated; no path leads
+/// out of the bundle's folder or through a symbolic link; the size and SHA-256 of every file that
+/// is read are checked.
+///
+/// Thread safety: all members may be called at once.
 class ISTHMUS_API Bundle {
  public:
-  /// @throws BundleError saying what `path` is and what to do when it is no good bundle.
+  /// Opens a bundle's folder. Reads the manifest only.
+  /// @throws BundleError with the kind of `path` (see identify.h) when it is not a bundle, or with
+  /// the
+  ///     defect of the manifest.
   static Bundle open(const std::filesystem::path& path);
 
   [[nodiscard]] const std::filesystem::path& root() const noexcept { return root_; }
   [[nodiscard]] const Manifest& manifest() const noexcept { return *manifest_; }
 
-  /// @throws InvalidInput naming the methods there are.
+  /// Returns the signature of a method. @throws InvalidInput that lists the methods.
   [[nodiscard]] const Signature& signature(std::string_view method = "forward") const;
 
-  /// Reads and verifies one listed file. @throws BundleError.
+  /// Reads one listed file and compares its digest. @throws BundleError.
   [[nodiscard]] FileBytes read(const FileEntry& entry) const;
 
-  /// Maps one listed file read-only, its size checked and its SHA-256 not yet: for weights, which
-  /// are large and passive. Pages are read when they are first touched. What is made of it may not
-  /// be given out before `verify` has passed. @throws BundleError.
+  /// Maps one listed file read-only, for weights, which are large. Its size is checked, its digest
+  /// is not: nothing that is made of it may be used before `verify` has returned. @throws
+  /// BundleError.
   [[nodiscard]] FileBytes map(const FileEntry& entry) const;
 
-  /// Maps and verifies one listed TorchScript archive. Its tensors (`FileBytes::weights`) stay in
-  /// the file's pages, which processes share and the system can drop and read again; all else, code
-  /// foremost, is copied, so that it stays what was verified. Weights may be written to, and the
-  /// file does not change. An archive of another layout is read. @throws BundleError.
+  /// Maps one listed TorchScript archive and compares its digest. The tensors
+  /// (`FileBytes::weights`) stay in the file's pages, which processes share. Everything else, such
+  /// as code, becomes private to the process, so that it cannot change after the check. Writing to
+  /// the weights does not change the file. An archive with another layout, or on a file system that
+  /// cannot map, is read instead.
+  /// @throws BundleError.
   [[nodiscard]] FileBytes map_archive(const FileEntry& entry) const;
 
-  /// Compares a listed file's size and SHA-256, in pieces. @throws BundleError.
+  /// Compares the size and SHA-256 of a listed file, with little memory. @throws BundleError.
   void verify(const FileEntry& entry) const;
 
-  /// Compares what `map` gave with the listed SHA-256. @throws BundleError.
+  /// Compares bytes that `map` returned with the listed digest. @throws BundleError.
   void verify(const FileEntry& entry, const FileBytes& mapped) const;
 
-  /// Reads, verifies and parses one golden. @throws BundleError.
+  /// Reads, verifies and parses one golden. Returns its calls in order. @throws BundleError.
   [[nodiscard]] std::vector<GoldenCall> golden(const Golden& golden) const;
 
-  /// Verifies every listed file; empty when all is well, else one line for each fault.
+  /// Verifies all listed files. Returns a line for each fault.
   [[nodiscard]] std::vector<std::string> check_files() const;
 
  private:
   std::filesystem::path root_;
   std::shared_ptr<const Manifest> manifest_;
 };
-
-/// What kind of file or folder this is, told from its content, with what to do about it: a bundle,
-/// a TorchScript archive, a state dict, an exported program, an AOTInductor package, an ONNX file,
-/// safetensors, empty, ... Never executes anything.
-struct IdentifiedFile {
-  std::string kind;    ///< "bundle", "torchscript", "state_dict", "exported_program", "aoti", ...
-  std::string advice;  ///< one sentence: what to do to get a bundle
-};
-ISTHMUS_API IdentifiedFile identify_file(const std::filesystem::path& path);
 
 }  // namespace isthmus

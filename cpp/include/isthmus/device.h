@@ -10,8 +10,8 @@ namespace isthmus {
 
 enum class DeviceType : std::uint8_t { kCpu, kCuda };
 
-/// Where a tensor lives or a model runs. `index` counts the devices of one type from 0; for the CPU
-/// it is 0.
+/// The device of a tensor or a model. `index` counts the devices of one type from 0, and is 0 for
+/// the CPU.
 struct Device {
   DeviceType type = DeviceType::kCpu;
   int index = 0;
@@ -21,10 +21,10 @@ struct Device {
   friend bool operator==(const Device&, const Device&) = default;
 };
 
-/// "cpu" or "cuda:0".
+/// Returns "cpu" or "cuda:0".
 ISTHMUS_API std::string to_string(Device device);
 
-/// "cpu" or "cuda": the name of the type without the index.
+/// Returns "cpu" or "cuda".
 ISTHMUS_API std::string_view name(DeviceType type) noexcept;
 
 /// Parses "cpu", "cuda" (index 0) or "cuda:N".

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <filesystem>
 #include <memory>
 #include <optional>
 #include <set>
@@ -16,83 +17,88 @@
 
 namespace isthmus {
 
-/// Version of the interface below; an engine library built for another one is refused.
+/// The version of the interface below. An engine library that was built for another one is refused.
 inline constexpr int kEngineAbi = 4;
 
-/// What an engine says of itself.
+/// Facts about an engine.
 struct EngineInfo {
   std::string name;                  ///< "torchscript"
   std::string runtime;               ///< "LibTorch 2.13.0+cpu"; empty when unavailable
-  std::string runtime_path;          ///< where the runtime was found
-  std::string unavailable;           ///< not empty: why it cannot run here, and the remedy
+  std::string runtime_path;          ///< file or folder of the runtime
+  std::string unavailable;           ///< not empty: why it cannot run here, and what to do
   std::vector<std::string> devices;  ///< "cpu", "cuda:0 (NVIDIA H200)", ...
-  std::vector<std::filesystem::path> runtime_files;  ///< what a deployment without Python ships
-  std::vector<std::string> details;                  ///< further facts for `doctor`, one a line
+  std::vector<std::filesystem::path>
+      runtime_files;                 ///< files that a deployment without Python needs
+  std::vector<std::string> details;  ///< further facts for `isthmus-run doctor`
 };
 
-/// A loaded artifact. Models check; engines only run: the inputs they get are checked, contiguous,
-/// on the right device, in the signature's order, undefined where an optional one is absent.
+/// A loaded artifact. The inputs that it gets are checked by Model: they are contiguous, on the
+/// right device, in the signature's order, and undefined where an optional input is absent.
 class ISTHMUS_API Executable {
  public:
   virtual ~Executable() = default;
 
-  /// Runs one method (index into Manifest::methods). Callable from many threads at once unless the
-  /// artifact has state. Outputs are in the signature's order and own their memory.
+  /// Runs a method. Must be callable from many threads at once unless the artifact has state.
+  /// Returns outputs in the signature's order, which own their memory.
+  /// @param method  index into Manifest::methods
   /// @throws ExecutionError.
   virtual std::vector<Tensor> run(std::size_t method, std::span<const Tensor> inputs) = 0;
 
-  /// Copies a tensor to a device, see Model::transfer; the default serves engines that only know
+  /// Copies a tensor to a device, see Model::transfer. The default is for engines that only know
   /// the CPU.
   /// @throws DeviceUnavailable.
   [[nodiscard]] virtual Tensor transfer(const Tensor& tensor, Device device);
 
-  /// Whether warm-up is to show it a call of every shape in the goldens, with `prepare`.
+  /// Returns true when the warm-up shall call `prepare` for every shape of the goldens.
   [[nodiscard]] virtual bool prepares() const { return false; }
 
-  /// Called by the warm-up, one thread, once the calls with such inputs are steady: the moment to
-  /// make what makes later calls of these shapes cheap, such as a CUDA graph. Gives true when such
-  /// calls run otherwise from now on.
-  /// @throws ExecutionError when the caller demanded it and it cannot be done.
+  /// Prepares for later calls with the shapes of these inputs, for example by recording a CUDA
+  /// graph. The warm-up calls it from one thread, when calls with these inputs are steady. Returns
+  /// true when such calls run differently from now on.
+  /// @throws ExecutionError when the caller's options require the preparation and it fails.
   virtual bool prepare(std::size_t /*method*/, std::span<const Tensor> /*inputs*/) { return false; }
 
-  /// Waits until the work of earlier calls on the device is done.
+  /// Waits for the work of earlier calls on the device.
   virtual void synchronize() {}
 
-  /// What the caller should know about how the artifact was loaded, a sentence each.
+  /// Returns sentences about how the artifact was loaded, for LoadReport::notes.
   [[nodiscard]] virtual std::vector<std::string> notes() const { return {}; }
 
-  /// An executable with state of its own, as fresh as after load, sharing the weights.
+  /// Returns an executable that shares the weights, with the state as it was after the load.
   [[nodiscard]] virtual std::unique_ptr<Executable> fork() const = 0;
 };
 
-/// What an engine loads: the manifest, the artifact and its bytes. Those of the methods are
-/// verified; data files are mapped, and verified while the engine loads: `Model::load` gives
-/// nothing out before.
+/// The input of Engine::load: the manifest, the artifact and its files. The files of the methods
+/// are verified. Data files are mapped, and verified while the engine loads; `Model::load` returns
+/// after that.
 struct ISTHMUS_API ArtifactSource {
   const Manifest& manifest;
   const Artifact& artifact;
   std::vector<FileBytes> files;  ///< in the order of Artifact::files
-  std::filesystem::path root{};  ///< of the bundle, for runtimes that only read files
+  std::filesystem::path root{};  ///< folder of the bundle, for runtimes that only read files
 
-  /// File names (without folders) of the data files: those after the methods' own.
+  /// Returns the file names, without folders, of the data files.
   [[nodiscard]] std::set<std::string> data_names() const;
 };
 
-/// A runtime. Engines validate nothing about calls and never fall back to another device.
+/// A runtime. Engines do not check calls, and never fall back to another device. All members may be
+/// called from many threads at once.
 class ISTHMUS_API Engine {
  public:
   virtual ~Engine() = default;
 
-  /// Artifact formats it can run; opens nothing.
+  /// Returns the artifact formats that it can run. Does not open the runtime.
   [[nodiscard]] virtual std::vector<std::string> formats() const = 0;
 
-  /// Facts; opens the runtime when that is needed to know them. Never throws for an absent runtime.
+  /// Returns facts, and opens the runtime if they need it. Does not throw when the runtime is
+  /// missing, see EngineInfo::unavailable.
   [[nodiscard]] virtual EngineInfo info() = 0;
 
-  /// nullopt when this engine can run the artifact here with these options, else the reason.
+  /// Returns nullopt when this engine can run the artifact with these options, else the reason.
   [[nodiscard]] virtual std::optional<std::string> can_run(const Artifact& artifact,
                                                            const LoadOptions& options) = 0;
 
+  /// Loads an artifact.
   /// @throws BundleError, EngineUnavailable, DeviceUnavailable, InvalidInput (bad options).
   [[nodiscard]] virtual std::unique_ptr<Executable> load(const ArtifactSource& source,
                                                          const LoadOptions& options) = 0;
@@ -100,8 +106,8 @@ class ISTHMUS_API Engine {
 
 /// An engine library is named libisthmus_engine_NAME.so and exports these two C functions:
 ///   int isthmus_engine_abi();                // returns kEngineAbi
-///   isthmus::Engine* isthmus_engine();       // the one engine, owned by the library; thread safe
-/// It is opened when first asked for and never closed.
+///   isthmus::Engine* isthmus_engine();       // the engine, which the library owns
+/// The library is opened when it is first needed, and never closed.
 #define ISTHMUS_EXPORT_ENGINE(expression)                    \
   extern "C" ISTHMUS_API int isthmus_engine_abi() {          \
     return isthmus::kEngineAbi;                              \
@@ -110,13 +116,18 @@ class ISTHMUS_API Engine {
     return (expression);                                     \
   }
 
-/// Names of the engine libraries found: in `engine_path`, in ISTHMUS_ENGINE_PATH (colon-separated),
-/// and beside libisthmus; sorted, without opening them.
+/// Returns the sorted names of the engine libraries in `engine_path`, in the folders of the
+/// environment variable ISTHMUS_ENGINE_PATH (separated by colons), and beside libisthmus. Opens
+/// none.
+/// @throws InvalidInput when a folder of `engine_path` does not exist.
 ISTHMUS_API std::vector<std::string> engine_names(
     std::span<const std::filesystem::path> engine_path = {});
 
-/// Opens an engine library (once a process).
-/// @throws EngineUnavailable naming where it was sought and what to do.
+/// Returns the engine with this name, and opens its library if that was not done yet. The first
+/// folder that has it wins, in the order of `engine_names`. The reference is valid until the
+/// process ends.
+/// @throws EngineUnavailable with the folders that were searched and what to do; InvalidInput as
+///     `engine_names`.
 ISTHMUS_API Engine& open_engine(std::string_view name,
                                 std::span<const std::filesystem::path> engine_path = {});
 

@@ -7,7 +7,7 @@
 
 namespace isthmus {
 
-/// What went wrong, coarsely; also decides the exit code of `isthmus-run`.
+/// The category of an error, which also selects the exit code of `isthmus-run`.
 enum class ErrorKind {
   kInvalidInput,       ///< the caller's values do not fit the signature or the options
   kBundle,             ///< the files are damaged, foreign, tampered with, or not allowed
@@ -16,8 +16,8 @@ enum class ErrorKind {
   kExecution,          ///< the engine failed while it ran a checked call
 };
 
-/// Base of every exception that isthmus throws. `what()` says what was wrong, what was expected,
-/// what came, and what to do.
+/// Base of the exceptions that isthmus throws. `what()` says what is wrong, what was expected, what
+/// was given, and what to do.
 class ISTHMUS_API Error : public std::runtime_error {
  public:
   Error(ErrorKind kind, const std::string& message);
@@ -58,10 +58,10 @@ class ISTHMUS_API ExecutionError : public Error {
   ~ExecutionError() override;
 };
 
-/// The name of the error's class, such as "InvalidInput".
+/// Returns the name of the error's class, such as "InvalidInput".
 ISTHMUS_API const char* name(ErrorKind kind) noexcept;
 
-/// Exit code of `isthmus-run` for an error: 2 input, 3 bundle, 4 engine or device, 5 execution.
+/// Returns the exit code of `isthmus-run`: 2 input, 3 bundle, 4 engine or device, 5 execution.
 ISTHMUS_API int exit_code(ErrorKind kind) noexcept;
 
 }  // namespace isthmus

@@ -1,6 +1,6 @@
 #pragma once
 
-/// ISTHMUS_API marks the symbols that libisthmus exports; everything else is hidden.
+/// ISTHMUS_API marks the symbols that libisthmus exports. All other symbols are hidden.
 #if defined(ISTHMUS_STATIC)
 #define ISTHMUS_API
 #else

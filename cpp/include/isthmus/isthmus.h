@@ -1,6 +1,6 @@
 #pragma once
 
-/// Everything but torch.h, which needs LibTorch's headers.
+/// Includes all public headers except torch.h, which needs the headers of LibTorch.
 #include "isthmus/batcher.h"
 #include "isthmus/bundle.h"
 #include "isthmus/device.h"
@@ -8,6 +8,7 @@
 #include "isthmus/engine.h"
 #include "isthmus/error.h"
 #include "isthmus/error_statistics.h"
+#include "isthmus/identify.h"
 #include "isthmus/machine.h"
 #include "isthmus/model.h"
 #include "isthmus/options.h"
@@ -18,3 +19,4 @@
 #include "isthmus/tensor.h"
 #include "isthmus/tensor_file.h"
 #include "isthmus/timing.h"
+#include "isthmus/verify.h"

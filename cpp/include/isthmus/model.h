@@ -17,42 +17,45 @@
 
 namespace isthmus {
 
-/// How the warm-up of one shape went.
+/// The warm-up on one golden.
 struct WarmupReport {
-  std::string golden;    ///< which golden gave the inputs
-  int calls = 0;         ///< calls made until steady
-  double first_ms = 0;   ///< time of the first call, milliseconds
-  double steady_ms = 0;  ///< time of the last call, milliseconds
-  bool steady = false;   ///< false: the limit of calls was reached first
+  std::string golden;    ///< name of the golden
+  int calls = 0;         ///< number of times that the golden was run
+  double first_ms = 0;   ///< duration of the first run, milliseconds
+  double steady_ms = 0;  ///< duration of the last run, milliseconds
+  bool steady = false;   ///< false when the limit of calls or time was reached first
 };
 
-/// Where the time of `Model::load` went.
+/// What `Model::load` selected, and the duration of its phases in milliseconds.
 struct LoadReport {
-  std::string engine;
-  std::string runtime;
-  std::string artifact;
-  std::string device;
-  std::string chosen;    ///< why this artifact and this engine
-  int threads = 0;       ///< intra-operator threads that were set; 0: left as they were
-  double read_ms = 0;    ///< reading and hashing files
-  double load_ms = 0;    ///< the engine's own load
-  double warmup_ms = 0;  ///< in the background: 0 until the model is ready
-  double total_ms = 0;
-  std::vector<WarmupReport> warmup;
-  std::vector<std::string> notes;  ///< what else the caller should know, e.g. an unproven device
+  std::string engine;    ///< "torchscript"
+  std::string runtime;   ///< "LibTorch 2.13.0+cpu"
+  std::string artifact;  ///< name in the manifest
+  std::string device;    ///< "cpu" or "cuda:0"
+  std::string chosen;    ///< why this artifact and this engine were selected
+  int threads = 0;       ///< intra-operator threads that were set; 0: the runtime's default
+  double read_ms = 0;    ///< reading and hashing the files
+  double load_ms = 0;    ///< loading by the engine
+  double warmup_ms = 0;  ///< the warm-up; 0 until it has ended when it runs in the background
+  double total_ms = 0;   ///< the whole call of `load`
+  std::vector<WarmupReport> warmup;  ///< one for each golden of the warm-up
+  std::vector<std::string> notes;    ///< sentences about the load, such as an unverified device
 };
 
-/// A caller's own state of a stateful model (a stream, a decoder). Sessions share the weights. One
-/// thread at a time may use a session.
+/// The state of one caller of a stateful model (a stream, a decoder). Sessions share the weights,
+/// and keep the model alive.
+///
+/// Thread safety: a session may be used by one thread at a time, different sessions by different
+/// threads.
 class ISTHMUS_API Session {
  public:
   Session(Session&&) noexcept;
   Session& operator=(Session&&) noexcept;
   ~Session();
 
-  /// Runs "forward". @throws InvalidInput, ExecutionError.
+  /// Runs "forward", as `Model::run`. @throws InvalidInput, ExecutionError.
   Outputs run(const Inputs& inputs, const RunOptions& options = {});
-  /// Runs any exported method by name, e.g. "reset".
+  /// Runs an exported method by name, such as "reset". @throws InvalidInput, ExecutionError.
   Outputs call(std::string_view method, const Inputs& inputs, const RunOptions& options = {});
 
  private:
@@ -62,67 +65,78 @@ class ISTHMUS_API Session {
   std::unique_ptr<Impl> impl_;
 };
 
-/// A model, loaded and ready. A handle: copies share everything. Every call is checked against the
-/// signature before the engine sees it.
+/// A loaded model. Copies are cheap and share everything. Every call is checked against the
+/// signature before the engine runs it.
 ///
-/// Thread safety: `run` and `call` may be called from many threads at once. A stateful model's own
-/// calls take turns on one shared state; give each caller a `session()` instead.
+/// Thread safety: all members may be called at once. The calls of a stateful model take turns on
+/// one shared state; give each caller a `session()` instead.
 class ISTHMUS_API Model {
  public:
-  /// Opens, checks and loads a bundle.
+  /// Opens, checks, loads and warms up a bundle.
   /// @throws BundleError, EngineUnavailable, DeviceUnavailable, InvalidInput (bad options).
   static Model load(const std::filesystem::path& bundle, const LoadOptions& options = {});
 
-  /// Whether the warm-up is over; true at once unless it runs in the background. A call before that
-  /// is right, and may be slow.
-  /// @throws ExecutionError when the model failed on a golden of its own, at each call.
+  /// Returns true when the warm-up has ended, which matters only when it runs in the background.
+  /// Calls before that give the same answers, and may be slow.
+  /// @throws ExecutionError, at each call, when the model failed on its own golden.
   [[nodiscard]] bool ready() const;
 
-  /// Returns when the warm-up is over. @throws as `ready`.
+  /// Waits for the end of the warm-up. @throws as `ready`.
   void wait_until_ready() const;
 
-  /// What `load` would take with these options, and why, in one sentence; loads nothing.
-  /// @throws as `load`, when nothing here can run the bundle.
-  static std::string choice(const Bundle& bundle, const LoadOptions& options = {});
+  /// Returns which artifact and engine `load` would select with these options, and why, in one
+  /// sentence. Loads nothing. @throws as `load`, when nothing here can run the bundle.
+  static std::string describe_selection(const Bundle& bundle, const LoadOptions& options = {});
 
-  /// Runs "forward". Outputs own their memory and are on the model's device.
-  /// @throws InvalidInput before the engine is touched; ExecutionError when the engine fails.
+  /// Runs "forward". Inputs must be on the model's device (scalars on the CPU). They are not copied
+  /// when they are contiguous, and must not change during the call. Outputs own their memory, are
+  /// on the model's device, and are in the signature's order; an absent output is undefined. On a
+  /// GPU the work may still be queued when the call returns, see `synchronize`.
+  /// @throws InvalidInput, before the engine runs, when the inputs do not fit the signature;
+  ///     ExecutionError when the engine fails.
   Outputs run(const Inputs& inputs, const RunOptions& options = {}) const;
 
-  /// Runs any exported method by name.
+  /// Runs an exported method by name. @throws as `run`.
   Outputs call(std::string_view method, const Inputs& inputs, const RunOptions& options = {}) const;
 
-  /// The fast path: tensors in the signature's order in and out, the same checks. `method` indexes
-  /// `bundle().manifest().methods`.
+  /// Runs a method with tensors in the signature's order, which is faster. Has the same checks as
+  /// `run`. Absent optional inputs are undefined.
+  /// @param inputs  one for each input of the signature; non-contiguous ones are replaced with
+  /// copies
+  /// @param method  index into `bundle().manifest().methods`
+  /// @throws as `run`.
   std::vector<Tensor> run_ordered(std::span<Tensor> inputs, std::size_t method = 0,
                                   const RunOptions& options = {}) const;
 
-  /// Copies a tensor to a device, e.g. a golden to the GPU or an output back. To the CPU it waits
-  /// for the data. To a GPU the copy may only be queued, before the thread's later calls; the
-  /// tensor given may be changed at once.
+  /// Copies a tensor to a device, such as a golden to the GPU or an output back. A copy to the CPU
+  /// waits for the data. A copy to a GPU may be queued before the later calls of the thread; the
+  /// source may be changed at once. A tensor that is on the device already may be returned as it
+  /// is.
   /// @throws DeviceUnavailable.
   [[nodiscard]] Tensor transfer(const Tensor& tensor, Device device) const;
 
-  /// Copies a method's inputs from the CPU to the model's device, each as by `transfer`; numbers
-  /// stay. For a GPU they are checked first, values too, as these are not read there (see
-  /// `check_inputs`); for the CPU they are given back.
+  /// Copies the inputs of a method from the CPU to the model's device, as `transfer` does. Scalars
+  /// stay on the CPU. For a GPU the inputs are checked first, with the ranges of their values,
+  /// which a call does not read on a GPU (see `check_inputs`). For the CPU they are returned as
+  /// they are.
   /// @throws InvalidInput, DeviceUnavailable.
   [[nodiscard]] Inputs transfer_inputs(const Inputs& inputs,
                                        std::string_view method = "forward") const;
 
-  /// Waits until the work of earlier calls on the model's device is done; nothing on the CPU.
+  /// Waits for the work of earlier calls on the model's device. Does nothing on the CPU.
   void synchronize() const;
 
-  /// A caller with state of its own (also allowed, and cheap, for a stateless model).
+  /// Returns a new session, with the state as it was after the load. Cheap for a stateless model.
   [[nodiscard]] Session session() const;
 
+  /// Returns the signature of a method. @throws InvalidInput that lists the methods.
   [[nodiscard]] const Signature& signature(std::string_view method = "forward") const;
-  [[nodiscard]] std::vector<std::string> methods() const;
+  [[nodiscard]] std::vector<std::string> methods() const;  ///< "forward" first when there is one
   [[nodiscard]] bool stateful() const noexcept;
   [[nodiscard]] Device device() const noexcept;
   [[nodiscard]] const Bundle& bundle() const noexcept;
   [[nodiscard]] const Artifact& artifact() const noexcept;
-  /// With the warm-up in the background, that part is filled in when the model is ready.
+  /// With a warm-up in the background, its part is complete when `ready` returns true.
   [[nodiscard]] const LoadReport& load_report() const noexcept;
 
  private:

@@ -15,10 +15,10 @@ namespace isthmus {
 enum class Trust : std::uint8_t {
   kData,    ///< only passive data: opens manifests and goldens, runs nothing
   kGraph,   ///< graphs of allow-listed, pure operators (the default)
-  kNative,  ///< anything, native code and refused operators included: as running a program
+  kNative,  ///< anything, native code and refused operators too, like running a program
 };
 
-/// Rewrites done at load, in memory; the file on disk stays portable.
+/// Rewrites of the artifact in memory when it is loaded. The file is not changed.
 enum class Optimize : std::uint8_t {
   kAuto,       ///< the engine's measured default
   kNone,       ///< run the artifact as it is
@@ -26,46 +26,49 @@ enum class Optimize : std::uint8_t {
   kInference,  ///< freeze, fuse and prepack for this machine
 };
 
-/// "data", "graph" or "native".
+/// Returns "data", "graph" or "native".
 ISTHMUS_API std::string_view name(Trust trust) noexcept;
-/// "auto", "none", "freeze" or "inference".
+/// Returns "auto", "none", "freeze" or "inference".
 ISTHMUS_API std::string_view name(Optimize optimize) noexcept;
 
-/// @throws InvalidInput naming the expected values.
+/// Inverse of `name`. @throws InvalidInput that lists the expected names.
 ISTHMUS_API Trust parse_trust(std::string_view text);
-/// @throws InvalidInput naming the expected values.
+/// Inverse of `name`. @throws InvalidInput that lists the expected names.
 ISTHMUS_API Optimize parse_optimize(std::string_view text);
 
-/// How to load a bundle. Defaults fit most services. Each member has an initializer: naming only
-/// some of them draws no warning.
+/// Options of Model::load. The defaults suit most services. All members have initializers, so that
+/// designated initializers of some of them cause no warning.
 struct LoadOptions {
   std::string engine = "auto";  ///< "auto", or an engine's name such as "torchscript"
   std::string artifact{};       ///< name of one artifact; empty: the best that fits
-  std::string device = "cpu";   ///< "cpu", "cuda", "cuda:1"; a contract, never a hint
-  int threads = 0;              ///< intra-operator threads of each call; 0: leave as it is
+  std::string device = "cpu";   ///< "cpu", "cuda" or "cuda:1"; never replaced by another device
+  int threads = 0;              ///< intra-operator threads of each call; 0: the measured number of
+                                ///< tuning.json, else the runtime's default
   bool warmup = true;           ///< call the model at load until calls are steady
-  /// `load` returns before the warm-up, which goes on beside the program: see `Model::ready`.
+  /// `load` returns before the warm-up, which runs on a thread of its own, see `Model::ready`.
   bool warmup_in_background = false;
-  /// Only a few calls are to come: an engine may leave out what pays off later only. Process-wide
-  /// where the engine's runtime has it so, hence for programs that load one model and end.
+  /// The program makes only a few calls, so that engines may omit work that pays off later. May
+  /// apply to the whole process, so it is for programs that load one model.
   bool few_calls = false;
-  /// Use weights where they lie in the bundle's files, if the format allows it: nothing is copied,
-  /// and processes share them. Then these files may be replaced (renamed over) while the model is
-  /// in use, and may not be written to in place. false: a copy of one's own.
+  /// Use weights in the pages of the bundle's files, if the format allows it: they are not copied,
+  /// and processes share them. Such files may be replaced by renaming while the model is in use,
+  /// but must not be written to. false: copy the weights.
   bool mmap = true;
   Trust trust = Trust::kGraph;  ///< what the bundle may do
   Optimize optimize = Optimize::kAuto;
-  std::vector<std::filesystem::path> op_libraries{};    ///< custom operator libraries to open first
-  std::vector<std::filesystem::path> engine_path{};     ///< folders searched for engines first
-  std::map<std::string, std::string> engine_options{};  ///< as the engine documents them
-  /// Folder to write each call's inputs and outputs to, for `isthmus replay`; empty: none.
+  std::vector<std::filesystem::path> op_libraries{};  ///< custom operator libraries to open first
+  std::vector<std::filesystem::path>
+      engine_path{};  ///< folders that are searched first; must exist
+  std::map<std::string, std::string> engine_options{};  ///< see docs/engines.md
+  /// Folder for the inputs and outputs of each call, for `isthmus replay`; empty: none are written.
   std::filesystem::path record{};
-  std::int64_t record_limit = 1000;  ///< calls of this model that are recorded
+  std::int64_t record_limit = 1000;  ///< number of calls that are recorded
 };
 
 /// Options of one call.
 struct RunOptions {
-  bool check_outputs = true;  ///< also check what the engine gave against the signature
+  /// Check the engine's outputs against the signature. Their number is always checked.
+  bool check_outputs = true;
 };
 
 }  // namespace isthmus

@@ -21,14 +21,15 @@ struct ManagedTensor;           // binary layout of DLPack's DLManagedTensor
 struct ManagedTensorVersioned;  // binary layout of DLPack's DLManagedTensorVersioned
 }  // namespace dlpack
 
-/// Sizes or strides in elements.
+/// Sizes, or strides in elements.
 using Shape = std::vector<std::int64_t>;
 
 /// An n-dimensional array: dtype, shape, strides, device, data, and the owner that keeps the data
-/// alive. A cheap value: copies share the data. A default-constructed Tensor is undefined and
-/// stands for an absent optional value.
+/// alive. Copies are cheap and share the data. A default-constructed Tensor is undefined, which
+/// means that an optional value is absent.
 ///
-/// Thread safety: as std::shared_ptr; distinct Tensors may be used from distinct threads.
+/// Thread safety: as for std::shared_ptr, different Tensor objects may be used by different
+/// threads. Access to shared data is not synchronised.
 class ISTHMUS_API Tensor {
  public:
   Tensor() noexcept;
@@ -38,18 +39,21 @@ class ISTHMUS_API Tensor {
   Tensor& operator=(Tensor&&) noexcept;
   ~Tensor();
 
-  /// New, uninitialised, contiguous memory on the CPU, 64-byte aligned, owned by the tensor.
-  /// @throws InvalidInput when a size is negative or the byte size overflows.
+  /// Returns a tensor with new, uninitialised, contiguous memory on the CPU, aligned to 64 bytes.
+  /// @throws InvalidInput when a size is negative, the byte size overflows, or memory runs out.
   static Tensor empty(DType dtype, Shape shape);
 
-  /// A tensor over memory that somebody else owns. `owner` is kept until the last copy dies; pass
-  /// nullptr only when the memory outlives every copy. Empty `strides` means contiguous.
+  /// Returns a tensor over existing memory.
+  /// @param owner  kept until the last copy is destroyed; nullptr when the memory outlives all
+  /// copies
+  /// @param strides  in elements; empty: contiguous
   /// @throws InvalidInput when `data` is null for a non-empty shape, a size is negative, or strides
-  /// and shape differ in length.
+  ///     and shape differ in length.
   static Tensor wrap(void* data, DType dtype, Shape shape, std::shared_ptr<void> owner = nullptr,
                      Device device = {}, Shape strides = {});
 
-  /// Copies `values` into new CPU memory; the number of values must match the shape.
+  /// Copies `values` into new CPU memory, in the order of a contiguous tensor.
+  /// @throws InvalidInput when the number of values is not that of the shape.
   template <typename T>
   static Tensor copy_of(std::span<const T> values, Shape shape);
   template <typename T>
@@ -61,18 +65,20 @@ class ISTHMUS_API Tensor {
     return copy_of(std::span<const T>(values.begin(), values.size()), std::move(shape));
   }
 
-  /// A 0-dimensional tensor: how scalar inputs (int64, float64, bool) are passed.
+  /// Returns a 0-dimensional tensor, as scalar inputs (int64, float64, bool) are passed.
   template <typename T>
   static Tensor scalar(T value) {
     return copy_of(std::initializer_list<T>{value}, {});
   }
 
-  /// Takes ownership of a DLPack tensor (its deleter runs when the last copy dies).
-  /// @throws InvalidInput for a device, dtype or lane count that isthmus does not carry.
+  /// Takes ownership of a DLPack tensor. Its deleter runs when the last copy is destroyed, or at
+  /// once when the tensor is refused.
+  /// @throws InvalidInput for a device, dtype, number of lanes or version that is not supported.
   static Tensor from_dlpack(dlpack::ManagedTensor* managed);
   static Tensor from_dlpack(dlpack::ManagedTensorVersioned* managed);
 
-  /// A new DLPack tensor sharing this one's data; the consumer calls its deleter.
+  /// Returns a new DLPack tensor that shares the data. The consumer calls its deleter.
+  /// @throws InvalidInput for an undefined tensor.
   [[nodiscard]] dlpack::ManagedTensor* to_dlpack() const;
   [[nodiscard]] dlpack::ManagedTensorVersioned* to_dlpack_versioned() const;
 
@@ -84,18 +90,22 @@ class ISTHMUS_API Tensor {
   [[nodiscard]] const Shape& shape() const noexcept { return shape_; }
   [[nodiscard]] const Shape& strides() const noexcept { return strides_; }  ///< empty: contiguous
   [[nodiscard]] std::size_t rank() const noexcept { return shape_.size(); }
-  [[nodiscard]] std::int64_t numel() const noexcept;
-  [[nodiscard]] std::size_t nbytes() const noexcept;
+  [[nodiscard]] std::int64_t numel() const noexcept;  ///< number of elements; 0 when undefined
+  [[nodiscard]] std::size_t nbytes() const noexcept;  ///< bytes of the elements, without gaps
   [[nodiscard]] bool is_contiguous() const noexcept;
 
-  /// This tensor when it is contiguous, else a contiguous copy (CPU only).
+  /// Returns this tensor when it is contiguous, else a contiguous copy.
   /// @throws InvalidInput for a non-contiguous tensor that is not on the CPU.
   [[nodiscard]] Tensor contiguous() const;
+
+  /// Returns a contiguous copy with memory of its own; an undefined tensor for an undefined one.
+  /// @throws InvalidInput for a tensor that is not on the CPU.
+  [[nodiscard]] Tensor clone() const;
 
   [[nodiscard]] void* data() const noexcept { return data_; }
   [[nodiscard]] const std::shared_ptr<void>& owner() const noexcept { return owner_; }
 
-  /// Typed pointer to contiguous CPU data.
+  /// Returns a typed pointer to contiguous CPU data.
   /// @throws InvalidInput when T is not the dtype, or the tensor is not contiguous on the CPU.
   template <typename T>
   [[nodiscard]] T* data_as() const {
@@ -103,14 +113,15 @@ class ISTHMUS_API Tensor {
     return static_cast<T*>(data_);
   }
 
-  /// The single element of a one-element tensor.
+  /// Returns the element of a one-element tensor.
+  /// @throws InvalidInput when there are more or fewer elements, and as `data_as`.
   template <typename T>
   [[nodiscard]] T item() const {
     require_single();
     return *data_as<T>();
   }
 
-  /// "float32[2, 14, 384] on cpu", for messages.
+  /// Returns a text such as "float32[2, 14, 384] on cpu", for messages.
   [[nodiscard]] std::string describe() const;
 
  private:
@@ -136,8 +147,8 @@ Tensor Tensor::copy_of(std::span<const T> values, Shape shape) {
   return tensor;
 }
 
-/// Tensors by name, in order: the inputs or outputs of one call. Lookup is linear, which is the
-/// fastest for the handful of values that a model has.
+/// Tensors with names, in order: the inputs or outputs of one call. Lookup is linear, which is the
+/// fastest for the few values that models have.
 class ISTHMUS_API NamedTensors {
  public:
   using Item = std::pair<std::string, Tensor>;
@@ -150,16 +161,16 @@ class ISTHMUS_API NamedTensors {
   NamedTensors& operator=(NamedTensors&&) noexcept;
   ~NamedTensors();
 
-  /// Makes room for so many.
+  /// Reserves memory for `count` tensors.
   void reserve(std::size_t count) { items_.reserve(count); }
 
-  /// Appends; names are not checked here but at the call (a doubled name is refused there).
+  /// Appends a tensor. Names are checked when a model is called, which refuses duplicates.
   void add(std::string name, Tensor tensor);
 
-  /// nullptr when there is none.
+  /// Returns the first tensor with this name, or nullptr. Valid until the next `add`.
   [[nodiscard]] const Tensor* find(std::string_view name) const noexcept;
 
-  /// @throws InvalidInput naming what there is, when there is no such name.
+  /// Returns the first tensor with this name. @throws InvalidInput that lists the names.
   [[nodiscard]] const Tensor& at(std::string_view name) const;
   const Tensor& operator[](std::string_view name) const { return at(name); }
 

@@ -1,8 +1,7 @@
 #pragma once
 
-/// at::Tensor in and out, for programs that use LibTorch themselves. Header-only, so that
-/// libisthmus stays free of LibTorch; link the CMake target isthmus::torch. Nothing here copies
-/// data.
+/// Runs models with at::Tensor, for programs that use LibTorch. Header-only, because libisthmus
+/// does not depend on LibTorch; link the CMake target isthmus::torch. No data are copied.
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
@@ -26,7 +25,7 @@
 
 namespace isthmus {
 
-/// Element type in LibTorch's words. Every DType has one.
+/// Returns the element type of LibTorch. Every DType has one.
 inline at::ScalarType to_torch(DType dtype) {
   switch (dtype) {
     case DType::kBool:
@@ -63,7 +62,7 @@ inline at::ScalarType to_torch(DType dtype) {
   return at::ScalarType::Undefined;
 }
 
-/// Element type in isthmus's words; nullopt for those it does not carry (quantised, 8-bit floats).
+/// Returns the DType; nullopt for types that isthmus does not support (quantised, 8-bit floats).
 inline std::optional<DType> from_torch(at::ScalarType type) {
   switch (type) {
     case at::kBool:
@@ -101,19 +100,19 @@ inline std::optional<DType> from_torch(at::ScalarType type) {
   }
 }
 
-/// Device in LibTorch's words; the CPU has no index there.
+/// Returns the device of LibTorch, in which the CPU has no index.
 inline c10::Device to_torch(Device device) {
   if (device.is_cpu()) return c10::Device(c10::kCPU);
   return c10::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(device.index));
 }
 
-/// The same data as an at::Tensor: no copy, any strides; it keeps the owner alive and never
-/// requires a gradient. An undefined Tensor gives an undefined one.
+/// Returns an at::Tensor with the same data and strides, which keeps the owner alive and never
+/// requires a gradient. Undefined for an undefined Tensor.
 inline at::Tensor to_torch(const Tensor& tensor) {
   if (!tensor.defined()) return {};
   const auto options =
       at::TensorOptions().dtype(to_torch(tensor.dtype())).device(to_torch(tensor.device()));
-  // LibTorch takes no null pointer, which an empty tensor may have.
+  // An empty tensor may have a null pointer, which LibTorch refuses.
   if (tensor.data() == nullptr) return at::empty(tensor.shape(), options);
   auto blob = at::for_blob(tensor.data(), tensor.shape());
   blob.options(options).target_device(options.device());
@@ -129,15 +128,16 @@ inline at::Tensor to_torch(const Tensor& tensor) {
 
 namespace detail {
 
-/// Lets go of the tensor that `from_torch` keeps as a Tensor's owner.
+/// Releases the tensor that `from_torch` keeps as a Tensor's owner.
 struct ReleaseTorchTensor {
   void operator()(c10::TensorImpl* tensor) const noexcept {
     c10::raw::intrusive_ptr::decref(tensor);
   }
 };
 
-/// The at::Tensor that a result was made from, when it still is the same; else a new one over the
-/// same data. Not for what a model gets: it could resize the tensor that others look at.
+/// Returns the at::Tensor that a result was made from if it still has the same data, shape and
+/// strides, else a new one with the same data. Not for inputs, because the model could resize the
+/// original.
 inline at::Tensor unwrap(const Tensor& tensor) {
   if (std::get_deleter<ReleaseTorchTensor>(tensor.owner()) != nullptr) {
     at::Tensor held(c10::intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>::reclaim_copy(
@@ -152,10 +152,11 @@ inline at::Tensor unwrap(const Tensor& tensor) {
 
 }  // namespace detail
 
-/// The same data as an isthmus::Tensor: no copy, any strides; it keeps the storage alive. Gradients
-/// are left behind. An undefined tensor gives an undefined one.
+/// Returns an isthmus::Tensor with the same data and strides, which keeps the storage alive.
+/// Gradients are dropped. Undefined for an undefined tensor.
 /// @throws InvalidInput for sparse and quantised tensors, and for devices and dtypes that isthmus
-/// does not carry.
+/// does
+///     not support.
 inline Tensor from_torch(at::Tensor tensor) {
   if (!tensor.defined()) return {};
   if (tensor.layout() != at::kStrided || tensor.is_quantized())
@@ -170,7 +171,7 @@ inline Tensor from_torch(at::Tensor tensor) {
   if (!device.is_cpu() && !device.is_cuda())
     throw InvalidInput("expected a tensor on cpu or cuda, got one on " + device.str() +
                        ": move it first (tensor.to)");
-  // Lazily conjugated or negated data does not lie in memory as it reads.
+  // The memory of lazily conjugated or negated tensors has other values.
   if (tensor.is_conj() || tensor.is_neg()) tensor = tensor.resolve_conj().resolve_neg();
   if (tensor.requires_grad()) tensor = tensor.detach();
   const Device where{device.is_cpu() ? DeviceType::kCpu : DeviceType::kCuda,
@@ -184,10 +185,10 @@ inline Tensor from_torch(at::Tensor tensor) {
   return Tensor::wrap(data, *dtype, std::move(shape), std::move(owner), where, std::move(strides));
 }
 
-/// Inputs by name, to be written in place: {{"input_ids", ids}, {"attention_mask", mask}}.
+/// Inputs with names: {{"input_ids", ids}, {"attention_mask", mask}}.
 using TorchInputs = std::vector<std::pair<std::string, at::Tensor>>;
 
-/// Outputs by name and in order. An absent output is undefined.
+/// Outputs with names, in the signature's order. An absent output is undefined.
 ///
 ///     for (const auto& [name, tensor] : outputs) …
 ///     const at::Tensor& logits = outputs["logits"];
@@ -200,7 +201,7 @@ class TorchOutputs {
     items_.emplace_back(std::move(name), std::move(tensor));
   }
 
-  /// @throws InvalidInput naming what there is, when there is no such name.
+  /// Returns the output with this name. @throws InvalidInput that lists the names.
   [[nodiscard]] const at::Tensor& operator[](std::string_view name) const {
     std::string there;
     for (const auto& [key, tensor] : items_) {
@@ -222,8 +223,8 @@ class TorchOutputs {
 
 namespace detail {
 
-/// The inputs in the signature's order, left out ones undefined; nothing when a name is unknown or
-/// doubled, which the call by name explains.
+/// Returns the inputs in the signature's order, absent ones undefined; nullopt when a name is
+/// unknown or repeated, which the call by name reports.
 inline std::optional<std::vector<Tensor>> in_order(const Signature& signature,
                                                    const TorchInputs& inputs) {
   std::vector<Tensor> ordered(signature.inputs.size());
@@ -241,15 +242,15 @@ inline std::optional<std::vector<Tensor>> in_order(const Signature& signature,
 
 }  // namespace detail
 
-/// Runs a method by name of a Model or a Session with at::Tensors. Scalar inputs are 0-dimensional
-/// tensors (at::scalar_tensor). Outputs are plain tensors on the model's device that own their
-/// memory and do not require gradients.
+/// Runs a method of a Model or a Session with at::Tensors. Scalar inputs are 0-dimensional tensors
+/// (at::scalar_tensor). Outputs are on the model's device, own their memory, and do not require
+/// gradients.
 /// @throws InvalidInput, ExecutionError, as Model::call.
 template <typename Runner>
 TorchOutputs call(Runner& runner, std::string_view method, const TorchInputs& inputs,
                   const RunOptions& options = {}) {
   TorchOutputs outputs;
-  if constexpr (std::is_same_v<std::remove_const_t<Runner>, Model>) {  // the fast path
+  if constexpr (std::is_same_v<std::remove_const_t<Runner>, Model>) {  // faster
     const auto& methods = runner.bundle().manifest().methods;
     const Signature& signature = runner.signature(method);
     if (auto ordered = detail::in_order(signature, inputs)) {
@@ -269,7 +270,7 @@ TorchOutputs call(Runner& runner, std::string_view method, const TorchInputs& in
   return outputs;
 }
 
-/// `call` of "forward".
+/// Runs "forward", see `call`.
 template <typename Runner>
 TorchOutputs run(Runner& runner, const TorchInputs& inputs, const RunOptions& options = {}) {
   return call(runner, "forward", inputs, options);

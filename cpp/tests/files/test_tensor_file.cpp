@@ -57,12 +57,12 @@ NamedTensors parse_np(const std::string& file) {
   return parse_npz(as_bytes(file), "f");
 }
 
-// Reads every truncation and many flips; whatever comes must be a value or InvalidInput.
+// Parses all truncations and many damaged copies. The result must be a value or InvalidInput.
 template <typename Parse>
 int survive(const std::string& file, const Parse& parse) {
   int refused = 0;
   const auto attempt = [&](const std::string& damaged) {
-    // A copy of its own, so that a sanitizer sees one byte too far.
+    // A copy of the exact size, so that a sanitizer sees a read beyond the end.
     const std::vector<char> exact(damaged.begin(), damaged.end());
     try {
       parse(std::as_bytes(std::span(exact)));
@@ -85,7 +85,7 @@ int survive(const std::string& file, const Parse& parse) {
 
 }  // namespace
 
-TEST_CASE("safetensors: what is written is read") {
+TEST_CASE("safetensors: written files can be read") {
   Folder folder;
   NamedTensors tensors;
   tensors.add("b", Tensor::copy_of<bool>({true, false, true}, {3}));
@@ -104,31 +104,31 @@ TEST_CASE("safetensors: what is written is read") {
     REQUIRE(other.nbytes() == tensor.nbytes());
     if (tensor.nbytes() > 0) CHECK(std::memcmp(other.data(), tensor.data(), tensor.nbytes()) == 0);
   }
-  // Nothing but the file is left, and each tensor begins at a multiple of its element size.
+  // No temporary file is left, and each tensor begins at a multiple of its element size.
   CHECK(std::distance(fs::directory_iterator(folder.path), {}) == 1);
   const std::string file = read(path);
   CHECK(file.find("\"data_offsets\":[0,8]") != std::string::npos);
   CHECK(static_cast<unsigned char>(file[0]) % 8 == 0);
 }
 
-TEST_CASE("safetensors: what cannot be written is refused, and nothing is left") {
+TEST_CASE("safetensors: tensors that cannot be written are refused, and no file is left") {
   Folder folder;
   const auto fails = [&](NamedTensors tensors, const char* what) {
     CHECK_THROWS_WITH_AS(write_safetensors(folder.path / "t.safetensors", tensors),
                          doctest::Contains(what), InvalidInput);
     CHECK(fs::is_empty(folder.path));
   };
-  const Tensor one = Tensor::scalar<float>(1);
+  const Tensor scalar = Tensor::scalar<float>(1);
   fails({{"x", Tensor()}}, "undefined");
-  fails({{"x", one}, {"x", one}}, "another one has this name");
-  fails({{"__metadata__", one}}, "reserved");
+  fails({{"x", scalar}, {"x", scalar}}, "another one has this name");
+  fails({{"__metadata__", scalar}}, "reserved");
   fails({{"x", Tensor::empty(DType::kComplex128, {1})}}, "complex128");
   float values[6] = {};
   fails({{"x", Tensor::wrap(values, DType::kFloat32, {2, 3}, nullptr, {}, {1, 2})}}, "contiguous");
-  CHECK_THROWS_AS(write_safetensors(folder.path / "none" / "t", {{"x", one}}), InvalidInput);
+  CHECK_THROWS_AS(write_safetensors(folder.path / "none" / "t", {{"x", scalar}}), InvalidInput);
 }
 
-TEST_CASE("safetensors: a bad file is refused with what is wrong") {
+TEST_CASE("safetensors: a bad file is refused with its defect") {
   const auto fails = [](const std::string& header, const std::string& data, const char* what) {
     CHECK_THROWS_WITH_AS(parse_st(safetensors(header, data)), doctest::Contains(what),
                          InvalidInput);
@@ -188,13 +188,13 @@ TEST_CASE("npz: dtypes, shapes, Fortran order, deflation") {
   fails(ZipWriter::write({{.name = "x.txt", .data = "a"}}), "x.txt");
   fails(ZipWriter::write({{.name = "x.npy", .data = record, .crc_lie = 1}}), "checksum");
   fails(ZipWriter::write({{.name = "../x.npy", .data = record}}), "\"..\"");
-  // A bomb claims more than deflate can pack, and is refused before memory is taken.
+  // A zip bomb claims more than deflate can pack, and is refused before memory is allocated.
   fails(ZipWriter::write(
             {{.name = "x.npy", .data = "abc", .method = 8, .unpacked = std::string(99999, 'a')}}),
         "believable");
 }
 
-TEST_CASE("damaged files never crash the reader") {
+TEST_CASE("damaged files do not crash the reader") {
   const std::string header =
       R"({"x":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"y":{"dtype":"I64","shape":[1,2],"data_offsets":[8,24]}})";
   CHECK(survive(safetensors(header, std::string(24, 'a')),
@@ -209,7 +209,7 @@ TEST_CASE("damaged files never crash the reader") {
   CHECK(survive(zip, [](auto bytes) { parse_npz(bytes, "f"); }) > 1000);
 }
 
-TEST_CASE("read_tensors says what a file is") {
+TEST_CASE("read_tensors names the kind of another file") {
   Folder folder;
   const fs::path path = folder.path / "what";
   CHECK_THROWS_WITH_AS(read_tensors(path), doctest::Contains("no such file"), InvalidInput);

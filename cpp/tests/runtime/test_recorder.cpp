@@ -6,6 +6,7 @@
 #include <thread>
 #include <vector>
 
+#include "core/runtime/recorder.h"
 #include "isthmus/error.h"
 #include "isthmus/model.h"
 #include "isthmus/tensor_file.h"
@@ -41,21 +42,21 @@ struct Fixture {
 
   [[nodiscard]] std::vector<std::filesystem::path> files(const std::string& start,
                                                          const std::string& ending) const {
-    std::vector<std::filesystem::path> found;
+    std::vector<std::filesystem::path> paths;
     for (const auto& entry : std::filesystem::directory_iterator(records)) {
       const std::string name = entry.path().filename();
-      if (name.starts_with(start) && name.ends_with(ending)) found.push_back(entry.path());
+      if (name.starts_with(start) && name.ends_with(ending)) paths.push_back(entry.path());
     }
-    std::sort(found.begin(), found.end());
-    return found;
+    std::sort(paths.begin(), paths.end());
+    return paths;
   }
 
   [[nodiscard]] std::vector<Record> calls() const {
     std::vector<Record> result;
     for (std::filesystem::path path : files("2", ".json")) {
-      Record one{.facts = nlohmann::json::parse(read_text(path)), .tensors = {}};
-      one.tensors = read_tensors(path.replace_extension(".safetensors"));
-      result.push_back(std::move(one));
+      Record record{.facts = nlohmann::json::parse(read_text(path)), .tensors = {}};
+      record.tensors = read_tensors(path.replace_extension(".safetensors"));
+      result.push_back(std::move(record));
     }
     return result;
   }
@@ -67,7 +68,7 @@ struct Stateful : Fixture {
 
 }  // namespace
 
-TEST_CASE_FIXTURE(Fixture, "nothing is written unless it is asked for") {
+TEST_CASE_FIXTURE(Fixture, "nothing is written without the option") {
   LoadOptions plain = options();
   plain.record.clear();
   const Model model = Model::load(root, plain);
@@ -75,7 +76,8 @@ TEST_CASE_FIXTURE(Fixture, "nothing is written unless it is asked for") {
   CHECK_FALSE(std::filesystem::exists(records));
 }
 
-TEST_CASE_FIXTURE(Fixture, "each call is written as it was given and answered, warm-up excepted") {
+TEST_CASE_FIXTURE(Fixture,
+                  "each call is written with its inputs and outputs, without the warm-up") {
   const Model model = Model::load(root, options());
   REQUIRE(model.load_report().warmup.size() == 1);
   model.run(pair(1, 2));
@@ -83,18 +85,18 @@ TEST_CASE_FIXTURE(Fixture, "each call is written as it was given and answered, w
   model.run_ordered(ordered);
   model.session().run(pair(5, 6));
 
-  const auto found = calls();
-  REQUIRE(found.size() == 3);
-  for (std::size_t i = 0; i < found.size(); ++i) {
+  const auto recorded = calls();
+  REQUIRE(recorded.size() == 3);
+  for (std::size_t i = 0; i < recorded.size(); ++i) {
     const auto at = static_cast<float>(2 * i + 1);
-    CHECK(found[i].tensors.at("0/in/x").data_as<float>()[0] == at);
-    CHECK(found[i].tensors.at("0/out/y").data_as<float>()[0] == 2 * at);
-    CHECK(found[i].facts["method"] == "forward");
-    CHECK(found[i].facts["error"].is_null());
-    CHECK(found[i].facts["milliseconds"] >= 0);
+    CHECK(recorded[i].tensors.at("0/in/x").data_as<float>()[0] == at);
+    CHECK(recorded[i].tensors.at("0/out/y").data_as<float>()[0] == 2 * at);
+    CHECK(recorded[i].facts["method"] == "forward");
+    CHECK(recorded[i].facts["error"].is_null());
+    CHECK(recorded[i].facts["milliseconds"] >= 0);
   }
-  CHECK(found[0].facts["session"] == 0);
-  CHECK(found[2].facts["session"] == 1);
+  CHECK(recorded[0].facts["session"] == 0);
+  CHECK(recorded[2].facts["session"] == 1);
 
   const auto heads = files("record-", ".json");
   REQUIRE(heads.size() == 1);
@@ -106,35 +108,47 @@ TEST_CASE_FIXTURE(Fixture, "each call is written as it was given and answered, w
   CHECK(files("", ".tmp").empty());
 }
 
-TEST_CASE_FIXTURE(Fixture, "how a view was given stands in the record, its values are plain") {
+TEST_CASE_FIXTURE(Fixture, "the strides of a view are recorded, and its values are contiguous") {
   const Model model = Model::load(root, options());
   float memory[] = {1, 2, 3, 4};  // column by column
   const Tensor view = Tensor::wrap(memory, DType::kFloat32, {2, 2}, nullptr, {}, {1, 2});
   model.run({{"x", view}});
-  const auto found = calls();
-  REQUIRE(found.size() == 1);
-  CHECK(found[0].facts["inputs"]["x"]["strides"] == std::vector<int>{1, 2});
-  CHECK(found[0].facts["inputs"]["x"]["dtype"] == "float32");
-  CHECK(found[0].facts["inputs"]["x"]["device"] == "cpu");
-  const float* x = found[0].tensors.at("0/in/x").data_as<float>();
+  const auto recorded = calls();
+  REQUIRE(recorded.size() == 1);
+  CHECK(recorded[0].facts["inputs"]["x"]["strides"] == std::vector<int>{1, 2});
+  CHECK(recorded[0].facts["inputs"]["x"]["dtype"] == "float32");
+  CHECK(recorded[0].facts["inputs"]["x"]["device"] == "cpu");
+  const float* x = recorded[0].tensors.at("0/in/x").data_as<float>();
   CHECK(std::vector<float>(x, x + 4) == std::vector<float>{1, 3, 2, 4});
 }
 
-TEST_CASE_FIXTURE(Fixture, "what was refused or failed is written with its reason") {
+TEST_CASE_FIXTURE(Fixture, "a refused or failed call is written with its reason") {
   const Model model = Model::load(root, options());
   CHECK_THROWS_AS(model.run({{"x", Tensor::copy_of({1.0, 2.0}, {1, 2})}}), InvalidInput);
   CHECK_THROWS_AS(model.run(pair(-1, 0)), ExecutionError);
-  const auto found = calls();
-  REQUIRE(found.size() == 2);
-  CHECK(found[0].facts["error"].get<std::string>().find("float64") != std::string::npos);
-  CHECK(found[0].facts["refused"] == true);
-  CHECK(found[0].tensors.at("0/in/x").dtype() == DType::kFloat64);
-  CHECK(found[1].facts["refused"] == false);
-  CHECK(found[1].facts["error"].get<std::string>().find("asked to fail") != std::string::npos);
-  CHECK(found[1].tensors.find("0/out/y") == nullptr);
+  const auto recorded = calls();
+  REQUIRE(recorded.size() == 2);
+  CHECK(recorded[0].facts["error"].get<std::string>().find("float64") != std::string::npos);
+  CHECK(recorded[0].facts["refused"] == true);
+  CHECK(recorded[0].tensors.at("0/in/x").dtype() == DType::kFloat64);
+  CHECK(recorded[1].facts["refused"] == false);
+  CHECK(recorded[1].facts["error"].get<std::string>().find("asked to fail") != std::string::npos);
+  CHECK(recorded[1].tensors.find("0/out/y") == nullptr);
 }
 
-TEST_CASE_FIXTURE(Fixture, "recording ends at its limit, and calls go on") {
+TEST_CASE_FIXTURE(Fixture, "a call whose outputs cannot be copied is not recorded") {
+  const Bundle bundle = Bundle::open(root);
+  const Recorder recorder(records, 9, bundle, LoadReport{});
+  const auto to_cpu = [](const Tensor&) -> Tensor { throw ExecutionError("the device is gone"); };
+  float value = 1;
+  const Tensor on_gpu = Tensor::wrap(&value, DType::kFloat32, {1}, nullptr, {DeviceType::kCuda, 0});
+  recorder.finish(recorder.start("forward", 0, pair(1, 2), to_cpu), {{"y", on_gpu}}, to_cpu);
+  CHECK(calls().empty());
+  recorder.finish(recorder.start("forward", 0, pair(1, 2), to_cpu), pair(3, 4), to_cpu);
+  CHECK(calls().size() == 1);
+}
+
+TEST_CASE_FIXTURE(Fixture, "recording ends at its limit, and calls continue") {
   LoadOptions few = options();
   few.record_limit = 2;
   const Model model = Model::load(root, few);
@@ -144,7 +158,7 @@ TEST_CASE_FIXTURE(Fixture, "recording ends at its limit, and calls go on") {
   CHECK_THROWS_WITH_AS(Model::load(root, few), doctest::Contains("record_limit"), InvalidInput);
 }
 
-TEST_CASE_FIXTURE(Fixture, "two models in one folder keep their records apart") {
+TEST_CASE_FIXTURE(Fixture, "two models in one folder have separate records") {
   const Model a = Model::load(root, options());
   const Model b = Model::load(root, options());
   a.run(pair(1, 2));
@@ -153,7 +167,8 @@ TEST_CASE_FIXTURE(Fixture, "two models in one folder keep their records apart") 
   CHECK(calls().size() == 2);
 }
 
-TEST_CASE_FIXTURE(Fixture, "a folder that cannot be written is refused at load, later it is told") {
+TEST_CASE_FIXTURE(
+    Fixture, "a folder that cannot be written is refused at load, and later does not fail calls") {
   write_text(records, "a file");
   CHECK_THROWS_WITH_AS(Model::load(root, options()), doctest::Contains("record"), InvalidInput);
   std::filesystem::remove(records);
@@ -162,7 +177,7 @@ TEST_CASE_FIXTURE(Fixture, "a folder that cannot be written is refused at load, 
   CHECK(model.run(pair(1, 2))["y"].data_as<float>()[0] == 2);
 }
 
-TEST_CASE_FIXTURE(Fixture, "calls from many threads are all written, each with its own answer") {
+TEST_CASE_FIXTURE(Fixture, "calls from many threads are all written, each with its answer") {
   const Model model = Model::load(root, options());
   std::vector<std::jthread> threads;
   for (int t = 0; t < 4; ++t)
@@ -170,18 +185,18 @@ TEST_CASE_FIXTURE(Fixture, "calls from many threads are all written, each with i
       for (int i = 0; i < 10; ++i) model.run(pair(static_cast<float>(100 * t + i), 0));
     });
   threads.clear();
-  const auto found = calls();
-  CHECK(found.size() == 40);
+  const auto recorded = calls();
+  CHECK(recorded.size() == 40);
   std::map<float, int> seen;
-  for (const Record& one : found) {
-    const float x = one.tensors.at("0/in/x").data_as<float>()[0];
-    CHECK(one.tensors.at("0/out/y").data_as<float>()[0] == 2 * x);
+  for (const Record& record : recorded) {
+    const float x = record.tensors.at("0/in/x").data_as<float>()[0];
+    CHECK(record.tensors.at("0/out/y").data_as<float>()[0] == 2 * x);
     ++seen[x];
   }
   CHECK(seen.size() == 40);
 }
 
-TEST_CASE_FIXTURE(Stateful, "the calls of a shared state are numbered in the order it saw them") {
+TEST_CASE_FIXTURE(Stateful, "the calls of a shared state are numbered in their order") {
   const Model model = Model::load(root, options());
   std::vector<std::jthread> threads;
   for (int t = 0; t < 4; ++t)
@@ -193,11 +208,11 @@ TEST_CASE_FIXTURE(Stateful, "the calls of a shared state are numbered in the ord
     });
   threads.clear();
   std::int64_t runs = 0;
-  for (const Record& one : calls()) {
-    if (one.facts["method"] == "forward")
+  for (const Record& record : calls()) {
+    if (record.facts["method"] == "forward")
       ++runs;
     else
-      CHECK(one.tensors.at("0/out/n").item<std::int64_t>() == runs);
+      CHECK(record.tensors.at("0/out/n").item<std::int64_t>() == runs);
   }
   CHECK(runs == 40);
 }

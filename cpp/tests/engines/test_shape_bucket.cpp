@@ -13,7 +13,7 @@ using isthmus::torch_engine::shape_bucket;
 
 namespace {
 
-/// Stands for memory of a GPU: a bucket must never look into it.
+/// A tensor on a GPU, whose memory must not be read.
 Tensor on_gpu(DType dtype, Shape shape, int index = 0) {
   static std::array<float, 4> never_read{};
   return Tensor::wrap(never_read.data(), dtype, std::move(shape), nullptr,
@@ -26,7 +26,7 @@ std::string bucket(const std::vector<Tensor>& inputs, std::size_t method = 0) {
 
 }  // namespace
 
-TEST_CASE("calls of one shape share a bucket, whatever the values on the device") {
+TEST_CASE("calls of one shape share a bucket, with any values on the device") {
   CHECK(bucket({on_gpu(DType::kFloat32, {2, 2})}) == bucket({on_gpu(DType::kFloat32, {2, 2})}));
   const auto values = std::make_unique<std::array<float, 4>>();
   const Tensor elsewhere =
@@ -52,7 +52,7 @@ TEST_CASE("method, shape, rank, dtype, device and absence each make another buck
   CHECK(keys.size() == 2 * all.size());
 }
 
-TEST_CASE("what is read on the CPU is part of the bucket") {
+TEST_CASE("values on the CPU are part of the bucket") {
   const Tensor x = on_gpu(DType::kFloat32, {2, 2});
   CHECK(bucket({x, Tensor::scalar<std::int64_t>(3)}) ==
         bucket({x, Tensor::scalar<std::int64_t>(3)}));

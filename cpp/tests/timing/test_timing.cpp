@@ -40,7 +40,7 @@ TEST_CASE("percentiles interpolate between order statistics") {
   CHECK(percentile(counting(101), 0.9) == doctest::Approx(91));
 }
 
-TEST_CASE("no number without a sample, no percentile without p") {
+TEST_CASE("missing samples and a bad p are refused") {
   CHECK_THROWS_AS(percentile({}, 0.5), InvalidInput);
   CHECK_THROWS_AS(summarize({}), InvalidInput);
   CHECK_THROWS_WITH_AS(percentile(counting(3), 1.5), doctest::Contains("1.5"), InvalidInput);
@@ -55,14 +55,14 @@ TEST_CASE("a summary keeps the order of the samples") {
   CHECK(result.min_ms == 1);
 }
 
-TEST_CASE("percentiles are told with enough samples only") {
+TEST_CASE("percentiles need enough samples") {
   CHECK(summarize(counting(kMinSamplesP90 - 1)).p90_ms == -1);
   CHECK(summarize(counting(kMinSamplesP90)).p90_ms == doctest::Approx(57.7));
   CHECK(summarize(counting(kMinSamplesP99 - 1)).p99_ms == -1);
   CHECK(summarize(counting(kMinSamplesP99)).p99_ms == doctest::Approx(655.39));
 }
 
-TEST_CASE("calls are counted after the warm-up, what is between them is not timed") {
+TEST_CASE("calls are counted after the warm-up, and `between` is not timed") {
   int calls = 0;
   int between = 0;
   const TimingResult result =
@@ -83,7 +83,7 @@ TEST_CASE("a call that sleeps takes at least as long") {
   CHECK(result.min_ms >= 2);
 }
 
-TEST_CASE("min_seconds goes on beyond the iterations") {
+TEST_CASE("min_seconds continues beyond the iterations") {
   const TimingResult result =
       time_calls([] { std::this_thread::sleep_for(std::chrono::milliseconds(1)); },
                  {.warmup = 0, .iterations = 1, .min_seconds = 0.02});
@@ -91,7 +91,7 @@ TEST_CASE("min_seconds goes on beyond the iterations") {
   CHECK(result.samples_ms.size() > 1);
 }
 
-TEST_CASE("senseless options are refused before the first call") {
+TEST_CASE("bad options are refused before the first call") {
   int calls = 0;
   const auto call = [&] { ++calls; };
   CHECK_THROWS_AS(time_calls(call, {.warmup = -1}), InvalidInput);
@@ -101,7 +101,7 @@ TEST_CASE("senseless options are refused before the first call") {
   CHECK(calls == 0);
 }
 
-TEST_CASE("the interval of a ratio covers the truth and finds a difference") {
+TEST_CASE("the interval of a ratio contains the truth and excludes another") {
   const auto a = normal(10, 1, 200, 1);
   SUBCASE("no difference") {
     const RatioInterval same = ratio_of_medians(a, normal(10, 1, 200, 2));
@@ -150,7 +150,7 @@ TEST_CASE("the interval is the same every time") {
   CHECK(first.high == second.high);
 }
 
-TEST_CASE("a ratio refuses what it cannot answer") {
+TEST_CASE("a ratio refuses missing samples and bad options") {
   CHECK_THROWS_AS(ratio_of_medians({}, counting(3)), InvalidInput);
   CHECK_THROWS_AS(ratio_of_medians(counting(3), {}), InvalidInput);
   CHECK_THROWS_AS(ratio_of_medians(counting(3), counting(3), 1.0), InvalidInput);

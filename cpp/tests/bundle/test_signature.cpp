@@ -45,7 +45,7 @@ Inputs good() {
   return {{"x", floats({2, 4})}, {"y", longs({2})}, {"flag", Tensor::scalar(true)}};
 }
 
-/// `good()` with one value replaced (or added).
+/// Returns `good()` with one value replaced or added.
 Inputs with(const std::string& name, const Tensor& value) {
   Inputs result;
   bool replaced = false;
@@ -77,7 +77,7 @@ void output_refused(std::vector<Tensor> outputs, const char* word) {
 
 }  // namespace
 
-TEST_CASE("a good call comes back in the signature's order") {
+TEST_CASE("checked inputs are in the signature's order") {
   Inputs shuffled{{"flag", Tensor::scalar(false)}, {"y", longs({3})}, {"x", floats({3, 4})}};
   const auto ordered = check_inputs(signature(), shuffled, {});
   REQUIRE(ordered.size() == 4);
@@ -87,7 +87,7 @@ TEST_CASE("a good call comes back in the signature's order") {
   CHECK(check_inputs(signature(), with("extra", floats({1, 2, 3})), {})[3].rank() == 3);
 }
 
-TEST_CASE("what does not fit is refused with the input, what was expected and what came") {
+TEST_CASE("inputs that do not fit are refused with what was expected and given") {
   refused(with("z", floats({1})), {"z", "x"});
   refused({{"x", floats({2, 4})}, {"y", longs({2})}}, {"flag"});
   refused(with("x", Tensor()), {"x"});
@@ -124,7 +124,7 @@ TEST_CASE("the size of every named dimension is checked, however many there are"
                        InvalidInput);
 }
 
-TEST_CASE("a value outside its range is refused, with its place") {
+TEST_CASE("a value outside its range is refused with its position") {
   const auto check = [](DType dtype, auto data, ValueRange range) {
     Signature signature;
     signature.inputs = {{.name = "ids",
@@ -167,7 +167,7 @@ TEST_CASE("a transposed input is made contiguous") {
   CHECK(ordered[0].data_as<float>()[4] == 1);
 }
 
-TEST_CASE("what an engine gives back is held against the signature") {
+TEST_CASE("outputs of an engine are checked against the signature") {
   const auto inputs = check_inputs(signature(), good(), {});
   const std::vector<Tensor> fine{floats({2, 7}), Tensor()};
   CHECK_NOTHROW(check_outputs(signature(), inputs, fine));
@@ -179,7 +179,7 @@ TEST_CASE("what an engine gives back is held against the signature") {
   output_refused({floats({2, 7}), floats({3})}, "more");
 }
 
-TEST_CASE("a signature reads like a function") {
+TEST_CASE("a signature is described like a function") {
   const std::string text = signature().describe();
   CHECK(text.find("x: float32[batch, 4]") != std::string::npos);
   CHECK(text.find("->") != std::string::npos);

@@ -38,7 +38,7 @@ TEST_CASE("copies share memory, copy_of does not") {
   CHECK(reinterpret_cast<std::uintptr_t>(tensor.data()) % 64 == 0);
 }
 
-TEST_CASE("counts, sizes and pointers that cannot be are refused") {
+TEST_CASE("impossible counts, sizes and pointers are refused") {
   const std::vector<float> three{1, 2, 3};
   CHECK_THROWS_AS(Tensor::copy_of(three, {2, 2}), InvalidInput);
   CHECK_THROWS_AS(Tensor::empty(DType::kFloat32, {-1}), InvalidInput);
@@ -50,7 +50,7 @@ TEST_CASE("counts, sizes and pointers that cannot be are refused") {
   CHECK(Tensor::wrap(nullptr, DType::kFloat32, {0, 3}).numel() == 0);
 }
 
-TEST_CASE("the owner lives as long as the last copy") {
+TEST_CASE("the owner is kept until the last copy is destroyed") {
   auto owner = std::make_shared<std::vector<float>>(4, 1.0f);
   const std::weak_ptr<void> watch = owner;
   {
@@ -74,8 +74,21 @@ TEST_CASE("strided tensors become contiguous copies") {
   const Tensor plain = Tensor::wrap(data, DType::kFloat32, {2, 3}, nullptr, {}, {3, 1});
   CHECK(plain.is_contiguous());
   CHECK(plain.contiguous().data() == data);
-  // A dimension of size one may have any stride.
+  // A dimension of size 1 may have any stride.
   CHECK(Tensor::wrap(data, DType::kFloat32, {1, 6}, nullptr, {}, {99, 1}).is_contiguous());
+}
+
+TEST_CASE("a clone has contiguous memory of its own") {
+  float data[4] = {1, 2, 3, 4};
+  const Tensor view = Tensor::wrap(data, DType::kFloat32, {2, 2}, nullptr, {}, {1, 2});
+  const Tensor plain = Tensor::wrap(data, DType::kFloat32, {2, 2});
+  CHECK(values(view.clone()) == std::vector<float>{1, 3, 2, 4});
+  CHECK(values(plain.clone()) == std::vector<float>{1, 2, 3, 4});
+  CHECK(plain.clone().data() != data);
+  CHECK_FALSE(Tensor().clone().defined());
+  CHECK_THROWS_AS(
+      (void)Tensor::wrap(data, DType::kFloat32, {2, 2}, nullptr, {DeviceType::kCuda, 0}).clone(),
+      InvalidInput);
 }
 
 TEST_CASE("typed access is checked") {
@@ -89,7 +102,7 @@ TEST_CASE("typed access is checked") {
   CHECK_THROWS_AS(far.data_as<std::int64_t>(), InvalidInput);
 }
 
-TEST_CASE("DLPack goes out and comes back without a copy") {
+TEST_CASE("DLPack export and import do not copy") {
   const Tensor tensor = Tensor::copy_of({1.0f, 2.0f, 3.0f, 4.0f}, {2, 2});
   SUBCASE("unversioned") {
     const Tensor back = Tensor::from_dlpack(tensor.to_dlpack());
@@ -108,7 +121,7 @@ TEST_CASE("DLPack goes out and comes back without a copy") {
   }
 }
 
-TEST_CASE("a foreign DLPack tensor is freed once, when the last copy dies") {
+TEST_CASE("the deleter of an imported DLPack tensor runs once, with the last copy") {
   struct Foreign {
     dlpack::ManagedTensor managed;
     float data[4];
@@ -143,10 +156,10 @@ TEST_CASE("a foreign DLPack tensor is freed once, when the last copy dies") {
   CHECK_THROWS_AS(Tensor::from_dlpack(odd), InvalidInput);
   auto* elsewhere = make({dlpack::kFloat, 32, 1}, {99, 0});
   CHECK_THROWS_AS(Tensor::from_dlpack(elsewhere), InvalidInput);
-  CHECK(freed == 4);  // refused ones were taken over all the same
+  CHECK(freed == 4);  // refused tensors are freed too
 }
 
-TEST_CASE("named tensors find, and name what there is") {
+TEST_CASE("named tensors are found by name, and errors list the names") {
   NamedTensors tensors{{"x", Tensor::scalar(1.0)}, {"y", Tensor::scalar(2.0)}};
   CHECK(tensors.at("y").item<double>() == 2.0);
   CHECK(tensors.find("z") == nullptr);

@@ -36,7 +36,7 @@ std::string number(int value) {
   return std::string("K") + static_cast<char>(value);
 }
 
-// The storage "0" of `claimed` floats.
+// The storage "0" with `claimed` floats.
 std::string storage(int claimed) {
   return "(" + text("storage") + global("torch", "FloatStorage") + text("0") + text("cpu") +
          number(claimed) + "tQ";
@@ -93,10 +93,12 @@ void refuses_zip(const std::vector<ZipRecord>& zip, const char* what) {
 
 }  // namespace
 
-TEST_CASE("a good archive passes, and its facts are told") {
+TEST_CASE("a good archive passes, and its facts are reported") {
   const ArchiveScan result = scan(
       records(module_code("    y = torch.add(torch.rand_like(x), x)\n"
-                          "    z = torch.zeros([2], dtype=6, device=torch.device(\"cuda:0\"))\n")));
+                          "    z = torch.zeros([2], dtype=6, device=torch.device(\"cuda:0\"))\n"
+                          "    a = torch.zeros([2], dtype=23)\n"
+                          "    b = torch.zeros([2], dtype=27)\n")));
   CHECK_MESSAGE(!result.refused(), result.describe());
   CHECK(result.format == "torchscript");
   CHECK(result.file_format_version == 3);
@@ -106,10 +108,12 @@ TEST_CASE("a good archive passes, and its facts are told") {
   for (const Finding& finding : result.findings) kinds.insert(finding.kind + ": " + finding.what);
   CHECK(kinds.contains("device_literal: device literal \"cuda:0\""));
   CHECK(kinds.contains("dtype_literal: dtype literal float32"));
+  CHECK(kinds.contains("dtype_literal: dtype literal float8_e5m2"));
+  CHECK(kinds.contains("dtype_literal: dtype literal uint16"));
   CHECK(kinds.contains("random_operator: operator aten::rand_like draws random numbers"));
 }
 
-TEST_CASE("code: whatever could become an effectful operator is refused") {
+TEST_CASE("code: a name that could become an effectful operator is refused") {
   refuses_code("torch.save(x, \"f\")", "aten::save writes a file");
   refuses_code("y = torch.from_file(\"/etc/passwd\", False, 4)", "aten::from_file maps a file");
   refuses_code("ops.aten.save(x, \"f\")", "aten::save");
@@ -147,7 +151,7 @@ TEST_CASE("code: whatever could become an effectful operator is refused") {
   refuses_code("c = __torch__.torch.classes.my.Thing(1)", "library");
 }
 
-TEST_CASE("code: what a lexer could be fooled with is refused") {
+TEST_CASE("code: syntax that could deceive a lexer is refused") {
   refuses_code("y = \"\"\"x\"\"\"", "triple quotes");
   refuses_code("y = \"x", "without an end");
   refuses_code("y = 1 # type: int", "type comment");
@@ -162,7 +166,7 @@ TEST_CASE("code: what a lexer could be fooled with is refused") {
   allows_code("print(\"torch.save(x)\", '\\'x.save()')");
 }
 
-TEST_CASE("code: what torch writes passes") {
+TEST_CASE("code: code that torch writes passes") {
   allows_code("y = (self).forward(x, )");
   allows_code("w = self.w");
   allows_code("y = getattr(self, \"0\")");
@@ -176,7 +180,7 @@ TEST_CASE("code: what torch writes passes") {
   allows_code("c : __torch__.torch.classes.quantized.LinearPackedParamsBase = x");
 }
 
-TEST_CASE("code: __setstate__ and files that nobody imports count as well") {
+TEST_CASE("code: __setstate__ and files that are not imported are scanned") {
   auto zip = records(module_code(""));
   zip.push_back({.name = "m/code/__torch__/hidden.py",
                  .data = "class H:\n  def __setstate__(self, s: Tensor) -> NoneType:\n"
@@ -195,11 +199,28 @@ TEST_CASE("code: custom operators need their library") {
   const ArchiveScan allowed = scan(zip, {"my_ops"});
   CHECK_MESSAGE(!allowed.refused(), allowed.describe());
   CHECK(allowed.operators.at("my_ops::twice") == 1);
-  // A library brings its own operators, and no licence for others.
+  // A library does not allow the operators of other namespaces.
   CHECK(scan(records(module_code("    torch.save(x, \"f\")\n")), {"my_ops", "aten"}).refused());
 }
 
-TEST_CASE("pickle: only what TorchScript builds") {
+TEST_CASE("findings that are left out are counted") {
+  std::string bad;
+  for (int i = 0; i < 1500; ++i) bad += "    y = torch.save" + std::to_string(i) + "(x)\n";
+  const ArchiveScan refused = scan(records(module_code(bad)));
+  CHECK(refused.findings.size() == 1001);
+  CHECK_MESSAGE(refused.describe().ends_with("500 further refusals are not listed"),
+                refused.findings.back().what);
+  std::string random;
+  for (int i = 0; i < 1500; ++i) random += "    y = torch.rand_like(x)\n";
+  const ArchiveScan noted = scan(records(module_code(random)));
+  CHECK_FALSE(noted.refused());
+  CHECK(noted.findings.back().what == "500 further notes are not listed");
+  // Many notes do not hide a refusal.
+  const ArchiveScan both = scan(records(module_code(random + bad)));
+  CHECK(both.describe().find("aten::save1 ") != std::string::npos);
+}
+
+TEST_CASE("pickle: only values that TorchScript builds pass") {
   CHECK(!scan(records(module_code(""), pickle(tensor(4, 0, 4, 1)))).refused());
   refuses_data(global("os", "system") + text("true") + "\x85R", "os.system");
   refuses_data(global("posix", "system") + text("true") + "\x85R", "posix.system");
@@ -225,7 +246,7 @@ TEST_CASE("pickle: only what TorchScript builds") {
   refuses_data(deep, "nested too deeply");
 }
 
-TEST_CASE("pickle: tensors stay within their storages, storages within their records") {
+TEST_CASE("pickle: tensors are within their storages, storages within their records") {
   refuses_data(tensor(5, 0, 4, 1), "claims 5 elements");
   refuses_data(tensor(4, 0, 5, 1), "beyond its storage");
   refuses_data(tensor(4, 1, 4, 1), "beyond its storage");
@@ -235,7 +256,7 @@ TEST_CASE("pickle: tensors stay within their storages, storages within their rec
   refuses_zip(zip, "is missing");
 }
 
-TEST_CASE("zip: another reader must not see another archive") {
+TEST_CASE("zip: archives that readers could see differently are refused") {
   const auto good = records(module_code(""));
   const auto with = [&](ZipRecord extra) {
     auto zip = good;
@@ -277,7 +298,7 @@ TEST_CASE("zip: another reader must not see another archive") {
         "torchscript_flatbuffer");
 }
 
-TEST_CASE("zip: deflated code is unpacked and scanned, a bomb is not") {
+TEST_CASE("zip: deflated code is unpacked and scanned, a zip bomb is not") {
   auto zip = records(module_code(""));
   const std::string evil = module_code("    torch.save(x, \"f\")\n");
   zip[2] = {.name = "m/code/__torch__.py", .data = deflated(evil), .method = 8, .unpacked = evil};
@@ -292,7 +313,7 @@ TEST_CASE("zip: deflated code is unpacked and scanned, a bomb is not") {
   refuses_zip(zip, "believable");
 }
 
-TEST_CASE("damaged archives never crash the scan") {
+TEST_CASE("damaged archives do not crash the scan") {
   const std::string code = module_code("    y = torch.add(x, 1)\n    z = getattr(self, \"0\")\n");
   auto zip = records(code, pickle(tensor(4, 0, 4, 1)));
   zip[2] = {.name = "m/code/__torch__.py", .data = deflated(code), .method = 8, .unpacked = code};
@@ -317,7 +338,7 @@ TEST_CASE("damaged archives never crash the scan") {
     refused += scan_torchscript(std::as_bytes(std::span(damaged))).refused() ? 1 : 0;
   }
   CHECK(refused > 3000);
-  // The same with checksums that hold: damage within the pickle and the code.
+  // The same with valid checksums: damage in the pickle and the code.
   for (int i = 0; i < 5000; ++i) {
     auto copy = zip;
     std::string& data = copy[i % 2 == 0 ? 1 : 5].data;

@@ -60,7 +60,7 @@ const std::string kOutside = entry("location", "../../etc/passwd");
 
 }  // namespace
 
-TEST_CASE("a good model passes, and its facts are told") {
+TEST_CASE("a good model passes, and its facts are reported") {
   const OnnxScan found =
       scan(model(node("MatMul") + node("MatMul") + bytes(5, tensor("w", kWeights)) +
                  bytes(11, value("x")) + bytes(11, value("w")) + bytes(12, value("y"))),
@@ -74,7 +74,7 @@ TEST_CASE("a good model passes, and its facts are told") {
   CHECK(found.external_files == std::set<std::string>{"weights.bin"});
 }
 
-TEST_CASE("weights outside of the bundle are refused wherever a tensor can be") {
+TEST_CASE("weights outside of the bundle are refused for every tensor") {
   const std::string bad = tensor("w", kOutside);
   const std::string sparse = bytes(1, bad);
   const auto attribute = [](std::uint64_t field, const std::string& content) {
@@ -94,7 +94,7 @@ TEST_CASE("weights outside of the bundle are refused wherever a tensor can be") 
   refused(model("", bytes(25, bytes(1, "f") + bytes(11, bytes(5, bad)))), "etc/passwd");
 }
 
-TEST_CASE("what the last of several fields says is what counts, as for every other reader") {
+TEST_CASE("the last of several fields counts, as for other readers") {
   const std::string twice = bytes(13, bytes(1, "offset") + bytes(1, "location") +
                                           bytes(2, "weights.bin") + bytes(2, "../outside"));
   CHECK(scan(model(bytes(5, tensor("w", twice))), {"weights.bin"}).refused());
@@ -108,13 +108,13 @@ TEST_CASE("what the last of several fields says is what counts, as for every oth
   refused(model(node("Relu")) + bytes(7, bytes(5, tensor("w", kOutside))), "etc/passwd");
 }
 
-TEST_CASE("a tag of more than 32 bits, which others cut, is refused") {
+TEST_CASE("a tag of more than 32 bits, which other readers cut, is refused") {
   const std::string graph = bytes(5, tensor("w", kOutside));
   const std::string long_tag = varint((std::uint64_t{1} << 32) | (7U << 3) | 2);
   refused(number(1, 10) + long_tag + varint(graph.size()) + graph, "no ONNX file");
 }
 
-TEST_CASE("operators: programs of their own and unknown domains are refused") {
+TEST_CASE("operators that carry programs, and unknown domains, are refused") {
   const auto of = [](const std::string& domain, const std::string& type) {
     return model(node(type, bytes(7, domain)));
   };
@@ -129,7 +129,7 @@ TEST_CASE("operators: programs of their own and unknown domains are refused") {
   CHECK(scan(of("my.domain", "Other") + function).refused());
 }
 
-TEST_CASE("what is no ONNX is refused, with the reason") {
+TEST_CASE("other files are refused with the reason") {
   refused("", "ir_version");
   refused("PK\x03\x04", "no ONNX file");
   refused(model("", bytes(20, "")), "training");
@@ -139,7 +139,7 @@ TEST_CASE("what is no ONNX is refused, with the reason") {
   refused(model(deep), "64 deep");
 }
 
-TEST_CASE("damaged files never crash the scan, and cut ones never pass") {
+TEST_CASE("damaged files do not crash the scan, and truncated ones do not pass") {
   const std::string whole = model(node("MatMul", bytes(5, bytes(5, tensor("c")))) +
                                   bytes(5, tensor("w")) + bytes(12, value("y")));
   // The file's last field is the graph, so nothing shorter is whole.

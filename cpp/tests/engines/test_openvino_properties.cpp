@@ -31,13 +31,13 @@ std::string parallel(const Texts& of) {
 
 }  // namespace
 
-TEST_CASE("threads are for each call: as many streams as calls fit the cores") {
+TEST_CASE("threads are per call, and there are as many streams as calls fit the cores") {
   CHECK(parallel(properties(1, 2)) == "2 x 2");
   CHECK(parallel(properties(2, 8)) == "4 x 8");
   CHECK(parallel(properties(3, 8)) == "2 x 6");
 }
 
-TEST_CASE("a call that has all cores leaves the streams to OpenVINO") {
+TEST_CASE("a call with all cores leaves the streams to OpenVINO") {
   CHECK(parallel(properties(2, 2)) == "- x 2");
   CHECK(parallel(properties(3, 4)) == "- x 3");
   CHECK(parallel(properties(4, 2)) == "- x 4");
@@ -45,7 +45,7 @@ TEST_CASE("a call that has all cores leaves the streams to OpenVINO") {
   CHECK(parallel(properties(0, 8)) == "- x -");
 }
 
-TEST_CASE("calls at once can be named, by either option; streams wins") {
+TEST_CASE("both options set the concurrent calls, and streams precedes") {
   CHECK(parallel(properties(1, 8, {{"max_concurrency", "2"}})) == "2 x 2");
   CHECK(parallel(properties(1, 8, {{"max_concurrency", "1"}})) == "1 x 1");
   CHECK(parallel(properties(1, 8, {{"max_concurrency", "0"}})) == "8 x 8");
@@ -55,25 +55,25 @@ TEST_CASE("calls at once can be named, by either option; streams wins") {
   CHECK(parallel(properties(0, 8, {{"max_concurrency", "3"}})) == "3 x -");
 }
 
-TEST_CASE("no more threads than cores, unless one call asks for them") {
+TEST_CASE("there are no more threads than cores, unless one call asks for more") {
   CHECK(parallel(properties(2, 2, {{"streams", "2"}})) == "2 x 2");
   CHECK(parallel(properties(4, 2, {{"streams", "2"}})) == "2 x 4");
 }
 
-TEST_CASE("a property that is named by OpenVINO's name wins") {
+TEST_CASE("a property with OpenVINO's name precedes") {
   CHECK(parallel(properties(
             1, 8, {{"config.NUM_STREAMS", "1"}, {"config.INFERENCE_NUM_THREADS", "5"}})) ==
         "1 x 5");
 }
 
-TEST_CASE("streams may wait, unless the caller said how many, or there is one anyway") {
+TEST_CASE("streams may be added later, unless the caller set their number or one is enough") {
   const auto at_first = [](int threads, int cores, Texts engine_options = {}) {
     LoadOptions options;
     options.threads = threads;
     options.engine_options = std::move(engine_options);
-    const auto one =
+    const auto single =
         openvino_engine::with_one_stream(openvino_engine::properties_of(options, cores), options);
-    return one ? parallel({one->begin(), one->end()}) : std::string("as wanted");
+    return single ? parallel({single->begin(), single->end()}) : std::string("as wanted");
   };
   CHECK(at_first(1, 2) == "1 x 1");
   CHECK(at_first(2, 8) == "1 x 2");
@@ -86,7 +86,7 @@ TEST_CASE("streams may wait, unless the caller said how many, or there is one an
   CHECK(at_first(1, 8, {{"config.NUM_STREAMS", "4"}}) == "as wanted");
 }
 
-TEST_CASE("what is kept for each shape is bounded over all streams") {
+TEST_CASE("the number of compiled shapes is limited over all streams") {
   const auto kept = [](const Texts& of) { return of.at("CPU_RUNTIME_CACHE_CAPACITY"); };
   CHECK(kept(properties(0, 64)) == "1024");
   CHECK(kept(properties(2, 2)) == "1024");

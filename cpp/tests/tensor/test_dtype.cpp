@@ -5,7 +5,7 @@
 
 using namespace isthmus;
 
-TEST_CASE("names are PyTorch's, and parse back") {
+TEST_CASE("names are PyTorch's, and can be parsed") {
   const std::pair<DType, const char*> all[] = {
       {DType::kBool, "bool"},
       {DType::kUInt8, "uint8"},

@@ -45,7 +45,7 @@ Inputs pair(float a, float b) {
   return {{"x", Tensor::copy_of({a, b}, {1, 2})}};
 }
 
-/// A bundle of two artifacts, of which tuning.json calls the second one the fastest.
+/// A bundle of two artifacts. In its tuning.json the second is the fastest.
 struct Tuned : Fixture {
   nlohmann::json ranking = nlohmann::json::array();
   nlohmann::json tuning;
@@ -94,7 +94,7 @@ TEST_CASE_FIXTURE(Fixture, "a model runs by name and in order") {
   CHECK_THROWS_WITH_AS(model.call("nope", {}), doctest::Contains("count"), InvalidInput);
 }
 
-TEST_CASE_FIXTURE(Fixture, "the load is reported, warm-up included") {
+TEST_CASE_FIXTURE(Fixture, "the load is reported, with the warm-up") {
   const LoadReport& report = model.load_report();
   CHECK(report.engine == "fake");
   CHECK(report.runtime == "fake runtime 1.0");
@@ -106,15 +106,15 @@ TEST_CASE_FIXTURE(Fixture, "the load is reported, warm-up included") {
   cold.warmup = false;
   CHECK(Model::load(root, cold).load_report().warmup.empty());
 
-  // What the engine made of the warm-up stands in its notes.
-  const auto prepared = [](const LoadReport& one) {
-    return std::count(one.notes.begin(), one.notes.end(), "prepared for 1 calls");
+  // The notes have what the engine did in the warm-up.
+  const auto prepared = [](const LoadReport& load) {
+    return std::count(load.notes.begin(), load.notes.end(), "prepared for 1 calls");
   };
   CHECK(prepared(report) == 1);
   CHECK(prepared(Model::load(root, cold).load_report()) == 0);
 }
 
-TEST_CASE_FIXTURE(Fixture, "a warm-up in the background ends in the same report") {
+TEST_CASE_FIXTURE(Fixture, "a warm-up in the background completes the report") {
   CHECK(model.ready());
   LoadOptions early = options();
   early.warmup_in_background = true;
@@ -127,7 +127,7 @@ TEST_CASE_FIXTURE(Fixture, "a warm-up in the background ends in the same report"
   CHECK(loaded.load_report().total_ms > 0);
 }
 
-TEST_CASE_FIXTURE(Fixture, "a bad call never reaches the engine, and a good one follows") {
+TEST_CASE_FIXTURE(Fixture, "a bad call does not reach the engine, and the next call works") {
   const auto before = model.call("count", {})["n"].item<std::int64_t>();
   CHECK_THROWS_AS(model.run({{"x", Tensor::copy_of({1.0f}, {1, 1})}}), InvalidInput);
   CHECK_THROWS_AS(model.run({{"z", Tensor::copy_of({1.0f, 2.0f}, {1, 2})}}), InvalidInput);
@@ -137,12 +137,14 @@ TEST_CASE_FIXTURE(Fixture, "a bad call never reaches the engine, and a good one 
   CHECK(model.run(pair(1, 2))["y"].data_as<float>()[0] == 2);
 }
 
-TEST_CASE_FIXTURE(Fixture, "an engine that fails is told, and serves the next call") {
+TEST_CASE_FIXTURE(Fixture, "an error of the engine is reported, and the next call works") {
   CHECK_THROWS_WITH_AS(model.run(pair(-1, 0)), doctest::Contains("asked to fail"), ExecutionError);
   CHECK_THROWS_WITH_AS(model.run(pair(-2, 0)), doctest::Contains("int64"), ExecutionError);
   RunOptions unchecked;
   unchecked.check_outputs = false;
   CHECK(model.run(pair(-2, 0), unchecked)["y"].dtype() == DType::kInt64);
+  CHECK_THROWS_WITH_AS(model.run(pair(-5, 0), unchecked), doctest::Contains("gave 2 outputs"),
+                       ExecutionError);
   CHECK(model.run(pair(1, 2))["y"].data_as<float>()[0] == 2);
 }
 
@@ -161,7 +163,7 @@ TEST_CASE_FIXTURE(Fixture, "many threads at once get their own answers") {
   CHECK(wrong == 0);
 }
 
-TEST_CASE_FIXTURE(Stateful, "each session has a state of its own, fresh as after load") {
+TEST_CASE_FIXTURE(Stateful, "each session has its own state, fresh as after the load") {
   Session a = model.session();
   Session b = model.session();
   CHECK(count(a) == 0);
@@ -173,7 +175,7 @@ TEST_CASE_FIXTURE(Stateful, "each session has a state of its own, fresh as after
   CHECK(model.call("count", {})["n"].item<std::int64_t>() == 0);
 }
 
-TEST_CASE_FIXTURE(Fixture, "what cannot be had is refused by name") {
+TEST_CASE_FIXTURE(Fixture, "options that cannot be met are refused by name") {
   LoadOptions changed = options();
   changed.engine = "nonesuch";
   load_refused<EngineUnavailable>(changed, "nonesuch");
@@ -194,7 +196,7 @@ TEST_CASE_FIXTURE(Fixture, "what cannot be had is refused by name") {
   load_refused<BundleError>(changed, "trust");
 }
 
-TEST_CASE_FIXTURE(Fixture, "an artifact that needs native trust is passed over without it") {
+TEST_CASE_FIXTURE(Fixture, "an artifact that needs native trust is not selected without it") {
   manifest["artifacts"][0]["trust"] = "native";
   write_manifest(root, manifest);
   load_refused<BundleError>(options(), "native");
@@ -203,13 +205,13 @@ TEST_CASE_FIXTURE(Fixture, "an artifact that needs native trust is passed over w
   CHECK(Model::load(root, trusting).run(pair(1, 2))["y"].data_as<float>()[0] == 2);
 }
 
-TEST_CASE_FIXTURE(Tuned, "what was measured to be the fastest on this machine is taken") {
+TEST_CASE_FIXTURE(Tuned, "the artifact that was measured to be the fastest is selected") {
   CHECK(Model::load(root, options()).artifact().name == "fake-cpu");  // nothing was measured
   chosen(options(), "fake-second", "the fastest of 2");
   CHECK(Model::load(root, options()).load_report().threads == 1);
 }
 
-TEST_CASE_FIXTURE(Tuned, "what the caller asks for goes before what was measured") {
+TEST_CASE_FIXTURE(Tuned, "the caller's options precede the measurements") {
   LoadOptions asked = options();
   asked.artifact = "fake-cpu";
   chosen(asked, "fake-cpu", "asked for");
@@ -222,13 +224,14 @@ TEST_CASE_FIXTURE(Tuned, "what the caller asks for goes before what was measured
   CHECK(Model::load(root, asked).load_report().threads == 2);
 }
 
-TEST_CASE_FIXTURE(Tuned, "the fastest that cannot be had gives way to the next, and it is said") {
+TEST_CASE_FIXTURE(
+    Tuned, "the next fastest is selected when the fastest cannot run, and the report says so") {
   manifest["artifacts"][1]["trust"] = "native";
   write_manifest(root, manifest);
   chosen(options(), "fake-cpu", "number 2 of 2");
 }
 
-TEST_CASE_FIXTURE(Tuned, "a tuning that does not fit is not used, and the reason is told") {
+TEST_CASE_FIXTURE(Tuned, "a tuning that does not fit is not used, and the reason is reported") {
   const nlohmann::json good = tuning;
   const auto not_used = [&](const char* reason) {
     chosen(options(), "fake-cpu", reason);
@@ -249,11 +252,19 @@ TEST_CASE_FIXTURE(Tuned, "a tuning that does not fit is not used, and the reason
   not_used("cannot be read");
   tuning = "no object";
   not_used("cannot be read");
+  std::filesystem::remove(root / "tuning.json");
+  std::filesystem::create_symlink("nowhere", root / "tuning.json");
+  CHECK(Model::load(root, options()).load_report().chosen.find("cannot be read") !=
+        std::string::npos);
 }
 
-TEST_CASE("an engine of one's own, opened from a folder outside, is in the registry") {
+TEST_CASE("an engine in another folder is in the registry") {
   const std::vector<std::filesystem::path> outside{FAKE_ENGINE_PATH};
   const auto names = engine_names(outside);
   CHECK(std::find(names.begin(), names.end(), "fake") != names.end());
   CHECK(open_engine("fake", outside).info().runtime == "fake runtime 1.0");
+  const std::vector<std::filesystem::path> mistyped{std::string(FAKE_ENGINE_PATH) + "x"};
+  CHECK_THROWS_WITH_AS(engine_names(mistyped), doctest::Contains("there is no folder"),
+                       InvalidInput);
+  CHECK_THROWS_AS(open_engine("fake", mistyped), InvalidInput);
 }

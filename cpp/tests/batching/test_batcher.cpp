@@ -4,6 +4,7 @@
 #include <array>
 #include <atomic>
 #include <chrono>
+#include <cmath>
 #include <future>
 #include <numeric>
 #include <random>
@@ -57,7 +58,7 @@ bool right(const Outputs& outputs, std::int64_t length, float first) {
   return true;
 }
 
-/// Holds the only worker until it is let go, so that what follows meets in the queue.
+/// Blocks the only worker until it is released, so that later requests meet in the queue.
 struct Held {
   Batcher& batcher;
   std::promise<void> release;
@@ -70,18 +71,18 @@ struct Held {
     });
     reached.get_future().wait();
   }
-  void let_go() { release.set_value(); }
+  void release_worker() { release.set_value(); }
 };
 
 }  // namespace
 
-TEST_CASE_FIXTURE(Fixture, "requests that wait run together, and each gets its own answer") {
+TEST_CASE_FIXTURE(Fixture, "requests that wait run together, and each gets its answer") {
   Batcher batcher(load(), {.max_requests = 4, .max_padding = 0});
   Held held(batcher);
   std::vector<std::future<Outputs>> answers;
   for (int i = 0; i < 8; ++i)
     answers.push_back(batcher.submit(row(5, static_cast<float>(100 * i))));
-  held.let_go();
+  held.release_worker();
   for (int i = 0; i < 8; ++i) CHECK(right(answers[i].get(), 5, static_cast<float>(100 * i)));
   batcher.close();
   CHECK(batcher.stats().calls == 1 + 2);
@@ -89,14 +90,14 @@ TEST_CASE_FIXTURE(Fixture, "requests that wait run together, and each gets its o
   CHECK(batcher.stats().padding == 0);
 }
 
-TEST_CASE_FIXTURE(Fixture, "the nearest lengths meet, padded no further than the longest of them") {
+TEST_CASE_FIXTURE(Fixture, "requests of similar length run together, padded to the longest") {
   Batcher batcher(load(), {.max_requests = 3, .max_padding = 0.25});
   CHECK(batcher.notes().empty());
   Held held(batcher);
   const std::vector<std::int64_t> lengths{10, 40, 11, 41, 9, 39, 64};
   std::vector<std::future<Outputs>> answers;
   for (const std::int64_t length : lengths) answers.push_back(batcher.submit(row(length, 7)));
-  held.let_go();
+  held.release_worker();
   for (std::size_t i = 0; i < lengths.size(); ++i) CHECK(right(answers[i].get(), lengths[i], 7));
   batcher.close();
   CHECK(batcher.stats().calls == 1 + 3);
@@ -110,7 +111,7 @@ TEST_CASE_FIXTURE(Fixture, "a call stays within its limits") {
     Held held(batcher);
     auto a = batcher.submit(row(10, 0));
     auto b = batcher.submit(row(20, 0));
-    held.let_go();
+    held.release_worker();
     CHECK((right(a.get(), 10, 0) && right(b.get(), 20, 0)));
     CHECK(batcher.stats().calls == 3);
   }
@@ -119,8 +120,8 @@ TEST_CASE_FIXTURE(Fixture, "a call stays within its limits") {
     Held held(batcher);
     std::vector<std::future<Outputs>> answers;
     for (int i = 0; i < 4; ++i) answers.push_back(batcher.submit(row(20, 0)));
-    held.let_go();
-    for (auto& one : answers) CHECK(right(one.get(), 20, 0));
+    held.release_worker();
+    for (auto& answer : answers) CHECK(right(answer.get(), 20, 0));
     CHECK(batcher.stats().calls == 1 + 2);
   }
   SUBCASE("of the model's own range") {
@@ -128,8 +129,8 @@ TEST_CASE_FIXTURE(Fixture, "a call stays within its limits") {
     Held held(batcher);
     std::vector<std::future<Outputs>> answers;
     for (int i = 0; i < 16; ++i) answers.push_back(batcher.submit(row(3, 0)));
-    held.let_go();
-    for (auto& one : answers) CHECK(right(one.get(), 3, 0));
+    held.release_worker();
+    for (auto& answer : answers) CHECK(right(answer.get(), 3, 0));
     CHECK(batcher.stats().calls == 1 + 2);
   }
   SUBCASE("and a request longer than any limit runs alone") {
@@ -138,7 +139,7 @@ TEST_CASE_FIXTURE(Fixture, "a call stays within its limits") {
   }
 }
 
-TEST_CASE_FIXTURE(Fixture, "a model that reads its padding is never padded") {
+TEST_CASE_FIXTURE(Fixture, "a model that reads its padding is not padded") {
   write_safetensors(root / "goldens/batch2.safetensors",
                     {{"0/in/x", Tensor::copy_of({-4.0F, 1.0F, 2.0F, 3.0F}, {2, 2})},
                      {"0/out/y", Tensor::copy_of({-6.0F, 4.0F, 6.0F, 8.0F}, {2, 2})}});
@@ -150,32 +151,32 @@ TEST_CASE_FIXTURE(Fixture, "a model that reads its padding is never padded") {
   Held held(batcher);
   auto a = batcher.submit(row(4, -4));
   auto b = batcher.submit(row(5, -4));
-  held.let_go();
+  held.release_worker();
   CHECK(a.get()["y"].data_as<float>()[0] == -8 + 4);
   CHECK(b.get()["y"].data_as<float>()[0] == -8 + 5);
   CHECK(batcher.stats().calls == 3);
 }
 
-TEST_CASE_FIXTURE(Fixture, "a wrong request is refused at once, one that fails fails alone") {
+TEST_CASE_FIXTURE(Fixture, "a wrong request is refused at once, and a failing one fails alone") {
   Batcher batcher(load(), {.max_padding = 0});
   CHECK_THROWS_AS(batcher.submit({{"z", Tensor::copy_of({1.0F}, {1, 1})}}), InvalidInput);
   CHECK_THROWS_AS(batcher.submit(row(65, 0)), InvalidInput);
   Held held(batcher);
-  // The engine fails by the first value of a call: that request is the first of it.
+  // The engine fails by the first value of a call, which is this request's.
   auto bad = batcher.submit(row(3, -1));
   auto good = batcher.submit(row(3, 5));
-  held.let_go();
+  held.release_worker();
   CHECK_THROWS_WITH_AS(bad.get(), doctest::Contains("asked to fail"), ExecutionError);
   CHECK(right(good.get(), 3, 5));
 }
 
-TEST_CASE_FIXTURE(Fixture, "the caller's buffer is free when submit returns") {
+TEST_CASE_FIXTURE(Fixture, "the caller may change its buffer when submit returns") {
   Batcher batcher(load());
   Held held(batcher);
   std::vector<float> buffer{1, 2, 3};
   auto answer = batcher.submit({{"x", Tensor::wrap(buffer.data(), DType::kFloat32, {1, 3})}});
   std::fill(buffer.begin(), buffer.end(), -1.0F);
-  held.let_go();
+  held.release_worker();
   CHECK(right(answer.get(), 3, 1));
 }
 
@@ -187,7 +188,7 @@ TEST_CASE_FIXTURE(Fixture, "a full queue refuses, or makes wait") {
     auto b = batcher.submit(row(1, 0));
     CHECK_THROWS_WITH_AS(batcher.submit(row(1, 0)), doctest::Contains("queue is full"),
                          ExecutionError);
-    held.let_go();
+    held.release_worker();
     a.wait();
     b.wait();
   }
@@ -197,21 +198,21 @@ TEST_CASE_FIXTURE(Fixture, "a full queue refuses, or makes wait") {
     std::atomic<int> submitted = 0;
     std::vector<std::future<Outputs>> answers(3);
     std::jthread caller([&] {
-      for (auto& one : answers) {
-        one = batcher.submit(row(1, 0));
+      for (auto& answer : answers) {
+        answer = batcher.submit(row(1, 0));
         ++submitted;
       }
     });
     std::this_thread::sleep_for(20ms);
     CHECK(submitted == 1);
-    held.let_go();
+    held.release_worker();
     caller.join();
-    for (auto& one : answers) one.wait();
+    for (auto& answer : answers) answer.wait();
     CHECK(batcher.stats().most_waiting == 1);
   }
 }
 
-TEST_CASE_FIXTURE(Fixture, "a request can be taken back until it begins") {
+TEST_CASE_FIXTURE(Fixture, "a request can be cancelled until it begins") {
   Batcher batcher(load());
   Held held(batcher);
   std::promise<bool> failed;
@@ -220,7 +221,7 @@ TEST_CASE_FIXTURE(Fixture, "a request can be taken back until it begins") {
   CHECK(ticket.cancel());
   CHECK_FALSE(ticket.cancel());
   CHECK(failed.get_future().get());
-  held.let_go();
+  held.release_worker();
   std::promise<void> done;
   const auto late = batcher.submit(row(1, 0), [&](const Batcher::Answer&) { done.set_value(); });
   done.get_future().wait();
@@ -229,7 +230,7 @@ TEST_CASE_FIXTURE(Fixture, "a request can be taken back until it begins") {
   CHECK(batcher.stats().cancelled == 1);
 }
 
-TEST_CASE_FIXTURE(Fixture, "closing answers what was submitted, or cancels it, and takes no more") {
+TEST_CASE_FIXTURE(Fixture, "closing runs or cancels waiting requests, and refuses further ones") {
   for (const Pending pending : {Pending::kRun, Pending::kCancel}) {
     Batcher batcher(load(), {.max_requests = 1});
     Held held(batcher);
@@ -237,19 +238,19 @@ TEST_CASE_FIXTURE(Fixture, "closing answers what was submitted, or cancels it, a
     for (int i = 0; i < 5; ++i) answers.push_back(batcher.submit(row(2, 1)));
     std::jthread closer([&] { batcher.close(pending); });
     std::this_thread::sleep_for(5ms);
-    held.let_go();
+    held.release_worker();
     closer.join();
-    for (auto& one : answers) {
+    for (auto& answer : answers) {
       if (pending == Pending::kRun)
-        CHECK(right(one.get(), 2, 1));
+        CHECK(right(answer.get(), 2, 1));
       else
-        CHECK_THROWS_WITH_AS(one.get(), doctest::Contains("cancelled"), ExecutionError);
+        CHECK_THROWS_WITH_AS(answer.get(), doctest::Contains("cancelled"), ExecutionError);
     }
     CHECK_THROWS_WITH_AS(batcher.submit(row(1, 0)), doctest::Contains("closed"), ExecutionError);
   }
 }
 
-TEST_CASE_FIXTURE(Fixture, "the last to let go of a batcher may be its own worker") {
+TEST_CASE_FIXTURE(Fixture, "a batcher may be destroyed by its own worker") {
   auto batcher = std::make_shared<Batcher>(load(), BatcherOptions{});
   std::weak_ptr<Batcher> gone = batcher;
   std::promise<void> submitted;
@@ -265,11 +266,11 @@ TEST_CASE_FIXTURE(Fixture, "the last to let go of a batcher may be its own worke
   CHECK(gone.expired());
 }
 
-TEST_CASE_FIXTURE(Fixture, "requests wait for company as long as they may") {
+TEST_CASE_FIXTURE(Fixture, "requests wait for others up to max_wait") {
   Batcher batcher(load(), {.max_requests = 2, .max_wait = 10s});
   auto a = batcher.submit(row(3, 0));
   CHECK(a.wait_for(30ms) == std::future_status::timeout);
-  auto b = batcher.submit(row(3, 0));  // full: nobody waits any longer
+  auto b = batcher.submit(row(3, 0));  // the call is full, so the wait ends
   CHECK(a.wait_for(5s) == std::future_status::ready);
   CHECK(right(b.get(), 3, 0));
   Batcher hasty(load(), {.max_requests = 2, .max_wait = 1ms});
@@ -277,26 +278,26 @@ TEST_CASE_FIXTURE(Fixture, "requests wait for company as long as they may") {
 }
 
 TEST_CASE_FIXTURE(Fixture,
-                  "a request waits for no more calls than there are requests ahead of it") {
-  // Lengths that meet and lengths that do not, and newcomers for as long as the first ones wait.
+                  "a request waits for at most as many calls as there are requests ahead of it") {
+  // Lengths that can and cannot be joined, and new requests while the first ones wait.
   Batcher batcher(load(), {.max_requests = 4, .max_padding = 0.05});
   Held held(batcher);
   constexpr int kFirst = 24;
   std::mt19937 random(7);
   std::atomic<int> waiting = kFirst;
-  std::array<std::int64_t, kFirst> answered_by{};  // the number of the call, the held one being 1
+  std::array<std::int64_t, kFirst> answered_by{};  // number of the call; the held one is 1
   std::array<std::promise<void>, kFirst> answered;
   for (int i = 0; i < kFirst; ++i) {
     const std::int64_t length =
         random() % 4 == 0 ? 60 : 1 + static_cast<std::int64_t>(random() % 9);
     batcher.submit(row(length, 0), [&, i](const Batcher::Answer&) {
       answered_by[i] = batcher.stats().calls;
-      if (--waiting > 0)  // two of a length that many have
+      if (--waiting > 0)  // two of a frequent length
         for (int more = 0; more < 2; ++more) batcher.submit(row(5, 0), [](const auto&) {});
       answered[i].set_value();
     });
   }
-  held.let_go();
+  held.release_worker();
   for (int i = 0; i < kFirst; ++i) {
     answered[i].get_future().wait();
     CAPTURE(i);
@@ -307,22 +308,27 @@ TEST_CASE_FIXTURE(Fixture,
   CHECK(batcher.stats().longest_wait_ms > 0);
 }
 
-TEST_CASE_FIXTURE(Fixture, "what waits for company holds nobody up beyond its own time") {
-  // Four kinds, none of which may meet, and nobody fills a call: each begins when its time is up.
+TEST_CASE_FIXTURE(Fixture, "a waiting request does not delay others beyond their max_wait") {
+  // Four kinds that cannot be joined, and no full call: each begins after its max_wait.
   Batcher batcher(load(), {.workers = 2, .max_requests = 8, .max_padding = 0, .max_wait = 20ms});
   std::vector<std::future<Outputs>> answers;
   for (const std::int64_t length : {3, 5, 7, 9}) answers.push_back(batcher.submit(row(length, 0)));
-  for (auto& one : answers) CHECK(one.wait_for(5s) == std::future_status::ready);
+  for (auto& answer : answers) CHECK(answer.wait_for(5s) == std::future_status::ready);
   CHECK(batcher.stats().calls == 4);
   CHECK(batcher.stats().longest_wait_ms >= 20);
 }
 
-TEST_CASE_FIXTURE(Fixture, "what cannot be is refused") {
+TEST_CASE_FIXTURE(Fixture, "bad options are refused") {
   CHECK_THROWS_WITH_AS(Batcher(load(), {.workers = 0}), doctest::Contains("workers"), InvalidInput);
   CHECK_THROWS_WITH_AS(Batcher(load(), {.max_padding = 1}), doctest::Contains("max_padding"),
                        InvalidInput);
   CHECK_THROWS_WITH_AS(Batcher(load(), {.padding = {{"z", 1}}}), doctest::Contains("\"z\""),
                        InvalidInput);
+  manifest["methods"][0]["inputs"][0]["dtype"] = "int64";
+  write_manifest(root, manifest);
+  for (const double value : {0.5, std::nan(""), 1e300})
+    CHECK_THROWS_WITH_AS(Batcher(load(), {.padding = {{"x", value}}}),
+                         doctest::Contains("\"x\" of int64 cannot hold"), InvalidInput);
   CHECK_THROWS_WITH_AS(Batcher(load(), {.method = "nope"}), doctest::Contains("nope"),
                        InvalidInput);
   manifest["stateful"] = true;
@@ -330,7 +336,7 @@ TEST_CASE_FIXTURE(Fixture, "what cannot be is refused") {
   CHECK_THROWS_WITH_AS(Batcher(load()), doctest::Contains("state"), InvalidInput);
 }
 
-TEST_CASE_FIXTURE(Fixture, "many callers and many workers: every answer is its own") {
+TEST_CASE_FIXTURE(Fixture, "many callers and workers: each request gets its answer") {
   Batcher batcher(load(), {.workers = 3, .max_padding = 0.3, .max_queue = 16});
   std::atomic<int> wrong = 0;
   std::vector<std::jthread> callers;

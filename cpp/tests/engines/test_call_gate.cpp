@@ -26,7 +26,7 @@ void in_threads(int count, const Work& work) {
 
 }  // namespace
 
-TEST_CASE("no more calls run than the limit, and all of them come to their end") {
+TEST_CASE("no more calls run than the limit, and all of them end") {
   for (const int limit : {1, 2, 5}) {
     CallGate gate(limit);
     std::atomic<int> running = 0, most = 0, calls = 0;
@@ -46,7 +46,7 @@ TEST_CASE("no more calls run than the limit, and all of them come to their end")
   }
 }
 
-TEST_CASE("a caller that waits is not overtaken without end") {
+TEST_CASE("a waiting caller is not overtaken for ever") {
   CallGate gate(1);
   std::atomic<bool> stop = false;
   std::atomic<int> calls = 0, overtaken = 0;
@@ -69,7 +69,7 @@ TEST_CASE("a caller that waits is not overtaken without end") {
   CHECK(overtaken <= 2);  // the one that ran, and one that came while this thread was on its way
 }
 
-TEST_CASE("a call within a call passes, even where there is no room") {
+TEST_CASE("a call within a call passes at the limit") {
   CallGate gate(1);
   CallGate inner(1);
   const CallGate::Pass outside(gate);
@@ -77,14 +77,14 @@ TEST_CASE("a call within a call passes, even where there is no room") {
   const CallGate::Pass other(inner);
 }
 
-TEST_CASE("only a call without company is alone") {
+TEST_CASE("only a call without others is alone") {
   CallGate gate(2);
   const CallGate::Pass first(gate);
   CHECK(first.alone());
   in_threads(1, [&] { CHECK_FALSE(CallGate::Pass(gate).alone()); });
 }
 
-TEST_CASE("no bound: everybody passes") {
+TEST_CASE("without a limit all calls pass") {
   CallGate gate(0);
   std::atomic<int> inside = 0;
   in_threads(4, [&] {
@@ -95,7 +95,7 @@ TEST_CASE("no bound: everybody passes") {
   CHECK(inside == 4);
 }
 
-TEST_CASE("the limit is what fits the cores, the option, or none on a GPU") {
+TEST_CASE("the limit is from the cores or the option; there is none on a GPU") {
   const int cores = this_machine().cores;
   CHECK(concurrent_calls(1) == cores);
   CHECK(concurrent_calls(cores) == 1);

@@ -32,7 +32,7 @@ std::string console(const std::function<void(Reporter&)>& use, const std::string
 
 }  // namespace
 
-TEST_CASE("a table: title, facts, aligned columns, the reason beneath, the verdict") {
+TEST_CASE("a table: title, facts, aligned columns, the reason below, the verdict") {
   CHECK(console(fill) ==
         "title\n"
         "  bundle   minilm\n"
@@ -46,11 +46,11 @@ TEST_CASE("a table: title, facts, aligned columns, the reason beneath, the verdi
         "FAILED: 1 of 2\n");
 }
 
-TEST_CASE("no colours when it is not written to a terminal") {
+TEST_CASE("no colours without a terminal") {
   CHECK(console(fill).find('\033') == std::string::npos);
 }
 
-TEST_CASE("columns are as wide as letters, not as bytes") {
+TEST_CASE("the width of columns is counted in letters, not bytes") {
   const std::string text = console(
       [](Reporter& reporter) {
         reporter.row({.cells = {{"a", "größe"}, {"b", "x"}}});
@@ -61,7 +61,7 @@ TEST_CASE("columns are as wide as letters, not as bytes") {
   CHECK(text == "\n  a      b\n  größe  x\n  12345  y\n");
 }
 
-TEST_CASE("a reason of several lines stays beneath its row, also when the row passed") {
+TEST_CASE("all lines of a reason are below its row, even when the row passed") {
   const std::string text = console(
       [](Reporter& reporter) {
         reporter.row({.cells = {{"a", "x"}}, .reason = "one\ntwo"});
@@ -71,7 +71,7 @@ TEST_CASE("a reason of several lines stays beneath its row, also when the row pa
   CHECK(text == "\n  a\n  x\n    one\n    two\n\ngood\n");
 }
 
-TEST_CASE("nothing is written before the end") {
+TEST_CASE("nothing is written before finish") {
   std::ostringstream out;
   const auto reporter = console_reporter(out, "title");
   reporter->context({{"a", "b"}});
@@ -95,7 +95,20 @@ TEST_CASE("JSON: one document with schema, context, rows and verdict") {
   CHECK(out.str().find("\"schema\"") < out.str().find("\"rows\""));
 }
 
-TEST_CASE("JSON: a row without its own object gives its cells") {
+TEST_CASE("facts with the same name are kept, and cells with the same column are refused") {
+  std::ostringstream out;
+  const auto json = json_reporter(out, "s");
+  json->context({{"note", "a"}, {"note", "b"}});
+  json->context({{"note", "c"}});
+  const ReportRow row{.cells = {{"a", "x"}, {"a", "y"}}};
+  CHECK_THROWS_AS(json->row(row), InvalidInput);
+  CHECK_THROWS_AS(console_reporter(out, "")->row(row), InvalidInput);
+  json->finish(true, "");
+  const auto context = nlohmann::json::parse(out.str())["context"];
+  CHECK(context == nlohmann::json{{"note", "a"}, {"note 2", "b"}, {"note 3", "c"}});
+}
+
+TEST_CASE("JSON: a row without an object has its cells") {
   std::ostringstream out;
   const auto reporter = json_reporter(out, "s");
   reporter->row({.cells = {{"a", "x"}}});
@@ -103,7 +116,7 @@ TEST_CASE("JSON: a row without its own object gives its cells") {
   CHECK(nlohmann::json::parse(out.str())["rows"][0]["a"] == "x");
 }
 
-TEST_CASE("JSON: text that is not UTF-8 still gives a document") {
+TEST_CASE("JSON: invalid UTF-8 is replaced") {
   std::ostringstream out;
   const auto reporter = json_reporter(out, "s");
   reporter->context({{"path", "caf\xe9"}});
@@ -111,7 +124,7 @@ TEST_CASE("JSON: text that is not UTF-8 still gives a document") {
   CHECK(nlohmann::json::parse(out.str())["context"]["path"] == "caf\xEF\xBF\xBD");
 }
 
-TEST_CASE("JSON: a row that is no object is a mistake of the caller") {
+TEST_CASE("JSON: a row that is not an object is refused") {
   std::ostringstream out;
   const auto reporter = json_reporter(out, "s");
   CHECK_THROWS_AS(reporter->row({.cells = {}, .json = "[1]"}), InvalidInput);

@@ -11,7 +11,7 @@ using namespace isthmus::testing;
 
 namespace {
 
-/// A bundle whose first artifact is of a format that no engine here runs.
+/// A bundle whose first artifact has a format that no engine runs.
 struct Fixture {
   TemporaryFolder folder;
   std::filesystem::path root = folder.path() / "bundle";
@@ -34,7 +34,9 @@ struct Fixture {
 
 }  // namespace
 
-TEST_CASE_FIXTURE(Fixture, "what is read ahead is what is chosen, for a named engine too") {
+TEST_CASE_FIXTURE(
+    Fixture,
+    "the artifact that is read ahead is the one that is selected, with a named engine too") {
   const Bundle bundle = Bundle::open(root);
   for (const char* engine : {"auto", "fake"}) {
     LoadOptions asked = options();
@@ -42,16 +44,16 @@ TEST_CASE_FIXTURE(Fixture, "what is read ahead is what is chosen, for a named en
     const Artifact* likely = likely_artifact(bundle.manifest(), asked, {});
     REQUIRE(likely != nullptr);
     CHECK(likely->name == "fake-cpu");
-    CHECK(choose(bundle.manifest(), asked, {}).artifact == likely);
+    CHECK(select_engine(bundle.manifest(), asked, {}).artifact == likely);
   }
 }
 
-TEST_CASE_FIXTURE(Fixture, "nothing is read ahead of what cannot be chosen") {
+TEST_CASE_FIXTURE(Fixture, "nothing is read ahead when no artifact can be selected") {
   const Bundle bundle = Bundle::open(root);
   LoadOptions asked = options();
   asked.artifact = "foreign-cpu";
   CHECK(likely_artifact(bundle.manifest(), asked, {}) == nullptr);
-  CHECK_THROWS_AS(choose(bundle.manifest(), asked, {}), EngineUnavailable);
+  CHECK_THROWS_AS(select_engine(bundle.manifest(), asked, {}), EngineUnavailable);
   asked = options();
   asked.engine = "nonesuch";
   CHECK(likely_artifact(bundle.manifest(), asked, {}) == nullptr);
@@ -60,11 +62,11 @@ TEST_CASE_FIXTURE(Fixture, "nothing is read ahead of what cannot be chosen") {
   CHECK(likely_artifact(bundle.manifest(), asked, {}) == nullptr);
 }
 
-TEST_CASE_FIXTURE(Fixture, "full precision goes before reduced, whatever the order") {
+TEST_CASE_FIXTURE(Fixture, "full precision precedes reduced precision in any order") {
   for (auto& artifact : json["artifacts"]) artifact["format"] = "fake";
   json["artifacts"][0]["precision"] = "bf16";
   write_manifest(root, json);
   const Bundle bundle = Bundle::open(root);
-  CHECK(choose(bundle.manifest(), options(), {}).artifact->name == "fake-cpu");
+  CHECK(select_engine(bundle.manifest(), options(), {}).artifact->name == "fake-cpu");
   CHECK(likely_artifact(bundle.manifest(), options(), {})->name == "fake-cpu");
 }

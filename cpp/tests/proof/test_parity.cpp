@@ -85,7 +85,7 @@ TEST_CASE("rtol counts against the reference, not against the answer") {
   CHECK_FALSE(check(floats({10}), floats({11.2F}), 0, 0.11));
 }
 
-TEST_CASE("a relative error is only told where the reference is not zero") {
+TEST_CASE("there is no relative error where the reference is zero") {
   CHECK(check(floats({0}), floats({1}), 2).max_rel == 0);
 }
 
@@ -126,7 +126,7 @@ TEST_CASE("infinities equal themselves, sign included") {
   CHECK(against_nan.inf_mismatches == 0);
 }
 
-TEST_CASE("whole numbers and booleans must be equal whatever the tolerance") {
+TEST_CASE("integers and booleans must be equal with any tolerance") {
   const auto ints = [](std::initializer_list<std::int64_t> v) {
     return Tensor::copy_of(v, {static_cast<std::int64_t>(v.size())});
   };
@@ -154,7 +154,7 @@ TEST_CASE("whole numbers and booleans must be equal whatever the tolerance") {
   }
 }
 
-TEST_CASE_TEMPLATE("every whole number type is read at its own width", T, std::int8_t, std::uint8_t,
+TEST_CASE_TEMPLATE("every integer type is read at its width", T, std::int8_t, std::uint8_t,
                    std::int16_t, std::uint16_t, std::int32_t, std::uint32_t) {
   const DType dtype = std::is_same_v<T, std::int8_t>     ? DType::kInt8
                       : std::is_same_v<T, std::uint8_t>  ? DType::kUInt8
@@ -169,7 +169,7 @@ TEST_CASE_TEMPLATE("every whole number type is read at its own width", T, std::i
   CHECK_FALSE(result);
 }
 
-TEST_CASE("half precision is read by its bits") {
+TEST_CASE("half precision is read from its bits") {
   CHECK(half_to_double(0x3C00) == 1);
   CHECK(half_to_double(0xC000) == -2);
   CHECK(half_to_double(0x7BFF) == 65504);
@@ -262,7 +262,7 @@ TEST_CASE("empty tensors pass") {
   CHECK(result.argmax_agreement == 1);
 }
 
-TEST_CASE("views are compared by their elements, not by their memory") {
+TEST_CASE("views are compared by their elements") {
   std::vector<float> memory{1, 2, 3, 4};
   const Tensor transposed =
       Tensor::wrap(memory.data(), DType::kFloat32, {2, 2}, nullptr, {}, {1, 2});
@@ -278,21 +278,21 @@ TEST_CASE("a tensor on a device is refused by name") {
 
 TEST_CASE("worse prefers failures, then strain, then the error") {
   const auto make = [](bool passed, double passing, double max_abs) {
-    OutputParity one;
-    one.passed = passed;
-    one.atol = 1;
-    one.passing_atol = passing;
-    one.max_abs = max_abs;
-    return one;
+    OutputParity parity;
+    parity.passed = passed;
+    parity.atol = 1;
+    parity.passing_atol = passing;
+    parity.max_abs = max_abs;
+    return parity;
   };
   const OutputParity failed = make(false, 0.1, 0);
   const OutputParity strained = make(true, 0.9, 0);
   const OutputParity relaxed = make(true, 0.1, 5);
-  const OutputParity quiet = make(true, 0.1, 4);
+  const OutputParity smaller = make(true, 0.1, 4);
   CHECK(&worse(strained, failed) == &failed);
   CHECK(&worse(failed, strained) == &failed);
   CHECK(&worse(relaxed, strained) == &strained);
-  CHECK(&worse(quiet, relaxed) == &relaxed);
+  CHECK(&worse(smaller, relaxed) == &relaxed);
   OutputParity no_tolerance;
   no_tolerance.passing_atol = 1e-9;
   CHECK(no_tolerance.strain() == kInf);
@@ -353,7 +353,23 @@ TEST_CASE("where the truth is known, eager's own error is the unit") {
   CHECK(mentions(wrong.reason, "would pass"));
 }
 
-TEST_CASE("one wrong element is the maximum's to see, a small shift of all the bias's") {
+TEST_CASE("an error to the truth that does not fit the output is refused") {
+  const Probe probe;
+  const Tolerance tolerance{.limits = {.multiples = {6.0}}};
+  const auto with = [&](const Tensor& error) {
+    return compare("y", probe.golden, probe.golden, tolerance, nullptr, error);
+  };
+  CHECK_THROWS_WITH_AS(with(floats({1})), doctest::Contains("float32[40, 64]"), InvalidInput);
+  CHECK_THROWS_WITH_AS(with(Tensor::empty(DType::kComplex64, {40, 64})),
+                       doctest::Contains("complex64"), InvalidInput);
+  CHECK_THROWS_WITH_AS(with(Tensor::empty(DType::kInt64, {40, 64})), doctest::Contains("int64"),
+                       InvalidInput);
+  CHECK_THROWS_WITH_AS(with(Tensor::wrap(probe.error.data(), DType::kFloat32, {40, 64}, nullptr,
+                                         {DeviceType::kCuda, 0})),
+                       doctest::Contains("transfer"), InvalidInput);
+}
+
+TEST_CASE("the maximum detects one wrong element, the bias a small shift of all") {
   const Probe probe;
   CHECK(probe.judge(probe.shifted(2e-5F, 2560)).statistic == "max");
   CHECK(probe.judge(probe.shifted(1.2e-6F)).statistic == "bias");
@@ -362,7 +378,7 @@ TEST_CASE("one wrong element is the maximum's to see, a small shift of all the b
   CHECK(narrow.judge(narrow.shifted(1.2e-6F)).statistic != "bias");
 }
 
-TEST_CASE("a truth that is not finite where the answers are leaves the tolerance to judge") {
+TEST_CASE("the tolerance judges where the truth is not finite") {
   const Probe probe;
   Tensor error = Tensor::empty(DType::kFloat32, probe.shape);
   std::fill_n(static_cast<float*>(error.data()), error.numel(), kInfF);
@@ -374,7 +390,7 @@ TEST_CASE("a truth that is not finite where the answers are leaves the tolerance
   CHECK_FALSE(result.to_truth);
 }
 
-TEST_CASE("results are truthy only when something was compared and all of it passed") {
+TEST_CASE("a result is true only when something was compared and all of it passed") {
   ParityResult result;
   CHECK_FALSE(result);
   OutputParity good;

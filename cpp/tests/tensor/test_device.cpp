@@ -6,7 +6,7 @@
 
 using namespace isthmus;
 
-TEST_CASE("devices parse and print") {
+TEST_CASE("devices are parsed and printed") {
   CHECK(parse_device("cpu") == Device{});
   CHECK(parse_device("cuda") == Device{DeviceType::kCuda, 0});
   CHECK(parse_device("cuda:3") == Device{DeviceType::kCuda, 3});
@@ -15,7 +15,7 @@ TEST_CASE("devices parse and print") {
   CHECK(name(DeviceType::kCuda) == "cuda");
 }
 
-TEST_CASE("anything else is refused with its text") {
+TEST_CASE("other texts are refused with the text") {
   for (const char* text :
        {"", "gpu", "cuda:", "cuda:-1", "cuda:x", "cuda:1x", "CPU", "cuda:99999999999999999999"}) {
     CAPTURE(text);

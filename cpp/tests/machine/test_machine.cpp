@@ -42,7 +42,7 @@ TEST_CASE("the version is three numbers, the build names its compiler") {
   CHECK(std::regex_search(build_info(), std::regex(R"((g\+\+|clang) \d+.*C\+\+2\d, lib.*, \w+)")));
 }
 
-TEST_CASE("peak memory grows with what is touched") {
+TEST_CASE("peak memory grows when memory is written") {
   const std::int64_t before = peak_memory_bytes();
   REQUIRE(before > 0);
   constexpr std::size_t kBytes = std::size_t{64} << 20;
@@ -87,25 +87,25 @@ TEST_CASE("the driver's version") {
 
 TEST_CASE("distinct OpenMP runtimes among the mapped files") {
   const std::string line = "7f0000000000-7f0000001000 r-xp 00000000 08:01 1234   ";
-  const auto found = openmp(line + "/usr/lib/libgomp.so.1\n" + line + "/usr/lib/libgomp.so.1\n" +
-                            line + "/venv/torch/lib/libgomp-24e2ab19.so.1.0.0\n" + line +
-                            "/opt/intel oneapi/libiomp5.so\n" + line + "/usr/lib/libompi.so\n" +
-                            line + "/usr/lib/libomp.so.5\n" + "7f00-7f01 rw-p 0 0 0 [heap]\n");
-  CHECK(found == std::vector<std::string>{"/opt/intel oneapi/libiomp5.so", "/usr/lib/libgomp.so.1",
-                                          "/usr/lib/libomp.so.5",
-                                          "/venv/torch/lib/libgomp-24e2ab19.so.1.0.0"});
+  const auto runtimes = openmp(line + "/usr/lib/libgomp.so.1\n" + line + "/usr/lib/libgomp.so.1\n" +
+                               line + "/venv/torch/lib/libgomp-24e2ab19.so.1.0.0\n" + line +
+                               "/opt/intel oneapi/libiomp5.so\n" + line + "/usr/lib/libompi.so\n" +
+                               line + "/usr/lib/libomp.so.5\n" + "7f00-7f01 rw-p 0 0 0 [heap]\n");
+  CHECK(runtimes == std::vector<std::string>{"/opt/intel oneapi/libiomp5.so",
+                                             "/usr/lib/libgomp.so.1", "/usr/lib/libomp.so.5",
+                                             "/venv/torch/lib/libgomp-24e2ab19.so.1.0.0"});
 }
 
-TEST_CASE("warnings name what disturbs timings") {
+TEST_CASE("warnings name the causes of unsteady timings") {
   Machine machine;
-  const std::size_t quiet = timing_warnings(machine).size();  // one in a debug build
+  const std::size_t before = timing_warnings(machine).size();  // 1 in a debug build
   machine.governor = "performance";
   machine.openmp = {"/a/libgomp.so.1"};
-  CHECK(timing_warnings(machine).size() == quiet);
+  CHECK(timing_warnings(machine).size() == before);
   machine.governor = "powersave";
   machine.openmp.emplace_back("/b/libiomp5.so");
   const auto warnings = timing_warnings(machine);
-  REQUIRE(warnings.size() == quiet + 2);
-  CHECK(warnings[quiet].find("powersave") != std::string::npos);
-  CHECK(warnings[quiet + 1].find("/b/libiomp5.so") != std::string::npos);
+  REQUIRE(warnings.size() == before + 2);
+  CHECK(warnings[before].find("powersave") != std::string::npos);
+  CHECK(warnings[before + 1].find("/b/libiomp5.so") != std::string::npos);
 }

@@ -9,7 +9,7 @@
 using isthmus::BackgroundWarmup;
 using isthmus::ExecutionError;
 
-TEST_CASE("it is over when the work is, and not before") {
+TEST_CASE("it is over when the work has ended") {
   std::atomic<bool> go = false;
   const BackgroundWarmup work([&](const std::atomic<bool>&) { go.wait(false); });
   CHECK_FALSE(work.over());
@@ -19,14 +19,14 @@ TEST_CASE("it is over when the work is, and not before") {
   CHECK(work.over());
 }
 
-TEST_CASE("an error is told to everybody who asks, each time") {
+TEST_CASE("an error is thrown at each call") {
   const BackgroundWarmup work(
       [](const std::atomic<bool>&) { throw ExecutionError("its own golden"); });
   CHECK_THROWS_WITH_AS(work.wait(), "its own golden", ExecutionError);
   CHECK_THROWS_WITH_AS((void)work.over(), "its own golden", ExecutionError);
 }
 
-TEST_CASE("who lets go of it does not wait for all of the work") {
+TEST_CASE("the destructor stops the work") {
   std::atomic<bool> stopped = false;
   {
     const BackgroundWarmup work([&](const std::atomic<bool>& stop) {
