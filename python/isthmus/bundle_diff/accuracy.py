@@ -7,18 +7,15 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from isthmus.bundle.manifest import Manifest, Tolerance
 from isthmus.bundle_diff.findings import Findings, counted
-from isthmus.bundle_diff.pairs import methods_of, pair_values
 from isthmus.bundle_diff.runs import PairedEngine, RunContext
 from isthmus.document import number
-from isthmus.goldens.compare import OutputParity, compare
-from isthmus.proof.jobs import golden_outputs, own_errors
+from isthmus.goldens.compare import OutputParity
+from isthmus.proof.jobs import Job, Run, golden_outputs, judge
 from isthmus.proof.verify_report import VerifyRow
 from isthmus.runtime.engines import EAGER
 
 if TYPE_CHECKING:
-    from isthmus.bundle.bundle import Bundle
     from isthmus.bundle.golden import Golden
 
 __all__ = ["EAGER_AT_EXPORT", "FEW", "WORSE", "Accuracy", "compare_accuracy"]
@@ -93,40 +90,23 @@ def compare_accuracy(
     shared = shared_goldens(context.goldens, context.new_goldens)
     if 2 * len(shared) < max(len(context.goldens), len(context.new_goldens)):
         shared = set()  # too few to represent the rest
-    names = _names(context.before.manifest, context.after.manifest)
-    rows = _rows(
-        EAGER_AT_EXPORT,
-        _eager(context.before, context.goldens),
-        _eager(context.after, context.new_goldens),
-        shared,
-        names,
-    )
+    names = {a: b for outputs in context.names[1].values() for a, b in outputs.items()}
+    before, after = (_eager(context.job(new=new)) for new in (False, True))
+    rows = _rows(EAGER_AT_EXPORT, before.results, after.results, shared, names)
     _report(EAGER_AT_EXPORT, rows, "", findings)
     for engine in engines:
-        before, after = (context.prove(engine, new=new) for new in (False, True))
-        for side, row, artifact in (
-            ("A", before, engine.pair.before),
-            ("B", after, engine.pair.after),
-        ):
+        old, new = (context.prove(engine, new=new) for new in (False, True))
+        for side, row, artifact in (("A", old, engine.pair.before), ("B", new, engine.pair.after)):
             if row is None and artifact is not None:
                 reason = context.why_not(artifact, engine.engine)
                 findings.missing("errors", f"{side}: {engine.name}", reason)
-        summary = _report_verdicts(engine, before, after, findings)
-        if not summary or before is None or after is None:
+        summary = _report_verdicts(engine, old, new, findings)
+        if not summary or old is None or new is None:
             continue
-        engine_rows = _rows(engine.name, before.results, after.results, shared, names)
+        engine_rows = _rows(engine.name, old.results, new.results, shared, names)
         _report(engine.name, engine_rows, summary, findings)
         rows += engine_rows
     return tuple(rows)
-
-
-def _names(before: Manifest, after: Manifest) -> dict[str, str]:
-    """Maps A's names of outputs to B's."""
-    return {
-        name: other
-        for method, new_method in methods_of(before, after)
-        for name, other in pair_values(method.outputs, new_method.outputs).names.items()
-    }
 
 
 def shared_goldens(before: Sequence[Golden], after: Sequence[Golden]) -> set[str]:
@@ -149,21 +129,11 @@ def shared_goldens(before: Sequence[Golden], after: Sequence[Golden]) -> set[str
     return shared
 
 
-def _eager(bundle: Bundle, goldens: Sequence[Golden]) -> list[OutputParity]:
+def _eager(job: Job) -> VerifyRow:
     """Compares the goldens with themselves: their error to float64 is eager's own."""
-    tolerances = bundle.manifest.artifacts[0].tolerances
-    results = []
-    for golden in goldens:
-        expected = golden_outputs(golden)
-        errors = own_errors(golden, expected)
-        for key, value in expected.items():
-            name = key.split("/", 2)[2]
-            tolerance = tolerances.get(name, Tolerance(0.0, 0.0))
-            noise = bundle.manifest.noise_floor.get(name)
-            results.append(
-                compare(name, value, value, tolerance, noise, errors.get(key), golden=golden.name)
-            )
-    return results
+    row = VerifyRow(EAGER, "Python", "cpu", "passed")
+    run = Run([golden_outputs(golden) for golden in job.goldens], {})
+    return judge(job, row, run, job.bundle.manifest.artifacts[0].tolerances, None)
 
 
 def _rows(
@@ -211,6 +181,7 @@ def _report_verdicts(
     """Reports which side passes; returns a summary when both ran, else an empty string."""
     if before is None and after is None:
         return ""
+    section = findings.section("errors", engine.name)
     old = before.status if before is not None else "absent"
     new = after.status if after is not None else "absent"
     reason = after.reason if after is not None else ""
@@ -220,21 +191,19 @@ def _report_verdicts(
         words = {"absent": None, "passed": "passes", "error": "could not run"}
         if old == "failed":
             why = f"as before: {reason}"
-            findings.change(
-                "errors", engine.name, "own goldens", ("fails", "fails"), "changed", why
-            )
+            section.change("own goldens", ("fails", "fails"), "changed", why)
         else:
             sides = words[old], "fails" if new == "failed" else "cannot run"
-            findings.change("errors", engine.name, "own goldens", sides, "breaking", reason)
+            section.change("own goldens", sides, "breaking", reason)
     elif new == "passed" and old == "failed":
-        findings.change("errors", engine.name, "own goldens", ("fails", "passes"), "better")
+        section.change("own goldens", ("fails", "passes"), "better")
     if old == "error" and before is not None:
         findings.missing("errors", f"A: {engine.name}", before.reason)
     if old == "absent" and new == "passed" and after is not None:
-        text = f"passes its own {counted(_goldens(after), 'golden')}; A has nothing like it"
-        if engine.pair.before is not None:
-            text = f"passes its own {counted(_goldens(after), 'golden')}"
-        findings.result("errors", engine.name, text, equal=False)
+        goldens = len({result.golden for result in after.results})
+        text = f"passes its own {counted(goldens, 'golden')}"
+        text += "; A has nothing like it" if engine.pair.before is None else ""
+        section.result(text, equal=False)
         return ""
     ran = before is not None and after is not None and before.results and after.results
     verbs = {"passed": "passes", "failed": "fails"}
@@ -243,18 +212,12 @@ def _report_verdicts(
     return "both pass" if old == new == "passed" else f"A {verbs[old]}, B {verbs[new]}"
 
 
-def _goldens(row: VerifyRow) -> int:
-    return len({result.golden for result in row.results})
-
-
 def _report(name: str, rows: Sequence[Accuracy], summary: str, findings: Findings) -> None:
-    start = findings.count("errors", name)
+    section = findings.section("errors", name)
     for row in rows:
         if row.verdict in ("worse", "better"):
             assert row.ratio is not None
-            findings.change(
-                "errors",
-                name,
+            section.change(
                 f"distance of {row.output} to float64",
                 (number(row.before), number(row.after)),
                 "worse" if row.verdict == "worse" else "better",
@@ -266,6 +229,6 @@ def _report(name: str, rows: Sequence[Accuracy], summary: str, findings: Finding
         distance = f"distance to float64 at most {number(furthest)} x A's"
         text = f"{summary}; {distance}" if summary else distance
     if not text:
-        findings.missing("errors", name, "no output's distance to float64 is known in both")
+        section.missing("no output's distance to float64 is known in both")
         return
-    findings.result("errors", name, text, equal=findings.count("errors", name) == start)
+    section.result(text)

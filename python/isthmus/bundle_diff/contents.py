@@ -5,15 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from isthmus.bundle.bundle_files import Directory
-from isthmus.bundle_diff.archive import read_archive_contents
 from isthmus.bundle_diff.findings import Area, Findings
 from isthmus.bundle_diff.graph import GraphDiff, Part, compare_graphs, report_graph
 from isthmus.bundle_diff.onnx_nodes import onnx_parts
 from isthmus.bundle_diff.operators import compare_operators
 from isthmus.bundle_diff.pairs import ArtifactPair
 from isthmus.bundle_diff.torchscript_code import torchscript_parts
-from isthmus.bundle_diff.weights import WeightsDiff, compare_weights, report_weights, stored_weights
+from isthmus.bundle_diff.weights import (
+    WeightsDiff,
+    archive_of,
+    compare_weights,
+    method_files,
+    report_weights,
+    stored_weights,
+)
 from isthmus.errors import Error
 from isthmus.proof.inspect import Inspection, inspect
 
@@ -102,15 +107,10 @@ def _why_incomparable(before: Artifact, after: Artifact) -> str:
 
 def _parts(bundle: Bundle, artifact: Artifact, inspection: Inspection) -> dict[str, Part]:
     """Returns the graph's parts by the path of the submodule."""
-    directory = Directory(bundle.path)
     if artifact.format == "torchscript":
-        entry = artifact.files[0]
-        archive = read_archive_contents(directory.locate(entry.path, entry.size))
-        return torchscript_parts(inspection.code, archive)
-    methods = bundle.manifest.methods
-    parts: dict[str, Part] = {}
-    for entry, method in zip(artifact.files, methods, strict=False):
-        prefix = "" if len(methods) == 1 else f"{method.name}: "
-        of_method = onnx_parts(directory.locate(entry.path, entry.size))
-        parts |= {prefix + path: part for path, part in of_method.items()}
-    return parts
+        return torchscript_parts(inspection.code, archive_of(bundle, artifact))
+    return {
+        prefix + path: part
+        for prefix, file in method_files(bundle, artifact)
+        for path, part in onnx_parts(file).items()
+    }

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from isthmus.bundle.manifest import Artifact, DimRange, Manifest, Method, Tolerance
 from isthmus.bundle_diff.findings import Findings, counted, shortened
-from isthmus.bundle_diff.pairs import methods_of, pair_values
-from isthmus.bundle_diff.runs import Names, PairedEngine, RunContext
+from isthmus.bundle_diff.runs import PairedEngine, RunContext
 from isthmus.document import number
 from isthmus.goldens.compare import OutputParity, compare, difference, worst
 from isthmus.proof.jobs import Run, golden_outputs, own_errors
@@ -23,7 +22,7 @@ from isthmus.proof.verify_report import needed_of
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from isthmus.bundle.golden import Golden
+    from isthmus.bundle.golden import Golden, Step
 
 __all__ = ["CrossCheck", "cross_check", "refusal"]
 
@@ -86,13 +85,12 @@ def cross_check(
         engines: The engines with their artifacts; those that may not run B here are not compared.
         findings: Collects the findings.
     """
-    inputs, outputs = _names(context.before.manifest, context.after.manifest)
-    goldens = _usable(context, inputs, findings)
+    goldens = _usable(context, findings)
     if not goldens:
         reason = findings.not_compared[-1].reason
         _report_not_proven(findings, reason)
         return ()
-    _report_lost_outputs(context.before.manifest, outputs, findings)
+    _report_lost_outputs(context, findings)
     checks = []
     golden_names = [golden.name for golden in goldens]
     for engine in engines:
@@ -102,12 +100,10 @@ def cross_check(
             reason = context.why_not(engine.pair.after, engine.engine)
             findings.missing("cross-check", engine.name, reason)
             continue
-        run = context.run_goldens(engine, golden_names, (inputs, outputs), new=True)
+        run = context.run_goldens(engine, golden_names, new=True)
         assert run is not None
-        own = None
-        if not run.error:
-            own = context.run_goldens(engine, golden_names, (inputs, outputs), new=False)
-        checks.append(_judge(context, engine, goldens, outputs, run, own))
+        own = None if run.error else context.run_goldens(engine, golden_names, new=False)
+        checks.append(_judge(context, engine, goldens, run, own))
     for check in checks:
         _report(check, findings)
     if not any(check.results for check in checks):
@@ -120,44 +116,20 @@ def cross_check(
 
 def _report_not_proven(findings: Findings, reason: str) -> None:
     """Adds a breaking change, so that a diff cannot pass when nothing was compared."""
-    findings.change(
-        "cross-check",
-        "",
-        "B on A's goldens",
-        (None, "not proven"),
-        "breaking",
-        f"nothing ran: {reason}",
-    )
+    sides, why = (None, "not proven"), f"nothing ran: {reason}"
+    findings.change("cross-check", "", "B on A's goldens", sides, "breaking", why)
 
 
 # --- goldens -------------------------------------------------------------------------------------
 
 
-def _names(before: Manifest, after: Manifest) -> tuple[Names, Names]:
-    """Returns B's names of A's inputs and of A's outputs."""
-    inputs: Names = {}
-    outputs: Names = {}
-    for method, other in methods_of(before, after):
-        inputs[method.name] = pair_values(method.inputs, other.inputs).names
-        outputs[method.name] = pair_values(method.outputs, other.outputs).names
-    return inputs, outputs
-
-
-def _usable(context: RunContext, inputs: Names, findings: Findings) -> list[Golden]:
+def _usable(context: RunContext, findings: Findings) -> list[Golden]:
     """Returns A's goldens whose calls B accepts, and reports the reason for the others."""
-    methods = {method.name: method for method in context.after.manifest.methods}
     usable: list[Golden] = []
     refused: dict[str, list[str]] = {}
     for golden in context.goldens:
-        reason = ""
-        for step in golden.steps:
-            method = methods.get(step.method)
-            if method is None:
-                reason = reason or f"B has no method {step.method}"
-                continue
-            new_names = inputs[step.method]
-            given = {new_names.get(key, key): value for key, value in step.inputs.items()}
-            reason = reason or refusal(method, context.after.manifest.dims, given)
+        reasons = (refusal_of(context, step) for step in golden.steps)
+        reason = next(filter(None, reasons), "")
         if reason:
             refused.setdefault(reason, []).append(golden.name)
         else:
@@ -168,6 +140,15 @@ def _usable(context: RunContext, inputs: Names, findings: Findings) -> list[Gold
         subject = f"{len(names)} of {counted(len(context.goldens), 'golden')}"
         findings.missing("cross-check", subject, f"{reason} ({shortened(names)})")
     return usable
+
+
+def refusal_of(context: RunContext, step: Step) -> str:
+    """Returns the reason why B refuses one of A's steps; empty when it accepts it."""
+    manifest = context.after.manifest
+    for method in manifest.methods:
+        if method.name == step.method:
+            return refusal(method, manifest.dims, context.renamed(step))
+    return f"B has no method {step.method}"
 
 
 def refusal(method: Method, dims: Mapping[str, DimRange], values: Mapping[str, Tensor]) -> str:
@@ -202,11 +183,11 @@ def refusal(method: Method, dims: Mapping[str, DimRange], values: Mapping[str, T
     return ""
 
 
-def _report_lost_outputs(before: Manifest, outputs: Names, findings: Findings) -> None:
-    for method in before.methods:
-        kept = outputs.get(method.name, {})
+def _report_lost_outputs(context: RunContext, findings: Findings) -> None:
+    _, outputs = context.names
+    for method in context.before.manifest.methods:
         for spec in method.outputs:
-            if method.name in outputs and spec.name not in kept:
+            if method.name in outputs and spec.name not in outputs[method.name]:
                 findings.missing("cross-check", f"output {spec.name}", "B does not have it")
 
 
@@ -217,7 +198,6 @@ def _judge(
     context: RunContext,
     engine: PairedEngine,
     goldens: Sequence[Golden],
-    outputs: Names,
     run: Run,
     own: Run | None,
 ) -> CrossCheck:
@@ -246,7 +226,7 @@ def _judge(
         errors = own_errors(golden, expected)
         for key in {**expected, **actual}:
             step, _, name = key.split("/", 2)
-            if name not in outputs[golden.steps[int(step)].method]:
+            if name not in context.names[1][golden.steps[int(step)].method]:
                 continue
             results.append(
                 compare(
@@ -299,27 +279,20 @@ def tolerances_for(
 
 
 def _report(check: CrossCheck, findings: Findings) -> None:
+    section = findings.section("cross-check", check.name)
     if check.status == "error" and not check.results:
-        findings.missing("cross-check", check.name, check.reason)
+        section.missing(check.reason)
         return
     for failure in check.failures:
-        findings.change(
-            "cross-check",
-            check.name,
+        section.change(
             f"{failure.output} of golden {failure.golden}",
             (_allowed(failure), _distance(failure)),
             "breaking",
             "" if check.judged_by.startswith("A's") else f"judged by {check.judged_by}",
         )
     if check.status == "error":
-        findings.change(
-            "cross-check",
-            check.name,
-            "goldens that B fails to run",
-            ("run", check.reason),
-            "breaking",
-        )
-    findings.result("cross-check", check.name, summary(check), equal=bool(check))
+        section.change("goldens that B fails to run", ("run", check.reason), "breaking")
+    section.result(summary(check), equal=bool(check))
 
 
 def summary(check: CrossCheck) -> str:

@@ -14,6 +14,7 @@ __all__ = [
     "Compared",
     "Findings",
     "NotCompared",
+    "Section",
     "Severity",
     "counted",
     "shortened",
@@ -95,18 +96,50 @@ class Findings:
         """Adds the result of a comparison."""
         self.compared.append(Compared(area, subject, text, equal))
 
+    def section(self, area: Area, subject: str = "") -> Section:
+        """Returns a view that adds findings of one area on one subject."""
+        return Section(self, area, subject)
+
     def missing(self, area: Area, subject: str, reason: str) -> None:
         """Adds a comparison that could not be made, unless it is there already."""
         entry = NotCompared(area, subject, reason)
         if entry not in self.not_compared:
             self.not_compared.append(entry)
 
-    def count(self, area: Area, subject: str | None = None) -> int:
-        """Returns the number of changes of an area, or of a subject in it."""
-        return sum(
-            change.area == area and (subject is None or change.subject == subject)
-            for change in self.changes
-        )
+    def count(self, area: Area) -> int:
+        """Returns the number of changes of an area."""
+        return sum(change.area == area for change in self.changes)
+
+
+@dataclass
+class Section:
+    """Adds findings of one area on one subject, and counts the changes among them."""
+
+    findings: Findings
+    area: Area
+    subject: str
+    changes: int = 0
+
+    def change(self, what: str, sides: Sequence[object], severity: Severity, why: str = "") -> None:
+        """Adds a change; see `Findings.change`."""
+        self.changes += 1
+        self.findings.change(self.area, self.subject, what, sides, severity, why)
+
+    def lists(self, gone: str, new: str, removed: Sequence[str], added: Sequence[str]) -> None:
+        """Adds a change for the names that only A has, and one for those that only B has."""
+        if removed:
+            self.change(f"{gone}: {shortened(removed)}", (len(removed), None), "changed")
+        if added:
+            self.change(f"{new}: {shortened(added)}", (None, len(added)), "changed")
+
+    def result(self, text: str, *, equal: bool | None = None) -> None:
+        """Adds the result of the comparison; it is equal by default when there is no change."""
+        equal = not self.changes if equal is None else equal
+        self.findings.result(self.area, self.subject, text, equal=equal)
+
+    def missing(self, reason: str) -> None:
+        """Adds a comparison that could not be made; see `Findings.missing`."""
+        self.findings.missing(self.area, self.subject, reason)
 
 
 def counted(number: int, noun: str) -> str:

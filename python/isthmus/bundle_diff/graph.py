@@ -107,41 +107,25 @@ def compare_graphs(
         left_out += len(texts[key]) - len(lines)
         room -= len(lines)
         kept.append(PartDiff(tuple(map(path_name, paths)), key[0], lines))
-    return GraphDiff(
-        artifact,
-        len(parts) or len(shared),
-        tuple(kept),
-        removed,
-        added,
-        left_out,
-    )
+    count = len(parts) or len(shared)
+    return GraphDiff(artifact, count, tuple(kept), removed, added, left_out)
 
 
 def report_graph(diff: GraphDiff, findings: Findings) -> None:
     """Adds the findings of an artifact's graph."""
-    start = findings.count("graph")
+    section = findings.section("graph", diff.artifact)
     for part in diff.differing:
-        removed = sum(mark == "-" for mark, _ in part.lines)
-        added = sum(mark == "+" for mark, _ in part.lines)
+        marks = [mark for mark, _ in part.lines]
         where = shortened(part.paths, 2)
         label = f"{where} ({part.title})" if part.title else where
-        findings.change(
-            "graph",
-            diff.artifact,
-            label,
-            (counted(removed, "line"), counted(added, "line")),
-            "changed",
-        )
-    for what, names in (("gone", diff.removed), ("new", diff.added)):
-        if names:
-            sides = (len(names), None) if what == "gone" else (None, len(names))
-            text = f"submodules that are {what}: {shortened(names)}"
-            findings.change("graph", diff.artifact, text, sides, "changed")
+        sides = [counted(marks.count(mark), "line") for mark in "-+"]
+        section.change(label, sides, "changed")
+    section.lists("submodules that are gone", "submodules that are new", diff.removed, diff.added)
     differing = sum(len(part.paths) for part in diff.differing)
     text = f"equal: {counted(diff.parts, 'submodule')}"
     if not diff:
         text = f"{differing} of {counted(diff.parts, 'submodule')} differ"
-    findings.result("graph", diff.artifact, text, equal=findings.count("graph") == start)
+    section.result(text)
 
 
 def path_name(path: str) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import math
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from isthmus.bundle_diff.graph import WHOLE, Part
+from isthmus.bundle_diff.weights import is_unnamed, model_name, onnx_dtype
 
 __all__ = ["onnx_parts"]
 
@@ -144,18 +146,11 @@ class _Writer:
 
 def _weight(tensor: Any, numpy_helper: Any) -> str:
     """Returns a weight's name; for an unnamed constant its values, or its type if it is large."""
-    from isthmus.bundle_diff.weights import is_unnamed, model_name
-
-    shape = list(tensor.dims)
-    elements = 1
-    for size in shape:
-        elements *= size
     if not is_unnamed(tensor.name):
         return model_name(str(tensor.name))
-    inline = elements <= _FEW and not tensor.external_data
-    if inline:
+    if math.prod(tensor.dims) <= _FEW and not tensor.external_data:
         return f"{numpy_helper.to_array(tensor).tolist()}"
-    return f"constant({_dtype(tensor.data_type)}{shape})"
+    return f"constant({onnx_dtype(tensor.data_type)}{list(tensor.dims)})"
 
 
 def _attribute(attribute: Any) -> str:
@@ -170,11 +165,8 @@ def _attribute(attribute: Any) -> str:
         return f'"{value.decode("utf-8", "replace")}"'
     if isinstance(value, float):
         return f"{value:.9g}"
-    return (
-        str(list(value))
-        if isinstance(value, (list, tuple)) or "Repeated" in type(value).__name__
-        else str(value)
-    )
+    several = isinstance(value, (list, tuple)) or "Repeated" in type(value).__name__
+    return str(list(value)) if several else str(value)
 
 
 def _type(value: Any) -> str:
@@ -186,11 +178,4 @@ def _type(value: Any) -> str:
     for dim in kind.shape.dim:
         text = str(dim.dim_value) if dim.HasField("dim_value") else dim.dim_param
         sizes.append(_UNKNOWN_SIZE.sub("?", text) or "?")
-    return f"{_dtype(kind.elem_type)}[{', '.join(sizes)}]"
-
-
-def _dtype(code: int) -> str:
-    import onnx
-
-    name = onnx.TensorProto.DataType.Name(code).lower()
-    return {"float": "float32", "double": "float64"}.get(name, str(name))
+    return f"{onnx_dtype(kind.elem_type)}[{', '.join(sizes)}]"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from isthmus.bundle_diff.findings import Findings, Severity, counted
+from isthmus.bundle_diff.findings import Findings, Section, Severity, counted
 from isthmus.proof.inspect import Inspection
 
 __all__ = ["compare_operators"]
@@ -29,52 +29,40 @@ def compare_operators(
     """
     old = {operator.name: operator.count for operator in before.operators} or dict(known[0])
     new = {operator.name: operator.count for operator in after.operators} or dict(known[1])
+    section = findings.section("operators", artifact)
     if not old and not new:
-        reason = "native code shows none before it is run"
-        findings.missing("operators", artifact, reason)
+        section.missing("native code shows none before it is run")
     owners = [
         {operator.name: operator.owner for operator in side.operators} for side in (before, after)
     ]
-    start = findings.count("operators")
     for name in sorted({**old, **new}):
         old_count, new_count = old.get(name, 0), new.get(name, 0)
         if old_count != new_count:
             owner = owners[1].get(name) or owners[0].get(name, "")
             label = f"{name} ({owner})" if owner not in ("", "LibTorch", "ONNX") else name
-            findings.change(
-                "operators", artifact, label, (old_count or None, new_count or None), "changed"
-            )
+            section.change(label, (old_count or None, new_count or None), "changed")
         sides = [side.get(name) for side in owners]
         if all(sides) and sides[0] != sides[1]:
-            findings.change("operators", artifact, f"owner of {name}", sides, "changed")
-    _compare_texts(
-        artifact, "constant baked in", before.constants, after.constants, "changed", findings
-    )
+            section.change(f"owner of {name}", sides, "changed")
+    _compare_texts("constant baked in", before.constants, after.constants, "changed", section)
     left, right = ([literal.message for literal in side.literals] for side in (before, after))
-    _compare_texts(artifact, "baked in", left, right, "changed", findings)
+    _compare_texts("baked in", left, right, "changed", section)
     # The places of a refusal, in brackets at its end, change from version to version.
     refused = [
         [refusal.rpartition(" (")[0] or refusal for refusal in side.refused]
         for side in (before, after)
     ]
     if before.format in ("torchscript", "onnx"):
-        _compare_texts(
-            artifact, "refused without trust", refused[0], refused[1], "breaking", findings
-        )
-    changes = findings.count("operators") - start
+        _compare_texts("refused without trust", refused[0], refused[1], "breaking", section)
     if old or new:
+        changes = section.changes
         places = f"{counted(len(new), 'operator')} in {counted(sum(new.values()), 'place')}"
         text = f"equal: {places}" if not changes else f"{counted(changes, 'change')}, now {places}"
-        findings.result("operators", artifact, text, equal=not changes)
+        section.result(text)
 
 
 def _compare_texts(
-    artifact: str,
-    what: str,
-    before: Sequence[str],
-    after: Sequence[str],
-    appearing: Severity,
-    findings: Findings,
+    what: str, before: Sequence[str], after: Sequence[str], appearing: Severity, section: Section
 ) -> None:
     """Adds a change for each text that occurs more or less often than before."""
     left, right = Counter(before), Counter(after)
@@ -82,6 +70,4 @@ def _compare_texts(
         old, new = left[text], right[text]
         if old != new:
             severity: Severity = appearing if new > old else "changed"
-            findings.change(
-                "operators", artifact, f"{what}: {text}", (old or None, new or None), severity
-            )
+            section.change(f"{what}: {text}", (old or None, new or None), severity)

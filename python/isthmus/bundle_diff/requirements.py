@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from isthmus.bundle.manifest import Artifact, FileEntry, Hazard, Manifest
-from isthmus.bundle_diff.findings import Findings, Severity, counted
+from isthmus.bundle_diff.findings import Findings, Section, Severity, counted
 from isthmus.bundle_diff.pairs import ArtifactPair
 
 __all__ = ["GROWTH_BYTES", "GROWTH_SHARE", "compare_requirements"]
@@ -22,20 +22,22 @@ def compare_requirements(
     before: Manifest, after: Manifest, pairs: Sequence[ArtifactPair], findings: Findings
 ) -> None:
     """Compares producer, source, artifacts and their needs, hazards, goldens and further files."""
-    _texts("", "made with ", before.producer, after.producer, findings)
-    _texts("", "source: ", before.source, after.source, findings)
+    section = findings.section("requirements")
+    _texts("made with ", before.producer, after.producer, section)
+    _texts("source: ", before.source, after.source, section)
     for pair in pairs:
-        _artifact(pair, findings)
-    _goldens(before, after, findings)
-    _files(before.files, after.files, findings)
+        _artifact(pair, findings.section("requirements", pair.name))
+    _goldens(before, after, section)
+    _files(before.files, after.files, section)
     for pair in pairs:
         if pair.before is not None and pair.after is not None:
-            _hazards(pair.name, pair.before.hazards, pair.after.hazards, findings)
+            hazards = findings.section("requirements", pair.name)
+            _hazards(pair.before.hazards, pair.after.hazards, hazards)
     changes = findings.count("requirements")
     text = (
         f"equal: {counted(len(pairs), 'artifact')}" if not changes else counted(changes, "change")
     )
-    findings.result("requirements", "", text, equal=not changes)
+    section.result(text, equal=not changes)
 
 
 def size_of(artifact: Artifact) -> int:
@@ -48,55 +50,43 @@ def megabytes(size: float) -> str:
     return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.1f} kB"
 
 
-def _texts(
-    artifact_name: str,
-    prefix: str,
-    old: Mapping[str, str],
-    new: Mapping[str, str],
-    findings: Findings,
-) -> None:
+def _texts(prefix: str, old: Mapping[str, str], new: Mapping[str, str], section: Section) -> None:
     for key in {**old, **new}:
         if old.get(key) != new.get(key):
-            findings.change(
-                "requirements",
-                artifact_name,
-                f"{prefix}{key}",
-                (old.get(key), new.get(key)),
-                "changed",
-            )
+            section.change(f"{prefix}{key}", (old.get(key), new.get(key)), "changed")
 
 
-def _artifact(pair: ArtifactPair, findings: Findings) -> None:
+def _artifact(pair: ArtifactPair, section: Section) -> None:
     old, new = pair.before, pair.after
     if old is None or new is None:
         artifact = old or new
         assert artifact is not None
         text = f"{artifact.format}, {artifact.precision}, {megabytes(size_of(artifact))}"
-        sides = (text, None) if new is None else (None, text)
-        severity: Severity = "breaking" if new is None else "changed"
-        findings.change("requirements", artifact.name, "artifact", sides, severity)
+        if new is None:
+            section.change("artifact", (text, None), "breaking")
+        else:
+            section.change("artifact", (None, text), "changed")
         return
-
-    def change(what: str, before: object, after: object, severity: Severity, why: str = "") -> None:
-        findings.change("requirements", pair.name, what, (before, after), severity, why)
-
-    for what, before, after, severity in (
-        # A program may load the artifact by its name.
-        ("name", old.name, new.name, "breaking"),
-        ("format", old.format, new.format, "breaking"),
-        ("made for", old.device, new.device, "changed"),
-        ("precision", old.precision, new.precision, "changed"),
-        ("strategy", old.strategy, new.strategy, "changed"),
-        ("convention", old.convention, new.convention, "changed"),
-    ):
+    # A program may load the artifact by its name.
+    breaking = (("name", old.name, new.name), ("format", old.format, new.format))
+    harmless = (
+        ("made for", old.device, new.device),
+        ("precision", old.precision, new.precision),
+        ("strategy", old.strategy, new.strategy),
+        ("convention", old.convention, new.convention),
+    )
+    for what, before, after in breaking:
         if before != after:
-            change(what, before, after, "breaking" if severity == "breaking" else "changed")
+            section.change(what, (before, after), "breaking")
+    for what, before, after in harmless:
+        if before != after:
+            section.change(what, (before, after), "changed")
     if old.trust != new.trust:
         more = _TRUST.index(new.trust) > _TRUST.index(old.trust)
         why = "who loads it has to allow that" if more else ""
-        change("trust", old.trust, new.trust, "breaking" if more else "changed", why)
-    _sets(pair.name, "devices", old.devices, new.devices, findings, losing_breaks=True)
-    _needs(pair.name, old.requires, new.requires, findings)
+        section.change("trust", (old.trust, new.trust), "breaking" if more else "changed", why)
+    _sets("devices", old.devices, new.devices, section, losing_breaks=True)
+    _needs(old.requires, new.requires, section)
     libraries = [
         [
             f"{op_library.namespace} of {op_library.library or 'an unknown library'}"
@@ -104,19 +94,16 @@ def _artifact(pair: ArtifactPair, findings: Findings) -> None:
         ]
         for side in (old, new)
     ]
-    _sets(
-        pair.name, "operator libraries", libraries[0], libraries[1], findings, losing_breaks=False
-    )
-    _sets(pair.name, "state", old.state, new.state, findings, losing_breaks=None)
-    _size(pair.name, old, new, findings)
+    _sets("operator libraries", libraries[0], libraries[1], section, losing_breaks=False)
+    _sets("state", old.state, new.state, section, losing_breaks=None)
+    _size(old, new, section)
 
 
 def _sets(
-    artifact_name: str,
     what: str,
     old: Sequence[str],
     new: Sequence[str],
-    findings: Findings,
+    section: Section,
     *,
     losing_breaks: bool | None,
 ) -> None:
@@ -126,12 +113,10 @@ def _sets(
         return
     breaks = (losing_breaks is True and lost) or (losing_breaks is False and gained)
     sides = [", ".join(side) or "none" for side in (old, new)]
-    findings.change("requirements", artifact_name, what, sides, "breaking" if breaks else "changed")
+    section.change(what, sides, "breaking" if breaks else "changed")
 
 
-def _needs(
-    artifact_name: str, old: Mapping[str, str], new: Mapping[str, str], findings: Findings
-) -> None:
+def _needs(old: Mapping[str, str], new: Mapping[str, str], section: Section) -> None:
     for key in {**old, **new}:
         before, after = old.get(key), new.get(key)
         if before == after:
@@ -142,77 +127,59 @@ def _needs(
             severity, why = "breaking", "a processor without these cannot run it"
         elif key in ("machine", "cuda_arch") and after is not None:
             severity, why = "breaking", "it is compiled for another machine"
-        findings.change(
-            "requirements", artifact_name, f"requires {key}", (before, after), severity, why
-        )
+        section.change(f"requires {key}", (before, after), severity, why)
 
 
-def _size(artifact_name: str, old: Artifact, new: Artifact, findings: Findings) -> None:
+def _size(old: Artifact, new: Artifact, section: Section) -> None:
     before, after = size_of(old), size_of(new)
     if abs(after - before) < max(GROWTH_SHARE * before, GROWTH_BYTES):
         return
-    findings.change(
-        "requirements",
-        artifact_name,
+    share = abs(after - before) / before if before else 0.0
+    section.change(
         "size",
         (megabytes(before), megabytes(after)),
         "worse" if after > before else "better",
-        f"by {abs(after - before) / before:.0%}; reported from {GROWTH_SHARE:.0%} on"
-        if before
-        else "",
+        f"by {share:.0%}; reported from {GROWTH_SHARE:.0%} on" if before else "",
     )
 
 
-def _goldens(before: Manifest, after: Manifest, findings: Findings) -> None:
+def _goldens(before: Manifest, after: Manifest, section: Section) -> None:
     if not after.goldens and before.goldens:
         why = "nothing is left to prove it with"
-        findings.change("requirements", "", "goldens", (len(before.goldens), 0), "worse", why)
+        section.change("goldens", (len(before.goldens), 0), "worse", why)
         return
     old, new = ({golden.name for golden in side.goldens} for side in (before, after))
     if old != new:
-        words = [f"{len(old - new)} only in A" if old - new else ""]
-        words += [f"{len(new - old)} only in B" if new - old else ""]
-        findings.change(
-            "requirements",
-            "",
-            "goldens",
-            (len(old), len(new)),
-            "changed",
-            ", ".join(word for word in words if word),
-        )
+        only = ((len(old - new), "A"), (len(new - old), "B"))
+        why = ", ".join(f"{count} only in {side}" for count, side in only if count)
+        section.change("goldens", (len(old), len(new)), "changed", why)
 
 
-def _files(old: Sequence[FileEntry], new: Sequence[FileEntry], findings: Findings) -> None:
-    left = {entry.path: entry for entry in old}
-    right = {entry.path: entry for entry in new}
+def _files(old: Sequence[FileEntry], new: Sequence[FileEntry], section: Section) -> None:
+    left, right = ({entry.path: entry for entry in side} for side in (old, new))
     for path in {**left, **right}:
         before, after = left.get(path), right.get(path)
         sides = [None if entry is None else f"{entry.size} bytes" for entry in (before, after)]
         if before is None or after is None:
-            severity: Severity = "breaking" if after is None else "changed"
-            findings.change("requirements", "", f"file {path}", sides, severity)
+            section.change(f"file {path}", sides, "breaking" if after is None else "changed")
         elif before.sha256 != after.sha256:
-            findings.change("requirements", "", f"content of {path}", sides, "changed")
+            section.change(f"content of {path}", sides, "changed")
 
 
-def _hazards(
-    artifact_name: str, old: Sequence[Hazard], new: Sequence[Hazard], findings: Findings
-) -> None:
+def _hazards(old: Sequence[Hazard], new: Sequence[Hazard], section: Section) -> None:
     """Compares hazards by kind and message, since source lines move from version to version."""
-    left = Counter((hazard.kind, hazard.severity, hazard.message) for hazard in old)
-    right = Counter((hazard.kind, hazard.severity, hazard.message) for hazard in new)
-    for kind, severity, message in {**left, **right}:
-        before, after = left[kind, severity, message], right[kind, severity, message]
+    left, right = (
+        Counter((hazard.kind, hazard.severity, hazard.message) for hazard in side)
+        for side in (old, new)
+    )
+    for key in {**left, **right}:
+        before, after = left[key], right[key]
         if before == after:
             continue
+        _, severity, message = key
         grave: Severity = "worse" if after > before else "better"
-        findings.change(
-            "requirements",
-            artifact_name,
-            f"hazard: {message}",
-            (_times(before), _times(after)),
-            "changed" if severity == "info" else grave,
-        )
+        sides = (_times(before), _times(after))
+        section.change(f"hazard: {message}", sides, "changed" if severity == "info" else grave)
 
 
 def _times(count: int) -> str | None:

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isthmus.bundle.manifest import Artifact
-from isthmus.bundle_diff.pairs import ArtifactPair
+from isthmus.bundle_diff.pairs import ArtifactPair, methods_of, pair_values
 from isthmus.errors import ExecutionError
 from isthmus.proof.jobs import Job, Run, prove_without_python, read_run
 from isthmus.proof.verify_report import VerifyRow
+from isthmus.runtime.engine_spec import EngineSpec
 from isthmus.runtime.engines import engines_of
 from isthmus.runtime.run_options import RunOptions
 from isthmus.runtime.workers import ask_worker
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from isthmus.bundle.bundle import Bundle
-    from isthmus.bundle.golden import Golden
+    from isthmus.bundle.golden import Golden, Step
 
 __all__ = ["Names", "PairedEngine", "RunContext"]
 
@@ -62,6 +65,20 @@ class RunContext:
         """The goldens of B."""
         return self.after.goldens()
 
+    @cached_property
+    def names(self) -> tuple[Names, Names]:
+        """B's names of A's inputs and of A's outputs."""
+        inputs, outputs = {}, {}
+        for method, other in methods_of(self.before.manifest, self.after.manifest):
+            inputs[method.name] = pair_values(method.inputs, other.inputs).names
+            outputs[method.name] = pair_values(method.outputs, other.outputs).names
+        return inputs, outputs
+
+    def renamed(self, step: Step) -> dict[str, Tensor]:
+        """Returns the inputs of one of A's steps by B's names."""
+        names = self.names[0].get(step.method, {})
+        return {names.get(name, name): value for name, value in step.inputs.items()}
+
     def job(self, *, new: bool) -> Job:
         """Returns the job of `verify` for B if `new`, else for A."""
         return Job(
@@ -69,6 +86,16 @@ class RunContext:
             goldens=self.new_goldens if new else self.goldens,
             options=self.options,
             folder=self.folder,
+        )
+
+    def spec(self, artifact: Artifact, engine: PairedEngine, *, new: bool) -> EngineSpec:
+        """Returns the engine as C++ runs it, for B if `new`, else for A."""
+        return self.job(new=new).spec(
+            "isthmus",
+            self.options.device,
+            artifact=artifact.name,
+            engine=engine.engine,
+            optimize="auto",
         )
 
     def pair_engines(self, pairs: Sequence[ArtifactPair]) -> list[PairedEngine]:
@@ -112,20 +139,12 @@ class RunContext:
         row = VerifyRow(engine.engine, "C++", self.options.device, "passed", artifact=artifact.name)
         return prove_without_python(self.job(new=new), row)[0]
 
-    def run_goldens(
-        self,
-        engine: PairedEngine,
-        goldens: Sequence[str],
-        names: tuple[Names, Names],
-        *,
-        new: bool,
-    ) -> Run | None:
+    def run_goldens(self, engine: PairedEngine, goldens: Sequence[str], *, new: bool) -> Run | None:
         """Runs a bundle on A's goldens; None where it may not run.
 
         Args:
             engine: The engine and its artifacts.
             goldens: The names of A's goldens.
-            names: B's names of A's inputs and of A's outputs.
             new: True runs B, False runs A itself.
         """
         artifact = engine.after if new else engine.before
@@ -134,19 +153,16 @@ class RunContext:
         side = "B" if new else "A"
         self.options.say(f"{side} on A's goldens: {artifact.name} on {engine.engine}")
         folder = Path(tempfile.mkdtemp(dir=self.folder))
-        spec = self.job(new=new).spec(
-            "isthmus",
-            self.options.device,
-            artifact=artifact.name,
-            engine=engine.engine,
-            optimize="auto",
-        )
+        inputs, outputs = self.names
+        if not new:
+            # A keeps its names, for the outputs that B has as well.
+            inputs, outputs = {}, {key: {name: name for name in outputs[key]} for key in outputs}
         request: dict[str, Any] = {
-            "spec": replace(spec, warmup=False).to_json(),
+            "spec": replace(self.spec(artifact, engine, new=new), warmup=False).to_json(),
             "goldens_of": str(self.before.path.resolve()),
             "goldens": list(goldens),
-            "inputs": names[0] if new else {},
-            "outputs": names[1] if new else _own_names(names[1]),
+            "inputs": inputs,
+            "outputs": outputs,
             "folder": str(folder),
         }
         try:
@@ -159,8 +175,3 @@ class RunContext:
         except ExecutionError as error:
             return Run([], {}, error=str(error))
         return read_run(answer, folder, len(goldens))
-
-
-def _own_names(names: Mapping[str, Mapping[str, str]]) -> Names:
-    """Maps A's names to themselves, for the outputs that B has as well."""
-    return {method: {name: name for name in outputs} for method, outputs in names.items()}

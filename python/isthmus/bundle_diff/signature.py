@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import takewhile
 
 from isthmus.bundle.manifest import DimRange, Manifest, Method, Size, Tree, ValueSpec
-from isthmus.bundle_diff.findings import Findings, Severity, counted
+from isthmus.bundle_diff.findings import Findings, Section, Severity, counted
 from isthmus.bundle_diff.pairs import ValuePairs, methods_of, pair_values
 
 __all__ = ["compare_signatures"]
@@ -18,23 +19,23 @@ _UNPACKS = "Python callers take the result apart"
 
 def compare_signatures(before: Manifest, after: Manifest, findings: Findings) -> None:
     """Compares the methods, and the inputs, outputs, sizes and nesting of each."""
-    known = {method.name for method in after.methods}
-    for method in before.methods:
-        if method.name not in known:
-            findings.change("signature", method.name, "method", ("there", None), "breaking")
-    had = {method.name for method in before.methods}
-    for method in after.methods:
-        if method.name not in had:
-            findings.change("signature", method.name, "method", (None, "new"), "changed")
+    had, has = ([method.name for method in side.methods] for side in (before, after))
+    for name in had:
+        if name not in has:
+            findings.change("signature", name, "method", ("there", None), "breaking")
+    for name in has:
+        if name not in had:
+            findings.change("signature", name, "method", (None, "new"), "changed")
     for left, right in methods_of(before, after):
-        _Comparison(left, right, before.dims, after.dims, findings).run()
+        section = findings.section("signature", left.name)
+        _Comparison(left, right, before.dims, after.dims, section).run()
     if before.stateful != after.stateful:
         words = ["stateful" if side.stateful else "stateless" for side in (before, after)]
         severity: Severity = "breaking" if after.stateful else "changed"
         why = "callers that share the model need a session each" if after.stateful else ""
         findings.change("signature", "", "state", words, severity, why)
     changes = findings.count("signature")
-    methods = counted(len(before.methods), "method")
+    methods = counted(len(had), "method")
     text = f"equal: {methods}" if not changes else counted(changes, "change")
     findings.result("signature", "", text, equal=not changes)
 
@@ -48,11 +49,11 @@ class _Comparison:
         after: Method,
         dims: Mapping[str, DimRange],
         new_dims: Mapping[str, DimRange],
-        findings: Findings,
+        section: Section,
     ) -> None:
         self._before, self._after = before, after
         self._dims, self._new_dims = dims, new_dims
-        self._findings = findings
+        self._change = section.change
         self._inputs = pair_values(before.inputs, after.inputs)
         self._outputs = pair_values(before.outputs, after.outputs)
         self._axes: dict[tuple[Size, Size], list[str]] = {}
@@ -67,11 +68,6 @@ class _Comparison:
         self._output_sizes()
         self._calls()
         self._returns()
-
-    def _change(
-        self, what: str, sides: Sequence[object], severity: Severity, why: str = ""
-    ) -> None:
-        self._findings.change("signature", self._before.name, what, sides, severity, why)
 
     def _values(self, noun: str, values: ValuePairs) -> None:
         is_input = noun == "input"
@@ -128,19 +124,13 @@ class _Comparison:
 
     def _rank(self, noun: str, value_spec: ValueSpec, other: ValueSpec) -> bool:
         """Reports a change of rank; returns True when the sizes cannot be paired."""
-        if value_spec.shape is None and other.shape is None:
-            return True
-        if (
-            value_spec.shape is not None
-            and other.shape is not None
-            and len(value_spec.shape) == len(other.shape)
-        ):
-            return False
-        wider = other.shape is None and noun == "input"
         ranks = [
             "any rank" if spec.shape is None else f"rank {len(spec.shape)}"
             for spec in (value_spec, other)
         ]
+        if ranks[0] == ranks[1]:
+            return other.shape is None
+        wider = other.shape is None and noun == "input"
         self._change(f"rank of {noun} {value_spec.name}", ranks, "changed" if wider else "breaking")
         return True
 
@@ -278,7 +268,7 @@ def _without_constants(tree: Tree) -> Tree:
     if tree.node == "const":
         return Tree("const", value="")
     items = tuple(_without_constants(item) for item in tree.items)
-    return Tree(tree.node, tree.name, tree.value, tree.type, tree.keys, items)
+    return replace(tree, items=items)
 
 
 def _without(tree: Tree, leaves: set[str]) -> Tree:
@@ -291,13 +281,10 @@ def _without(tree: Tree, leaves: set[str]) -> Tree:
         for at, item in enumerate(tree.items)
         if not (keyed and item.leaves() and set(item.leaves()) <= leaves)
     ]
-    return Tree(
-        tree.node,
-        tree.name,
-        tree.value,
-        tree.type,
-        tuple(tree.keys[at] for at in kept) if tree.keys else (),
-        tuple(_without(tree.items[at], leaves) for at in kept),
+    return replace(
+        tree,
+        keys=tuple(tree.keys[at] for at in kept) if tree.keys else (),
+        items=tuple(_without(tree.items[at], leaves) for at in kept),
     )
 
 

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from isthmus.bundle_diff.cross_check import refusal
+from isthmus.bundle_diff.cross_check import refusal_of
 from isthmus.bundle_diff.findings import Findings, counted
-from isthmus.bundle_diff.pairs import methods_of, pair_values
 from isthmus.bundle_diff.runs import PairedEngine, RunContext
 from isthmus.runtime.engines import RowKind
 from isthmus.timing.bench_report import rounds_for
@@ -99,22 +98,13 @@ def compare_speed(
 
 def _golden_pair(context: RunContext) -> tuple[str, str] | None:
     """Returns a golden of each with the same shapes, preferably A's first for warm-up."""
-    manifest = context.before.manifest
-    names = {
-        method.name: pair_values(method.inputs, other.inputs).names
-        for method, other in methods_of(manifest, context.after.manifest)
-    }
-    methods = {method.name: method for method in context.after.manifest.methods}
-    order = sorted(context.goldens, key=lambda golden: golden.name not in manifest.warmup)
+    warmup = context.before.manifest.warmup
+    order = sorted(context.goldens, key=lambda golden: golden.name not in warmup)
     for golden in order:
         step = golden.steps[0]
-        if step.method not in names:
+        if refusal_of(context, step):
             continue
-        renamed = names[step.method]
-        given = {renamed.get(key, key): value for key, value in step.inputs.items()}
-        if refusal(methods[step.method], context.after.manifest.dims, given):
-            continue
-        shapes = {key: value.shape for key, value in given.items()}
+        shapes = {key: value.shape for key, value in context.renamed(step).items()}
         counterparts = [
             new_golden.name
             for new_golden in context.new_goldens
@@ -136,10 +126,7 @@ def _time(
         (False, engine.before, goldens[0]),
         (True, engine.after, goldens[1]),
     ):
-        spec = context.job(new=new).spec(
-            "isthmus", context.options.device, artifact=artifact.name, engine=engine.engine,
-            optimize="auto",
-        )  # fmt: skip
+        spec = context.spec(artifact, engine, new=new)
         row = BenchRow(engine.engine, RowKind.EXPORTED, "C++", context.options.device)
         name = f"{'B' if new else 'A'}: {artifact.name} on {engine.engine}"
         # One group, so that both make the same number of calls in a turn.
@@ -164,16 +151,14 @@ def _time(
 
 
 def _report(speed: Speed, findings: Findings) -> None:
+    section = findings.section("speed", speed.name)
     if speed.interval is None:
-        findings.missing("speed", speed.name, speed.reason)
+        section.missing(speed.reason)
         return
     interval = speed.interval
     medians = [row.summary.median_ms if row.summary else 0.0 for row in (speed.before, speed.after)]
-    start = findings.count("speed")
     if speed.verdict in ("B slower", "B faster"):
-        findings.change(
-            "speed",
-            speed.name,
+        section.change(
             f"a call, golden {speed.golden}",
             [f"{median:.4g} ms" for median in medians],
             "worse" if speed.verdict == "B slower" else "better",
@@ -182,9 +167,7 @@ def _report(speed: Speed, findings: Findings) -> None:
         )
     peaks = [row.peak_rss_bytes or 0 for row in (speed.before, speed.after)]
     if all(peaks) and abs(peaks[1] - peaks[0]) > max(MEMORY_SHARE * peaks[0], MEMORY_BYTES):
-        findings.change(
-            "speed",
-            speed.name,
+        section.change(
             "peak memory",
             [f"{peak / 1e6:.0f} MB" for peak in peaks],
             "worse" if peaks[1] > peaks[0] else "better",
@@ -195,4 +178,4 @@ def _report(speed: Speed, findings: Findings) -> None:
         f"{speed.verdict}: {interval.ratio:.2f} x A's time"
         f" ({interval.low:.2f} to {interval.high:.2f}), {rounds}"
     )
-    findings.result("speed", speed.name, text, equal=findings.count("speed") == start)
+    section.result(text)

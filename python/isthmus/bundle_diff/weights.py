@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +13,8 @@ import torch
 
 from isthmus.bundle.bundle_files import Directory
 from isthmus.bundle.manifest import Artifact
-from isthmus.bundle_diff.archive import StoredTensor, read_archive_contents
-from isthmus.bundle_diff.findings import Findings, counted, shortened
+from isthmus.bundle_diff.archive import ArchiveContents, StoredTensor, read_archive_contents
+from isthmus.bundle_diff.findings import Findings, counted
 from isthmus.document import number
 
 if TYPE_CHECKING:
@@ -23,9 +23,12 @@ if TYPE_CHECKING:
 __all__ = [
     "TensorChange",
     "WeightsDiff",
+    "archive_of",
     "compare_weights",
     "is_unnamed",
+    "method_files",
     "model_name",
+    "onnx_dtype",
     "report_weights",
     "stored_weights",
 ]
@@ -86,23 +89,31 @@ def stored_weights(bundle: Bundle, artifact: Artifact) -> dict[str, StoredTensor
         BundleError: The file cannot be read in its format.
         ImportError: The file is ONNX, and the package onnx is not installed.
     """
-    directory = Directory(bundle.path)
     if artifact.format == "torchscript":
-        entry = artifact.files[0]
-        archive = read_archive_contents(directory.locate(entry.path, entry.size))
+        archive = archive_of(bundle, artifact)
         named = {model_name(name): tensor for name, tensor in archive.tensors.items()}
         constants = enumerate(archive.constants)
         return named | {f"{_CONSTANT}{at}": constant for at, constant in constants}
-    tensors: dict[str, StoredTensor] = {}
-    methods = len(bundle.manifest.methods)
-    data = {Path(file.path).name for file in artifact.files[methods:]}
-    for entry, method in zip(artifact.files, bundle.manifest.methods, strict=False):
-        file = directory.locate(entry.path, entry.size)
-        prefix = "" if methods == 1 else f"{method.name}: "
-        tensors |= {
-            prefix + name: initializer for name, initializer in _initializers(file, data).items()
-        }
-    return tensors
+    data = {Path(file.path).name for file in artifact.files[len(bundle.manifest.methods) :]}
+    return {
+        prefix + name: initializer
+        for prefix, file in method_files(bundle, artifact)
+        for name, initializer in _initializers(file, data).items()
+    }
+
+
+def archive_of(bundle: Bundle, artifact: Artifact) -> ArchiveContents:
+    """Returns the contents of a TorchScript artifact."""
+    entry = artifact.files[0]
+    return read_archive_contents(Directory(bundle.path).locate(entry.path, entry.size))
+
+
+def method_files(bundle: Bundle, artifact: Artifact) -> Iterator[tuple[str, Path]]:
+    """Yields the ONNX file of each method, after the prefix of its names in a report."""
+    methods = bundle.manifest.methods
+    for entry, method in zip(artifact.files, methods, strict=False):
+        prefix = "" if len(methods) == 1 else f"{method.name}: "
+        yield prefix, Directory(bundle.path).locate(entry.path, entry.size)
 
 
 def model_name(name: str) -> str:
@@ -118,24 +129,20 @@ def is_unnamed(name: str) -> bool:
 def _initializers(file: Path, data: set[str]) -> dict[str, StoredTensor]:
     """Returns the tensors of an ONNX file; external data come from files that the bundle lists."""
     import onnx
-    from onnx import external_data_helper, numpy_helper
 
     model: Any = onnx.load(str(file), load_external_data=False)
     tensors: dict[str, StoredTensor] = {}
     for initializer in model.graph.initializer:
-        stored = _stored(initializer, file, data, external_data_helper, numpy_helper)
+        stored = _stored(initializer, file, data)
         if is_unnamed(initializer.name) and stored.elements <= _SMALL:
             continue
         tensors[model_name(initializer.name)] = stored
     return tensors
 
 
-def _stored(
-    initializer: Any, file: Path, data: set[str], helper: Any, numpy_helper: Any
-) -> StoredTensor:
+def _stored(initializer: Any, file: Path, data: set[str]) -> StoredTensor:
     import onnx
-
-    name = onnx.TensorProto.DataType.Name(initializer.data_type).lower()
+    from onnx import external_data_helper, numpy_helper
 
     def read() -> torch.Tensor:
         tensor = onnx.TensorProto()
@@ -146,14 +153,21 @@ def _stored(
                 raise ValueError(
                     f"{initializer.name} is in {beside!r}, which the bundle does not list"
                 )
-            helper.load_external_data_for_tensor(tensor, str(file.parent))
+            external_data_helper.load_external_data_for_tensor(tensor, str(file.parent))
         array = numpy_helper.to_array(tensor).copy()
         if array.dtype.kind not in "fiubc":  # NumPy lacks the type: compare its bytes
             array = array.view("u1")
         return torch.from_numpy(array)
 
-    names = {"float": "float32", "double": "float64"}
-    return StoredTensor(names.get(name, name), tuple(initializer.dims), read)
+    return StoredTensor(onnx_dtype(initializer.data_type), tuple(initializer.dims), read)
+
+
+def onnx_dtype(code: int) -> str:
+    """Returns the name of an ONNX element type, as torch names it."""
+    import onnx
+
+    name = onnx.TensorProto.DataType.Name(code).lower()
+    return {"float": "float32", "double": "float64"}.get(name, str(name))
 
 
 def compare_weights(
@@ -183,6 +197,7 @@ def compare_weights(
 
 def report_weights(diff: WeightsDiff, findings: Findings) -> None:
     """Adds the findings of an artifact's weights."""
+    section = findings.section("weights", diff.artifact)
     total = diff.equal + len(diff.changed)
     if diff.changed:
         first = diff.changed[0]
@@ -196,13 +211,8 @@ def report_weights(diff: WeightsDiff, findings: Findings) -> None:
             )
         else:
             after += f"; {first.name} was {first.before}, is {first.after}"
-        findings.change("weights", diff.artifact, "tensors", (total, after), "changed")
-    for what, names in (("tensors gone", diff.removed), ("tensors added", diff.added)):
-        if names:
-            sides = (len(names), None) if what.endswith("gone") else (None, len(names))
-            findings.change(
-                "weights", diff.artifact, f"{what}: {shortened(names)}", sides, "changed"
-            )
+        section.change("tensors", (total, after), "changed")
+    section.lists("tensors gone", "tensors added", diff.removed, diff.added)
     text = f"{diff.equal} of {counted(total + len(diff.removed), 'tensor')} equal bit for bit"
     if diff:
         text = f"equal: {counted(diff.equal, 'tensor')}, bit for bit"
@@ -210,7 +220,7 @@ def report_weights(diff: WeightsDiff, findings: Findings) -> None:
         text += f"; {len(names)} {word}" if names else ""
     if diff.renamed:
         text += f"; {diff.renamed} under another name"
-    findings.result("weights", diff.artifact, text, equal=bool(diff))
+    section.result(text)
 
 
 def _mark(tensor: StoredTensor) -> tuple[str, bytes]:
@@ -238,6 +248,4 @@ def _difference(name: str, before: StoredTensor, after: StoredTensor) -> TensorC
             furthest = max(furthest, float(gaps.nan_to_num(float("inf")).max()))
         finite = a[a.isfinite()].abs()
         largest = max(largest, float(finite.max()) if finite.numel() else 0.0)
-    return TensorChange(
-        name, before.text, after.text, before.elements, differing, furthest, largest
-    )
+    return replace(change, differing=differing, max_abs=furthest, largest=largest)
