@@ -47,6 +47,10 @@ Batched run_batched(const Model& model, const InputFile& file, const BatchedOpti
         "got one call; leave --batch out");
   BatcherOptions limits = options.limits;
   if (!file.calls.empty()) limits.method = file.calls.front().method;
+  for (const GoldenCall& call : file.calls)
+    if (call.method != limits.method)
+      throw InvalidInput("--batch: expected calls of one method, got \"" + limits.method +
+                         "\" and \"" + call.method + "\"; run them without --batch");
   Batched result;
   const Clock::time_point start = Clock::now();
   Batcher batcher(model, limits);

@@ -129,11 +129,12 @@ ReportRow row_of(const SoakResult& result, int callers) {
           .passed = growth <= result.allowed()};
 }
 
-int report(const BenchOptions& options, const Model& model, const LoadOptions& load,
-           const ReportRow& row, const std::string& verdict) {
+int report(const BenchOptions& options, const Model& model, const ReportRow& row,
+           const std::string& verdict, const std::vector<std::string>& batching = {}) {
   const auto reporter = make_reporter(options.common, "bench", "isthmus-run bench");
-  Facts facts = context_of(model, load);
+  Facts facts = context_of(model);
   add_notes(facts, model.load_report().notes);
+  add_notes(facts, batching, "batching");
   for (const WarmupReport& warmup : model.load_report().warmup)
     facts.emplace_back("warm-up " + warmup.golden,
                        count(static_cast<std::size_t>(warmup.calls), "call") + ", " +
@@ -156,11 +157,10 @@ std::string missing_percentiles(const TimingResult& timing) {
 int run_soak_command(const BenchOptions& options) {
   SoakOptions soak = options.soak;
   if (options.callers.callers > 0) soak.callers = options.callers.callers;
-  const LoadOptions load = options.common.load_options();
-  const Model model = Model::load(options.common.bundle, load);
+  const Model model = Model::load(options.common.bundle, options.common.load_options());
   const SoakResult result = run_soak(model, soak);
   const ReportRow row = row_of(result, soak.callers);
-  return report(options, model, load, row,
+  return report(options, model, row,
                 std::string(row.passed ? "memory is steady" : "memory grows") +
                     ": growth is from the second quarter of the calls to the last, at most " +
                     bytes(static_cast<std::uint64_t>(result.allowed())) + " of it is noise");
@@ -171,22 +171,20 @@ int run_concurrent(const BenchOptions& options) {
   callers.warmup_calls = options.warmup_calls;
   callers.iterations = options.iterations;
   callers.min_seconds = options.min_seconds;
-  const LoadOptions load = options.common.load_options();
-  const BenchTarget target(options.common.bundle, load, options.inputs);
+  const BenchTarget target(options.common.bundle, options.common.load_options(), options.inputs);
   const CallersResult result = run_callers(target, callers);
-  return report(options, target.model(), load, row_of(target, result, callers.batch),
-                missing_percentiles(result.timing));
+  return report(options, target.model(), row_of(target, result, callers.batch),
+                missing_percentiles(result.timing), result.notes);
 }
 
 int run(const BenchOptions& options) {
-  const LoadOptions load = options.common.load_options();
-  BenchTarget target(options.common.bundle, load, options.inputs);
+  BenchTarget target(options.common.bundle, options.common.load_options(), options.inputs);
   const TimingResult timing =
       time_calls([&] { target.call(); }, {.warmup = options.warmup_calls,
                                           .iterations = options.iterations,
                                           .min_seconds = options.min_seconds,
                                           .between = [&] { target.between(); }});
-  return report(options, target.model(), load, row_of(target, timing), missing_percentiles(timing));
+  return report(options, target.model(), row_of(target, timing), missing_percentiles(timing));
 }
 
 int dispatch(const BenchOptions& options) {

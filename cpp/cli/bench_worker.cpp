@@ -19,7 +19,7 @@ void write(const Json& event) {
   std::cout << dump(event) << std::endl;
 }
 
-Json ready(const BenchTarget& target, const LoadOptions& options) {
+Json ready(const BenchTarget& target) {
   const LoadReport& report = target.model().load_report();
   Json warmup = Json::array();
   for (const WarmupReport& shape : report.warmup)
@@ -33,7 +33,7 @@ Json ready(const BenchTarget& target, const LoadOptions& options) {
           {"runtime", report.runtime},
           {"artifact", report.artifact},
           {"device", report.device},
-          {"threads", options.threads},
+          {"threads", report.threads},
           {"inputs", target.inputs_name()},
           {"read_ms", report.read_ms},
           {"load_ms", report.read_ms + report.load_ms},
@@ -78,7 +78,7 @@ int serve_bench(const std::filesystem::path& bundle, const LoadOptions& options,
                 const BenchInputs& inputs) {
   try {
     BenchTarget target(bundle, options, inputs);
-    write(ready(target, options));
+    write(ready(target));
     serve(target);
   } catch (const Error& error) {
     write({{"event", "error"}, {"message", error.what()}});

@@ -55,7 +55,7 @@ std::string join(const std::vector<std::string>& words, std::string_view separat
   return text;
 }
 
-Facts context_of(const Model& model, const LoadOptions& options) {
+Facts context_of(const Model& model) {
   const LoadReport& report = model.load_report();
   const Machine machine = this_machine();
   return {
@@ -64,7 +64,7 @@ Facts context_of(const Model& model, const LoadOptions& options) {
       {"engine", report.engine},
       {"runtime", report.runtime},
       {"device", report.device},
-      {"threads", options.threads > 0 ? std::to_string(options.threads) : "the runtime's default"},
+      {"threads", report.threads > 0 ? std::to_string(report.threads) : "the runtime's default"},
       {"isthmus", version() + " (" + build_info() + ")"},
       {"machine", machine.cpu + ", " + count(static_cast<std::size_t>(machine.cores), "core") +
                       ", " + machine.system}};

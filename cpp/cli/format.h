@@ -42,7 +42,7 @@ std::string pairs(const Map& map) {
 
 /// Returns the facts that apply to all rows of a report: bundle, artifact, engine, runtime, device,
 /// threads, isthmus, machine.
-Facts context_of(const Model& model, const LoadOptions& options);
+Facts context_of(const Model& model);
 /// Appends notes under unique keys: "note", "note 2", ...
 void add_notes(Facts& facts, const std::vector<std::string>& notes,
                const std::string& name = "note");

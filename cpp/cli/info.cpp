@@ -1,4 +1,5 @@
 #include <iostream>
+#include <map>
 
 #include "cli/bundle_facts.h"
 #include "cli/commands.h"
@@ -66,10 +67,12 @@ Facts facts_of(const Bundle& bundle) {
               {"size", bytes(total_size(manifest))}};
   for (const Signature& method : manifest.methods)
     facts.emplace_back("method " + method.method, method.describe());
-  if (!manifest.methods.empty())
-    for (const auto& [name, range] : manifest.methods.front().dims)
-      facts.emplace_back("dim " + name,
-                         std::to_string(range.min) + " to " + std::to_string(range.max));
+  std::map<std::string, DimRange, std::less<>> dims;
+  for (const Signature& method : manifest.methods)
+    dims.insert(method.dims.begin(), method.dims.end());
+  for (const auto& [name, range] : dims)
+    facts.emplace_back("dim " + name,
+                       std::to_string(range.min) + " to " + std::to_string(range.max));
   for (const auto& [output, floor] : manifest.noise_floor)
     facts.emplace_back("noise floor " + output, number(floor.max_abs) + " (" + floor.method + ")");
   for (const Golden& golden : manifest.goldens)

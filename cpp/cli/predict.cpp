@@ -80,12 +80,11 @@ Facts timing_facts(const Model& model, double inputs_ms, const std::vector<doubl
 /// Runs the requests of a file in batches and reports totals; the answers are only written to -o.
 int run_batch(const PredictOptions& options) {
   const InputFile file = read_calls(options.inputs, options.methods);
-  const LoadOptions load = options.common.load_options();
-  const Model model = Model::load(options.common.bundle, load);
+  const Model model = Model::load(options.common.bundle, options.common.load_options());
   const Batched done = run_batched(model, file, options.batched);
   if (!options.output.empty()) write_safetensors(options.output, done.outputs);
   const auto reporter = make_reporter(options.common, "predict", "isthmus-run predict");
-  Facts facts = context_of(model, load);
+  Facts facts = context_of(model);
   add_notes(facts, model.load_report().notes);
   for (auto& fact : done.facts()) facts.push_back(std::move(fact));
   if (!options.output.empty()) facts.emplace_back("written to", options.output);
@@ -116,7 +115,7 @@ int run(const PredictOptions& options) {
   const double total_ms = ms_since(start);
 
   const auto reporter = make_reporter(options.common, "predict", "isthmus-run predict");
-  Facts facts = context_of(model, load);
+  Facts facts = context_of(model);
   add_notes(facts, model.load_report().notes);
   if (options.repeat > 1)
     facts.emplace_back("repeats", std::to_string(options.repeat) +

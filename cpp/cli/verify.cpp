@@ -134,14 +134,13 @@ void show_progress(std::string_view golden) {
 }
 
 int run(const CommonOptions& options) {
-  const LoadOptions load = options.load_options();
-  const Model model = Model::load(options.bundle, load);
+  const Model model = Model::load(options.bundle, options.load_options());
   const bool progress = !options.json && isatty(STDERR_FILENO) == 1;
   const ParityResult result = verify(model, progress ? show_progress : nullptr);
   if (progress) std::cerr << "\r\033[K" << std::flush;
 
   const auto reporter = make_reporter(options, "verify", "isthmus-run verify");
-  Facts facts = context_of(model, load);
+  Facts facts = context_of(model);
   add_notes(facts, model.load_report().notes);
   reporter->context(facts);
   for (const ReportRow& row : options.json ? all_rows(result) : worst_rows(result))
