@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Golden", "Step"]
+    from isthmus.bundle.manifest import Method
+
+__all__ = ["Golden", "Step", "named_sizes"]
 
 
 @dataclass(frozen=True)
@@ -40,3 +42,14 @@ class Golden:
             for step in self.steps
             for value in (*step.inputs.values(), *step.outputs.values(), *step.errors.values())
         )
+
+
+def named_sizes(method: Method, step: Step) -> dict[str, int]:
+    """Returns the sizes of the named dimensions of a call; absent inputs have none."""
+    sizes: dict[str, int] = {}
+    for spec in method.inputs:
+        value = step.inputs.get(spec.name)
+        if value is not None and spec.shape is not None and len(spec.shape) == value.dim():
+            pairs = zip(spec.shape, value.shape, strict=True)
+            sizes.update((name, size) for name, size in pairs if isinstance(name, str))
+    return sizes

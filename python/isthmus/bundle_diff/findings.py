@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -17,6 +17,7 @@ __all__ = [
     "Section",
     "Severity",
     "counted",
+    "gravest_first",
     "shortened",
 ]
 
@@ -48,6 +49,11 @@ class Change:
     severity: Severity
     why: str = ""
     """The reason for the severity, where it is not obvious."""
+
+
+def gravest_first(changes: Iterable[Change]) -> list[Change]:
+    """Returns the changes in the order of `SEVERITIES`."""
+    return sorted(changes, key=lambda change: SEVERITIES.index(change.severity))
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from isthmus.bundle_diff.findings import (
     NotCompared,
     Severity,
     counted,
+    gravest_first,
 )
 from isthmus.bundle_diff.graph import GraphDiff
 from isthmus.bundle_diff.speed import Speed
@@ -83,8 +84,7 @@ class DiffReport:
     def failures(self) -> tuple[Change, ...]:
         """The changes that fail the report, the gravest first."""
         grave = SEVERITIES[: SEVERITIES.index(self.fail_on) + 1]
-        failing = [change for change in self.changes if change.severity in grave]
-        return tuple(sorted(failing, key=lambda change: SEVERITIES.index(change.severity)))
+        return tuple(gravest_first(change for change in self.changes if change.severity in grave))
 
     @property
     def same_model(self) -> bool | None:

@@ -8,12 +8,12 @@ from isthmus.bundle_diff.accuracy import Accuracy
 from isthmus.bundle_diff.cross_check import CrossCheck, share
 from isthmus.bundle_diff.findings import (
     AREAS,
-    SEVERITIES,
     Area,
     Change,
     Compared,
     NotCompared,
     counted,
+    gravest_first,
     shortened,
 )
 from isthmus.bundle_diff.graph import GraphDiff
@@ -77,7 +77,7 @@ def _is_in_numbers(change: Change) -> bool:
 def _change_table(
     title: str, changes: Sequence[Change], failures: Collection[Change], *, full: bool
 ) -> Table:
-    ordered = sorted(changes, key=lambda change: SEVERITIES.index(change.severity))
+    ordered = gravest_first(changes)
     shown = ordered if full else ordered[:SHOWN_CHANGES]
     marks: list[bool | None] = []
     rows: list[tuple[str, ...]] = []
@@ -143,15 +143,21 @@ def accuracy_tables(accuracy: Sequence[Accuracy]) -> list[Table]:
         own = row.after / row.own_after if row.after is not None and row.own_after else None
         numbers = (number(value) for value in (row.before, row.after, row.ratio, own))
         rows.append((row.name, row.output, *numbers, row.verdict))
-    return [
-        Table(
-            f"RMS error to float64, over {accuracy[0].over}",
-            columns,
-            tuple(rows),
-            marks=tuple({"worse": False, "better": True}.get(row.verdict) for row in accuracy),
-            numeric=frozenset(columns[2:-1]),
-        )
-    ]
+    title = f"RMS error to float64, over {accuracy[0].over}"
+    marks = [{"worse": False, "better": True}.get(row.verdict) for row in accuracy]
+    return [_numbers_table(title, columns, rows, marks)]
+
+
+def _numbers_table(
+    title: str,
+    columns: tuple[str, ...],
+    rows: Sequence[tuple[str, ...]],
+    marks: Sequence[bool | None],
+    first: int = 2,
+) -> Table:
+    """Returns a table whose columns are numbers, from the first of them to the one before last."""
+    numeric = frozenset(columns[first:-1])
+    return Table(title, columns, tuple(rows), marks=tuple(marks), numeric=numeric)
 
 
 def cross_check_tables(cross_checks: Sequence[CrossCheck]) -> list[Table]:
@@ -186,15 +192,8 @@ def cross_check_tables(cross_checks: Sequence[CrossCheck]) -> list[Table]:
                 )
             )
             marks.append(bool(result))
-    return [
-        Table(
-            "Cross-check: B on A's goldens, judged by A's noise",
-            columns,
-            tuple(rows),
-            marks=tuple(marks),
-            numeric=frozenset(columns[2:-1]),
-        )
-    ]
+    title = "Cross-check: B on A's goldens, judged by A's noise"
+    return [_numbers_table(title, columns, rows, marks)]
 
 
 def speed_tables(speeds: Sequence[Speed]) -> list[Table]:
@@ -222,12 +221,6 @@ def speed_tables(speeds: Sequence[Speed]) -> list[Table]:
                 speed.verdict,
             )
         )
-    return [
-        Table(
-            f"Speed: median milliseconds a call, inputs of golden {ran[0].golden}",
-            columns,
-            tuple(rows),
-            marks=tuple({"B faster": True, "B slower": False}.get(speed.verdict) for speed in ran),
-            numeric=frozenset(columns[1:-1]),
-        )
-    ]
+    title = f"Speed: median milliseconds a call, inputs of golden {ran[0].golden}"
+    marks = [{"B faster": True, "B slower": False}.get(speed.verdict) for speed in ran]
+    return [_numbers_table(title, columns, rows, marks, first=1)]

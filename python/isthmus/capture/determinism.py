@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from isthmus.bundle.manifest import Hazard, Method
 from isthmus.capture.module_state import same_tensor
-from isthmus.capture.run_module import ModuleRunner
+from isthmus.capture.run_module import ModuleRunner, watching
 from isthmus.capture.values import flat_outputs
 from isthmus.errors import InvalidInput
 
@@ -120,20 +120,12 @@ def _all_close(a: list[Tensor], b: list[Tensor]) -> bool:
 
 def _record(runner: ModuleRunner, method: Method, values: Mapping[str, Any]) -> list[_Event]:
     events: list[_Event] = []
-    handles = []
-    for path, submodule in runner.module.named_modules():
-        if isinstance(submodule, torch.jit.ScriptModule):
-            continue  # it takes no Python hooks
 
-        def hook(_: nn.Module, args: Any, kwargs: Any, result: Any, path: str = path) -> None:
-            events.append(_Event(path, _tensors((args, kwargs)), _tensors(result)))
+    def returned(path: str, arguments: Any, result: Any) -> None:
+        events.append(_Event(path, _tensors(arguments), _tensors(result)))
 
-        handles.append(submodule.register_forward_hook(hook, with_kwargs=True))
-    try:
+    with watching(runner.module, returned):
         runner.call(method, values)
-    finally:
-        for handle in handles:
-            handle.remove()
     return events
 
 

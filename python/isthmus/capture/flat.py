@@ -119,7 +119,8 @@ def _bind_value(
         return _frozen(label, tree, leaves)
     names = tree.leaves()
     for leaf, content in leaves.items():
-        _check_input(label, leaf, content)
+        hint = "; use torch.from_numpy()" if type(content).__module__ == "numpy" else ""
+        _check_value(f'{label}: input "{leaf}"', content, hint)
         if leaf in values or names.count(leaf) > 1:
             raise InvalidInput(
                 f'{label}: two inputs would be called "{leaf}"; rename the dictionary key or the '
@@ -141,15 +142,14 @@ def _frozen(label: str, tree: Tree, leaves: Mapping[str, Any]) -> Tree:
     return replace(tree, items=tuple(_frozen(label, item, leaves) for item in tree.items))
 
 
-def _check_input(label: str, name: str, value: Any) -> None:
+def _check_value(label: str, value: Any, hint: str) -> None:
     if isinstance(value, Tensor):
-        _check_tensor(f'{label}: input "{name}"', value)
+        _check_tensor(label, value)
     elif type(value) not in _KINDS:
         kind = f"{type(value).__module__}.{type(value).__qualname__}"
-        hint = "; use torch.from_numpy()" if type(value).__module__ == "numpy" else ""
         raise InvalidInput(
-            f'{label}: input "{name}" is a {kind}; expected a tensor, int, float, bool, None, or '
-            f"lists, tuples, dicts, named tuples and dataclasses of these{hint}"
+            f"{label} is a {kind}; expected a tensor, int, float, bool, None, or lists, tuples, "
+            f"dicts, named tuples and dataclasses of these{hint}"
         )
 
 
@@ -178,16 +178,19 @@ def input_specs(
     """Returns the specs of inputs, with names at the dynamic axes and the example's other sizes."""
     specs = []
     for name, value in values.items():
-        if isinstance(value, Tensor):
-            own = axes.get(name, {})
-            shape = tuple(own.get(at, int(size)) for at, size in enumerate(value.shape))
-            specs.append(ValueSpec(name, "tensor", dtype_name(value), shape))
-        else:
-            specs.append(_scalar_spec(name, value))
+        own = axes.get(name, {})
+        shape = tuple(own.get(at, size) for at, size in enumerate(_sizes(value)))
+        specs.append(_spec(name, value, shape))
     return tuple(specs)
 
 
-def _scalar_spec(name: str, value: Any) -> ValueSpec:
+def _sizes(value: Any) -> list[int]:
+    return [int(size) for size in value.shape] if isinstance(value, Tensor) else []
+
+
+def _spec(name: str, value: Any, shape: tuple[int | str, ...]) -> ValueSpec:
+    if isinstance(value, Tensor):
+        return ValueSpec(name, "tensor", dtype_name(value), shape)
     kind: Any = _KINDS[type(value)]
     return ValueSpec(name, kind, str(SCALAR_DTYPES[kind]).removeprefix("torch."), ())
 
@@ -207,15 +210,7 @@ def returns_tree(label: str, result: Any) -> tuple[Tree, dict[str, Any]]:
     )
     tree, leaves = build_tree(result, "" if named else "output")
     for name, value in leaves.items():
-        if isinstance(value, Tensor):
-            _check_tensor(f'{label}: output "{name}"', value)
-        elif type(value) not in _KINDS:
-            kind = f"{type(value).__module__}.{type(value).__qualname__}"
-            raise InvalidInput(
-                f'{label}: output "{name}" is a {kind}; expected a tensor, int, float, bool, None, '
-                "or lists, tuples, dicts, named tuples and dataclasses of these: return the "
-                "tensors that it holds"
-            )
+        _check_value(f'{label}: output "{name}"', value, ": return the tensors that it holds")
     return tree, leaves
 
 
@@ -229,14 +224,10 @@ def output_specs(values: Mapping[str, Any], sizes: Mapping[str, int]) -> tuple[V
     for name, size in sizes.items():
         if size > 1:
             names.setdefault(size, name)
-    specs = []
-    for name, value in values.items():
-        if isinstance(value, Tensor):
-            shape = tuple(names.get(int(size), int(size)) for size in value.shape)
-            specs.append(ValueSpec(name, "tensor", dtype_name(value), shape))
-        else:
-            specs.append(_scalar_spec(name, value))
-    return tuple(specs)
+    return tuple(
+        _spec(name, value, tuple(names.get(size, size) for size in _sizes(value)))
+        for name, value in values.items()
+    )
 
 
 def tensors_of(values: Mapping[str, Any]) -> dict[str, Tensor]:

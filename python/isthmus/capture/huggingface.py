@@ -110,6 +110,8 @@ def load_hf(reference: str, task: str = "", attention: str = "") -> Loaded:
         files = _tokenizer_files(reference)
         # A model without a loss warns once when this is read: here the warning is not shown.
         getattr(module, "loss_function", None)
+    folder = Path(reference)
+    name = folder.resolve().name if folder.is_dir() else reference.rpartition("/")[2]
     chosen = str(getattr(module.config, "_attn_implementation", "") or "")
     return Loaded(
         module=module,
@@ -119,14 +121,12 @@ def load_hf(reference: str, task: str = "", attention: str = "") -> Loaded:
         source={
             "kind": "huggingface",
             # Bundles are copied to other machines: the folder's name is kept, and not its path.
-            "id": Path(reference).resolve().name if Path(reference).is_dir() else reference,
+            "id": name if folder.is_dir() else reference,
             "task": task,
             "attention": chosen,
         },
         extra_files=files,
-        name=Path(reference).resolve().name
-        if Path(reference).is_dir()
-        else reference.rpartition("/")[2],
+        name=name,
     )
 
 

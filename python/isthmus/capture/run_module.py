@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,24 @@ def evaluating(module: nn.Module) -> Iterator[None]:
         for submodule, training in modes:
             if submodule.training != training:
                 submodule.training = training
+
+
+@contextmanager
+def watching(module: nn.Module, returned: Callable[[str, Any, Any], None]) -> Iterator[None]:
+    """Calls a function after each call of a submodule: with its path, arguments and result.
+
+    Scripted submodules take no Python hooks and are left out. Children return before their parents.
+    """
+    with ExitStack() as stack:
+        for path, submodule in module.named_modules():
+            if not isinstance(submodule, torch.jit.ScriptModule):
+
+                def hook(_: nn.Module, args: Any, kwargs: Any, result: Any, at: str = path) -> None:
+                    returned(at, (args, kwargs), result)
+
+                handle = submodule.register_forward_hook(hook, with_kwargs=True)
+                stack.callback(handle.remove)
+        yield
 
 
 @contextmanager

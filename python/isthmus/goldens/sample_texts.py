@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from isthmus.bundle.golden import Golden, Step
+from isthmus.bundle.golden import Golden, Step, named_sizes
 from isthmus.capture.flat import returns_tree, tensors_of
 from isthmus.capture.run_module import ModuleRunner
 from isthmus.capture.values import to_tensor
@@ -154,22 +155,15 @@ def sentence_goldens(captured: Captured, calls: Sequence[Mapping[str, Tensor]]) 
         meter = NoiseMeter(captured)
         for run, step in runs:
             meter.add(run, [step.outputs])
-    goldens = []
-    for at, (_, step) in enumerate(runs):
-        own = (meter.errors_of(at) or [{}])[0]
-        goldens.append(as_golden(method, at, Step(step.method, step.inputs, step.outputs, own)))
-    return goldens
+    return [
+        as_golden(method, at, replace(step, errors=meter.errors_of(at)[0]))
+        for at, (_, step) in enumerate(runs)
+    ]
 
 
 def as_golden(method: Method, number: int, step: Step) -> Golden:
     """Returns a golden of one call, with a name that no golden of the shape grid has."""
-    dims = {
-        size: actual
-        for spec in method.inputs
-        for size, actual in zip(spec.shape or (), step.inputs[spec.name].shape, strict=True)
-        if isinstance(size, str)
-    }
-    return Golden(f"text-{number}", dims, (step,))
+    return Golden(f"text-{number}", named_sizes(method, step), (step,))
 
 
 def kept_as_goldens(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from isthmus.bundle.manifest import Artifact, DimRange, ValueSpec
@@ -234,10 +234,8 @@ def _facts(report: BundleReport) -> dict[str, Any]:
                 for method in manifest["methods"]
             ],
         },
-        "next": {"does": report.next_step.does, "command": report.next_step.command},
-        "commands": [
-            {"does": command.does, "command": command.command} for command in report.commands
-        ],
+        "next": asdict(report.next_step),
+        "commands": [asdict(command) for command in report.commands],
     }  # fmt: skip
 
 

@@ -12,6 +12,8 @@ from isthmus.goldens.compare import OutputParity, worst
 from isthmus.proof.verify_report import VerifyReport, VerifyRow
 
 TIMES = "\N{MULTIPLICATION SIGN}"
+_SHOWN = ("engine", "language", "device", "artifact", "status")
+"""The facts of verify's row in the JSON of a matrix row."""
 CellStatus = Literal["passed", "failed", "missing"]
 
 
@@ -52,11 +54,7 @@ class MatrixRow:
         """Returns the row as JSON data."""
         return {
             "name": self.name,
-            "engine": self.row.engine,
-            "language": self.row.language,
-            "device": self.row.device,
-            "artifact": self.row.artifact,
-            "status": self.row.status,
+            **{key: getattr(self.row, key) for key in _SHOWN},
             "cells": [
                 {
                     "golden": cell.golden,

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from isthmus.capture.run_module import watching
+
 __all__ = ["Layer", "Values", "in_chunks", "layers_of", "record", "source_of", "tensors_in"]
 
 
@@ -97,26 +99,16 @@ def layers_of(module: nn.Module) -> Iterator[list[Layer]]:
     """
     layers: list[Layer] = []
     seen: set[str] = set()
-    handles = []
 
-    def hook(path: str) -> Any:
-        def after(_: nn.Module, args: Any, kwargs: Any, result: Any) -> None:
-            if path not in seen:
-                seen.add(path)
-                used = (*tensors_in((args, kwargs)), *tensors_in(result))
-                size = sum(tensor.numel() * tensor.element_size() for tensor in used)
-                layers.append(Layer(path, size))
+    def returned(path: str, arguments: Any, result: Any) -> None:
+        if path not in seen:
+            seen.add(path)
+            used = (*tensors_in(arguments), *tensors_in(result))
+            size = sum(tensor.numel() * tensor.element_size() for tensor in used)
+            layers.append(Layer(path, size))
 
-        return after
-
-    for path, submodule in module.named_modules():
-        if not isinstance(submodule, torch.jit.ScriptModule):
-            handles.append(submodule.register_forward_hook(hook(path), with_kwargs=True))
-    try:
+    with watching(module, returned):
         yield layers
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def in_chunks(layers: Sequence[Layer], budget: int) -> Iterator[list[Layer]]:

@@ -97,10 +97,10 @@ def _read_run(folder: Path, head: Path) -> RecordedRun:
             f"version {facts.get('schema_version')}; replay it with the isthmus that wrote it"
         )
     stem = head.stem.removeprefix(_HEAD)
-    names = {path.stem for path in folder.glob(f"{stem}-*.json") if _is_call(path.stem, stem)}
-    tensors = {
-        path.stem for path in folder.glob(f"{stem}-*.safetensors") if _is_call(path.stem, stem)
-    }
+    names, tensors = (
+        {path.stem for path in folder.glob(f"{stem}-*.{kind}") if _is_call(path.stem, stem)}
+        for kind in ("json", "safetensors")
+    )
     return RecordedRun(
         name=stem,
         bundle=str(facts["bundle"]),

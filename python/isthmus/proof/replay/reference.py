@@ -83,7 +83,8 @@ class Reference:
 
     def golden(self, sequence: CallSequence) -> Golden | None:
         """Returns the sequence with the right answers; None if they are not known."""
-        from isthmus.bundle.golden import Golden, Step
+        from isthmus.bundle.golden import Golden, Step, named_sizes
+        from isthmus.runtime.python_engine import find_method
 
         steps = [
             Step(call.method, dict(call.inputs), dict(call.outputs)) for call in sequence.calls
@@ -99,7 +100,8 @@ class Reference:
             steps = answered
         if not steps:
             return None
-        return Golden(sequence.name, _dims(self._manifest, steps[0]), tuple(steps))
+        method = find_method(self._manifest.methods, steps[0].method)
+        return Golden(sequence.name, named_sizes(method, steps[0]), tuple(steps))
 
     def _answered(self, name: str, steps: Sequence[Step]) -> list[Step] | None:
         from isthmus.runtime.python_engines import EagerEngine
@@ -119,16 +121,3 @@ class Reference:
             replace(step, outputs=values, errors=own)
             for step, values, own in zip(steps, outputs, errors, strict=True)
         ]
-
-
-def _dims(manifest: Manifest, step: Step) -> dict[str, int]:
-    """Returns the sizes of the named dimensions of a call."""
-    from isthmus.runtime.python_engine import find_method
-
-    dims: dict[str, int] = {}
-    for spec in find_method(manifest.methods, step.method).inputs:
-        value = step.inputs.get(spec.name)
-        if value is not None and spec.shape is not None and len(spec.shape) == value.dim():
-            sizes = zip(spec.shape, value.shape, strict=True)
-            dims.update((dim, size) for dim, size in sizes if isinstance(dim, str))
-    return dims

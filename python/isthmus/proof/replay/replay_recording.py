@@ -115,10 +115,8 @@ def replay_recording(
 
     runs = read_recording(path)
     check_one_model(path, runs)
-    if isinstance(bundle, Bundle):
-        opened = bundle
-    else:
-        opened = open_bundle(Path(bundle if bundle is not None else runs[0].bundle))
+    source = runs[0].bundle if bundle is None else bundle
+    opened = source if isinstance(source, Bundle) else open_bundle(source)
     check_same_model(opened, runs[0])
     differences: tuple[InputDifference, ...] = ()
     compared = ""

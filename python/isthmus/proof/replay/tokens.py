@@ -26,20 +26,14 @@ def token_difference(expected: Tensor, actual: Tensor) -> Mistake | None:
         return None
     a = expected.to(torch.int64).reshape(-1, expected.shape[-1])
     b = actual.to(torch.int64).reshape(-1, actual.shape[-1])
-    kinds: tuple[Callable[[Tensor, Tensor], Mistake | None], ...] = (
-        _inverted,
-        _ignored,
-        _padding,
-        _specials,
-        _off_by,
-        _shifted,
-        _other_rows,
-    )
+    kinds: tuple[Callable[[Tensor, Tensor], Mistake | None], ...] = (_padding, _specials)
+    if a.shape == b.shape:
+        kinds = (_inverted, _ignored, *kinds, _off_by, _shifted, _other_rows)
     return next((mistake for kind in kinds if (mistake := kind(a, b)) is not None), None)
 
 
 def _ignored(a: Tensor, b: Tensor) -> Mistake | None:
-    if a.shape != b.shape or not _is_mask(a) or not bool((b == 1).all()):
+    if not _is_mask(a) or not bool((b == 1).all()):
         return None
     return Mistake(
         "mask ignored",
@@ -49,7 +43,7 @@ def _ignored(a: Tensor, b: Tensor) -> Mistake | None:
 
 
 def _inverted(a: Tensor, b: Tensor) -> Mistake | None:
-    if a.shape != b.shape or not _is_mask(a) or not _is_mask(b) or not torch.equal(b, 1 - a):
+    if not _is_mask(a) or not _is_mask(b) or not torch.equal(b, 1 - a):
         return None
     return Mistake(
         "inverted mask",
@@ -172,8 +166,6 @@ def _total(rows: list[list[int]]) -> int:
 
 
 def _off_by(a: Tensor, b: Tensor) -> Mistake | None:
-    if a.shape != b.shape:
-        return None
     change = b - a
     by = [change_by for change_by in torch.unique(change).tolist() if change_by != 0]
     if len(by) != 1 or _is_mask(a):
@@ -193,8 +185,6 @@ def _off_by(a: Tensor, b: Tensor) -> Mistake | None:
 
 
 def _shifted(a: Tensor, b: Tensor) -> Mistake | None:
-    if a.shape != b.shape:
-        return None
     for by in range(1, min(_MOST_SHIFT, a.shape[-1] - 2) + 1):
         tokens = "token" if by == 1 else "tokens"
         if torch.equal(b[:, by:], a[:, :-by]):
@@ -213,9 +203,7 @@ def _shifted(a: Tensor, b: Tensor) -> Mistake | None:
 
 
 def _other_rows(a: Tensor, b: Tensor) -> Mistake | None:
-    if a.shape != b.shape or a.shape[0] < 2:
-        return None
-    if sorted(a.tolist()) != sorted(b.tolist()):
+    if a.shape[0] < 2 or sorted(a.tolist()) != sorted(b.tolist()):
         return None
     return Mistake(
         "order of rows",
