@@ -4,7 +4,6 @@
 
 #include "bindings/bindings.h"
 #include "bindings/call.h"
-#include "isthmus/error.h"
 #include "isthmus/model.h"
 
 namespace py = pybind11;
@@ -12,55 +11,42 @@ namespace py = pybind11;
 namespace isthmus::bindings {
 namespace {
 
-Trust parse_trust(const std::string& text) {
-  if (text == "data") return Trust::kData;
-  if (text == "graph") return Trust::kGraph;
-  if (text == "native") return Trust::kNative;
-  throw InvalidInput("trust \"" + text + "\": expected data, graph or native");
-}
-
-Optimize parse_optimize(const std::string& text) {
-  if (text == "auto") return Optimize::kAuto;
-  if (text == "none") return Optimize::kNone;
-  if (text == "freeze") return Optimize::kFreeze;
-  if (text == "inference") return Optimize::kInference;
-  throw InvalidInput("optimize \"" + text + "\": expected auto, none, freeze or inference");
-}
-
-std::unique_ptr<BoundModel> load(const std::filesystem::path& path, std::string engine,
-                                 std::string device, int threads, bool warmup,
-                                 bool warmup_in_background, bool mmap, const std::string& trust,
-                                 std::vector<std::filesystem::path> op_libraries,
-                                 const std::string& optimize, std::string artifact,
-                                 std::map<std::string, std::string> engine_options,
-                                 std::filesystem::path record, std::int64_t record_limit) {
-  LoadOptions options{.engine = std::move(engine),
-                      .artifact = std::move(artifact),
-                      .device = std::move(device),
-                      .threads = threads,
-                      .warmup = warmup,
-                      .warmup_in_background = warmup_in_background,
-                      .few_calls = false,
-                      .mmap = mmap,
-                      .trust = parse_trust(trust),
-                      .optimize = parse_optimize(optimize),
-                      .op_libraries = std::move(op_libraries),
-                      .engine_path = {},
-                      .engine_options = std::move(engine_options),
-                      .record = std::move(record),
-                      .record_limit = record_limit};
+std::unique_ptr<BoundModel> load(const std::filesystem::path& path, const LoadOptions& options) {
   const py::gil_scoped_release release;
   return std::make_unique<BoundModel>(Model::load(path, options));
 }
 
+void bind_load_options(py::module_& module) {
+  py::class_<LoadOptions>(module, "LoadOptions", "The options of a load; see isthmus.load.")
+      .def(py::init<>())
+      .def_readwrite("engine", &LoadOptions::engine)
+      .def_readwrite("artifact", &LoadOptions::artifact)
+      .def_readwrite("device", &LoadOptions::device)
+      .def_readwrite("threads", &LoadOptions::threads)
+      .def_readwrite("warmup", &LoadOptions::warmup)
+      .def_readwrite("warmup_in_background", &LoadOptions::warmup_in_background)
+      .def_readwrite("mmap", &LoadOptions::mmap)
+      .def_property(
+          "trust", [](const LoadOptions& self) { return std::string(name(self.trust)); },
+          [](LoadOptions& self, std::string_view text) { self.trust = parse_trust(text); })
+      .def_property(
+          "optimize", [](const LoadOptions& self) { return std::string(name(self.optimize)); },
+          [](LoadOptions& self, std::string_view text) { self.optimize = parse_optimize(text); })
+      .def_readwrite("op_libraries", &LoadOptions::op_libraries)
+      .def_readwrite("engine_options", &LoadOptions::engine_options)
+      .def_readwrite("record", &LoadOptions::record)
+      .def_readwrite("record_limit", &LoadOptions::record_limit);
+}
+
 void bind_load_report(py::module_& module) {
-  py::class_<WarmupReport>(module, "WarmupReport", "How the warm-up of one shape went.")
+  py::class_<WarmupReport>(module, "WarmupReport", "The warm-up of one shape.")
       .def_readonly("golden", &WarmupReport::golden)
       .def_readonly("calls", &WarmupReport::calls)
       .def_readonly("first_ms", &WarmupReport::first_ms)
       .def_readonly("steady_ms", &WarmupReport::steady_ms)
       .def_readonly("steady", &WarmupReport::steady);
-  py::class_<LoadReport>(module, "LoadReport", "Where the time of a load went; milliseconds.")
+  py::class_<LoadReport>(module, "LoadReport",
+                         "The choices of a load, and the time of each stage in milliseconds.")
       .def_readonly("engine", &LoadReport::engine)
       .def_readonly("runtime", &LoadReport::runtime)
       .def_readonly("artifact", &LoadReport::artifact)
@@ -78,17 +64,14 @@ void bind_load_report(py::module_& module) {
 }  // namespace
 
 void bind_model(py::module_& module) {
+  bind_load_options(module);
   bind_load_report(module);
-  py::class_<BoundSession>(module, "Session", "A caller's own state.")
+  py::class_<BoundSession>(module, "Session", "The state of one caller.")
       .def("_call", [](BoundSession& self, const py::object& model, const std::string& method,
                        const py::tuple& args,
                        const py::dict& kwargs) { return self.call(model, method, args, kwargs); });
   py::class_<BoundModel>(module, "Model", "A loaded model; see isthmus.runtime.Model.")
-      .def(py::init(&load), py::arg("path"), py::kw_only(), py::arg("engine"), py::arg("device"),
-           py::arg("threads"), py::arg("warmup"), py::arg("warmup_in_background"), py::arg("mmap"),
-           py::arg("trust"), py::arg("op_libraries"), py::arg("optimize"), py::arg("artifact"),
-           py::arg("engine_options"), py::arg("record") = std::filesystem::path{},
-           py::arg("record_limit") = 1000)
+      .def(py::init(&load), py::arg("path"), py::arg("options"))
       .def("__call__",
            [](const py::object& self, const py::args& args, const py::kwargs& kwargs) {
              return self.cast<BoundModel&>().call(self, "forward", args, kwargs);
@@ -100,11 +83,11 @@ void bind_model(py::module_& module) {
            })
       .def(
           "ready", [](const BoundModel& self) { return self.model().ready(); },
-          "Whether the warm-up is over; raises ExecutionError when it failed.")
+          "Returns True when the warm-up is over; raises ExecutionError when it failed.")
       .def(
           "wait_until_ready", [](const BoundModel& self) { self.model().wait_until_ready(); },
           py::call_guard<py::gil_scoped_release>(),
-          "Returns when the warm-up is over; raises ExecutionError when it failed.")
+          "Waits until the warm-up is over; raises ExecutionError when it failed.")
       .def_property_readonly("load_report",
                              [](const BoundModel& self) { return self.model().load_report(); })
       .def_property_readonly("methods",

@@ -18,6 +18,7 @@ __all__: list[str] = [
     "EngineInfo",
     "Finding",
     "IdentifiedFile",
+    "LoadOptions",
     "LoadReport",
     "Machine",
     "Model",
@@ -41,7 +42,7 @@ __all__: list[str] = [
 
 class Tensor:
     """
-    An array of the native library; speaks DLPack both ways.
+    An array of the native library, which imports and exports DLPack.
     """
     def __dlpack__(self, **kwargs: typing.Any) -> typing_extensions.CapsuleType: ...
     def __dlpack_device__(self) -> tuple[int, int]: ...
@@ -59,7 +60,7 @@ class Tensor:
 
 class IdentifiedFile:
     """
-    What a file is, told from its content.
+    The kind of a file, judged by its content.
     """
     @property
     def advice(self) -> str: ...
@@ -68,7 +69,7 @@ class IdentifiedFile:
 
 class Finding:
     """
-    One thing a scan found, and where.
+    A finding of a scan, and its place.
     """
     def __repr__(self) -> str: ...
     @property
@@ -82,7 +83,7 @@ class Finding:
 
 class ArchiveScan:
     """
-    What a TorchScript archive holds, read as text.
+    The content of a TorchScript archive.
     """
     def describe(self) -> str: ...
     @property
@@ -102,7 +103,7 @@ class ArchiveScan:
 
 class OnnxScan:
     """
-    What an ONNX file holds, read as a protocol buffer.
+    The content of an ONNX file.
     """
     def describe(self) -> str: ...
     @property
@@ -122,9 +123,46 @@ class OnnxScan:
     @property
     def refused(self) -> bool: ...
 
+class LoadOptions:
+    """
+    The options of a load; see isthmus.load.
+    """
+
+    artifact: str
+    device: str
+    engine: str
+    mmap: bool
+    optimize: str
+    trust: str
+    warmup: bool
+    warmup_in_background: bool
+    def __init__(self) -> None: ...
+    @property
+    def engine_options(self) -> dict[str, str]: ...
+    @engine_options.setter
+    def engine_options(self, arg0: collections.abc.Mapping[str, str]) -> None: ...
+    @property
+    def op_libraries(self) -> list[pathlib.Path]: ...
+    @op_libraries.setter
+    def op_libraries(
+        self, arg0: collections.abc.Sequence[os.PathLike[str] | str | bytes]
+    ) -> None: ...
+    @property
+    def record(self) -> pathlib.Path: ...
+    @record.setter
+    def record(self, arg0: os.PathLike[str] | str | bytes) -> None: ...
+    @property
+    def record_limit(self) -> int: ...
+    @record_limit.setter
+    def record_limit(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None: ...
+    @property
+    def threads(self) -> int: ...
+    @threads.setter
+    def threads(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None: ...
+
 class WarmupReport:
     """
-    How the warm-up of one shape went.
+    The warm-up of one shape.
     """
     @property
     def calls(self) -> int: ...
@@ -139,7 +177,7 @@ class WarmupReport:
 
 class LoadReport:
     """
-    Where the time of a load went; milliseconds.
+    The choices of a load, and the time of each stage in milliseconds.
     """
     @property
     def artifact(self) -> str: ...
@@ -168,7 +206,7 @@ class LoadReport:
 
 class Session:
     """
-    A caller's own state.
+    The state of one caller.
     """
     def _call(
         self, arg0: typing.Any, arg1: str, arg2: tuple[typing.Any, ...], arg3: dict[str, typing.Any]
@@ -179,35 +217,18 @@ class Model:
     A loaded model; see isthmus.runtime.Model.
     """
     def __call__(self, *args: typing.Any, **kwargs: typing.Any) -> typing.Any: ...
-    def __init__(
-        self,
-        path: os.PathLike[str] | str | bytes,
-        *,
-        engine: str,
-        device: str,
-        threads: typing.SupportsInt | typing.SupportsIndex,
-        warmup: bool,
-        warmup_in_background: bool,
-        mmap: bool,
-        trust: str,
-        op_libraries: collections.abc.Sequence[os.PathLike[str] | str | bytes],
-        optimize: str,
-        artifact: str,
-        engine_options: collections.abc.Mapping[str, str],
-        record: os.PathLike[str] | str | bytes = ...,
-        record_limit: typing.SupportsInt | typing.SupportsIndex = 1000,
-    ) -> None: ...
+    def __init__(self, path: os.PathLike[str] | str | bytes, options: LoadOptions) -> None: ...
     def _call(
         self, arg0: str, arg1: tuple[typing.Any, ...], arg2: dict[str, typing.Any]
     ) -> typing.Any: ...
     def _session(self) -> Session: ...
     def ready(self) -> bool:
         """
-        Whether the warm-up is over; raises ExecutionError when it failed.
+        Returns True when the warm-up is over; raises ExecutionError when it failed.
         """
     def wait_until_ready(self) -> None:
         """
-        Returns when the warm-up is over; raises ExecutionError when it failed.
+        Waits until the warm-up is over; raises ExecutionError when it failed.
         """
     @property
     def device(self) -> str: ...
@@ -220,7 +241,7 @@ class Model:
 
 class BatcherStats:
     """
-    What a Batcher has done.
+    The counters of a Batcher.
     """
     @property
     def calls(self) -> int: ...
@@ -241,13 +262,13 @@ class BatcherStats:
 
 class Ticket:
     """
-    A request that waits.
+    A queued request.
     """
     def cancel(self) -> bool: ...
 
 class Batcher:
     """
-    A queue; see isthmus.batcher.Batcher.
+    A queue of requests; see isthmus.Batcher.
     """
     def __init__(
         self,
@@ -274,7 +295,7 @@ class Batcher:
 
 class OutputParity:
     """
-    One output against its reference.
+    The comparison of an output with its reference.
     """
     def __bool__(self) -> bool: ...
     @property
@@ -324,7 +345,7 @@ class OutputParity:
 
 class EngineInfo:
     """
-    What an engine says of itself.
+    The description of an engine and its runtime.
     """
     @property
     def details(self) -> list[str]: ...
@@ -362,7 +383,7 @@ class Machine:
 
 def build_info() -> str:
     """
-    How libisthmus was built.
+    Describes how libisthmus was built.
     """
 
 def compare(
@@ -379,27 +400,32 @@ def compare(
     own: collections.abc.Mapping[str, typing.SupportsFloat | typing.SupportsIndex] = {},
 ) -> OutputParity:
     """
-    Compares one output with its reference, as `isthmus-run verify` does.
+    Compares an output with its reference, as `isthmus-run verify` does.
     """
 
 def engine_formats(name: str) -> list[str]:
     """
-    Artifact formats that an engine runs; opens no runtime.
+    Returns the artifact formats that an engine runs. Opens no runtime.
     """
 
 def engine_info(name: str) -> EngineInfo:
     """
-    Opens an engine's runtime and tells about it.
+    Opens an engine's runtime and describes it.
     """
 
 def engine_names() -> list[str]:
     """
-    Names of the engines installed.
+    Returns the names of the installed engines.
+    """
+
+def identify_file(path: os.PathLike[str] | str | bytes) -> IdentifiedFile:
+    """
+    Identifies a file or folder by its content. Executes nothing.
     """
 
 def machine_key() -> str:
     """
-    Names machines on which the same choice is the fastest.
+    Returns a key of the machine, which is the same on machines with the same fastest engine.
     """
 
 def scan_onnx(
@@ -408,19 +434,14 @@ def scan_onnx(
     allowed_domains: collections.abc.Set[str] = set(),
 ) -> OnnxScan:
     """
-    Scans the bytes of an ONNX file without executing anything.
+    Scans the bytes of an ONNX file. Executes nothing.
     """
 
 def scan_torchscript(
     archive: bytes, allowed_namespaces: collections.abc.Set[str] = set()
 ) -> ArchiveScan:
     """
-    Scans the bytes of a TorchScript archive without executing anything.
-    """
-
-def identify_file(path: os.PathLike[str] | str | bytes) -> IdentifiedFile:
-    """
-    Tells what a file or folder is; executes nothing.
+    Scans the bytes of a TorchScript archive. Executes nothing.
     """
 
 def this_machine() -> Machine:
@@ -428,4 +449,4 @@ def this_machine() -> Machine:
     Describes the machine.
     """
 
-__version__: str = "0.1.0"
+__version__: str = "0.2.0"

@@ -71,22 +71,22 @@ def load(
     """
     if warmup not in (True, False, "background"):
         raise InvalidInput(f'warmup {warmup!r}: expected True, False or "background"')
-    return Model(
-        Path(path),
-        engine=engine,
-        device=device,
-        threads=0 if threads is None else threads,
-        warmup=bool(warmup),
-        warmup_in_background=warmup == "background",
-        mmap=mmap,
-        trust=trust,
-        op_libraries=[Path(library) for library in op_libraries],
-        optimize=optimize,
-        artifact=artifact,
-        engine_options=dict(engine_options or {}),
-        record="" if record is None else Path(record),
-        record_limit=record_limit,
-    )
+    options = _core.LoadOptions()
+    options.engine = engine
+    options.device = device
+    options.threads = 0 if threads is None else threads
+    options.warmup = bool(warmup)
+    options.warmup_in_background = warmup == "background"
+    options.mmap = mmap
+    options.trust = trust
+    options.op_libraries = [Path(library) for library in op_libraries]
+    options.optimize = optimize
+    options.artifact = artifact
+    options.engine_options = dict(engine_options or {})
+    if record is not None:
+        options.record = Path(record)
+    options.record_limit = record_limit
+    return Model(Path(path), options)
 
 
 class Model(_core.Model):
@@ -97,8 +97,8 @@ class Model(_core.Model):
     signature. May be called from many threads; the GIL is released while the model runs.
     """
 
-    def __init__(self, path: Path, **options: Any) -> None:
-        super().__init__(path, **options)
+    def __init__(self, path: Path, options: _core.LoadOptions) -> None:
+        super().__init__(path, options)
         self.path = path
         self._manifest = loads((path / MANIFEST_NAME).read_text(encoding="utf-8"))
         self._methods = {method.name: method for method in self._manifest.methods}
