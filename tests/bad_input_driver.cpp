@@ -1,12 +1,12 @@
-// Tries bad inputs against the C++ API: one line of standard input a case, one line of answer each.
+// Tries bad inputs against the C++ API. Each line of standard input is a case; each answer is a line:
 //
 //   call FILE      reads named tensors from FILE and runs the model that argv[1] names
 //   load FOLDER    loads another bundle
 //   option K=V     loads argv[1] with one option changed
-//   builtin NAME   a case that no file can hold
+//   builtin NAME   a case that cannot be stored in a file
 //
-// The answer is KIND, a tab and the message. After each case the good call in argv[2] must still
-// give the same bytes as at the start, else the answer is "unhealthy".
+// An answer is KIND, a tab and the message. After each case, the good call in argv[2] must still
+// return the same bytes as at the start, else the answer is "unhealthy".
 #include <cstring>
 #include <functional>
 #include <iostream>
@@ -26,22 +26,6 @@ isthmus::Inputs replaced(const isthmus::Inputs& inputs, const std::string& name,
   isthmus::Inputs result;
   for (const auto& [key, value] : inputs) result.add(key, key == name ? tensor : value);
   return result;
-}
-
-std::string name_of(isthmus::ErrorKind kind) {
-  switch (kind) {
-    case isthmus::ErrorKind::kInvalidInput:
-      return "InvalidInput";
-    case isthmus::ErrorKind::kBundle:
-      return "BundleError";
-    case isthmus::ErrorKind::kEngineUnavailable:
-      return "EngineUnavailable";
-    case isthmus::ErrorKind::kDeviceUnavailable:
-      return "DeviceUnavailable";
-    case isthmus::ErrorKind::kExecution:
-      return "ExecutionError";
-  }
-  return "unknown";
 }
 
 bool same(const isthmus::Outputs& a, const isthmus::Outputs& b) {
@@ -121,7 +105,7 @@ int main(int argc, char** argv) {
     std::vector<Tensor> few{good.at("ids")};
     model.run_ordered(few, 99);
   };
-  // These two must work: a transposed view is copied, and the owner keeps freed memory alive.
+  // These two must work: a transposed view is copied, and the owner keeps the memory alive.
   builtin["good_transposed"] = [&] {
     const auto& ids = good.at("ids");
     auto memory = std::make_shared<std::vector<std::int64_t>>(rows * columns);
@@ -155,7 +139,7 @@ int main(int argc, char** argv) {
       if (verb == "option") isthmus::Model::load(argv[1], with_option(what));
       if (verb == "builtin") builtin.at(what)();
     } catch (const isthmus::Error& error) {
-      answer = name_of(error.kind()) + '\t' + error.what();
+      answer = std::string(name(error.kind())) + '\t' + error.what();
     } catch (const std::exception& error) {
       answer = std::string("foreign exception\t") + error.what();
     }

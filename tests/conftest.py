@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.numpy import save_file
+from tests.native_engines import compile_engine
+from tests.scripted_bundles import STREAM, Runner, make_bundle, ramp
 from torch import nn
 
 import isthmus
@@ -77,3 +80,37 @@ def minilm_bundle(minilm_weights: Path, tmp_path_factory: pytest.TempPathFactory
         dynamic=loaded.dynamic,
         dims=loaded.dims,
     )
+
+
+@pytest.fixture(scope="session")
+def scripted_engines(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the scripted engine."""
+    return compile_engine(
+        "scripted_engine.cpp", tmp_path_factory.mktemp("engines"), "scripted"
+    ).parent
+
+
+@pytest.fixture(scope="session")
+def isthmus_run(scripted_engines: Path) -> Runner:
+    """Runs isthmus-run with the scripted engine."""
+    return Runner(scripted_engines)
+
+
+@pytest.fixture(scope="session")
+def affine_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle for the scripted engine that computes y = 2 * x, with correct goldens."""
+    return make_bundle(tmp_path_factory.mktemp("affine") / "affine")
+
+
+@pytest.fixture(scope="session")
+def stream_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A stateful bundle for the scripted engine, which adds the number of calls since a reset."""
+    return make_bundle(tmp_path_factory.mktemp("stream") / "affine", goldens=STREAM, stateful=True)
+
+
+@pytest.fixture
+def affine_inputs(tmp_path: Path) -> Path:
+    """A file of inputs for `affine_bundle`."""
+    file = tmp_path / "inputs.safetensors"
+    save_file({"x": ramp(2)}, file)
+    return file

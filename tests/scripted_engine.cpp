@@ -1,14 +1,16 @@
-// An engine for the tests of isthmus-run: its artifacts are lines of text that say how to behave,
-// so that every outcome can be had at will, without LibTorch.
+// An engine for the tests of isthmus-run. Its artifacts are lines of text that tell it how to
+// behave, so that a test can cause any outcome without LibTorch:
 //
-//   gain G           y = G * x + bias + what the state holds
+//   gain G           y = G * x + bias + state
 //   bias B
 //   nan 1            the first element of y is NaN
 //   fail_on_call N   the Nth call of an executable throws
-//   leak N           each call keeps N bytes for good
+//   leak N           each call leaks N bytes
+//   delay_us N       each call waits for N microseconds
 //
-// "forward" takes x: float32, and adds 1 to the state of a stateful model; "reset" empties it.
+// "forward" takes x: float32 and adds 1 to the state of a stateful model; "reset" sets it to 0.
 #include <atomic>
+#include <chrono>
 #include <cstdlib>
 #include <deque>
 #include <limits>
@@ -16,6 +18,7 @@
 #include <mutex>
 #include <sstream>
 #include <stdexcept>
+#include <thread>
 
 #include "isthmus/engine.h"
 #include "isthmus/error.h"
@@ -27,8 +30,8 @@ using namespace isthmus;
 using Script = std::map<std::string, double>;
 
 double value_of(const Script& script, const std::string& key, double otherwise) {
-  const auto found = script.find(key);
-  return found == script.end() ? otherwise : found->second;
+  const auto entry = script.find(key);
+  return entry == script.end() ? otherwise : entry->second;
 }
 
 class Scripted final : public Executable {
@@ -43,6 +46,8 @@ class Scripted final : public Executable {
       return {};
     }
     if (const double bytes = value_of(script_, "leak", 0); bytes > 0) keep(bytes);
+    std::this_thread::sleep_for(
+        std::chrono::duration<double, std::micro>(value_of(script_, "delay_us", 0)));
     const Tensor& x = inputs[0];
     Tensor y = Tensor::empty(DType::kFloat32, x.shape());
     const auto* from = x.data_as<float>();

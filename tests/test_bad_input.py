@@ -1,7 +1,7 @@
-"""Bad input, three ways: the C++ API, the binary and Python say the same, and live on.
+"""The C++ API, the binary and Python refuse bad input with the same errors.
 
-Each case has a class of error and words that its message must hold. After each one, the good call
-has to give the same bytes as before.
+Each case has an error class and words that the message must contain. After each case, the good call
+must return the same bytes as before.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ EXIT_CODES = {
 
 
 class Probe(nn.Module):
-    """Takes one of everything: ids, a mask of the same sizes, pixels, and scalars."""
+    """Takes ids, a mask of the same sizes, pixels, and scalars."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -85,7 +85,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def driver(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
-    """The C++ program of bad_input_driver.cpp, built against the installed package."""
+    """Runs bad_input_driver.cpp, built against the installed package."""
     folder = tmp_path_factory.mktemp("driver")
     program = folder / "driver"
     library = install_paths.lib_dir()
@@ -103,7 +103,7 @@ def driver(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[D
 
 
 class Driver:
-    """One process for all cases: what a case breaks, the next ones would see."""
+    """One process that runs all cases, so that later cases detect what an earlier one breaks."""
 
     def __init__(self, program: Path, bundle: Path, good: Path) -> None:
         self._process = subprocess.Popen(
@@ -232,7 +232,7 @@ BAD_CALLS = [
         change(pixels=np.ones((3, 3, 8, 8), np.float32)),
         ("batch", "ids", "pixels", "2", "3"),
     ),
-    # Of the embedding's 16 rows: one engine would answer wrongly, another one end the process.
+    # The embedding has 16 rows. Some engines would return wrong values, others end the process.
     BadCall("id 16", change(ids=ids(2, 5) * 16), ("ids", "0 to 15", "16 at [0, 0]")),
     BadCall("id -1", change(ids=np.array([[1, 2], [3, -1]])), ("ids", "0 to 15", "-1 at [1, 1]")),
     BadCall("huge id", change(ids=ids(2, 5) << 40), ("ids", "0 to 15", "1099511627776")),
@@ -600,7 +600,7 @@ def test_there_are_at_least_sixty_cases() -> None:
 # --- Python alone --------------------------------------------------------------------------------
 
 
-def test_torch_tensors_that_cannot_cross(model: isthmus.Model) -> None:
+def test_values_that_cannot_be_converted(model: isthmus.Model) -> None:
     inputs = {name: torch.from_numpy(np.asarray(value)) for name, value in good_inputs().items()}
     inputs["pixels"] = inputs["pixels"].to_sparse()
     with pytest.raises(errors.InvalidInput, match="pixels"):

@@ -1,4 +1,4 @@
-"""A user's own CMake project against the installed package."""
+"""CMake projects of users build against the installed package."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_cmake_dir_is_printed_and_holds_the_config() -> None:
 def test_example_configures_builds_and_runs(minilm_bundle: isthmus.Bundle, tmp_path: Path) -> None:
     must(cmake(EXAMPLE, tmp_path, f"-Disthmus_DIR={install_paths.cmake_dir()}"))
     must(run("cmake", "--build", tmp_path))
-    # An empty environment: nothing of Python or of the build leads the program to its libraries.
+    # The environment is empty, so that the program finds its libraries without Python or the build.
     ran = run(tmp_path / "app", minilm_bundle.path, "101", "2040", "2001", "102", env={})
     assert "last_hidden_state: float32[1, 4, 384] on cpu" in must(ran)
     bad = run(tmp_path / "app", minilm_bundle.path.parent / "nowhere", "101", env={})
@@ -102,9 +102,11 @@ int main(int, char** argv) {
 
 
 def test_calls_with_libtorch_tensors_are_checked(tmp_path: Path) -> None:
-    one = next(case for case in CASES if case.name == "streaming")
-    args, kwargs = one.example()
-    bundle = isthmus.export(one.module(), args, kwargs, path=tmp_path / "b", **one.options())
+    streaming = next(case for case in CASES if case.name == "streaming")
+    args, kwargs = streaming.example()
+    bundle = isthmus.export(
+        streaming.module(), args, kwargs, path=tmp_path / "b", **streaming.options()
+    )
     (tmp_path / "CMakeLists.txt").write_text(TORCH_PROJECT)
     (tmp_path / "calls.cpp").write_text(TORCH_CALLS)
     must(cmake(tmp_path, tmp_path / "build", f"-Disthmus_DIR={install_paths.cmake_dir()}"))

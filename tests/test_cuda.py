@@ -1,4 +1,4 @@
-"""CUDA: the same bundle on the GPU, with nothing silent about it. Skips without a device."""
+"""The same bundle runs on CUDA. Skips without a device."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.cuda, pytest.mark.usefixtures("needs_cuda")]
 
 
 class MakesTensors(nn.Module):
-    """Makes tensors on its input's device: tracing bakes that device in as a literal."""
+    """Creates tensors on its input's device, which tracing writes into the graph as a literal."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ def traced_on_cpu(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_traced_on_cpu_verifies_on_cuda(traced_on_cpu: Path) -> None:
-    """The literal device of the trace moves along at load."""
+    """The load replaces the device literals of the trace."""
     report = isthmus.verify(traced_on_cpu, devices=["cuda:0"])
     assert report.ok, report
     binary = subprocess.run(
@@ -62,7 +62,7 @@ def test_made_on_cuda_in_half_precision(tmp_path: Path) -> None:
         assert isthmus.verify(path, devices=["cuda:0"]).ok
 
 
-def test_tensors_cross_without_a_copy_and_stay_on_the_device(traced_on_cpu: Path) -> None:
+def test_tensors_stay_on_the_device(traced_on_cpu: Path) -> None:
     model = isthmus.load(traced_on_cpu, device="cuda:0")
     x = torch.randn(5, 8, device="cuda")
     y = model(x)
@@ -73,13 +73,13 @@ def test_tensors_cross_without_a_copy_and_stay_on_the_device(traced_on_cpu: Path
 
 
 def test_the_callers_stream_is_respected(traced_on_cpu: Path) -> None:
-    """Work before and after the call in one stream needs no synchronisation in between."""
+    """Work before and after the call in the same stream needs no synchronization."""
     model = isthmus.load(traced_on_cpu, device="cuda:0")
     side = torch.cuda.Stream()
     x = torch.zeros(64, 8, device="cuda")
     torch.cuda.synchronize()
     with torch.cuda.stream(side):
-        torch.cuda._sleep(200_000_000)  # the input is only written when this is over
+        torch.cuda._sleep(200_000_000)  # the input is written only after this
         x.fill_(1.0)
         y = model(x).clone()
     side.synchronize()

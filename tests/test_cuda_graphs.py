@@ -1,4 +1,4 @@
-"""CUDA graphs and streams per caller: the same bits, in the right order. Skips without a device."""
+"""CUDA graphs and streams per caller keep the bits and the order. Skips without a device."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ pytestmark = [pytest.mark.cuda, pytest.mark.usefixtures("needs_cuda")]
 
 GRAPHS = {"cuda_graphs": "on"}
 SLEEP = 200_000_000
-"""Cycles of the device: some 0.1 s, in which wrongly ordered work overtakes."""
+"""The number of device cycles in about 0.1 s, in which wrongly ordered work would overtake."""
 
 
 class Net(nn.Module):
-    """Matrix products, a reduction and activations on float[batch, 8]; two outputs."""
+    """A model of matrix products, a reduction and activations on float[batch, 8]; two outputs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class Net(nn.Module):
 
 
 class Waits(nn.Module):
-    """Its output's shape depends on the values, so that the host has to wait in the middle."""
+    """A model whose output's shape depends on the values, so that the host waits in the call."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.nonzero(x > 0).to(x.dtype).sum(0) + x.sum()
@@ -58,12 +58,12 @@ def load(path: Path, **engine_options: str) -> isthmus.Model:
 
 
 def batches(path: Path) -> list[int]:
-    """Sizes of the batch in the goldens: those that are recorded."""
+    """Returns the batch sizes of the goldens, which are the recorded ones."""
     return sorted({golden.dims["batch"] for golden in open_bundle(path).manifest.goldens})
 
 
 def equal(a: object, b: object) -> bool:
-    """Bit for bit, tuples of tensors."""
+    """Compares tuples of tensors bit by bit."""
     assert isinstance(a, tuple)
     assert isinstance(b, tuple)
     return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
@@ -86,7 +86,7 @@ def test_replays_are_the_same_bits_on_every_recorded_shape(net: Path) -> None:
     assert len(sizes) > 2
     notes = graphs.load_report.notes
     assert any(note.startswith(f"{len(sizes)} CUDA graphs") for note in notes), notes
-    for size in (*sizes, 33):  # one of no graph
+    for size in (*sizes, 33):  # 33 has no graph
         for _ in range(3):
             x = torch.randn(size, 8, device="cuda")
             assert equal(graphs(x), plain(x)), size
@@ -121,7 +121,7 @@ def test_answers_own_their_memory(net: Path) -> None:
 
 
 def test_every_thread_gets_its_own_answers(net: Path) -> None:
-    """One graph, many streams: replays take turns on the device."""
+    """Replays of one graph on several streams are serialized on the device."""
     plain, graphs = load(net), load(net, **GRAPHS)
     inputs = torch.randn(4, 3, 8, device="cuda")
     expected = [plain(x) for x in inputs]
@@ -150,7 +150,7 @@ def run_threads(count: int, work: Callable[[int], None]) -> None:
 
 @pytest.mark.parametrize("graphs", ["off", "on"])
 def test_a_stream_for_each_caller_keeps_the_order(net: Path, graphs: str) -> None:
-    """On the default stream, work before and after a call needs no synchronisation in between."""
+    """On the default stream, work before and after a call needs no synchronization."""
     model = load(net, streams="caller", cuda_graphs=graphs)
     plain = load(net)
     wrong: list[int] = []
@@ -159,8 +159,8 @@ def test_a_stream_for_each_caller_keeps_the_order(net: Path, graphs: str) -> Non
         x = torch.zeros(3, 8, device="cuda")
         for _ in range(3):
             torch.cuda._sleep(SLEEP // 10)
-            x.fill_(float(number))  # only written when the sleep is over
-            answer = tuple(one.clone() for one in model(x))
+            x.fill_(float(number))  # written only after the sleep
+            answer = tuple(output.clone() for output in model(x))
             x.fill_(-1.0)  # the call has read it before
             torch.cuda.synchronize()
             if not equal(answer, plain(torch.full((3, 8), float(number), device="cuda"))):
@@ -171,7 +171,7 @@ def test_a_stream_for_each_caller_keeps_the_order(net: Path, graphs: str) -> Non
 
 
 def test_nothing_waits_on_the_host(net: Path) -> None:
-    """LibTorch raises wherever an operator or a copy would synchronise."""
+    """LibTorch raises an error when an operator or a copy would synchronize."""
     models = [load(net), load(net, **GRAPHS), load(net, streams="caller", **GRAPHS)]
     x = torch.randn(3, 8, device="cuda")
     torch.cuda.synchronize()
@@ -182,7 +182,7 @@ def test_nothing_waits_on_the_host(net: Path) -> None:
             before = torch.cuda.Event()
             before.record()
             model(x)
-            assert not before.query(), "the call came back only when the device was done"
+            assert not before.query(), "the call returned only after the device was done"
             before.synchronize()
     finally:
         torch.cuda.set_sync_debug_mode("default")
@@ -199,7 +199,7 @@ def test_a_model_that_waits_falls_back_and_says_so(tmp_path: Path, net: Path) ->
     torch.testing.assert_close(model(x), Waits()(x))
     with pytest.raises(isthmus.ExecutionError, match=r"no CUDA graph.*cuda_graphs=auto"):
         load(path, cuda_graphs="on")
-    # Stream, allocator and generators are as they were.
+    # The failure leaves stream, allocator and generators as they were.
     torch.cuda.empty_cache()
     torch.randn(8, device="cuda").sum().item()
     y = torch.randn(3, 8, device="cuda")
@@ -271,7 +271,7 @@ def test_loading_again_and_again_gives_the_memory_back(net: Path) -> None:
 
 
 def test_the_golden_of_a_shape_is_what_is_recorded(tmp_path: Path) -> None:
-    """`probes` of the export choose the shapes."""
+    """The `probes` of the export choose the recorded shapes."""
     path = export(tmp_path / "probed", probes=[{"x": torch.randn(17, 8)}])
     bundle: Bundle = open_bundle(path)
     assert 17 in {golden.dims["batch"] for golden in bundle.manifest.goldens}

@@ -1,4 +1,4 @@
-"""Options for CUDA devices, where there is none: what they say on the CPU, and what is refused."""
+"""Options for CUDA devices, used on the CPU: notes and refusals."""
 
 from __future__ import annotations
 
@@ -57,10 +57,10 @@ def test_nothing_is_said_when_nothing_was_asked(linear_bundle: Bundle) -> None:
 
 
 def test_doctor_tells_whether_graphs_are_built_in() -> None:
-    done = subprocess.run(
+    result = subprocess.run(
         [install_paths.binary(), "doctor", "--json"], check=False, stdout=subprocess.PIPE, text=True
     )
-    rows = {row["engine"]: row for row in json.loads(done.stdout)["rows"] if "engine" in row}
+    rows = {row["engine"]: row for row in json.loads(result.stdout)["rows"] if "engine" in row}
     details = [row for row in rows["torchscript"]["details"] if row.startswith("CUDA graphs: ")]
     assert len(details) == 1
     if torch.version.cuda is None:

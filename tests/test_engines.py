@@ -1,4 +1,4 @@
-"""Every engine behind one API: the same bundle, the same answers, the same refusals."""
+"""All engines run the same bundle with the same answers, and refuse the same calls."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ENGINES = ("torchscript", "onnxruntime", "openvino", "aoti")
 
 @pytest.fixture(scope="module")
 def probe(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """Scalars, a branch on one of them, two dynamic dimensions: every format from one export."""
+    """A bundle of every format: scalars, a branch on one of them, two dynamic dimensions."""
     torch.manual_seed(0)
     good = {name: torch.from_numpy(np.asarray(value)) for name, value in good_inputs().items()}
     return isthmus.export(
@@ -72,15 +72,15 @@ def test_the_registry_says_which_engines_run_a_format() -> None:
 
 def test_an_engine_of_ones_own_takes_few_lines() -> None:
     source = Path(__file__).parent.parent / "cpp" / "tests" / "fake_engine.cpp"
-    # With the optional `prepare` and `notes`, of which a plain engine has none.
+    # It also implements the optional `prepare` and `notes`.
     assert len(source.read_text().splitlines()) < 90
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_process_without_python_proves_each_engine(probe: Bundle, engine: str) -> None:
-    done = run("verify", probe.path, "--engine", engine, "--allow-native", "--json")
-    assert done.returncode == 0, done.stdout + done.stderr
-    document = json.loads(done.stdout)
+    result = run("verify", probe.path, "--engine", engine, "--allow-native", "--json")
+    assert result.returncode == 0, result.stdout + result.stderr
+    document = json.loads(result.stdout)
     assert {row["golden"] for row in document["rows"]} == {
         golden.name for golden in probe.manifest.goldens
     }
@@ -210,11 +210,11 @@ def test_engine_options_leave_the_answers(
 
 def test_an_entry_that_predict_sets_itself_may_be_given(probe: Bundle, tmp_path: Path) -> None:
     save_file(good_inputs(), tmp_path / "in.safetensors")
-    done = run(
+    result = run(
         "predict", probe.path, "--engine", "onnxruntime", "--inputs", tmp_path / "in.safetensors",
         "--engine-option", "config.session.disable_prepacking=0",
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert result.returncode == 0, result.stderr
 
 
 # --- native code ----------------------------------------------------------------------------------
@@ -223,9 +223,9 @@ def test_an_entry_that_predict_sets_itself_may_be_given(probe: Bundle, tmp_path:
 def test_native_code_needs_the_callers_word(probe: Bundle) -> None:
     with pytest.raises(isthmus.BundleError, match='needs trust "native"'):
         isthmus.load(probe.path, engine="aoti")
-    done = run("verify", probe.path, "--artifact", "aoti-cpu-fp32")
-    assert done.returncode == 3
-    assert "native" in done.stderr
+    result = run("verify", probe.path, "--artifact", "aoti-cpu-fp32")
+    assert result.returncode == 3
+    assert "native" in result.stderr
 
 
 def test_auto_passes_over_native_code(probe: Bundle, tmp_path: Path) -> None:
@@ -255,14 +255,14 @@ def test_a_package_for_another_machine_is_a_sentence_and_no_signal(
         value, words = "avx2 avx10", ("avx10", "lacks", "--isa")
     folder = shutil.copytree(probe.path, tmp_path / "bundle")
     edit(folder, lambda m: artifact(m, "aoti")["requires"].update({key: value}))
-    done = run("verify", folder, "--engine", "aoti", "--allow-native")
-    assert done.returncode == 4, done.stderr
+    result = run("verify", folder, "--engine", "aoti", "--allow-native")
+    assert result.returncode == 4, result.stderr
     for word in words:
-        assert word in done.stderr
+        assert word in result.stderr
 
 
 class Fixed(nn.Module):
-    """At fixed sizes, as packages that answer other shapes with garbage are."""
+    """A model of fixed sizes, whose package returns wrong values for other shapes."""
 
     def forward(self, x: Tensor) -> Tensor:
         return (x * 2).sum(1)
@@ -277,7 +277,7 @@ def test_a_fixed_shape_is_guarded_by_the_signature(tmp_path: Path) -> None:
             model(bad)
     torch.testing.assert_close(
         model(torch.randn(64, 16).T), model(torch.randn(64, 16).T) * 0 + 1, rtol=1e9, atol=1e9
-    )  # a transpose is taken, and read by its strides
+    )  # a transposed input is accepted, and read by its strides
     strided = torch.randn(64, 16).T
     torch.testing.assert_close(model(strided), Fixed()(strided))
     torch.testing.assert_close(model(x), Fixed()(x))
@@ -302,10 +302,10 @@ def test_an_older_onnx_runtime_is_refused_with_both_versions(
     library = tmp_path / "libonnxruntime.so.1.17.3"
     subprocess.run(["g++", "-shared", "-fPIC", source, "-o", library], check=True)
     monkeypatch.setenv("ISTHMUS_ONNXRUNTIME", str(tmp_path))
-    done = run("verify", probe.path, "--engine", "onnxruntime")
-    assert done.returncode == 4
-    assert "1.17.3" in done.stderr
-    assert "1.21 or newer" in done.stderr
+    result = run("verify", probe.path, "--engine", "onnxruntime")
+    assert result.returncode == 4
+    assert "1.17.3" in result.stderr
+    assert "1.21 or newer" in result.stderr
 
 
 @pytest.mark.parametrize("variable", ["ISTHMUS_ONNXRUNTIME", "ISTHMUS_OPENVINO"])
@@ -314,17 +314,17 @@ def test_a_named_runtime_that_is_absent_is_no_reason_to_take_another(
 ) -> None:
     monkeypatch.setenv(variable, str(tmp_path / "nowhere"))
     engine = variable.removeprefix("ISTHMUS_").lower()
-    done = run("verify", probe.path, "--engine", engine)
-    assert done.returncode == 4
-    assert f"{variable}={tmp_path / 'nowhere'}" in done.stderr
+    result = run("verify", probe.path, "--engine", engine)
+    assert result.returncode == 4
+    assert f"{variable}={tmp_path / 'nowhere'}" in result.stderr
 
 
 def test_a_provider_that_is_not_there_is_an_error(probe: Bundle) -> None:
-    done = run("verify", probe.path, "--engine", "onnxruntime", "--device", "cuda")
+    result = run("verify", probe.path, "--engine", "onnxruntime", "--device", "cuda")
     if "cuda" in " ".join(_core.engine_info("onnxruntime").details):
         pytest.skip("this ONNX Runtime has the CUDA provider")
-    assert done.returncode == 4
-    assert "execution provider cuda is not part of ONNX Runtime" in done.stderr
+    assert result.returncode == 4
+    assert "execution provider cuda is not part of ONNX Runtime" in result.stderr
     for provider in ("tensorrt", "openvino"):
         with pytest.raises((isthmus.DeviceUnavailable, isthmus.InvalidInput), match=provider):
             isthmus.load(probe.path, engine="onnxruntime", engine_options={"provider": provider})
@@ -334,7 +334,7 @@ def test_a_provider_that_is_not_there_is_an_error(probe: Bundle) -> None:
 
 
 class Unused(nn.Module):
-    """Takes an input that its answer does not depend on."""
+    """Takes an input that its output does not depend on."""
 
     def forward(self, x: Tensor, unused: Tensor) -> Tensor:
         return x + 1
@@ -348,7 +348,7 @@ def test_an_input_that_the_graph_dropped_is_still_taken(tmp_path: Path) -> None:
     )
     graph = onnx.load(bundle.path / bundle.manifest.artifacts[0].files[0].path).graph
     assert bundle.manifest.artifacts[0].strategy == "torchscript"
-    assert [one.name for one in graph.input] == ["x"]
+    assert [value.name for value in graph.input] == ["x"]
     for engine in ("onnxruntime", "openvino"):
         model = isthmus.load(bundle.path, engine=engine)
         torch.testing.assert_close(model(x=x, unused=unused), x + 1)
@@ -363,16 +363,16 @@ def test_the_exporter_and_the_opset_stand_in_the_manifest(tmp_path: Path) -> Non
             formats="onnx",
             opset=opset,
         )
-        made = bundle.manifest.artifacts[0]
-        assert made.strategy == "dynamo"
-        assert made.requires["onnx_opset"] == str(opset)
-        assert made.trust == "graph"
-        assert made.operators
+        artifact = bundle.manifest.artifacts[0]
+        assert artifact.strategy == "dynamo"
+        assert artifact.requires["onnx_opset"] == str(opset)
+        assert artifact.trust == "graph"
+        assert artifact.operators
 
 
 @pytest.fixture(scope="module")
 def external(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """Weights of 17 MB, which lie beside the model."""
+    """A bundle whose weights, 17 MB, are in a data file beside the model."""
     torch.manual_seed(0)
     return isthmus.export(
         nn.Sequential(nn.Linear(1024, 4096), nn.ReLU(), nn.Linear(4096, 64)),
@@ -384,11 +384,11 @@ def external(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 def test_large_weights_have_a_file_of_their_own(external: Bundle) -> None:
-    made = external.manifest.artifacts[0]
-    assert [file.path.rpartition(".")[2] for file in made.files] == ["onnx", "data"]
+    artifact = external.manifest.artifacts[0]
+    assert [file.path.rpartition(".")[2] for file in artifact.files] == ["onnx", "data"]
     for engine in ("onnxruntime", "openvino"):
-        done = run("verify", external.path, "--engine", engine)
-        assert done.returncode == 0, done.stderr
+        result = run("verify", external.path, "--engine", engine)
+        assert result.returncode == 0, result.stderr
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
@@ -504,7 +504,7 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
 
 
 def artifact(manifest: dict[str, Any], format: str) -> dict[str, Any]:
-    return next(one for one in manifest["artifacts"] if one["format"] == format)
+    return next(entry for entry in manifest["artifacts"] if entry["format"] == format)
 
 
 def replace_artifact(folder: Path, content: bytes) -> None:

@@ -1,6 +1,6 @@
-"""Weights are used where they lie in the bundle's files: nothing is copied, processes share them.
+"""Weights are mapped from the bundle's files: they are not copied, and processes share them.
 
-And whatever happens to the files' pages, the answers stay `torch.jit`'s, bit by bit.
+The answers have the same bits as those of `torch.jit`, also when the files are replaced.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TABLE_BYTES = 24576 * WIDTH * 4
 
 
 class Tied(nn.Module):
-    """Two uses of one table of 50 MB, a layer, and a constant that the trace holds itself."""
+    """Uses one table of 50 MB twice, a layer, and a constant tensor."""
 
     def __init__(self, rows: int = TABLE_BYTES // (4 * WIDTH)) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ def archive_of(bundle: Bundle) -> Path:
 
 
 def mappings(file: Path) -> int:
-    """How many mappings of the file this process has."""
+    """Returns the number of mappings of the file in this process."""
     return Path("/proc/self/maps").read_text().count(str(file.resolve()))
 
 
@@ -65,15 +65,15 @@ def expected(archive: Path, ids: Tensor) -> Tensor:
 
 
 def peak_bytes(bundle: Bundle, *options: str) -> int:
-    """Peak resident memory of a process that loads the bundle and calls it some times."""
-    done = subprocess.run(
+    """Returns the peak resident memory of a process that loads and calls the bundle."""
+    result = subprocess.run(
         [
             str(install_paths.binary()), "bench", str(bundle.path), "--engine", "torchscript",
             "--threads", "1", "--iterations", "1", "--min-seconds", "0", "--json", *options,
         ],
         check=True, capture_output=True,
     )  # fmt: skip
-    peak: int = json.loads(done.stdout)["rows"][0]["peak_rss_bytes"]
+    peak: int = json.loads(result.stdout)["rows"][0]["peak_rss_bytes"]
     return peak
 
 
@@ -87,10 +87,42 @@ def test_answers_are_those_of_torch_jit(tied: Bundle, mmap: bool) -> None:
     assert mappings(archive_of(tied)) == 0
 
 
+CONSTANT = torch.randn(64, 64, generator=torch.Generator().manual_seed(0))
+
+
+class SameNames(nn.Module):
+    """A parameter and a constant of the same shape, each the first tensor of its folder."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(64, 64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.weight + CONSTANT.sum(0)
+
+
+def test_libtorch_keeps_the_contract_of_mapped_archives(tmp_path: Path) -> None:
+    """Fails when LibTorch no longer reads a package in the order that mapped_archive.h relies on.
+
+    With another order the archive is copied instead of mapped. If that went unnoticed, the
+    parameter would get the constant's values.
+    """
+    torch.manual_seed(0)
+    x = torch.randn(2, 64)
+    bundle = isthmus.export(SameNames(), (x,), path=tmp_path / "bundle", formats=("torchscript",))
+    archive = archive_of(bundle)
+    with zipfile.ZipFile(archive) as file:
+        names = {name.partition("/")[2] for name in file.namelist()}
+    assert {"constants/0", "data/0"} <= names
+    model = isthmus.load(bundle.path, engine="torchscript")
+    assert mappings(archive) > 0, f"torch {torch.__version__} reads packages in another order"
+    assert torch.equal(model(x), expected(archive, x))
+
+
 def test_a_load_needs_the_weights_once(tied: Bundle, tmp_path: Path) -> None:
     small = peak_bytes(exported(Tied(rows=8), tmp_path / "small"))
     for option in ("--mmap", "--no-mmap"):
-        # torch::jit::load would have them three times: the file's bytes, and each use of the table.
+        # torch::jit::load would hold the table three times: in the file's bytes and for each use.
         assert peak_bytes(tied, option) - small < 1.3 * TABLE_BYTES
 
 
@@ -121,7 +153,7 @@ def test_state_is_written_to_pages_of_the_process_alone(tmp_path: Path) -> None:
 
 
 def repacked(bundle: Bundle) -> None:
-    """Writes the archive again as any zip tool would, which aligns nothing."""
+    """Rewrites the archive without alignment, as a zip tool would."""
     file = archive_of(bundle)
     with zipfile.ZipFile(file) as old, zipfile.ZipFile(file.with_suffix(".new"), "w") as new:
         for name in old.namelist():

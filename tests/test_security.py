@@ -1,9 +1,8 @@
-"""Files made to do harm, with right hashes: none of their effects may happen.
+"""Malicious files with correct hashes have no effect.
 
-Each file is put in place of a good bundle's artifact, the manifest is made to agree with it, and it
-is opened in every way there is: Python, `isthmus-run`, `adopt`, `inspect`. What each file would do
-is proved beside it, by plain `torch.jit.load` or pickle: an attack that does nothing proves
-nothing.
+Each file replaces the artifact of a good bundle, the manifest is adapted to it, and it is opened by
+Python, `isthmus-run`, `adopt` and `inspect`. Another test proves that the attack works with plain
+`torch.jit.load` or pickle.
 """
 
 from __future__ import annotations
@@ -130,7 +129,7 @@ class SaveAtLoad(nn.Module):
 
 
 class MakeFile(SaveInForward):
-    """Maps a file that is not there, which makes one."""
+    """Maps a file that does not exist, which creates it."""
 
     def forward(self, input: Tensor) -> Tensor:
         return torch.from_file(self.path, True, 3).clone().sum() + input
@@ -155,7 +154,7 @@ def repacked(
     rename: Callable[[str], str] = lambda name: name,
     compression: int = zipfile.ZIP_STORED,
 ) -> bytes:
-    """The archive with other content; `add` names entries beneath its root."""
+    """Returns the archive with changed content; `add` has entries to add beneath its root."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(archive)) as old, zipfile.ZipFile(buffer, "w") as new:
         root = old.namelist()[0].partition("/")[0]
@@ -168,7 +167,7 @@ def repacked(
 
 
 class Spawn:
-    """A pickle that makes a file in the process that unpickles it."""
+    """A pickle that creates a folder in the process that unpickles it."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -190,7 +189,7 @@ def with_pickle(record: str) -> Callable[[str], bytes]:
 
 
 def with_line(line: str) -> Callable[[str], bytes]:
-    """One more statement in the code of a good archive."""
+    """Returns a function that adds a statement to the code of a good archive."""
 
     def make(marker: str) -> bytes:
         def change(name: str, old: bytes) -> bytes:
@@ -205,7 +204,7 @@ def with_line(line: str) -> Callable[[str], bytes]:
 
 
 def duplicated(marker: str) -> bytes:
-    """Two entries of one name: which one is read depends on the reader."""
+    """Returns an archive with two entries of one name, of which readers choose different ones."""
     good, bad = scripted(Tame()), scripted(SaveInForward(marker))
     with zipfile.ZipFile(io.BytesIO(bad)) as archive:
         evil = {
@@ -219,19 +218,19 @@ def duplicated(marker: str) -> bytes:
 
 
 def in_front(marker: str) -> bytes:
-    """A whole archive before another: zip readers from the front and the back disagree."""
+    """Returns two archives in a row: zip readers from the front and from the back disagree."""
     return scripted(SaveInForward(marker)) + scripted(Tame())
 
 
 def bomb(_: str) -> bytes:
-    """Deflated zeros: a thousand times larger in memory than on disk."""
+    """Returns an archive of deflated zeros, a thousand times larger in memory than on disk."""
     zeros = bytes(64 << 20)
     archive = scripted(Tame())
     return repacked(archive, add={"data/0": zeros}, compression=zipfile.ZIP_DEFLATED)
 
 
 def claims_to_be_huge(_: str) -> bytes:
-    """The central directory says that an entry has 4 GB."""
+    """Returns an archive whose central directory claims an entry of 4 GB."""
     archive = bytearray(scripted(Tame()))
     at = archive.find(b"PK\x01\x02")
     struct.pack_into("<II", archive, at + 20, 0xFFFFFFF0, 0xFFFFFFF0)
@@ -239,7 +238,7 @@ def claims_to_be_huge(_: str) -> bytes:
 
 
 def outside_storage(_: str) -> bytes:
-    """A tensor that says it is larger than its storage: its values would be the heap's."""
+    """Returns an archive with a tensor larger than its storage, which would read the heap."""
 
     class Leaking(nn.Module):
         def __init__(self) -> None:
@@ -264,9 +263,10 @@ class Attack:
     name: str
     make: Callable[[str], bytes]
     words: tuple[str, ...]
-    """In the message of the refusal."""
+    """The words in the message of the refusal."""
     fires: str = ""
-    """Where plain tools make the marker: "load", "run", "run negative", "extra" or "unpickle"."""
+    """The step in which plain tools create the marker: "load", "run", "run negative", "extra" or
+    "unpickle"."""
 
 
 ATTACKS = (
@@ -343,7 +343,7 @@ def tame(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 def put_in(bundle: Path, content: bytes) -> None:
-    """Replaces the artifact; size and hash in the manifest agree."""
+    """Replaces the artifact, with its size and hash in the manifest."""
     manifest = json.loads((bundle / "manifest.json").read_text())
     entry = manifest["artifacts"][0]["files"][0]
     (bundle / entry["path"]).write_bytes(content)
@@ -411,7 +411,7 @@ def test_nothing_happens(attack: Attack, tame: Bundle, tmp_path: Path) -> None:
 
     with pytest.raises(BundleError):
         isthmus.adopt(file, {"input": torch.ones(3)}, output=tmp_path / "adopted")
-    with contextlib.suppress(BundleError):  # what is damaged has nothing to show
+    with contextlib.suppress(BundleError):  # a damaged file has nothing to show
         isthmus.inspect(file)
     with pytest.raises(BundleError):
         isthmus.inspect(file, graph=True)
@@ -477,7 +477,7 @@ def test_a_pure_state_of_its_own_passes(tmp_path: Path) -> None:
 
 
 def test_a_library_beside_the_model_is_never_opened(tame: Bundle, tmp_path: Path) -> None:
-    """The manifest may name a library and the archive its operator: only the caller opens one."""
+    """A library that the manifest names is opened only when the caller names it too."""
     marker = tmp_path / "marker"
     source = tmp_path / "evil.c"
     source.write_text(
@@ -533,7 +533,7 @@ def test_the_bundle_cannot_name_code_to_import(tame: Bundle, tmp_path: Path) -> 
 
 
 def test_a_huge_header_is_not_believed(tame: Bundle, tmp_path: Path) -> None:
-    """A golden that claims terabytes is refused before memory is asked for."""
+    """A golden that claims terabytes is refused before memory is allocated."""
     bundle = tmp_path / "bundle"
     shutil.copytree(tame.path, bundle)
     manifest = json.loads((bundle / "manifest.json").read_text())
