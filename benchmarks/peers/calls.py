@@ -66,19 +66,31 @@ def _module(request: Request) -> Any:
     return getattr(importlib.import_module(home), name)()
 
 
+def _binder(model: Any, mode: Any, *, positional: bool = False) -> Callable[[Values], Call]:
+    """Returns the function that makes a call of a PyTorch model in this gradient mode.
+
+    Positional inputs are in the order of forward's parameters.
+    """
+
+    def bind(values: Values) -> Call:
+        inputs = _tensors(values)
+        args = [inputs[name] for name in INPUTS] if positional else []
+        kwargs = {} if positional else inputs
+
+        def call() -> object:
+            with mode():
+                return model(*args, **kwargs)
+
+        return call
+
+    return bind
+
+
 def _eager(request: Request) -> Loaded:
     torch = _torch(request)
     module = _module(request)
 
-    def bind(values: Values) -> Call:
-        inputs = _tensors(values)
-
-        def call() -> object:
-            with torch.inference_mode():
-                return module(**inputs)
-
-        return call
-
+    bind = _binder(module, torch.inference_mode)
     return Loaded(f"PyTorch {torch.__version__}", bind, _hidden)
 
 
@@ -90,15 +102,7 @@ def _compile(request: Request) -> Loaded:
         inductor.freezing = True
     module = torch.compile(_module(request))
 
-    def bind(values: Values) -> Call:
-        inputs = _tensors(values)
-
-        def call() -> object:
-            with torch.no_grad():  # freezing requires no_grad; both are equally fast
-                return module(**inputs)
-
-        return call
-
+    bind = _binder(module, torch.no_grad)  # freezing requires no_grad; both are equally fast
     return Loaded(f"torch.compile of PyTorch {torch.__version__}", bind, _hidden)
 
 
@@ -110,16 +114,7 @@ def _jit(request: Request) -> Loaded:
     if request.contender.option == "inference":
         module = torch.jit.optimize_for_inference(module)
 
-    def bind(values: Values) -> Call:
-        tensors = _tensors(values)
-        inputs = [tensors[name] for name in INPUTS]  # in the order of forward's parameters
-
-        def call() -> object:
-            with torch.inference_mode():
-                return module(*inputs)
-
-        return call
-
+    bind = _binder(module, torch.inference_mode, positional=True)
     return Loaded(f"torch.jit of PyTorch {torch.__version__}", bind, _hidden)
 
 
@@ -127,15 +122,7 @@ def _aoti(request: Request) -> Loaded:
     torch = _torch(request)
     package = torch._inductor.aoti_load_package(request.file)
 
-    def bind(values: Values) -> Call:
-        inputs = _tensors(values)
-
-        def call() -> object:
-            with torch.inference_mode():
-                return package(**inputs)
-
-        return call
-
+    bind = _binder(package, torch.inference_mode)
     return Loaded(f"AOTInductor of PyTorch {torch.__version__}", bind, _hidden)
 
 
