@@ -7,8 +7,6 @@
 namespace isthmus::cli {
 namespace {
 
-
-
 /// Adds an option that takes one value each time it is given, so that it does not consume BUNDLE.
 void add_repeatable(CLI::App& app, const std::string& name, std::vector<std::string>& values,
                     const std::string& help) {
