@@ -138,10 +138,14 @@ std::optional<torch::jit::Module> MappedArchive::load(c10::Device device) && try
       if (storage.use_count() == 1) throw CannotMap();  // not taken yet, or copied to a device
     for (const auto& [key, storage] : data_) context->addStorage(key, storage);
   });
-  auto module = torch::jit::import_ir_module(std::make_shared<torch::jit::CompilationUnit>(),
-                                             reader, context, device, kModule);
-  if (!bytes->called()) return std::nullopt;  // the data got the constants' storages
-  return module;
+  try {
+    auto module = torch::jit::import_ir_module(std::make_shared<torch::jit::CompilationUnit>(),
+                                               reader, context, device, kModule);
+    if (bytes->called()) return module;
+  } catch (const c10::Error&) {
+    if (bytes->called()) throw;
+  }
+  return std::nullopt;  // the constants were in the context when the data was read
 } catch (const CannotMap&) {
   return std::nullopt;
 }
