@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import shutil
@@ -23,6 +22,7 @@ from isthmus.proof.explain import Explanation, explain
 from isthmus.proof.explain.explanation import LayerError
 from isthmus.proof.explain.layer_errors import blame
 from isthmus.proof.explain.layers import in_chunks, layers_of, record
+from rewrite_manifest import rewrite_manifest
 
 ENGINES = ("torchscript", "onnxruntime", "openvino")
 
@@ -130,14 +130,10 @@ def faulty(change: Callable[[Model], None], right: Bundle) -> Bundle:
 
 def swapped(right: Bundle, wrong: Bundle, path: Path) -> Bundle:
     shutil.copytree(right.path, path)
-    manifest = json.loads((path / "manifest.json").read_text())
-    for artifact in manifest["artifacts"]:
-        for entry in artifact["files"]:
-            content = (wrong.path / entry["path"]).read_bytes()
-            (path / entry["path"]).write_bytes(content)
-            entry.update(size=len(content), sha256=hashlib.sha256(content).hexdigest())
-            entry.pop("chunks", None)
-    (path / "manifest.json").write_text(json.dumps(manifest))
+    with rewrite_manifest(path) as manifest:
+        for artifact in manifest["artifacts"]:
+            for entry in artifact["files"]:
+                shutil.copyfile(wrong.path / entry["path"], path / entry["path"])
     return open_bundle(path)
 
 

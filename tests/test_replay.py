@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import subprocess
@@ -25,6 +24,7 @@ from isthmus.errors import InvalidInput
 from isthmus.proof.replay import ReplayReport, replay
 from isthmus.runtime import install_paths
 from models import Streaming
+from rewrite_manifest import rewrite_manifest
 
 
 class Classifier(nn.Module):
@@ -82,14 +82,8 @@ def edit(folder: Path, change: Mapping[str, Tensor]) -> None:
 def planted(bundle: Bundle, path: Path, name: str, artifact: bytes) -> Path:
     """Returns a copy of the bundle with another artifact and the matching checksum."""
     shutil.copytree(bundle.path, path)
-    entry = bundle.artifact(name).files[0]
-    (path / entry.path).write_bytes(artifact)
-    manifest = json.loads((path / "manifest.json").read_text())
-    for entry in manifest["artifacts"]:
-        if entry["name"] == name:
-            digest = hashlib.sha256(artifact).hexdigest()
-            entry["files"][0].update(size=len(artifact), sha256=digest)
-    (path / "manifest.json").write_text(json.dumps(manifest))
+    with rewrite_manifest(path):
+        (path / bundle.artifact(name).files[0].path).write_bytes(artifact)
     return path
 
 
