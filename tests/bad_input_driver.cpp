@@ -1,4 +1,5 @@
-// Tries bad inputs against the C++ API. Each line of standard input is a case; each answer is a line:
+// Tries bad inputs against the C++ API. Each line of standard input is a case; each answer is a
+// line:
 //
 //   call FILE      reads named tensors from FILE and runs the model that argv[1] names
 //   load FOLDER    loads another bundle

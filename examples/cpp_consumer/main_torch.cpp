@@ -1,4 +1,5 @@
-// Runs a bundle with LibTorch tensors as inputs and outputs: app_torch BUNDLE 101 2040 2001 3958 102
+// Runs a bundle with LibTorch tensors as inputs and outputs: app_torch BUNDLE 101 2040 2001 3958
+// 102
 #include <ATen/ATen.h>
 
 #include <cstdint>
