@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from isthmus import _core
 from isthmus.bundle.bundle import Bundle
 from isthmus.runtime import install_paths
 from isthmus.runtime.engines import engines_of
+from rewrite_manifest import rewrite_manifest
 from test_bad_input import BAD_CALLS, BadCall, Probe, good_inputs
 
 ENGINES = ("torchscript", "onnxruntime", "openvino", "aoti")
@@ -230,7 +230,8 @@ def test_native_code_needs_the_callers_word(probe: Bundle) -> None:
 
 def test_auto_passes_over_native_code(probe: Bundle, tmp_path: Path) -> None:
     folder = shutil.copytree(probe.path, tmp_path / "bundle")
-    edit(folder, lambda manifest: manifest["artifacts"].reverse())
+    with rewrite_manifest(folder) as manifest:
+        manifest["artifacts"].reverse()
     assert isthmus.load(folder).load_report.engine == "onnxruntime"
     assert isthmus.load(folder, trust="native").load_report.engine == "aoti"
 
@@ -254,7 +255,8 @@ def test_a_package_for_another_machine_is_a_sentence_and_no_signal(
     if value.endswith("avx512f") and "avx512f" in _core.this_machine().isa:
         value, words = "avx2 avx10", ("avx10", "lacks", "--isa")
     folder = shutil.copytree(probe.path, tmp_path / "bundle")
-    edit(folder, lambda m: artifact(m, "aoti")["requires"].update({key: value}))
+    with rewrite_manifest(folder) as manifest:
+        artifact(manifest, "aoti")["requires"][key] = value
     result = run("verify", folder, "--engine", "aoti", "--allow-native")
     assert result.returncode == 4, result.stderr
     for word in words:
@@ -496,24 +498,10 @@ def test_a_stateful_model_has_no_onnx(tmp_path: Path) -> None:
 # --- helpers --------------------------------------------------------------------------------------
 
 
-def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    path = folder / "manifest.json"
-    manifest = json.loads(path.read_text())
-    change(manifest)
-    path.write_text(json.dumps(manifest))
-
-
 def artifact(manifest: dict[str, Any], format: str) -> dict[str, Any]:
     return next(entry for entry in manifest["artifacts"] if entry["format"] == format)
 
 
 def replace_artifact(folder: Path, content: bytes) -> None:
-    import hashlib
-
-    def change(manifest: dict[str, Any]) -> None:
-        entry = manifest["artifacts"][0]["files"][0]
-        (folder / entry["path"]).write_bytes(content)
-        entry.update(size=len(content), sha256=hashlib.sha256(content).hexdigest())
-        entry.pop("chunks", None)
-
-    edit(folder, change)
+    with rewrite_manifest(folder) as manifest:
+        (folder / manifest["artifacts"][0]["files"][0]["path"]).write_bytes(content)

@@ -5,7 +5,6 @@ The answers have the same bits as those of `torch.jit`, also when the files are 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import subprocess
 import zipfile
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 import isthmus
 from isthmus.bundle.bundle import Bundle
 from isthmus.runtime import install_paths
+from rewrite_manifest import rewrite_manifest
 
 WIDTH = 512
 TABLE_BYTES = 24576 * WIDTH * 4
@@ -159,12 +159,8 @@ def repacked(bundle: Bundle) -> None:
         for name in old.namelist():
             new.writestr(zipfile.ZipInfo(name), old.read(name))
     file.with_suffix(".new").rename(file)
-    manifest = json.loads((bundle.path / "manifest.json").read_text())
-    entry = manifest["artifacts"][0]["files"][0]
-    entry.pop("chunks")
-    entry["size"] = file.stat().st_size
-    entry["sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
-    (bundle.path / "manifest.json").write_text(json.dumps(manifest))
+    with rewrite_manifest(bundle.path):
+        pass  # the size and the digest of the new file are written
 
 
 def test_an_archive_of_another_layout_is_copied(tmp_path: Path) -> None:
