@@ -128,12 +128,16 @@ def _changed(root: Path, entry: FileEntry, digest: str) -> str:
 # --- reading --------------------------------------------------------------------------------------
 
 
-def open_bundle(path: str | Path) -> Bundle:
+def open_bundle(path: str | Path | Bundle) -> Bundle:
     """Opens a bundle: reads and checks its manifest, and no other file.
+
+    A bundle that is open already is returned as it is.
 
     Raises:
         BundleError: There is no bundle, or its manifest is damaged, newer or not of isthmus.
     """
+    if isinstance(path, Bundle):
+        return path
     root = Path(path)
     if not root.exists():
         raise BundleError(f"{root}: there is no such directory; export() makes a bundle there")

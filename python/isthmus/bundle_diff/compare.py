@@ -166,7 +166,7 @@ def diff_bundles(
 
 
 def _open(path: str | Path | Bundle) -> Bundle:
-    return path if isinstance(path, Bundle) else open_bundle(Path(path))
+    return open_bundle(path)
 
 
 def _check_severity(fail_on: Severity) -> None:

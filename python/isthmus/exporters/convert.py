@@ -68,7 +68,7 @@ def convert(
         trust=trust,
         progress=progress or ignore_progress,
     )
-    bundle = path if isinstance(path, Bundle) else open_bundle(path)
+    bundle = open_bundle(path)
     _check_precision(precision, formats)
     open_libraries(op_libraries)
     with quiet_torch(), tempfile.TemporaryDirectory(prefix="isthmus-convert-") as folder:

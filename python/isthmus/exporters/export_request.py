@@ -64,7 +64,7 @@ class ExportRequest:
     torchscript: ExportedArtifact | None = None
     """TorchScript of the same precision that verified, for exporters that start from it."""
     fp32_onnx: ExportedArtifact | ExportRequest | None = None
-    """For int8: the fp32 ONNX artifact to quantise, or the request that exports it."""
+    """The fp32 ONNX artifact that int8 quantises, or the request that exports it."""
     options: ExportOptions = field(default_factory=ExportOptions)
     """The options of the whole export."""
     progress: Progress = ignore_progress

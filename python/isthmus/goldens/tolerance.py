@@ -35,7 +35,7 @@ FALLBACK_ULPS = 64
 REDUCED_FACTOR = 4
 """The tolerance of reduced precision grows by this multiple of its own eager error."""
 REDUCED_ULPS = 32
-"""That error when it was not measured, in eps of the largest golden value."""
+"""The error that is assumed when it was not measured, in eps of the largest golden value."""
 INT8_COSINE = 0.99
 """The least cosine similarity of an output of an int8 artifact to float64."""
 SAMPLE_COSINES: Mapping[str, float] = {"bf16": 0.999, "int8": INT8_COSINE}

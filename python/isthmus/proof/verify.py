@@ -117,9 +117,9 @@ def verify_bundle(
     repro: str | Path | None = None,
 ) -> VerifyReport:
     """Proves a bundle under options that several steps share; see `verify`."""
-    from isthmus.bundle.bundle import Bundle, open_bundle
+    from isthmus.bundle.bundle import open_bundle
 
-    bundle = path if isinstance(path, Bundle) else open_bundle(Path(path))
+    bundle = open_bundle(path)
     artifacts = bundle.manifest.artifacts
     if options.artifact is not None:
         artifacts = (bundle.artifact(options.artifact),)

@@ -229,7 +229,7 @@ def report_bundle(
 
     if bench:
         check_rounds(rounds)  # fail before minutes of verification
-    bundle = path if isinstance(path, Bundle) else open_bundle(path)
+    bundle = open_bundle(path)
     parity = verify_bundle(bundle, options, model, rank=True)
     notes: list[str] = []
     layers: tuple[Explanation, ...] = ()

@@ -118,7 +118,7 @@ def deploy(
     from isthmus.runtime import install_paths
 
     say = progress or (lambda _: None)
-    bundle = path if isinstance(path, Bundle) else open_bundle(path)
+    bundle = open_bundle(path)
     target = Path(output)
     _check_output(target, overwrite=overwrite)
     chosen = _artifact(bundle, engine, artifact)

@@ -159,9 +159,9 @@ def bench_bundle(
     Without `forms`, the rows are those of `options.engines`; a Python runtime's name stands for its
     pair.
     """
-    from isthmus.bundle.bundle import Bundle, open_bundle
+    from isthmus.bundle.bundle import open_bundle
 
-    bundle = path if isinstance(path, Bundle) else open_bundle(Path(path))
+    bundle = open_bundle(path)
     _check_names("form", forms or (), FORMS)
     _check_names("language", languages, LANGUAGES)
     check_rounds(rounds)

@@ -107,9 +107,9 @@ def tune_bundle(
 ) -> TuneReport:
     """Tunes a bundle under options that several steps share; see `tune`."""
     from isthmus import _core
-    from isthmus.bundle.bundle import Bundle, open_bundle
+    from isthmus.bundle.bundle import open_bundle
 
-    bundle = path if isinstance(path, Bundle) else open_bundle(Path(path))
+    bundle = open_bundle(path)
     device = options.device
     kind = device.partition(":")[0]
     absent = devices_present()[kind]

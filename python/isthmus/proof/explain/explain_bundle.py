@@ -98,9 +98,9 @@ def explain_engine(
     repro: str | Path | None = None,
 ) -> Explanation:
     """Explains an engine under options that several steps share; see `explain`."""
-    from isthmus.bundle.bundle import Bundle, open_bundle
+    from isthmus.bundle.bundle import open_bundle
 
-    bundle = path if isinstance(path, Bundle) else open_bundle(Path(path))
+    bundle = open_bundle(path)
     artifact, engine = _choose(bundle, engine, options.artifact or "")
     job = ExplainJob(bundle, artifact, engine, _golden(bundle, golden), options)
     with ModuleRunner(_module(model, bundle)) as runner:

@@ -110,13 +110,13 @@ def replay_recording(
     calls: int = MOST_CALLS,
 ) -> ReplayReport:
     """Replays a recording under options that several steps share; see `replay`."""
-    from isthmus.bundle.bundle import Bundle, open_bundle, with_goldens
+    from isthmus.bundle.bundle import open_bundle, with_goldens
     from isthmus.proof.verify import verify_bundle
 
     runs = read_recording(path)
     check_one_model(path, runs)
     source = runs[0].bundle if bundle is None else bundle
-    opened = source if isinstance(source, Bundle) else open_bundle(source)
+    opened = open_bundle(source)
     check_same_model(opened, runs[0])
     differences: tuple[InputDifference, ...] = ()
     compared = ""
