@@ -241,6 +241,25 @@ def test_a_package_says_that_it_is_native(models: dict[str, isthmus.Model]) -> N
     assert any("native code" in note for note in notes)
 
 
+def test_an_argument_that_the_artifact_lacks_is_refused(probe: Bundle, tmp_path: Path) -> None:
+    folder = shutil.copytree(probe.path, tmp_path / "named")
+    with rewrite_manifest(folder) as manifest:
+        manifest["methods"][0]["kwargs"].append(["steps", {"node": "const", "value": 3}])
+    with pytest.raises(isthmus.BundleError, match=r'the argument "steps".*does not take'):
+        isthmus.load(folder, engine="torchscript")
+
+    folder = shutil.copytree(probe.path, tmp_path / "positional")
+    with rewrite_manifest(folder) as manifest:
+        manifest["methods"][0]["args"].append({"node": "const", "value": 3})
+    with pytest.raises(isthmus.BundleError, match="takes 5 arguments, the manifest lists 6"):
+        isthmus.load(folder, engine="torchscript")
+
+
+def test_openvino_says_that_optimize_changes_nothing(probe: Bundle) -> None:
+    model = isthmus.load(probe.path, engine="openvino", optimize="freeze")
+    assert any("optimize=freeze changes nothing" in note for note in model.load_report.notes)
+
+
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [

@@ -73,7 +73,8 @@ struct Shared {
   Handle<ov_core_t> core{nullptr, nullptr};  ///< has the final properties
   std::vector<std::unique_ptr<Method>> methods;
   std::vector<std::string> method_names;
-  std::vector<std::string> notes;
+  std::mutex notes_mutex;
+  std::vector<std::string> notes;  ///< guarded by `notes_mutex`
   std::unique_ptr<CallGate> gate;
 };
 
@@ -128,7 +129,7 @@ void set_properties(const Api& api, ov_core_t* core, const Properties& propertie
 }
 
 /// Compiles a method again with all its streams. Calls continue meanwhile; later ones use the new
-/// model. When compiling fails, they use the old one.
+/// model. When compiling fails, they use the old one, and a note says why.
 void grow(Shared& shared, Method& method) {
   const std::unique_lock lock(method.model_mutex, std::try_to_lock);
   if (!lock.owns_lock() || !method.may_grow) return;
@@ -137,7 +138,11 @@ void grow(Shared& shared, Method& method) {
   std::shared_ptr<Compiled> grown;
   try {
     grown = compile(*shared.api, shared.core.get(), model.get(), method.input_names);
-  } catch (const std::exception&) {
+  } catch (const std::exception& error) {
+    const std::lock_guard notes_lock(shared.notes_mutex);
+    shared.notes.push_back(std::string("compiling again with more streams failed, so calls that "
+                                       "meet share the first streams: ") +
+                           error.what());
     return;
   }
   const std::lock_guard compiled_lock(method.mutex);
@@ -211,7 +216,10 @@ class OpenVinoExecutable final : public Executable {
     return std::make_unique<OpenVinoExecutable>(shared_);
   }
 
-  [[nodiscard]] std::vector<std::string> notes() const override { return shared_->notes; }
+  [[nodiscard]] std::vector<std::string> notes() const override {
+    const std::lock_guard lock(shared_->notes_mutex);
+    return shared_->notes;
+  }
 
  private:
   /// A synchronous inference takes a stream even when it is busy, so it is used only when no other
@@ -336,6 +344,9 @@ class OpenVinoEngine final : public Engine {
       shared->notes = {std::to_string(first_streams) +
                        (first_streams == 1 ? " stream" : " streams") +
                        (at_first ? ", " + std::to_string(streams) + " when long calls meet" : "")};
+      if (options.optimize != Optimize::kAuto)
+        shared->notes.push_back("optimize=" + std::string(name(options.optimize)) +
+                                " changes nothing: OpenVINO always compiles the graph");
     } catch (const Error&) {
       throw;
     } catch (const std::exception& error) {

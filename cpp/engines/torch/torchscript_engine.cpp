@@ -4,6 +4,7 @@
 #include <torch/csrc/jit/api/module.h>
 #include <torch/csrc/jit/runtime/graph_executor.h>
 
+#include <algorithm>
 #include <optional>
 
 #include "engines/torch/ivalue_tree.h"
@@ -32,11 +33,20 @@ torch::jit::Function* find_method(const torch::jit::Module& module, const Signat
   if (!method)
     throw BundleError("the manifest lists the method \"" + signature.method +
                       "\", which the artifact does not have; export the bundle again");
-  const std::size_t takes = method->function().getSchema().arguments().size() - 1;
-  if (!structured && takes != signature.inputs.size())
+  const auto& arguments = method->function().getSchema().arguments();
+  const std::size_t takes = arguments.size() - 1;
+  const std::size_t listed = structured ? signature.args.size() : signature.inputs.size();
+  if (structured ? takes < listed : takes != listed)
     throw BundleError("\"" + signature.method + "\" of the artifact takes " +
                       std::to_string(takes) + " arguments, the manifest lists " +
-                      std::to_string(signature.inputs.size()) + "; export the bundle again");
+                      std::to_string(listed) + "; export the bundle again");
+  if (structured)
+    for (const auto& [keyword, tree] : signature.kwargs)
+      if (std::none_of(arguments.begin() + 1 + static_cast<std::ptrdiff_t>(listed), arguments.end(),
+                       [&name = keyword](const auto& argument) { return argument.name() == name; }))
+        throw BundleError("the manifest gives \"" + signature.method + "\" the argument \"" +
+                          keyword +
+                          "\", which the artifact does not take; export the bundle again");
   return &method->function();
 }
 

@@ -15,8 +15,8 @@ from isthmus.bundle.manifest import Artifact, DimRange, Manifest, Method, Tolera
 from isthmus.bundle_diff.findings import Findings, counted, shortened
 from isthmus.bundle_diff.runs import PairedEngine, RunContext
 from isthmus.document import number
-from isthmus.goldens.compare import OutputParity, compare, difference, worst
-from isthmus.proof.jobs import Run, golden_outputs, own_errors
+from isthmus.goldens.compare import OutputParity, difference, worst
+from isthmus.proof.jobs import Run, compare_golden, golden_outputs, own_errors
 from isthmus.proof.verify_report import needed_of
 
 if TYPE_CHECKING:
@@ -223,21 +223,16 @@ def _judge(
         if actual is None:
             continue
         expected = golden_outputs(golden)
-        errors = own_errors(golden, expected)
-        for key in {**expected, **actual}:
-            step, _, name = key.split("/", 2)
-            if name not in context.names[1][golden.steps[int(step)].method]:
-                continue
-            results.append(
-                compare(
-                    name,
-                    expected.get(key),
-                    actual.get(key),
-                    tolerances.get(name, Tolerance(0.0, 0.0)),
-                    context.before.manifest.noise_floor.get(name),
-                    errors.get(key),
-                    golden=golden.name,
-                )
+        keys = [key for key in {**expected, **actual} if _is_shared(context, golden, key)]
+        if keys:
+            results += compare_golden(
+                golden,
+                expected,
+                actual,
+                tolerances,
+                context.before.manifest.noise_floor,
+                own_errors(golden, expected),
+                keys,
             )
         before = own.outputs[index] if own is not None and not own.error else None
         if before is not None:
@@ -256,6 +251,12 @@ def _judge(
         vs_before=furthest,
         drift=run.drift,
     )
+
+
+def _is_shared(context: RunContext, golden: Golden, key: str) -> bool:
+    """Returns True when B has the output of a golden, by STEP/out/NAME."""
+    step, _, name = key.split("/", 2)
+    return name in context.names[1][golden.steps[int(step)].method]
 
 
 def tolerances_for(

@@ -7,7 +7,8 @@ engine or device not available, 5 execution or export. `info`, `predict` and `do
 
 from __future__ import annotations
 
-from isthmus.cli import making, proving, serving  # noqa: F401  importing them registers the commands
+# Importing the modules registers their commands.
+from isthmus.cli import export_commands, run_commands, verify_commands  # noqa: F401
 from isthmus.cli.app import app
 
 __all__ = ["app", "main"]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import math
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from isthmus.bundle.manifest import Tolerance
+from isthmus.bundle.manifest import NoiseFloor, Tolerance
 from isthmus.errors import ExecutionError
 from isthmus.goldens.compare import OutputParity, compare, difference
 from isthmus.proof.verify_report import Status, VerifyRow
@@ -202,23 +202,48 @@ def judge(
         assert expected is not None
         known = reference is None or reference.is_the_goldens
         errors = own_errors(golden, expected) if known else {}
-        for key in {**expected, **actual}:
-            name = key.split("/", 2)[2]
-            tolerance = tolerances.get(name, Tolerance(0.0, 0.0))
-            noise = job.bundle.manifest.noise_floor.get(name)
-            results.append(
-                compare(
-                    name,
-                    expected.get(key),
-                    actual.get(key),
-                    tolerance,
-                    noise,
-                    errors.get(key),
-                    golden=golden.name,
-                )
-            )
+        results += compare_golden(
+            golden, expected, actual, tolerances, job.bundle.manifest.noise_floor, errors
+        )
     row = replace(row, results=tuple(results))
     return _decide(row, run.errors, expected=len(job.goldens), passed=True)
+
+
+def compare_golden(
+    golden: Golden,
+    expected: Outputs,
+    actual: Outputs,
+    tolerances: Mapping[str, Tolerance],
+    noise_floor: Mapping[str, NoiseFloor],
+    errors: Outputs,
+    keys: Collection[str] = (),
+) -> list[OutputParity]:
+    """Compares the outputs of one golden, by STEP/out/NAME.
+
+    Args:
+        golden: The golden that was run.
+        expected: The reference; an output that only one side has fails.
+        actual: The outputs of the run.
+        tolerances: Maps an output's name to its tolerance; exact where it is missing.
+        noise_floor: Maps an output's name to its noise floor.
+        errors: The errors of `expected` to float64, see `own_errors`.
+        keys: The outputs to compare; by default all.
+    """
+    results = []
+    for key in keys or {**expected, **actual}:
+        name = key.split("/", 2)[2]
+        results.append(
+            compare(
+                name,
+                expected.get(key),
+                actual.get(key),
+                tolerances.get(name, Tolerance(0.0, 0.0)),
+                noise_floor.get(name),
+                errors.get(key),
+                golden=golden.name,
+            )
+        )
+    return results
 
 
 def _decide(row: VerifyRow, errors: Mapping[str, str], *, expected: int, passed: bool) -> VerifyRow:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from isthmus.bundle.manifest import Artifact, Manifest, Method
+from isthmus.capture.run_module import function_of
 from isthmus.capture.tree import flatten
 from isthmus.capture.values import arguments
 from isthmus.goldens.precision_copy import deep_copy
@@ -45,8 +46,7 @@ class EagerEngine(PythonEngine):
 
     def _bind(self, method: Method, inputs: Values) -> Callable[[], Any]:
         args, kwargs = arguments(method, inputs)
-        # The module itself for forward, so that its hooks run as they do for the user.
-        function = self._module if method.name == "forward" else getattr(self._module, method.name)
+        function = function_of(self._module, method)
         # State that is written in inference mode could not be written outside it again.
         guard = torch.no_grad if self._stateful else torch.inference_mode
 

@@ -13,7 +13,6 @@ import torch
 
 from isthmus.bundle.manifest import Artifact, Method
 from isthmus.errors import Decision, InvalidInput
-from isthmus.exporters.aoti.exported_program import export_module, export_scripted
 from isthmus.exporters.attempts import (
     ExportAttempt,
     fallback_hazards,
@@ -21,6 +20,7 @@ from isthmus.exporters.attempts import (
     refuse_state,
 )
 from isthmus.exporters.export_request import ExportedArtifact, ExportRequest
+from isthmus.exporters.exported_program import export_module, export_scripted
 from isthmus.runtime.file_engines import AotiEngine
 
 __all__ = ["export_aoti"]

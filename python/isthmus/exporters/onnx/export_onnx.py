@@ -15,9 +15,9 @@ import torch
 
 from isthmus.bundle.manifest import Method
 from isthmus.errors import ExportError
-from isthmus.exporters.aoti.exported_program import export_module, export_scripted, flat_script
 from isthmus.exporters.attempts import ExportAttempt, first_that_verifies, refuse_state
 from isthmus.exporters.export_request import ExportedArtifact, ExportRequest
+from isthmus.exporters.exported_program import export_module, export_scripted, flat_script
 from isthmus.exporters.onnx.attention import translations
 from isthmus.exporters.onnx.files import artifact_of, save_model, with_data
 from isthmus.exporters.source_lines import in_stack_text
