@@ -21,6 +21,7 @@ from isthmus.bundle.manifest import (
     MAX_MANIFEST_BYTES,
     Artifact,
     DimRange,
+    EngineProof,
     FileEntry,
     GoldenEntry,
     GoldenStep,
@@ -91,6 +92,10 @@ def full() -> Manifest:
         state=("h",),
         decisions=(Decision("trace", True, "all goldens pass", "a.py:1"),),
         hazards=(Hazard("device_literal", "warning", "moved", "a.py:2"),),
+        proofs=(
+            EngineProof("torchscript", "cpu", "LibTorch 2.13.0", True, "", {"ids": ValueRange(0, 9)}),
+            EngineProof("other", "cuda", "", False, "it crashed", unproven={"x": ("nan", "inf")}),
+        ),
     )
     return Manifest(
         name="näme ü",
@@ -156,7 +161,8 @@ def test_optional_parts_have_defaults() -> None:
     value = to_json(full())
     for key in ("warmup", "files"):
         del value[key]
-    for key in ("op_libraries", "operators", "tolerances", "state", "decisions", "hazards"):
+    optional = ("op_libraries", "operators", "tolerances", "state", "decisions", "hazards", "proofs")
+    for key in optional:
         del value["artifacts"][0][key]
     del value["methods"][0]["inputs"][0]["optional"]
     manifest = from_json(value)
@@ -225,6 +231,9 @@ DAMAGE: list[tuple[tuple[str | int, ...], str | int, Any, str, bool]] = [
     (A, "files", [], "$.artifacts[0].files", True),
     (A, "operators", {"aten::add": -1}, "$.artifacts[0].operators", True),
     (A, "tolerances", {"y": {"atol": "0", "rtol": 0}}, "tolerances.y.atol", True),
+    (A, "proofs", [{"engine": "e", "device": "cpu", "runtime": ""}], "passed", True),
+    ((*A, "proofs", 0), "values", {"z": {"min": 0, "max": 1}}, "proofs[0].values", False),
+    ((*A, "proofs", 1), "unproven", {"z": ["nan"]}, "proofs[1].unproven", False),
     (A, "hazards", [{"kind": "k", "severity": "bad", "message": ""}], "severity", True),
     ((*A, "files", 0), "path", "/etc/passwd", "$.artifacts[0].files[0].path", True),
     ((*A, "files", 0), "path", "../up", '".."', True),

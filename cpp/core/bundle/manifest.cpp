@@ -115,8 +115,37 @@ ErrorLimits parse_limits(const JsonReader& json) {
   return limits;
 }
 
-Artifact parse_artifact(const JsonReader& json, const std::set<std::string>& outputs,
-                        FileEntries& files) {
+std::set<std::string> input_names(const Manifest& manifest) {
+  std::set<std::string> names;
+  for (const Signature& method : manifest.methods)
+    for (const ValueSpec& input : method.inputs) names.insert(input.name);
+  return names;
+}
+
+EngineProof parse_proof(const JsonReader& json, const std::set<std::string>& inputs) {
+  EngineProof proof{.engine = json.at("engine").name(),
+                    .device = parse_device(json.at("device")),
+                    .runtime = json.at("runtime").text(),
+                    .passed = json.at("passed").boolean()};
+  if (const auto reason = json.find("reason")) proof.reason = reason->text();
+  const auto of_inputs = [&](const char* key) {
+    const auto found = json.find(key);
+    auto members = found ? found->members() : decltype(found->members()){};
+    for (const auto& [name, member] : members)
+      if (!inputs.contains(name)) member.fail("the name of an input as the key");
+    return members;
+  };
+  for (const auto& [name, range] : of_inputs("values")) {
+    const std::int64_t low = range.at("min").integer(INT64_MIN, INT64_MAX);
+    proof.values[name] = {low, range.at("max").integer(low, INT64_MAX)};
+  }
+  for (const auto& [name, kinds] : of_inputs("unproven"))
+    for (const JsonReader& kind : kinds.list()) proof.unproven[name].push_back(kind.name());
+  return proof;
+}
+
+Artifact parse_artifact(const JsonReader& json, const std::set<std::string>& inputs,
+                        const std::set<std::string>& outputs, FileEntries& files) {
   Artifact artifact;
   artifact.name = json.at("name").name();
   artifact.format = json.at("format").name();
@@ -152,6 +181,9 @@ Artifact parse_artifact(const JsonReader& json, const std::set<std::string>& out
   if (const auto state = json.find("state")) {
     for (const JsonReader& item : state->list()) artifact.state.push_back(item.name());
   }
+  if (const auto proofs = json.find("proofs"))
+    for (const JsonReader& item : proofs->list())
+      artifact.proofs.push_back(parse_proof(item, inputs));
   return artifact;
 }
 
@@ -211,11 +243,12 @@ Manifest parse(std::string_view text) {
   const auto dims_json = json.find("dims");
   const DimRanges dims = dims_json ? parse_dims(*dims_json) : DimRanges();
   manifest.methods = parse_methods(json.at("methods"), dims);
+  const auto inputs = input_names(manifest);
   const auto outputs = output_names(manifest);
 
   std::set<std::string> names;
   for (const JsonReader& item : json.at("artifacts").list()) {
-    manifest.artifacts.push_back(parse_artifact(item, outputs, files));
+    manifest.artifacts.push_back(parse_artifact(item, inputs, outputs, files));
     if (!names.insert(manifest.artifacts.back().name).second) {
       item.at("name").fail("a name of its own");
     }

@@ -53,6 +53,21 @@ struct OpLibrary {
   std::string library;       ///< file name at export; may be empty
 };
 
+/// The verdict of one engine on an artifact, from a run of all goldens.
+struct EngineProof {
+  std::string engine;   ///< "onnxruntime"
+  std::string device;   ///< device type on which it ran: "cpu" or "cuda"
+  std::string runtime;  ///< "ONNX Runtime 1.32.0"; empty when it did not open
+  bool passed = false;
+  std::string reason{};  ///< why it failed; empty when it passed
+  /// By integer input: the range on which the engine is proven, where it is narrower than the
+  /// signature's.
+  std::map<std::string, ValueRange, std::less<>> values{};
+  /// By input: the special values with which the engine differs: "nan", "inf", "zero" (the sign of
+  /// a zero), "denormal", "large".
+  std::map<std::string, std::vector<std::string>, std::less<>> unproven{};
+};
+
 /// One executable file format of the model.
 struct Artifact {
   std::string name;                  ///< unique in the bundle, e.g. "torchscript-cpu-fp32"
@@ -71,6 +86,7 @@ struct Artifact {
   std::map<std::string, std::int64_t> operators;             ///< operator -> count
   std::map<std::string, Tolerance, std::less<>> tolerances;  ///< by output name
   std::vector<std::string> state;  ///< attributes that calls change, such as "cell.h"
+  std::vector<EngineProof> proofs{};  ///< the verdicts of the engines that were tried at export
 };
 
 /// One call of a golden.

@@ -72,6 +72,35 @@ TEST_CASE_FIXTURE(Fixture, "a damaged or foreign manifest is refused") {
   refused("manifest.json");
 }
 
+TEST_CASE_FIXTURE(Fixture, "the verdicts of engines are read, and damaged ones are refused") {
+  CHECK(Bundle::open(root).manifest().artifacts[0].proofs.empty());
+  json& artifact = manifest["artifacts"][0];
+  artifact["proofs"] = {{{"engine", "fake"},
+                         {"device", "cpu"},
+                         {"runtime", "fake runtime 1.0"},
+                         {"passed", false},
+                         {"reason", "it is fake"},
+                         {"values", {{"x", {{"min", -1}, {"max", 9}}}}},
+                         {"unproven", {{"x", {"nan", "a later kind"}}}}}};
+  write_manifest(root, manifest);
+  const EngineProof proof = Bundle::open(root).manifest().artifacts[0].proofs.at(0);
+  CHECK(proof.engine == "fake");
+  CHECK(proof.runtime == "fake runtime 1.0");
+  CHECK_FALSE(proof.passed);
+  CHECK(proof.reason == "it is fake");
+  CHECK(proof.values.at("x").max == 9);
+  CHECK(proof.unproven.at("x").size() == 2);
+  json changed = manifest;
+  changed["artifacts"][0]["proofs"][0].erase("passed");
+  refused_with(changed, "proofs[0]");
+  changed = manifest;
+  changed["artifacts"][0]["proofs"][0]["values"] = {{"z", {{"min", 0}, {"max", 9}}}};
+  refused_with(changed, "the name of an input");
+  changed = manifest;
+  changed["artifacts"][0]["proofs"][0]["device"] = "abacus";
+  refused_with(changed, "abacus");
+}
+
 TEST_CASE_FIXTURE(Fixture, "no path leads out of the bundle") {
   for (const char* path : {"../secret", "/etc/passwd", "a/../../secret", "a//b", "./a", ""}) {
     CAPTURE(path);

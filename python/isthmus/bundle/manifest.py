@@ -188,6 +188,27 @@ class Hazard:
 
 
 @dataclass(frozen=True)
+class EngineProof:
+    """The verdict of one engine on an artifact, from a run of all goldens at export."""
+
+    engine: Name
+    """The engine of the C++ library: "onnxruntime"."""
+    device: Name
+    """The device type on which it ran: "cpu" or "cuda"."""
+    runtime: str
+    """The runtime with its version: "ONNX Runtime 1.32.0"; empty where it did not open."""
+    passed: bool
+    reason: str = ""
+    """Why it failed; empty when it passed."""
+    values: Mapping[Name, ValueRange] = field(default_factory=dict)
+    """The range on which the engine is proven, for each integer input where that is narrower than
+    the signature's."""
+    unproven: Mapping[Name, tuple[Name, ...]] = field(default_factory=dict)
+    """The special values with which the engine differs, for each input: "nan", "inf", "zero" (the
+    sign of a zero), "denormal", "large"."""
+
+
+@dataclass(frozen=True)
 class Artifact:
     """One executable form of the model."""
 
@@ -207,6 +228,8 @@ class Artifact:
     state: tuple[Name, ...] = ()
     decisions: tuple[Decision, ...] = ()
     hazards: tuple[Hazard, ...] = ()
+    proofs: tuple[EngineProof, ...] = ()
+    """The verdict of each engine that was tried at export, by engine and device."""
 
 
 @dataclass(frozen=True)

@@ -55,8 +55,13 @@ def dumps(manifest: Manifest) -> str:
         ) from error
 
 
-LEFT_OUT: dict[str, tuple[Any, ...]] = {"chunks": ((),), "values": (None,)}
-"""Fields of `FileEntry` and `ValueSpec` that are not written where they hold nothing."""
+LEFT_OUT: dict[str, tuple[Any, ...]] = {
+    "chunks": ((),),
+    "proofs": ((),),
+    "unproven": ({},),
+    "values": (None, {}),
+}
+"""Fields that are not written where they hold nothing."""
 
 
 def _plain(value: Any) -> Any:
@@ -220,6 +225,14 @@ def _check_references(manifest: Manifest) -> None:
             if step.method not in methods:
                 place = f"$.goldens[{number}].steps[{at}].method"
                 JsonCursor(place, step.method).fail(f"one of the methods ({', '.join(methods)})")
+    inputs = {spec.name for method in manifest.methods for spec in method.inputs}
+    for number, artifact in enumerate(manifest.artifacts):
+        for at, proof in enumerate(artifact.proofs):
+            place = f"$.artifacts[{number}].proofs[{at}]"
+            for key, names in (("values", proof.values), ("unproven", proof.unproven)):
+                for name in names:
+                    if name not in inputs:
+                        JsonCursor(f"{place}.{key}", name).fail("the names of inputs as keys")
     for at, name in enumerate(manifest.warmup):
         if name not in goldens:
             JsonCursor(f"$.warmup[{at}]", name).fail("the name of a golden")
