@@ -22,6 +22,8 @@ from isthmus.bundle.bundle import Bundle
 from isthmus.errors import ExecutionError, InvalidInput
 from models import Streaming, case
 
+pytestmark = pytest.mark.alone
+
 Arrays = dict[str, np.ndarray]
 
 

@@ -44,6 +44,8 @@ from isthmus.timing.statistics import (
     summarize,
 )
 
+pytestmark = pytest.mark.alone
+
 BENCH = importlib.import_module("isthmus.timing.bench")
 FAKE_WORKER = Path(__file__).with_name("fake_worker.py")
 Bench = Callable[..., BenchReport]

@@ -22,6 +22,8 @@ from isthmus import _core
 from isthmus.bundle.bundle import Bundle
 from models import case
 
+pytestmark = pytest.mark.alone
+
 ENGINES = ("torchscript", "onnxruntime", "openvino", "aoti")
 THREADS, CALLS = 8, 200
 SHAPES = ((1, 1), (1, 14), (2, 9), (3, 5), (5, 3), (7, 12))

@@ -21,6 +21,8 @@ from isthmus.testing import assert_not_slower
 from isthmus.timing.bench import bench
 from isthmus.timing.bench_report import BenchReport
 
+pytestmark = pytest.mark.alone
+
 BOUND = 1.25
 """The largest allowed ratio of C++ to Python."""
 

@@ -1,5 +1,5 @@
 // An engine outside of isthmus, as a user would write it: y = 2 * x, with the number of calls as
-// its state.
+// its state. Where the manifest says that the call writes x, x is x + 1 after it.
 #include <atomic>
 #include <chrono>
 #include <memory>
@@ -15,11 +15,13 @@ using namespace isthmus;
 
 class Doubler final : public Executable {
  public:
-  explicit Doubler(std::shared_ptr<std::atomic<int>> prepared) : prepared_(std::move(prepared)) {}
+  Doubler(std::shared_ptr<std::atomic<int>> prepared, bool writes)
+      : prepared_(std::move(prepared)), writes_(writes) {}
 
   std::vector<Tensor> run(std::size_t method, std::span<const Tensor> inputs) override {
     if (method == 1) return {Tensor::scalar<std::int64_t>(calls_.load())};
     const auto* x = inputs[0].data_as<float>();
+    if (x[0] == -6) return {inputs[0]};  // as an engine whose graph gives its input back
     // A negative first value asks for a fault or a delay.
     if (x[0] == -1) throw ExecutionError("the engine was asked to fail");
     if (x[0] == -2) return {Tensor::empty(DType::kInt64, inputs[0].shape())};
@@ -30,7 +32,10 @@ class Doubler final : public Executable {
     // Like a model without a mask, whose answer depends on the padded length.
     const float more = x[0] == -4 ? static_cast<float>(inputs[0].shape().back()) : 0;
     for (std::int64_t i = 0; i < y.numel(); ++i) y.data_as<float>()[i] = 2 * x[i] + more;
-    return {y};
+    if (!writes_) return {y};
+    Tensor after = inputs[0].clone();
+    for (std::int64_t i = 0; i < after.numel(); ++i) ++after.data_as<float>()[i];
+    return {y, after};
   }
 
   [[nodiscard]] bool prepares() const override { return true; }
@@ -46,11 +51,12 @@ class Doubler final : public Executable {
   }
 
   [[nodiscard]] std::unique_ptr<Executable> fork() const override {
-    return std::make_unique<Doubler>(prepared_);
+    return std::make_unique<Doubler>(prepared_, writes_);
   }
 
  private:
   std::shared_ptr<std::atomic<int>> prepared_;  // shared by the forks
+  bool writes_;
   std::atomic<std::int64_t> calls_ = 0;
 };
 
@@ -77,7 +83,8 @@ class FakeEngine final : public Engine {
   [[nodiscard]] std::unique_ptr<Executable> load(const ArtifactSource& source,
                                                  const LoadOptions&) override {
     if (source.files.front().size != 4) throw BundleError("expected four bytes");
-    return std::make_unique<Doubler>(std::make_shared<std::atomic<int>>(0));
+    return std::make_unique<Doubler>(std::make_shared<std::atomic<int>>(0),
+                                     !source.manifest.methods.front().writes.empty());
   }
 };
 

@@ -1,4 +1,3 @@
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
 #include <array>
@@ -155,6 +154,27 @@ TEST_CASE_FIXTURE(Fixture, "a model that reads its padding is not padded") {
   CHECK(a.get()["y"].data_as<float>()[0] == -8 + 4);
   CHECK(b.get()["y"].data_as<float>()[0] == -8 + 5);
   CHECK(batcher.stats().calls == 3);
+}
+
+TEST_CASE_FIXTURE(Fixture, "a size that follows from another is not padded, and not split") {
+  auto& forward = manifest["methods"][0];
+  const auto loaded = [&](const char* input, const char* output) {
+    forward["inputs"][0]["shape"][1] = input;
+    forward["outputs"][0]["shape"][1] = output;
+    manifest["dims"]["sequence"]["max"] = 200;
+    write_manifest(root, manifest);
+    return load();
+  };
+  SUBCASE("of the length") {
+    Batcher batcher(loaded("2 * sequence", "2 * sequence"), {.max_padding = 0.5});
+    REQUIRE(batcher.notes().size() == 1);
+    CHECK(batcher.notes()[0].find("computed from another: \"2 * sequence\"") != std::string::npos);
+  }
+  SUBCASE("of the number of rows") {
+    Batcher batcher(loaded("sequence", "sequence + 0 * batch"), {.max_padding = 0.5});
+    CHECK(batcher.notes()[0].find("depends on \"batch\"") != std::string::npos);
+    CHECK(right(batcher.submit(row(6, 0)).get(), 6, 0));
+  }
 }
 
 TEST_CASE_FIXTURE(Fixture, "a wrong request is refused at once, and a failing one fails alone") {

@@ -1,4 +1,3 @@
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
 #include "isthmus/bundle.h"
@@ -70,6 +69,35 @@ TEST_CASE_FIXTURE(Fixture, "a damaged or foreign manifest is refused") {
   refused("manifest.json");
   write_text(root / "manifest.json", std::string(17 << 20, ' '));
   refused("manifest.json");
+}
+
+TEST_CASE_FIXTURE(Fixture, "sizes that follow from others are read, and damaged ones are refused") {
+  manifest["dims"]["rows"] = {{"min", 0}, {"max", 8}, {"sizes", {0, 4, 8}}};
+  auto& forward = manifest["methods"][0];
+  forward["inputs"][0]["shape"] = {"batch", "16 * rows"};
+  forward["outputs"][0]["shape"] = {"batch + rows", nullptr};
+  write_manifest(root, manifest);
+  const Signature signature = Bundle::open(root).signature();
+  CHECK(signature.describe() ==
+        "forward(x: float32[batch, 16 * rows]) -> (y: float32[batch + rows, ?])");
+  CHECK(signature.dims.at("rows").sizes == std::vector<std::int64_t>{0, 4, 8});
+  CHECK((*signature.inputs[0].shape)[1].expression != nullptr);
+  CHECK((*signature.inputs[0].shape)[0].expression == nullptr);
+  json changed = manifest;
+  changed["methods"][0]["outputs"][0]["shape"][0] = "batch + columns";
+  refused_with(changed, "\"dims\" lists");
+  changed["methods"][0]["outputs"][0]["shape"][0] = "batch * rows";
+  refused_with(changed, "constant factor");
+  changed = manifest;
+  changed["dims"]["rows"]["sizes"] = {4, 0, 8};
+  refused_with(changed, "sizes[1]");
+  changed = manifest;
+  changed["methods"][0]["inputs"][0]["dtype"] = "int64";
+  changed["methods"][0]["inputs"][0]["values"] = {{"min", 0}, {"max", "rows - 1"}};
+  write_manifest(root, changed);
+  CHECK(Bundle::open(root).signature().inputs[0].values->max_expression != nullptr);
+  changed["methods"][0]["inputs"][0]["values"]["max"] = "columns - 1";
+  refused_with(changed, "\"dims\" lists");
 }
 
 TEST_CASE_FIXTURE(Fixture, "the verdicts of engines are read, and damaged ones are refused") {

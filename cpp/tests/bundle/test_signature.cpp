@@ -1,6 +1,6 @@
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
+#include "core/bundle/size_expression.h"
 #include "isthmus/error.h"
 #include "isthmus/signature.h"
 
@@ -156,6 +156,109 @@ TEST_CASE("a value outside its range is refused with its position") {
   CHECK_NOTHROW(check(DType::kUInt64, Unsigned{7}, {-1, 7}));
   CHECK_THROWS_AS(check(DType::kUInt64, Unsigned{8}, {0, 7}), InvalidInput);
   CHECK_THROWS_AS(check(DType::kUInt64, Unsigned{UINT64_MAX}, {-1, 7}), InvalidInput);
+}
+
+namespace {
+
+std::shared_ptr<const SizeExpression> expression(const std::string& text) {
+  return std::make_shared<const SizeExpression>(text);
+}
+Dim derived(const std::string& text) {
+  return {text, -1, expression(text)};
+}
+ValueSpec floats_of(std::string name, std::vector<Dim> shape, bool optional = false) {
+  return {std::move(name), ValueKind::kTensor, DType::kFloat32, std::move(shape), optional};
+}
+
+/// A decoder: the mask comes first, so that its size is computed before the names are known.
+Signature decoder() {
+  Signature result;
+  result.inputs = {floats_of("mask", {named("batch"), derived("past + sequence")}),
+                   floats_of("ids", {named("batch"), named("sequence")}),
+                   floats_of("cache", {named("batch"), named("past")}),
+                   floats_of("image", {derived("16 * h")}, true)};
+  result.outputs = {floats_of("keys", {derived("past + sequence")}),
+                    floats_of("frames", {derived("sequence // 2 + 1")}),
+                    floats_of("patches", {named("h")}, true)};
+  result.dims = {{"batch", {1, 4}}, {"past", {0, 64}}, {"sequence", {1, 32}}, {"h", {1, 8}}};
+  return result;
+}
+
+void decoder_refused(const std::vector<Shape>& shapes, const char* why) {
+  std::vector<Tensor> inputs;
+  for (const Shape& shape : shapes) inputs.push_back(floats(shape));
+  inputs.resize(4);
+  const Signature signature = decoder();
+  CHECK_THROWS_WITH_AS(check_inputs(signature, inputs, {}), doctest::Contains(why), InvalidInput);
+}
+
+}  // namespace
+
+TEST_CASE("sizes that follow from others are computed and checked") {
+  const Signature signature = decoder();
+  std::vector<Tensor> inputs{floats({1, 8}), floats({1, 3}), floats({1, 5}), Tensor()};
+  CHECK_NOTHROW(check_inputs(signature, inputs, {}));
+  decoder_refused({{1, 9}, {1, 3}, {1, 5}},
+                  "input \"mask\": dimension \"past + sequence\" (axis 1) is 9, expected 8 (past = "
+                  "5, sequence = 3); got float32[1, 9] on cpu");
+  decoder_refused({{1, 3}, {1, 3}, {1, 65}}, "outside its range 0 to 64");
+  std::vector<Tensor> empty{floats({2, 3}), floats({2, 3}), floats({2, 0}), Tensor()};
+  CHECK_NOTHROW(check_inputs(signature, empty, {}));
+
+  CHECK_NOTHROW(check_outputs(signature, inputs, std::vector{floats({8}), floats({2}), Tensor()}));
+  CHECK_THROWS_WITH_AS(
+      check_outputs(signature, inputs, std::vector{floats({7}), floats({2}), Tensor()}),
+      doctest::Contains("axis 0 should be 8 (past = 5, sequence = 3)"), ExecutionError);
+  CHECK_THROWS_WITH_AS(
+      check_outputs(signature, inputs, std::vector{floats({8}), floats({3}), Tensor()}),
+      doctest::Contains("axis 0 should be 2 (sequence = 3)"), ExecutionError);
+  // Without the image, "h" is not known, and the output is not checked.
+  CHECK_NOTHROW(
+      check_outputs(signature, inputs, std::vector{floats({8}), floats({2}), floats({77})}));
+}
+
+TEST_CASE("a name that only an expression has is solved") {
+  const Signature signature = decoder();
+  std::vector<Tensor> inputs{floats({1, 8}), floats({1, 3}), floats({1, 5}), floats({48})};
+  CHECK_NOTHROW(check_inputs(signature, inputs, {}));
+  CHECK_NOTHROW(
+      check_outputs(signature, inputs, std::vector{floats({8}), floats({2}), floats({3})}));
+  CHECK_THROWS_WITH_AS(
+      check_outputs(signature, inputs, std::vector{floats({8}), floats({2}), floats({4})}),
+      doctest::Contains("axis 0 should be 3"), ExecutionError);
+  decoder_refused({{1, 8}, {1, 3}, {1, 5}, {50}},
+                  "input \"image\": axis 0 is 50, expected \"16 * h\" with \"h\" 1 to 8; got "
+                  "float32[50] on cpu");
+  decoder_refused({{1, 8}, {1, 3}, {1, 5}, {144}}, "expected \"16 * h\" with \"h\" 1 to 8");
+}
+
+TEST_CASE("a set of sizes refuses the sizes between") {
+  Signature signature;
+  signature.inputs = {floats_of("x", {named("w")})};
+  signature.dims["w"] = {2, 8, {2, 4, 8}};
+  for (const std::int64_t size : {2, 4, 8})
+    CHECK_NOTHROW(check_inputs(signature, {{"x", floats({size})}}, {}));
+  for (const std::int64_t size : {1, 3, 9})
+    CHECK_THROWS_WITH_AS(check_inputs(signature, {{"x", floats({size})}}, {}),
+                         doctest::Contains("outside its range 2 or 4 or 8"), InvalidInput);
+}
+
+TEST_CASE("the bound of a value may follow from a size") {
+  Signature signature;
+  ValueSpec edges{"edges", ValueKind::kTensor, DType::kInt64, std::vector<Dim>{named("e")}, false};
+  edges.values = ValueRange{0, 0, nullptr, expression("nodes - 1")};
+  signature.inputs = {edges, floats_of("x", {named("nodes")})};
+  const auto call = [&](std::int64_t edge, std::int64_t nodes) {
+    const Tensor value = longs({3});
+    value.data_as<std::int64_t>()[1] = edge;
+    check_inputs(signature, {{"edges", value}, {"x", floats({nodes})}}, {});
+  };
+  CHECK_NOTHROW(call(6, 7));
+  CHECK_THROWS_WITH_AS(call(7, 7),
+                       doctest::Contains("input \"edges\": expected values 0 to 6 (nodes - 1 = 6 "
+                                         "(nodes = 7)), got 7 at [1] of int64[3] on cpu"),
+                       InvalidInput);
+  CHECK_THROWS_AS(call(-1, 7), InvalidInput);
 }
 
 TEST_CASE("a transposed input is made contiguous") {

@@ -1,4 +1,3 @@
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
 #include <bit>
@@ -376,6 +375,61 @@ TEST_CASE("the maximum detects one wrong element, the bias a small shift of all"
   // The means of a few columns are too few to be judged apart from the error itself.
   const Probe narrow({160, 16});
   CHECK(narrow.judge(narrow.shifted(1.2e-6F)).statistic != "bias");
+}
+
+TEST_CASE("a few elements are judged by their largest error alone") {
+  const Probe few({15});
+  const OutputParity borderline = few.judge(few.shifted(3e-6F));
+  CHECK(borderline);
+  CHECK(borderline.statistic == "max");
+  CHECK(borderline.multiple > 3.5);
+  for (const Statistic statistic : {Statistic::kRms, Statistic::kP99, Statistic::kMedian,
+                                    Statistic::kBias, Statistic::kCosine})
+    CHECK(borderline.allowed[statistic] == kInf);
+  CHECK_FALSE(few.judge(few.shifted(1e-5F)));
+
+  const Probe middle({50});
+  CHECK(middle.judge(middle.golden).allowed[Statistic::kP99] == kInf);
+  CHECK_FALSE(middle.judge(middle.shifted(3e-6F)));
+  const Probe many({100});
+  CHECK(many.judge(many.golden).allowed[Statistic::kP99] < kInf);
+  CHECK_FALSE(many.judge(many.shifted(3e-6F)));
+}
+
+TEST_CASE("a statistic that stands alone judges a few elements too") {
+  Tolerance tolerance;
+  tolerance.limits.multiples[static_cast<std::size_t>(Statistic::kCosine)] = 1.0;
+  tolerance.limits.allowance[Statistic::kCosine] = 0.01;
+  const Tensor golden = floats({1, 2, 3});
+  const Tensor error = floats({0, 0, 0});
+  CHECK(compare("y", golden, floats({1.1F, 2, 3}), tolerance, nullptr, error));
+  CHECK_FALSE(compare("y", golden, floats({3, 2, 1}), tolerance, nullptr, error));
+}
+
+TEST_CASE("a cosine distance below the precision of float32 is none") {
+  // Eager is off by a scale and the engine by rounding of that size, which turns the direction.
+  Probe probe;
+  const auto* golden = static_cast<const float*>(probe.golden.data());
+  auto* error = static_cast<float*>(probe.error.data());
+  Tensor actual = Tensor::empty(DType::kFloat32, probe.shape);
+  auto* values = static_cast<float*>(actual.data());
+  for (std::int64_t i = 0; i < actual.numel(); ++i) {
+    error[i] = 1e-6F * golden[i];
+    values[i] = golden[i] - error[i] * (i % 3 == 0 ? 2.0F : 0.0F);
+  }
+  const OutputParity result = probe.judge(actual);
+  CHECK(result);
+  CHECK(result.errors[Statistic::kCosine] > 9 * result.own[Statistic::kCosine]);
+  CHECK(result.allowed[Statistic::kCosine] == doctest::Approx(4.77e-7).epsilon(0.01));
+}
+
+TEST_CASE("an excess that rounding may explain has words of its own") {
+  const Probe probe;
+  CHECK(mentions(probe.judge(probe.shifted(2e-6F)).reason, "slightly above the limit: "));
+  CHECK(mentions(probe.judge(probe.shifted(2e-6F)).reason, "(3 x) is allowed"));
+  CHECK_FALSE(mentions(probe.judge(probe.shifted(1e-2F)).reason, "slightly"));
+  CHECK(mentions(check(floats({1}), floats({1.5F}), 0.4).reason, "slightly above the limit: "));
+  CHECK_FALSE(mentions(check(floats({1}), floats({2}), 0.4).reason, "slightly"));
 }
 
 TEST_CASE("the tolerance judges where the truth is not finite") {

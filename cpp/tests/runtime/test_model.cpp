@@ -1,8 +1,9 @@
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
+#include <limits>
 #include <thread>
 
 #include "isthmus/engine.h"
@@ -267,4 +268,83 @@ TEST_CASE("an engine in another folder is in the registry") {
   CHECK_THROWS_WITH_AS(engine_names(mistyped), doctest::Contains("there is no folder"),
                        InvalidInput);
   CHECK_THROWS_AS(open_engine("fake", mistyped), InvalidInput);
+}
+
+namespace {
+
+/// A bundle whose engine is not proven for NaN and for numbers beyond 100 at export, and a second
+/// artifact that is proven for all values.
+struct Limited : Fixture {
+  void write(const nlohmann::json& values, const nlohmann::json& unproven) {
+    manifest["artifacts"][0]["proofs"] = {{{"engine", "fake"},
+                                           {"device", "cpu"},
+                                           {"runtime", "fake runtime 1.0"},
+                                           {"passed", true},
+                                           {"values", values},
+                                           {"unproven", unproven}},
+                                          {{"engine", "other"},
+                                           {"device", "cpu"},
+                                           {"runtime", "other runtime 1.0"},
+                                           {"passed", true}}};
+    write_manifest(root, manifest);
+  }
+};
+
+}  // namespace
+
+TEST_CASE_FIXTURE(Limited, "values on which the engine is not proven are refused unless allowed") {
+  const float nan = std::nanf("");
+  write({{"x", {{"min", -100}, {"max", 100}}}}, {{"x", {"nan", "a later kind"}}});
+  const Model limited = Model::load(root, options());
+  CHECK(limited.run(pair(1, -100))["y"].data_as<float>()[1] == -200);
+  CHECK_THROWS_WITH_AS(limited.run(pair(1, nan)), doctest::Contains("NaN at [0, 1]"), InvalidInput);
+  CHECK_THROWS_WITH_AS(limited.run(pair(1, nan)),
+                       doctest::Contains("use other, or load with specials=allow"), InvalidInput);
+  CHECK_THROWS_WITH_AS(limited.run(pair(101, 1)), doctest::Contains("beyond 100"), InvalidInput);
+  Session session = limited.session();
+  CHECK_THROWS_AS(session.run(pair(1, nan)), InvalidInput);
+  std::vector<Tensor> inputs{Tensor::copy_of({1.0f, nan}, {1, 2})};
+  CHECK_THROWS_AS(limited.run_ordered(inputs), InvalidInput);
+  CHECK(limited.signature().inputs[0].limit->engine == "fake");
+  const auto& notes = limited.load_report().notes;
+  CHECK(std::any_of(notes.begin(), notes.end(), [](const std::string& note) {
+    return note.find("fake is not proven for NaN, a later kind in \"x\"") == 0;
+  }));
+
+  LoadOptions allowed = options();
+  allowed.specials = Specials::kAllow;
+  const Model free = Model::load(root, allowed);
+  CHECK(std::isnan(free.run(pair(1, nan))["y"].data_as<float>()[1]));
+  CHECK(free.run(pair(101, 1))["y"].data_as<float>()[0] == 202);
+  CHECK(parse_specials(name(Specials::kRefuse)) == Specials::kRefuse);
+  CHECK_THROWS_AS(parse_specials("maybe"), InvalidInput);
+}
+
+TEST_CASE_FIXTURE(Limited, "the first load on a machine tries the special values too") {
+  const auto special = [&](const std::string& golden, const char* kind, float x, float y) {
+    const std::string path = "goldens/" + golden + ".safetensors";
+    write_safetensors(root / path, {{"0/in/x", Tensor::copy_of({x, 1.0f}, {1, 2})},
+                                    {"0/out/y", Tensor::copy_of({y, 2.0f}, {1, 2})}});
+    return nlohmann::json{{"name", golden},
+                          {"file", entry(root, path)},
+                          {"dims", {{"batch", 1}}},
+                          {"steps", {{{"method", "forward"}}}},
+                          {"special", {{"x", kind}}}};
+  };
+  const float infinity = std::numeric_limits<float>::infinity();
+  manifest["specials"] = {special("wrong", "nan", std::nanf(""), 7),
+                          special("right", "inf", infinity, infinity),
+                          special("large", "magnitude", 1000, 3)};
+  write_manifest(root, manifest);
+  const Model limited = Model::load(root, options());
+  CHECK_THROWS_WITH_AS(limited.run(pair(1, std::nanf(""))),
+                       doctest::Contains("for NaN on this machine"), InvalidInput);
+  CHECK(std::isinf(limited.run(pair(1, infinity))["y"].data_as<float>()[1]));
+  // The golden of this bundle goes up to 4.
+  CHECK_THROWS_WITH_AS(limited.run(pair(1, 5)), doctest::Contains("beyond 4"), InvalidInput);
+  // The verdict is remembered.
+  CHECK_THROWS_AS(Model::load(root, options()).run(pair(1, std::nanf(""))), InvalidInput);
+  manifest["specials"][0]["special"] = {{"z", "nan"}};
+  write_manifest(root, manifest);
+  load_refused<BundleError>(options(), "specials[0].special");
 }

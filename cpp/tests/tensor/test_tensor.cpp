@@ -1,4 +1,3 @@
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
 #include <limits>
@@ -157,6 +156,15 @@ TEST_CASE("the deleter of an imported DLPack tensor runs once, with the last cop
   auto* elsewhere = make({dlpack::kFloat, 32, 1}, {99, 0});
   CHECK_THROWS_AS(Tensor::from_dlpack(elsewhere), InvalidInput);
   CHECK(freed == 4);  // refused tensors are freed too
+}
+
+TEST_CASE("a read-only tensor stays read-only through DLPack, and its copies do not") {
+  const Tensor tensor = Tensor::copy_of({1.0F, 2.0F}, {2});
+  CHECK_FALSE(Tensor::from_dlpack(tensor.to_dlpack_versioned()).read_only());
+  const Tensor constant = tensor.as_read_only();
+  CHECK(constant.data() == tensor.data());
+  CHECK(Tensor::from_dlpack(constant.to_dlpack_versioned()).read_only());
+  CHECK_FALSE(constant.clone().read_only());
 }
 
 TEST_CASE("named tensors are found by name, and errors list the names") {
