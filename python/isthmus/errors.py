@@ -13,9 +13,12 @@ __all__ = [
     "ExecutionError",
     "ExportError",
     "InvalidInput",
+    "cause_of",
     "exit_code",
     "first_line",
 ]
+
+_INTERPRETER = "The following operation failed in the TorchScript interpreter"
 
 
 class Error(Exception):
@@ -62,9 +65,21 @@ class ExportError(Error, RuntimeError):
     """The file:line of the cause, where the message does not name it."""
 
 
+def cause_of(error: BaseException) -> str:
+    """Returns an error's message; of an error in TorchScript its last line, which is the cause.
+
+    The lines before that one are the interpreter's traceback.
+    """
+    text = str(error).strip()
+    if not text.startswith(_INTERPRETER):
+        return text
+    cause = text.splitlines()[-1].strip()
+    return cause.removeprefix("builtins.").removeprefix(f"{type(error).__name__}: ") or text
+
+
 def first_line(error: BaseException) -> str:
     """Returns "ValueError: the first line of its message", for use inside other messages."""
-    text = str(error).strip()
+    text = cause_of(error)
     line = text.splitlines()[0] if text else ""
     return f"{type(error).__name__}: {line}" if line else type(error).__name__
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
 
+from isthmus.bundle.golden import Golden
 from isthmus.bundle.manifest import DimRange, Hazard, Method, Tree
 from isthmus.capture import resize as resizing
 from isthmus.capture.determinism import describe, stuck_in_training
 from isthmus.capture.dynamic import DimsSpec, DynamicSpec, resolve
+from isthmus.capture.examples import bind_examples, calls_of, check_ranges
 from isthmus.capture.flat import Bound, FlatModule, bind, input_specs
+from isthmus.capture.made_values import Donor, made_values
 from isthmus.capture.observe_methods import Examples, observe_methods
+from isthmus.capture.program_sizes import ProgramSizes, program_sizes
+from isthmus.capture.quantised import is_quantised
 from isthmus.capture.run_module import ModuleRunner, evaluating
 from isthmus.errors import InvalidInput
 
@@ -48,7 +53,8 @@ class Captured:
     examples: dict[str, dict[str, Any]]
     """The same for each method."""
     dynamic: dict[str, dict[int, str]]
-    """Maps input name and axis (from 0) to the name of the dimension."""
+    """Maps input name and axis (from 0) to the name of the dimension, or to the expression over
+    names that gives its size."""
     notes: tuple[Hazard, ...]
     """Facts that the user should know: train mode, state, default ranges, ..."""
     given: dict[str, dict[str, Any]]
@@ -57,6 +63,17 @@ class Captured:
     """The size of each dimension in `example`."""
     given_sizes: dict[str, int]
     """The size of each dimension in `given`."""
+    program: dict[str, ProgramSizes] = field(default_factory=dict)
+    """What the code of each method says of the sizes of its outputs."""
+    further: tuple[Donor, ...] = ()
+    """The user's further calls of the first method."""
+    sweep: tuple[Golden, ...] = ()
+    """Calls at many more sizes, which `make_goldens` adds; they are checked and never stored."""
+
+    def donors(self, method: str) -> list[Donor]:
+        """Returns the user's own calls of a method, the example first."""
+        own = Donor(self.given[method], self.given_sizes)
+        return [own, *(self.further if method == self.methods[0].name else ())]
 
     def method(self, name: str = "forward") -> Method:
         """Returns the method of that name.
@@ -80,6 +97,7 @@ def capture(
     dims: DimsSpec | None = None,
     methods: Mapping[str, tuple[Sequence[Any], Mapping[str, Any]]] | None = None,
     constants: Collection[str] = (),
+    examples: Iterable[Any] = (),
 ) -> Captured:
     """Runs a module on an example to learn its names, shapes, state and repeatability.
 
@@ -90,11 +108,15 @@ def capture(
         args: Example arguments of `forward`: tensors, int, float, bool, None, and nested lists,
             tuples, dicts, named tuples and dataclasses of these.
         kwargs: Example keyword arguments of `forward`.
-        dynamic: Maps an input name and an axis to the name of a dimension: `{"x": {0: "batch"}}`.
-            A prefix such as "cache" means all inputs below it. Equal names mean equal sizes.
-        dims: The inclusive (min, max) of each dimension: `{"batch": (1, 64)}`.
+        dynamic: Maps an input name and an axis to the name of a dimension: `{"x": {0: "batch"}}`,
+            or to sizes that follow from others: `{"mask": {1: "past + sequence"}}`. A prefix such
+            as "cache" means all inputs below it. Equal names mean equal sizes.
+        dims: The inclusive (min, max) of each dimension, `{"batch": (1, 64)}`, or its only sizes,
+            `{"width": [256, 512]}`.
         methods: Further methods to export, each with an example call: `{"reset": ((), {})}`.
         constants: Parameters whose numbers become part of the model instead of inputs.
+        examples: Further calls of the first method, at other sizes; see `isthmus.export`. The first
+            is the example where `args` and `kwargs` are empty.
 
     Raises:
         InvalidInput: The example does not fit, or the module fails on it, is not repeatable, stays
@@ -102,6 +124,9 @@ def capture(
     """
     notes: list[Hazard] = []
     module = _unwrapped(_require_module(module), notes)
+    further = calls_of(examples)
+    if further and not args and not kwargs:
+        (args, kwargs), *further = further
     calls = _calls(module, args, kwargs or {}, methods or {})
     bound = {
         call.method: bind(module, call.method, call.args, call.kwargs, constants) for call in calls
@@ -109,15 +134,29 @@ def capture(
     _check_constants(constants, bound)
     given = {name: example.values for name, example in bound.items()}
     spec = resolve(dynamic, dims, given)
+    first = calls[0].method
+    donors = bind_examples(module, first, bound[first], further, constants, spec.axes)
+    if dims is None and donors:
+        largest = {n: max(d.sizes[n] for d in donors) for n in donors[0].sizes}
+        spec = resolve(dynamic, None, given, largest)
+    check_ranges(donors, spec.dims)
     notes += spec.notes
-    sizes = resizing.choose_sizes(spec.dims, spec.sizes, _fixed_sizes(given, spec.axes))
+    derived = {dim for entry in spec.axes.values() for dim in entry.values()}
+    fixed = _fixed_sizes(given, spec.axes)
+    chosen = [
+        resizing.choose_sizes(spec.dims, given_sizes, fixed, derived)
+        for given_sizes in (spec.sizes, *(donor.sizes for donor in donors))
+    ]
+    # A real call that need not be cut to other sizes is preferred.
+    uncut = (sizes for sizes, donor in zip(chosen[1:], donors, strict=True) if sizes == donor.sizes)
+    sizes = chosen[0] if chosen[0] == spec.sizes else next(uncut, chosen[0])
     notes += _collisions(sizes)
-    examples = {name: resizing.resize(values, spec.axes, sizes) for name, values in given.items()}
+    resized = {name: resizing.resize(values, spec.axes, sizes) for name, values in given.items()}
     notes += _train_mode(module)
     drafts = [
         Method(
             name,
-            input_specs(examples[name], spec.axes),
+            input_specs(resized[name], spec.axes),
             (),
             example.args,
             example.kwargs,
@@ -127,9 +166,19 @@ def capture(
     ]
     with ModuleRunner(module) as runner:
         stuck_in_training(module)
+        for draft in drafts:
+            own = Donor(given[draft.name], spec.sizes)
+            of_method = [own, *(donors if draft.name == first else ())]
+            resized[draft.name] = _accepted(runner, draft, of_method, spec.axes, sizes)
         complete, changed, observed = observe_methods(
-            runner, drafts, Examples(given, spec.sizes), Examples(examples, sizes)
+            runner, drafts, Examples(given, spec.sizes), Examples(resized, sizes), spec.dims
         )
+        program = {
+            method.name: program_sizes(
+                runner, method, (resized[method.name], given[method.name]), spec.axes
+            )
+            for method in complete
+        }
     notes += observed
     return Captured(
         module=module,
@@ -137,13 +186,15 @@ def capture(
         dims=spec.dims,
         stateful=bool(changed),
         state=changed,
-        example=examples[complete[0].name],
-        examples=examples,
+        example=resized[complete[0].name],
+        examples=resized,
         dynamic=spec.axes,
         notes=tuple(notes),
         given=given,
         sizes=sizes,
         given_sizes=spec.sizes,
+        program=program,
+        further=tuple(donors),
     )
 
 
@@ -160,7 +211,8 @@ def resize_example(
         method: The method that takes the inputs; None for the first one.
     """
     name = captured.methods[0].name if method is None else method
-    return resizing.resize(captured.given[name], captured.dynamic, sizes, seed)
+    complete = {**captured.given_sizes, **sizes}
+    return resizing.resize(captured.given[name], captured.dynamic, complete, seed)
 
 
 # --- the parts of capture -------------------------------------------------------------------------
@@ -253,6 +305,25 @@ def _calls(
     return calls
 
 
+def _accepted(
+    runner: ModuleRunner,
+    method: Method,
+    donors: Sequence[Donor],
+    axes: Mapping[str, Mapping[int, str]],
+    sizes: Mapping[str, int],
+) -> dict[str, Any]:
+    """Returns the first inputs of these sizes that the method accepts, or else the first."""
+    ways = [values for _, values in made_values(donors, method.inputs, axes, sizes)]
+    for values in ways if len(ways) > 1 else ():
+        try:
+            with runner.run():
+                runner.call(method, values)
+        except Exception:
+            continue
+        return values
+    return ways[0]
+
+
 def _check_constants(constants: Collection[str], bound: Mapping[str, Bound]) -> None:
     if isinstance(constants, str):
         raise InvalidInput(f'constants: expected a list of names, got the text "{constants}"')
@@ -297,7 +368,10 @@ def _collisions(sizes: Mapping[str, int]) -> list[Hazard]:
 
 def _train_mode(module: nn.Module) -> list[Hazard]:
     training = [
-        (path, submodule) for path, submodule in module.named_modules() if submodule.training
+        (path, submodule)
+        for path, submodule in module.named_modules()
+        # Quantisation leaves its own submodules in train mode, which changes nothing in them.
+        if submodule.training and not is_quantised(submodule)
     ]
     if not training:
         return []
@@ -307,13 +381,15 @@ def _train_mode(module: nn.Module) -> list[Hazard]:
         if still:
             message += f" ({len(still)} submodules were in eval mode already)"
         return [Hazard("train_mode", "info", message)]
+    names = ", ".join(describe(path, submodule) for path, submodule in training[:5])
+    more = f" and {len(training) - 5} more" if len(training) > 5 else ""
+    were, they = ("were", "they are") if len(training) > 1 else ("was", "it is")
     return [
         Hazard(
             "train_mode",
             "warning",
-            f"{describe(path, submodule)} was in train mode inside a module in eval mode; it is "
-            "exported in eval mode",
-            path,
+            f"{names}{more} {were} in train mode inside a module in eval mode; {they} exported in "
+            "eval mode",
+            training[0][0],
         )
-        for path, submodule in training
     ]

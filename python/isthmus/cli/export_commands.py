@@ -10,10 +10,12 @@ import typer
 
 from isthmus.cli.app import app
 from isthmus.cli.options import (
+    Accept,
     AllowNative,
     BundlePath,
     Dim,
     Dynamic,
+    Example,
     Isa,
     Json,
     ModelName,
@@ -46,11 +48,13 @@ def export(
     trace: Annotated[
         list[str] | None, typer.Option(help="Submodule to trace; the rest is scripted.")
     ] = None,
+    accept: Accept = None,
     dynamic: Dynamic = None,
     dim: Dim = None,
     constant: Annotated[
         list[str] | None, typer.Option(help="Parameter whose number becomes part of the model.")
     ] = None,
+    example: Example = None,
     formats: Annotated[
         str,
         typer.Option(help="torchscript, onnx, aoti, with commas; the first is preferred."),
@@ -71,6 +75,7 @@ def export(
     """Exports a model, proves the artifact against it, and writes a bundle."""
     with work() as say:
         from isthmus.bundle.bundle import check_destination
+        from isthmus.bundle.tensor_file import read_tensors
         from isthmus.capture.load_model import load_model, parse_axes, parse_dims
         from isthmus.exporters.export import export as run
 
@@ -94,8 +99,10 @@ def export(
             constants=(*loaded.constants, *(constant or ())),
             script=script or (),
             trace=trace or (),
+            accept=accept or (),
             precision=words(precision),
             device=device,
+            examples=[dict(read_tensors(file, "example")) for file in example or ()],
             formats=words(formats),
             opset=opset,
             isa=isa,
@@ -122,6 +129,7 @@ def adopt(
     ] = None,
     dynamic: Dynamic = None,
     dim: Dim = None,
+    example: Example = None,
     trust: Trust = "graph",
     op_library: OpLibrary = None,
     name: ModelName = "",
@@ -142,6 +150,7 @@ def adopt(
             methods=methods,
             dynamic=parse_axes(dynamic or ()) or None,
             dims=parse_dims(dim or ()) or None,
+            examples=example or (),
             trust=trust,
             op_libraries=op_library or (),
             name=name,
@@ -161,6 +170,7 @@ def convert(
     artifact: Annotated[
         str, typer.Option(help="The artifact to start from; by default the first that fits.")
     ] = "",
+    accept: Accept = None,
     opset: Opset = None,
     isa: Isa = "portable",
     trust: Trust = "graph",
@@ -181,6 +191,7 @@ def convert(
             words(to),
             precision=precision,
             artifact=artifact,
+            accept=accept or (),
             opset=opset,
             isa=isa,
             trust="native" if allow_native else trust,

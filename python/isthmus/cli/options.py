@@ -18,7 +18,22 @@ Dynamic = Annotated[
     list[str] | None,
     typer.Option("--dynamic", help="NAME:AXIS=DIMENSION,... such as input_ids:0=batch,1=sequence"),
 ]
-Dim = Annotated[list[str] | None, typer.Option("--dim", help="NAME=MIN:MAX, such as batch=1:64")]
+Dim = Annotated[
+    list[str] | None,
+    typer.Option("--dim", help="NAME=MIN:MAX or NAME=SIZE,SIZE,..., such as batch=1:64"),
+]
+Accept = Annotated[
+    list[str] | None,
+    typer.Option("--accept", help="FILE.py:LINE of a branch that a trace may freeze."),
+]
+Example = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--example",
+        help="Inputs of a further real call by name, .npz or .safetensors; give several, of "
+        "different sizes, where inputs have to fit each other.",
+    ),
+]
 OpLibrary = Annotated[
     list[str] | None,
     typer.Option("--op-library", help="A library of custom operators, opened first."),

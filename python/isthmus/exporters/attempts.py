@@ -2,20 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from isthmus.bundle.golden import Step
 from isthmus.bundle.manifest import Hazard, Method
+from isthmus.capture.quantised import quantised_parts
 from isthmus.errors import Decision, ExportError
-from isthmus.exporters.check import FileEngine, GoldenCheck
+from isthmus.exporters.check import FileEngine, GoldenCheck, Verdict
 from isthmus.exporters.export_request import ExportRequest
+from isthmus.exporters.first_difference import Difference
+from isthmus.exporters.frozen_branches import (
+    advice_to_accept,
+    inherited,
+    mark_accepted,
+    unaccepted,
+)
 from isthmus.exporters.options import ignore_progress
 from isthmus.exporters.source_lines import summarize
 from isthmus.exporters.torchscript.strategies import export_torchscript
 
-__all__ = ["ExportAttempt", "fallback_hazards", "first_that_verifies", "refuse_state"]
+__all__ = [
+    "ExportAttempt",
+    "Verified",
+    "fallback_hazards",
+    "first_that_verifies",
+    "refuse_quantised",
+    "refuse_state",
+]
+
+Explain = Callable[[Step], Difference | None]
+"""Returns the first layer and operator at which a call of a file leaves the model."""
 
 
 @dataclass(frozen=True)
@@ -23,12 +43,22 @@ class ExportAttempt:
     """A way to export an artifact."""
 
     name: str
-    write: Callable[[ExportRequest, Method, Path], object]
-    """Writes the file of one method."""
+    write: Callable[[ExportRequest, Method, Path], Explain | None]
+    """Writes the file of one method, and returns what can explain a wrong answer of it."""
     needs: Literal["module", "torchscript"]
     """The starting point of the attempt."""
     description: str
     """A description of the exporter, for the decision that keeps the artifact."""
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What is known of the files that verified."""
+
+    decisions: tuple[Decision, ...]
+    """Every decision; the last one kept the files."""
+    inherited: tuple[Hazard, ...] = ()
+    """The hazards of the TorchScript from which the files were made."""
 
 
 def first_that_verifies(
@@ -37,8 +67,8 @@ def first_that_verifies(
     files: Sequence[tuple[Method, Path]],
     check: GoldenCheck,
     engine: FileEngine,
-) -> tuple[Decision, ...]:
-    """Writes the files by the first attempt that verifies, and returns every decision.
+) -> Verified:
+    """Writes the files by the first attempt that verifies.
 
     Args:
         attempts: The attempts, in the order in which they are tried.
@@ -51,15 +81,21 @@ def first_that_verifies(
         ExportError: No attempt verified; its `decisions` say why.
     """
     decisions: list[Decision] = []
+    torchscript_failed = False
     for attempt in attempts:
+        hazards: tuple[Hazard, ...] = ()
         if attempt.needs == "module" and not request.has_source:
+            continue
+        if attempt.needs == "torchscript" and torchscript_failed:
             continue
         try:
             if attempt.needs == "torchscript":
+                torchscript_failed = True
                 request = _with_torchscript(request)
+                hazards = _inherited(request)
+                torchscript_failed = False
             request.progress(f"Exporting by way of {attempt.name}")
-            for method, path in files:
-                attempt.write(request, method, path)
+            explain = {method.name: attempt.write(request, method, path) for method, path in files}
         except Exception as error:  # whatever an exporter says of code that it cannot follow
             reason, where = summarize(error)
             decisions.append(Decision(attempt.name, False, f"{_kind(error)}{reason}", where))
@@ -68,10 +104,28 @@ def first_that_verifies(
         verdict = check.check_files(engine, [path for _, path in files])
         if verdict:
             reason = verdict.acceptance(attempt.description, "its files")
-            return (*decisions, Decision(attempt.name, True, reason))
-        where = verdict.failures[0].where
-        decisions.append(Decision(attempt.name, False, verdict.refusal(), where))
+            return Verified((*decisions, Decision(attempt.name, True, reason)), hazards)
+        reason, where = _explained(verdict, check, explain)
+        decisions.append(Decision(attempt.name, False, reason, where))
     raise _refusal(decisions)
+
+
+def _explained(
+    verdict: Verdict, check: GoldenCheck, explain: Mapping[str, Explain | None]
+) -> tuple[str, str]:
+    """Returns the reason of a failed verdict with the operator that caused it, and its line."""
+    reason, failure = verdict.refusal(), verdict.failures[0]
+    goldens = [g for g in (*check.goldens, *check.sweep) if g.name == failure.golden]
+    if failure.where or not failure.output or not goldens:
+        return reason, failure.where
+    difference = None
+    for step in goldens[0].steps[:1]:
+        look = explain.get(step.method)
+        with contextlib.suppress(Exception):  # an explanation may fail without harm
+            difference = look(step) if look is not None else None
+    if difference is None:
+        return reason, ""
+    return f"{reason}; {difference.sentence}", difference.where
 
 
 def _with_torchscript(request: ExportRequest) -> ExportRequest:
@@ -82,6 +136,22 @@ def _with_torchscript(request: ExportRequest) -> ExportRequest:
     request.progress("Making TorchScript to start from")
     torchscript = export_torchscript(replace(request, progress=ignore_progress))
     return replace(request, torchscript=torchscript)
+
+
+def _inherited(request: ExportRequest) -> tuple[Hazard, ...]:
+    """Returns the hazards of the TorchScript that the request starts from.
+
+    Raises:
+        ExportError: It keeps a branch on values that the caller has not accepted.
+    """
+    assert request.torchscript is not None
+    hazards = inherited(request.torchscript.artifact)
+    frozen = unaccepted(hazards, request.options.accept)
+    if frozen:
+        error = ExportError(f"{frozen[0].message}; {advice_to_accept(frozen)} takes it as it is")
+        error.where = frozen[0].where
+        raise error
+    return mark_accepted(hazards)
 
 
 def _refusal(decisions: Sequence[Decision]) -> ExportError:
@@ -111,10 +181,28 @@ def refuse_state(request: ExportRequest, format_name: str) -> None:
         )
 
 
-def fallback_hazards(what: str, decisions: Sequence[Decision]) -> tuple[Hazard, ...]:
-    """Returns a hazard for each attempt that failed before the one that was accepted."""
-    accepted = next(decision for decision in decisions if decision.accepted)
-    return tuple(
+def refuse_quantised(request: ExportRequest, format_name: str) -> None:
+    """Refuses a model that PyTorch has quantised, for a format that has no such operators.
+
+    Raises:
+        ExportError: The model has quantised submodules or operators; names one.
+    """
+    parts = quantised_parts(request.module) if request.module is not None else []
+    if not parts and request.torchscript is not None:
+        operators = request.torchscript.artifact.operators
+        parts = [name for name in operators if name.startswith("quantized::")]
+    if parts:
+        raise ExportError(
+            f"the model is quantised ({parts[0] or 'the module itself'}), and PyTorch's quantised "
+            f"operators have no form in {format_name}: export the float model with "
+            'formats=["onnx"] and precision="int8", or stay with TorchScript'
+        )
+
+
+def fallback_hazards(what: str, verified: Verified) -> tuple[Hazard, ...]:
+    """Returns the inherited hazards, and one for each attempt that failed before the accepted."""
+    accepted = verified.decisions[-1]
+    failed = tuple(
         Hazard(
             "fallback",
             "info",
@@ -122,6 +210,6 @@ def fallback_hazards(what: str, decisions: Sequence[Decision]) -> tuple[Hazard, 
             f"{decision.reason}",
             decision.where,
         )
-        for decision in decisions
-        if not decision.accepted
+        for decision in verified.decisions[:-1]
     )
+    return tuple(dict.fromkeys((*verified.inherited, *failed)))

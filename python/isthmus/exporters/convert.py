@@ -12,6 +12,8 @@ from isthmus.bundle.bundle import Bundle, add_artifact, open_bundle
 from isthmus.bundle.manifest import Artifact
 from isthmus.errors import BundleError, ExportError, InvalidInput
 from isthmus.exporters.bundle_request import int8_request, torchscript_request
+from isthmus.exporters.engine_proofs import warn_of_failures
+from isthmus.exporters.frozen_branches import refuse_unknown_lines
 from isthmus.exporters.options import FORMATS, ExportOptions, ignore_progress, open_libraries
 from isthmus.exporters.plan import ExportPlan, decisions_of
 from isthmus.exporters.quiet_torch import quiet_torch
@@ -25,6 +27,7 @@ def convert(
     *,
     precision: str = "",
     artifact: str = "",
+    accept: Sequence[str] = (),
     opset: int | None = None,
     isa: str = "portable",
     trust: str = "graph",
@@ -45,6 +48,7 @@ def convert(
         precision: "int8" for "onnx"; empty to keep that of the TorchScript artifact.
         artifact: The name of the artifact to start from: TorchScript, or ONNX for int8; empty for
             the first.
+        accept: Lines whose branches on values the TorchScript keeps, as for `isthmus.export`.
         opset: The ONNX operator set version; None for the default.
         isa: The processors for which AOTInductor compiles; see `isthmus.export`.
         trust: "graph", or "native" for a TorchScript artifact with operators that are not on the
@@ -61,6 +65,7 @@ def convert(
     formats = _checked_formats(to, [name for name in FORMATS if name != "torchscript"])
     options = ExportOptions(
         formats=formats,
+        accept=accept,
         opset=opset,
         isa=isa,
         time_limit=time_limit,
@@ -84,6 +89,10 @@ def convert(
                     "and it is converted as it is; name another one with artifact= (--artifact)"
                 )
         exported, results = ExportPlan(options, (request,)).run()
+        warn_of_failures(new.artifact for new in exported)
+        if exported:
+            made = [new.artifact for new in exported]
+            refuse_unknown_lines(accept, [source, *made], decisions_of(results))
         for new in exported:
             options.progress(f"Adding {new.artifact.name}")
             bundle = add_artifact(bundle, new.artifact, {file.name: file for file in new.files})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +60,8 @@ class ExportOptions:
     """The parts that are scripted inside a traced whole."""
     trace: Sequence[str] = ()
     """The submodules that are traced inside a scripted whole."""
+    accept: Sequence[str] = ()
+    """The lines, "file.py:13", whose branches on values a trace may keep as one call decided."""
     device: str = "cpu"
     """The device on which artifacts are made: "cpu", "cuda" or "cuda:N"."""
     opset: int | None = None
@@ -83,6 +86,17 @@ class ExportOptions:
         if self.trust not in ("graph", "native"):
             raise InvalidInput(f'trust: expected "graph" or "native", got "{self.trust}"')
         self._check_parts()
+        self._check_accept()
+
+    def _check_accept(self) -> None:
+        if isinstance(self.accept, str):
+            raise InvalidInput(f'accept: expected a list of lines, got the text "{self.accept}"')
+        for entry in self.accept:
+            if not re.fullmatch(r".+:\d+", entry):
+                raise InvalidInput(
+                    f'accept: expected a line such as "front.py:13", as a refusal names it, got '
+                    f"{entry!r}"
+                )
 
     def _check_parts(self) -> None:
         for label, parts in (("script", self.script), ("trace", self.trace)):

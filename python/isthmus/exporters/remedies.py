@@ -13,6 +13,7 @@ __all__ = ["REMEDIES", "advice_on", "with_remedies"]
 REMEDIES = {
     "tracer_warning": "compute it with tensor operations (torch.where, masks), or script the part "
     'that holds the line: script=["..."] (--script)',
+    "accepted_branch": "write the choice with torch.where or torch.cond, and leave accept out",
     "frozen_branch": "write the choice with torch.where or torch.cond, or script the part that "
     'holds the line: script=["..."] (--script)',
     "baked_constant": "compute it from tensors at run time: sizes from x.shape, values without "
@@ -23,7 +24,7 @@ REMEDIES = {
     "dtype_literal": "write dtype=x.dtype of an input",
     "random_operator": "draw the numbers outside and pass them as an input, or take the operator "
     "out of eval mode",
-    "writes_input": "clone the input in the module before it is written",
+    "writes_input": "clone the input in the module where the caller's buffer shall stay as it is",
     "impure_operator": 'load it with trust="native" (--allow-native), or leave the operator out',
     "fallback": "mend the line that is named, to get the first way",
     "ill_conditioned": "give probes nearer to real inputs: probes=[...]",
@@ -34,6 +35,11 @@ REMEDIES = {
 """Maps a hazard's kind to its remedy."""
 
 _ADVICE = (
+    (
+        r"keeps what one call decided.*the goldens are few",
+        "write the choice with torch.where or torch.cond, script the part that holds the line "
+        "(--script), or accept the line (--accept)",
+    ),
     (
         r"data-dependent|GuardOnDataDependent|Could not guard|unbacked|DynamicControlFlow",
         "a branch or a size depends on values: script that part (--script), write it with "
@@ -58,6 +64,11 @@ _ADVICE = (
     (
         r"quantize_dynamic.*least allowed",
         "the model does not bear int8 as it is: serve fp32, or bf16 of torchscript or aoti",
+    ),
+    (
+        r"goldens fail.*slightly above the limit",
+        "the artifact may compute the same with other rounding: give an example with usual values, "
+        "or use another format",
     ),
     (r"goldens fail", "the exporter changed the model's meaning; use another format or strategy"),
 )

@@ -8,6 +8,8 @@ import types
 from collections.abc import Iterable
 from pathlib import Path
 
+from isthmus.errors import cause_of
+
 _PACKAGE = Path(__file__).resolve().parent.parent
 _TRACED_FRAME = re.compile(r"^(?P<file>[^\n]+?)\((?P<line>\d+)\): (?P<name>\S+)", re.MULTILINE)
 _SCRIPTED_FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
@@ -91,7 +93,7 @@ def summarize(error: BaseException) -> tuple[str, str]:
     with a caret.
     """
     text = str(error)
-    lines = [line.strip() for line in text.splitlines()]
+    lines = [line.strip() for line in cause_of(error).splitlines()]
     cause: list[str] = []
     for line in lines:
         if line.startswith(("File ", "Traceback", "~", "The above", "at:")) or "<--- HERE" in line:

@@ -12,15 +12,20 @@ from typing import Any
 import torch
 
 from isthmus.bundle.manifest import Artifact, Method
-from isthmus.errors import Decision, InvalidInput
+from isthmus.errors import InvalidInput
 from isthmus.exporters.attempts import (
+    Explain,
     ExportAttempt,
+    Verified,
     fallback_hazards,
     first_that_verifies,
+    refuse_quantised,
     refuse_state,
 )
 from isthmus.exporters.export_request import ExportedArtifact, ExportRequest
 from isthmus.exporters.exported_program import export_module, export_scripted
+from isthmus.exporters.first_difference import first_difference
+from isthmus.exporters.remedies import with_remedies
 from isthmus.runtime.file_engines import AotiEngine
 
 __all__ = ["export_aoti"]
@@ -46,16 +51,17 @@ def export_aoti(request: ExportRequest) -> ExportedArtifact:
         ExportError: No attempt verified; its `decisions` say why.
     """
     refuse_state(request, "a compiled package")
+    refuse_quantised(request, "a compiled package")
     on_cpu = request.device_type == "cpu"
     needed = _instruction_sets(request.options.isa) if on_cpu else ()
     _configs(request)  # refuses what this torch cannot compile before anything is exported
     name = f"aoti-{request.device_type}-{request.precision}"
     files = request.method_files(name, ".pt2")
     paths = [path for _, path in files]
-    decisions = first_that_verifies(
+    verified = first_that_verifies(
         _ATTEMPTS, request, files, request.check(request.device), AotiEngine
     )
-    return ExportedArtifact(_artifact(request, name, decisions, needed), tuple(paths))
+    return ExportedArtifact(_artifact(request, name, verified, needed), tuple(paths))
 
 
 def _compile(
@@ -63,7 +69,7 @@ def _compile(
     request: ExportRequest,
     method: Method,
     path: Path,
-) -> None:
+) -> Explain:
     path.unlink(missing_ok=True)
     program = export(request, method, request.device)
     request.progress("Compiling (a minute for a model of 100 MB)")
@@ -72,6 +78,8 @@ def _compile(
         torch._inductor.aoti_compile_and_package(
             program, package_path=str(path), inductor_configs=_configs(request)
         )
+    # The values inside compiled code cannot be seen, but the program's own can.
+    return partial(first_difference, program, method, module=request.module)
 
 
 _ATTEMPTS = (
@@ -133,7 +141,7 @@ def _configs(request: ExportRequest) -> dict[str, Any]:
 
 
 def _artifact(
-    request: ExportRequest, name: str, decisions: Sequence[Decision], needed: Sequence[str]
+    request: ExportRequest, name: str, verified: Verified, needed: Sequence[str]
 ) -> Artifact:
     requires = {"torch": str(torch.__version__), "machine": platform.machine()}
     if needed:
@@ -149,10 +157,10 @@ def _artifact(
         precision=request.precision,
         trust="native",
         convention="flat",
-        strategy=decisions[-1].strategy,
+        strategy=verified.decisions[-1].strategy,
         files=(),
         requires=requires,
         tolerances=dict(request.tolerances),
-        decisions=tuple(decisions),
-        hazards=fallback_hazards("the package", decisions),
+        decisions=verified.decisions,
+        hazards=with_remedies(fallback_hazards("the package", verified)),
     )

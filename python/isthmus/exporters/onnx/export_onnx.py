@@ -15,10 +15,18 @@ import torch
 
 from isthmus.bundle.manifest import Method
 from isthmus.errors import ExportError
-from isthmus.exporters.attempts import ExportAttempt, first_that_verifies, refuse_state
+from isthmus.exporters.attempts import (
+    Explain,
+    ExportAttempt,
+    first_that_verifies,
+    refuse_quantised,
+    refuse_state,
+)
 from isthmus.exporters.export_request import ExportedArtifact, ExportRequest
 from isthmus.exporters.exported_program import export_module, export_scripted, flat_script
+from isthmus.exporters.first_difference import first_difference
 from isthmus.exporters.onnx.attention import translations
+from isthmus.exporters.onnx.exact_operators import exact_translations
 from isthmus.exporters.onnx.files import artifact_of, save_model, with_data
 from isthmus.exporters.source_lines import in_stack_text
 from isthmus.exporters.torchscript.trace import as_tensors
@@ -45,6 +53,7 @@ def export_onnx(request: ExportRequest) -> ExportedArtifact:
     """
     require_packages()
     refuse_state(request, "an ONNX graph")
+    refuse_quantised(request, "ONNX")
     if request.precision == "bf16":
         raise ExportError(
             "ONNX Runtime has no bf16 operators on the CPU (not even Add), so nothing could be "
@@ -53,10 +62,10 @@ def export_onnx(request: ExportRequest) -> ExportedArtifact:
     name = f"onnx-cpu-{request.precision}"
     files = request.method_files(name, ".onnx")
     paths = [path for _, path in files]
-    decisions = first_that_verifies(
+    verified = first_that_verifies(
         _ATTEMPTS, request, files, request.check("cpu"), OnnxRuntimeEngine
     )
-    return ExportedArtifact(artifact_of(request, name, paths, decisions), with_data(paths))
+    return ExportedArtifact(artifact_of(request, name, paths, verified), with_data(paths))
 
 
 def require_packages() -> None:
@@ -86,7 +95,7 @@ def _write_program(
     request: ExportRequest,
     method: Method,
     path: Path,
-) -> None:
+) -> Explain:
     program = export(request, method, "cpu")
     inputs, outputs = value_names(method)
     with _quiet_exporter(), _blamed_on_the_source(program):
@@ -97,11 +106,13 @@ def _write_program(
             opset_version=request.options.opset or OPSET,
             input_names=inputs,
             output_names=outputs,
-            custom_translation_table=translations(),
+            custom_translation_table={**exact_translations(), **translations()},
             verbose=False,
         )
     assert exported is not None
     save_model(exported.model_proto, path)
+    decomposed = exported.exported_program or program
+    return partial(first_difference, decomposed, method, file=path, module=request.module)
 
 
 def _write_scripted(request: ExportRequest, method: Method, path: Path) -> None:
@@ -150,7 +161,7 @@ def value_names(method: Method) -> tuple[list[str], list[str]]:
     Engines bind inputs by name and outputs by position.
     """
     inputs = [spec.name for spec in method.inputs]
-    outputs = [f"{spec.name}_out" if spec.name in inputs else spec.name for spec in method.outputs]
+    outputs = [f"{spec.name}_out" if spec.name in inputs else spec.name for spec in method.results]
     return inputs, outputs
 
 

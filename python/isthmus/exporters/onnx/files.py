@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from isthmus.bundle.manifest import Artifact
-from isthmus.errors import Decision
-from isthmus.exporters.attempts import fallback_hazards
+from isthmus.exporters.attempts import Verified, fallback_hazards
 from isthmus.exporters.export_request import ExportRequest
+from isthmus.exporters.remedies import with_remedies
 
 if TYPE_CHECKING:
     import onnx
@@ -73,9 +73,9 @@ def with_data(files: Sequence[Path]) -> tuple[Path, ...]:
 
 
 def artifact_of(
-    request: ExportRequest, name: str, files: Sequence[Path], decisions: Sequence[Decision]
+    request: ExportRequest, name: str, files: Sequence[Path], verified: Verified
 ) -> Artifact:
-    """Returns what the manifest says of the methods' files; the last decision made them."""
+    """Returns what the manifest says of the methods' files."""
     import onnx
 
     models = [onnx.load(file, load_external_data=False) for file in files]
@@ -90,7 +90,7 @@ def artifact_of(
         precision=request.precision,
         trust="graph",
         convention="flat",
-        strategy=decisions[-1].strategy,
+        strategy=verified.decisions[-1].strategy,
         files=(),
         requires={
             "torch": str(torch.__version__),
@@ -99,8 +99,8 @@ def artifact_of(
         },
         operators=dict(operators),
         tolerances=dict(request.tolerances),
-        decisions=tuple(decisions),
-        hazards=fallback_hazards("ONNX", decisions),
+        decisions=verified.decisions,
+        hazards=with_remedies(fallback_hazards("ONNX", verified)),
     )
 
 

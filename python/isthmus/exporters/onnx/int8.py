@@ -11,6 +11,7 @@ from typing import Any
 
 from isthmus.bundle.manifest import Hazard
 from isthmus.errors import Decision, ExportError
+from isthmus.exporters.attempts import Verified
 from isthmus.exporters.check import Verdict
 from isthmus.exporters.export_request import ExportedArtifact, ExportRequest
 from isthmus.exporters.onnx.export_onnx import export_onnx, require_packages
@@ -64,14 +65,14 @@ def export_int8(request: ExportRequest) -> ExportedArtifact:
         verdict = request.check("cpu").check_files(OnnxRuntimeEngine, files)
         decisions.append(Decision(strategy, bool(verdict), _reason(verdict, counts)))
         if verdict:
-            artifact = artifact_of(request, files[0].stem, files, fp32.artifact.decisions)
+            artifact = artifact_of(request, files[0].stem, files, Verified(fp32.artifact.decisions))
             artifact = replace(
                 artifact,
                 # On CUDA these operators fall back to the CPU one by one, and nothing was proven
                 # there.
                 devices=("cpu",),
                 decisions=(*artifact.decisions, *decisions),
-                hazards=with_remedies((*artifact.hazards, _BATCH)),
+                hazards=with_remedies((*fp32.artifact.hazards, _BATCH)),
             )
             return ExportedArtifact(artifact, with_data(files))
     error = ExportError(

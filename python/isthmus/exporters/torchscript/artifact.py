@@ -50,9 +50,6 @@ class Candidate:
     strategy: str
     hazards: tuple[Hazard, ...] = ()
     """Hazards of which the tracer warned, or that traces of other inputs showed."""
-    unproven: tuple[tuple[str, str], ...] = ()
-    """Decisions that the trace made by the inputs' values, of which the goldens are only some, each
-    with its file:line."""
 
 
 def read_facts(archive: bytes, precision: str) -> ArchiveFacts:

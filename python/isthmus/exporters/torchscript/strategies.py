@@ -15,6 +15,7 @@ from isthmus.capture.run_module import ModuleRunner
 from isthmus.errors import Decision, ExportError
 from isthmus.exporters.check import Verdict
 from isthmus.exporters.export_request import ExportedArtifact, ExportRequest
+from isthmus.exporters.frozen_branches import advice_to_accept, mark_accepted, unaccepted
 from isthmus.exporters.options import Target
 from isthmus.exporters.source_lines import summarize
 from isthmus.exporters.torchscript.artifact import (
@@ -59,7 +60,7 @@ def export_torchscript(request: ExportRequest) -> ExportedArtifact:
     export = _TorchScriptExport(request)
     candidate = export.run()
     if candidate is None:
-        raise _nothing_verified(type(request.module).__name__, export.decisions)
+        raise _nothing_verified(type(request.module).__name__, export.decisions, export.frozen)
     artifact = artifact_of(request, candidate, export.decisions)
     file = request.folder / f"{artifact.name}.pt"
     file.write_bytes(candidate.archive)
@@ -82,6 +83,8 @@ class _TorchScriptExport:
         self._request = request
         self._module = request.module
         self._names = [method.name for method in request.methods]
+        self.frozen: list[Hazard] = []
+        """The branches on values for which traces were refused that answered right."""
         self._tracer_warnings: list[str] = []
 
     def run(self) -> Candidate | None:
@@ -159,32 +162,8 @@ class _TorchScriptExport:
         return None
 
     def _automatic(self) -> Candidate | None:
-        """Traces, and takes a trace that decided something by values only when all else fails."""
-        goldens = len(self._request.goldens)
-        traced = self._trace_all()
-        if traced is not None and not traced.unproven:
-            return traced
-        if traced is not None:
-            what, where = traced.unproven[0]
-            self.decisions.pop()
-            self._refuse(
-                "trace",
-                f"it answers right on all {goldens} goldens, but {what}, which depends on the "
-                "inputs' values; a script would keep the decision",
-                where,
-            )
-        candidate = self._script_all() or self._search()
-        if candidate is None and traced is not None:
-            self.decisions.append(
-                Decision(
-                    "trace",
-                    True,
-                    f"nothing else can be had, and it answers right on all {goldens} goldens; see "
-                    "the warnings for the decisions that it keeps",
-                    traced.unproven[0][1],
-                )
-            )
-        return candidate or traced
+        """Traces, and scripts where a trace does not verify or decided something by values."""
+        return self._trace_all() or self._script_all() or self._search()
 
     # --- their parts ------------------------------------------------------------------------------
 
@@ -255,7 +234,8 @@ class _TorchScriptExport:
             reason, where = summarize(error)
             self._refuse(strategy, f"it cannot be scripted: {reason}", where)
             return None
-        return self._prove(strategy, scripted, "structured", what)
+        inside = [part for part in traced if isinstance(part, str)]
+        return self._prove(strategy, scripted, "structured", what, traced_inside=inside)
 
     def _call_examples(self, module: nn.Module) -> None:
         with ModuleRunner(module) as runner:
@@ -285,8 +265,12 @@ class _TorchScriptExport:
         convention: Literal["flat", "structured"],
         what: str,
         targets: Sequence[Target] = (),
+        traced_inside: Sequence[str] = (),
     ) -> Candidate | None:
-        """Checks the saved bytes against all goldens, and logs the decision."""
+        """Checks the saved bytes against all goldens, and logs the decision.
+
+        A trace that keeps a branch on values is refused, unless the caller accepts that branch.
+        """
         request = self._request
         try:
             archive = _save(module)
@@ -301,14 +285,53 @@ class _TorchScriptExport:
         if traced and (self._tracer_warnings or not verdict):
             sites = self._diagnose(targets)
         if not verdict:
-            self._refuse(strategy, *_failure(verdict, sites))
+            places = [] if sites or not traced else self._baked_for(verdict, module, targets)
+            self._refuse(strategy, *_failure(verdict, sites, places))
+            return None
+        hazards: tuple[Hazard, ...] = ()
+        if traced:
+            hazards = (*self._tracer_hazards(sites), *self._compare_traces(module, targets, sites))
+        elif traced_inside:
+            self._tracer_warnings = []
+            hazards = tuple(self._tracer_hazards(self._sites_inside(traced_inside)))
+        frozen = unaccepted(hazards, request.options.accept)
+        if frozen:
+            self.frozen += frozen
+            reason = (
+                f"it answers right on all {len(request.goldens)} goldens, but {frozen[0].message}"
+            )
+            self._refuse(strategy, reason, frozen[0].where)
             return None
         self.decisions.append(Decision(strategy, True, verdict.acceptance(what, "its bytes")))
-        if not traced:
-            return Candidate(archive, facts, convention, strategy)
-        hazards = (*self._tracer_hazards(sites), *self._compare_traces(module, targets, sites))
-        unproven = tuple((site.what, site.where) for site in sites if site.depends == "data")
-        return Candidate(archive, facts, convention, strategy, hazards, unproven)
+        return Candidate(archive, facts, convention, strategy, mark_accepted(hazards))
+
+    def _baked_for(
+        self, verdict: Verdict, traced: torch.jit.ScriptModule, targets: Sequence[Target]
+    ) -> list[Baked]:
+        """Returns where a trace of the inputs that failed differs from this one."""
+        failed = verdict.failures[0].golden
+        for golden in (*self._request.goldens, *self._request.sweep):
+            step = golden.steps[0]
+            if golden.name == failed and step.method == self._names[0]:
+                examples = {**self._request.examples, step.method: step.inputs}
+                try:
+                    other, _ = self._trace_on(targets, examples)
+                except Exception:  # inputs that cannot be traced show nothing
+                    return []
+                return differences(traced, other, "shape", self._names)
+        return []
+
+    def _sites_inside(self, traced_inside: Sequence[str]) -> list[Site]:
+        """Returns the places in traced parts of a scripted whole."""
+        return [
+            site
+            for site in self._diagnose(())
+            if any(
+                f"{owner}.".startswith(f"{part}.")
+                for owner in site.owners
+                for part in traced_inside
+            )
+        ]
 
     def _tracer_hazards(self, sites: Sequence[Site]) -> list[Hazard]:
         """Returns each place where the tracer warned; goldens cannot exhaust what values decide."""
@@ -325,7 +348,10 @@ class _TorchScriptExport:
         if not sites:
             for warning in self._tracer_warnings:
                 message, _, where = warning.rpartition(" at ")
-                hazards.append(Hazard("tracer_warning", "info", message, where))
+                # A conversion of which nothing is known may depend on values.
+                unknown = message.startswith("Converting a tensor")
+                level: Literal["warning", "info"] = "warning" if unknown else "info"
+                hazards.append(Hazard("tracer_warning", level, message, where))
         return hazards
 
     def _compare_traces(
@@ -385,17 +411,22 @@ def _require_no_python(facts: ArchiveFacts) -> None:
         )
 
 
-def _failure(verdict: Verdict, sites: Sequence[Site]) -> tuple[str, str]:
+def _failure(verdict: Verdict, sites: Sequence[Site], places: Sequence[Baked]) -> tuple[str, str]:
     """Returns the reason of a failed verdict, and file:line of its cause."""
     reason, where = verdict.refusal(), verdict.failures[0].where
     causes = [site for site in sites if site.depends != "constant"]
     if causes:
         reason += f". The trace keeps what one call decided: {causes[0].what}"
         where = where or causes[0].where
+    elif places:
+        reason += f". The trace keeps what one call decided: {places[0].what}"
+        where = where or places[0].where
     return reason, where
 
 
-def _nothing_verified(name: str, decisions: Sequence[Decision]) -> ExportError:
+def _nothing_verified(
+    name: str, decisions: Sequence[Decision], frozen: Sequence[Hazard]
+) -> ExportError:
     lines = [f"no export of {name} verifies, and nothing was written:"]
     for decision in decisions:
         where = f" ({decision.where})" if decision.where else ""
@@ -404,6 +435,11 @@ def _nothing_verified(name: str, decisions: Sequence[Decision]) -> ExportError:
         "Mend the first line named, script the part that holds it (script=[...]), or make the "
         "choice at export (constants=[...])"
     )
+    if frozen:
+        lines[-1] += (
+            f". Or accept that other values would get this answer too: {advice_to_accept(frozen)}"
+        )
     error = ExportError("\n".join(lines))
     error.decisions = tuple(decisions)
+    error.where = frozen[0].where if frozen else ""
     return error

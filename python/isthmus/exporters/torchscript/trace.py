@@ -11,7 +11,7 @@ import inspect
 import sys
 import types
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from isthmus.bundle.manifest import Method
+from isthmus.bundle.manifest import Method, written_name
 from isthmus.capture.tree import flatten, unflatten
-from isthmus.capture.values import to_tensor
+from isthmus.capture.values import arguments_after, to_tensor
 from isthmus.exporters.quiet_torch import ignore_deprecation
 from isthmus.exporters.source_lines import in_frames, source_line
 
@@ -41,6 +41,12 @@ _CONVERSIONS = {
     "unbind": "a tensor was iterated over",
 }
 _SIZES = {"aten::size", "aten::numel", "aten::dim", "aten::len", "aten::sym_size"}
+_SIZED_BY_VALUES = {
+    "aten::nonzero", "aten::nonzero_numpy", "aten::masked_select", "aten::_unique",
+    "aten::_unique2", "aten::unique_dim", "aten::unique_consecutive",
+    "aten::unique_dim_consecutive", "aten::repeat_interleave", "torchvision::nms",
+}  # fmt: skip
+"""Operators whose results have sizes that the values of their arguments decide."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +77,9 @@ def flat_holder(
 ) -> nn.Module:
     """Returns a module whose methods take the flat inputs in order and return flat outputs.
 
-    With a `dtype`, floating-point inputs are cast to it, and outputs back to the signature's type.
+    The values of written inputs after the call follow the outputs; the inputs themselves are not
+    written. With a `dtype`, floating-point inputs are cast to it, and outputs back to the
+    signature's type.
     """
     bodies = {method.name: _flat_method(method, dtype) for method in methods}
     return cast(nn.Module, type("FlatModule", (_Holder,), bodies)(module).eval())
@@ -79,11 +87,13 @@ def flat_holder(
 
 def _flat_method(method: Method, dtype: torch.dtype | None) -> Callable[..., Any]:
     names = [spec.name for spec in method.inputs]
+    results = method.results
 
     def body(self: _Holder, *flat: Any) -> tuple[Tensor, ...]:
         if dtype is not None:
             flat = tuple(x.to(dtype) if x.is_floating_point() else x for x in flat)
         inputs = dict(zip(names, flat, strict=True))
+        inputs.update({name: inputs[name].clone() for name in method.writes})
         args = [unflatten(tree, inputs) for tree in method.args]
         kwargs = {name: unflatten(tree, inputs) for name, tree in method.kwargs}
         call = self.module if method.name == "forward" else getattr(self.module, method.name)
@@ -93,11 +103,16 @@ def _flat_method(method: Method, dtype: torch.dtype | None) -> Callable[..., Any
             raise RuntimeError(
                 f"the output {missing[0]} is None here, and a trace cannot hold that"
             )
-        outputs = [to_tensor(spec, values[spec.name]) for spec in method.outputs]
+        if method.writes:
+            after, _ = arguments_after(method, args, kwargs)
+            # A copy, because torch.export merges outputs that are the same tensor.
+            own = after if _tracing() else {name: after[name].clone() for name in method.writes}
+            values |= {written_name(name): own[name] for name in method.writes}
+        outputs = [to_tensor(spec, values[spec.name]) for spec in results]
         if dtype is not None:
             outputs = [
                 output.to(getattr(torch, spec.dtype)) if output.is_floating_point() else output
-                for output, spec in zip(outputs, method.outputs, strict=True)
+                for output, spec in zip(outputs, results, strict=True)
             ]
         return tuple(outputs)
 
@@ -222,6 +237,8 @@ class _Watcher(TorchFunctionMode):
 
     def _record(self, name: str, tensor: Tensor, frame: types.FrameType) -> None:
         where, frames = in_frames(frame)
+        # Torch's own code has a line as well, by which the user can accept it.
+        where = where or source_line(frame.f_code.co_filename, frame.f_lineno)
         depends: Depends = "shape" if name in ("unbind", "__len__") else provenance(tensor)
         what = _CONVERSIONS[name]
         if (where, what, depends) not in self.sites:
@@ -257,21 +274,41 @@ def provenance(tensor: Tensor) -> Depends:
         value = torch._C._get_value_trace(tensor)  # type: ignore[attr-defined]
     except RuntimeError:
         return "data"  # unknown: the careful answer
-    seen: set[str] = set()
-    stack = [value]
     result: Depends = "constant"
-    while stack:
-        node = stack.pop().node()
+    measured: list[Any] = []
+    for node in _ancestors([value], _SIZES):
         kind = node.kind()
         if kind in _SIZES:
             result = "shape"
-            continue
-        if kind in ("prim::GetAttr", "prim::TracedAttr"):
-            continue  # a parameter or a buffer: part of the model
-        if kind == "prim::Param":
+            measured += node.inputs()
+        elif kind == "prim::Param":
             return "data"
+    sized_by_values = any(map(_is_sized_by_values, _ancestors(measured)))
+    return "data" if sized_by_values else result
+
+
+def _ancestors(values: list[Any], stop: Collection[str] = ()) -> Iterator[Any]:
+    """Yields the nodes that these values were computed by, not beyond parameters and `stop`."""
+    seen: set[str] = {value.debugName() for value in values}
+    stack = list(values)
+    while stack:
+        node = stack.pop().node()
+        yield node
+        # A parameter or a buffer is a part of the model.
+        if node.kind() in stop or node.kind() in ("prim::GetAttr", "prim::TracedAttr"):
+            continue
         for operand in node.inputs():
             if operand.debugName() not in seen:
                 seen.add(operand.debugName())
                 stack.append(operand)
-    return result
+
+
+def _is_sized_by_values(node: Any) -> bool:
+    if node.kind() == "aten::index":
+        return any(_is_bool(index) for index in list(node.inputs())[1].node().inputs())
+    return node.kind() in _SIZED_BY_VALUES
+
+
+def _is_bool(value: Any) -> bool:
+    kind = value.type()
+    return bool(kind.kind() == "TensorType" and kind.dtype() == torch.bool)
