@@ -24,6 +24,7 @@ from isthmus.goldens.noise_floor import reduced_errors
 from isthmus.goldens.precision_copy import PrecisionCopy, cast_by_parts
 from isthmus.goldens.probes import variations
 from isthmus.goldens.shape_grid import Cost, shape_grid
+from isthmus.goldens.stored import stored_goldens
 from isthmus.goldens.tolerance import tolerances, ulp
 from models import CASES, Case, case
 
@@ -168,20 +169,32 @@ def test_variations_of_values() -> None:
         "f": 0.5,
     }
     sets = variations(values)
-    assert list(sets) == ["negated", "masked", "zeroed", "a-flipped", "b-flipped"]
+    of_scalars = ["changed", "lowered"]
+    names = [f"{name}-{kind}" for kind in of_scalars for name in ("scalars", "a", "b", "n", "f")]
+    unchanged = {"a-lowered", "b-lowered"}  # a flag has no less
+    assert list(sets) == [
+        "negated",
+        "masked",
+        "zeroed",
+        *(name for name in names if name not in unchanged),
+    ]
     negated, masked, zeroed = sets["negated"], sets["masked"], sets["zeroed"]
     assert negated["x"].tolist() == [-1.0, 2.0]
     assert len(set(negated["zeros"].tolist())) == 3
     assert negated["ids"].tolist() == [[9, 8, 7]]
     assert torch.equal(negated["mask"], values["mask"])
-    assert (negated["a"], negated["b"], negated["n"], negated["f"]) == (False, True, 3, -0.5)
+    changed, lowered = sets["scalars-changed"], sets["scalars-lowered"]
+    assert (changed["a"], changed["b"], changed["n"], changed["f"]) == (False, True, 3, -0.5)
+    for key in ("a", "b", "n", "f"):
+        assert negated[key] == zeroed[key] == values[key], "tensors are varied by themselves"
     assert masked["mask"].tolist() == [[1, 1, 0, 0]]
     assert masked["padded"].tolist() == [[1, 1, 1, 1]]
     assert torch.equal(masked["x"], values["x"])
     assert zeroed["x"].tolist() == [0.0, 0.0]
     assert zeroed["ids"].tolist() == [[7, 7, 7]]
-    assert (zeroed["a"], zeroed["n"], zeroed["f"]) == (True, 1, 0.0)
-    assert (sets["a-flipped"]["a"], sets["a-flipped"]["b"]) == (False, False)
+    assert (lowered["a"], lowered["n"], lowered["f"]) == (True, 1, 0.0)
+    assert (sets["a-changed"]["a"], sets["a-changed"]["b"]) == (False, False)
+    assert torch.equal(changed["x"], values["x"])
     assert values["x"].tolist() == [1.0, -2.0]
 
 
@@ -318,14 +331,57 @@ def test_the_declared_maximum_is_tried_where_it_is_cheap() -> None:
         make(129)
 
 
-def test_goldens_keep_to_the_budget() -> None:
-    goldens, floor, _ = goldens_of("bert", budget_bytes=40_000)
-    assert sum(golden.nbytes for golden in goldens) <= 40_000
-    assert goldens[0].name == "batch1-sequence14"
+def test_stored_goldens_keep_to_the_budget() -> None:
+    goldens, floor, _ = goldens_of("bert")
+    stored, notes_on_it = stored_goldens(goldens, 40_000)
+    assert sum(golden.nbytes for golden in stored) <= 40_000
+    assert len(stored) < len(goldens), "and all of them are still proven"
+    assert stored[0].name == "batch1-sequence14"
+    assert [note.kind for note in notes_on_it] == ["golden_not_stored"]
     assert set(floor) == {"last_hidden_state", "pooler_output"}
-    tiny, _, noted = goldens_of("bert", budget_bytes=10)
+    shapes = [golden.dims for golden in stored]
+    assert all(shape not in shapes[:at] for at, shape in enumerate(shapes)), "values go first"
+    tiny, notes_on_it = stored_goldens(goldens, 10)
     assert [golden.name for golden in tiny] == ["batch1-sequence14"]
-    assert notes(noted, "large_goldens")
+    assert [note.kind for note in notes_on_it] == ["large_goldens", "golden_not_stored"]
+    everything, notes_on_it = stored_goldens(goldens)
+    assert everything == goldens
+    assert not notes_on_it
+
+
+def test_what_is_stored_does_not_decide_what_is_proven() -> None:
+    class Tall(nn.Module):
+        """Has an output of 18 MiB at every size, more than a bundle stores."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x.mean() + torch.zeros(1536, 3072)
+
+    captured = capture(
+        Tall(),
+        (torch.rand(5, 7),),
+        dynamic={"x": {0: "h", 1: "w"}},
+        dims={"h": (4, 9), "w": (4, 9)},
+    )
+    goldens, _, complete = make_goldens(captured)
+    shapes = {tuple(golden.dims.values()) for golden in goldens}
+    assert {(5, 7), (4, 4), (4, 9), (9, 4)} <= shapes
+    assert complete.sweep, "further sizes are proven too"
+    assert [golden.name for golden in stored_goldens(goldens)[0]] == ["h5-w7"]
+
+
+def test_a_range_that_is_proven_at_one_size_is_refused() -> None:
+    class Three(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            if x.shape[0] != 3:
+                raise ValueError("three rows, please")
+            return x * 2
+
+    x = torch.rand(3, 2)
+    options: Any = {"dynamic": {"x": {0: "n"}}, "dims": {"n": (2, 5)}}
+    with pytest.raises(InvalidInput, match=r"eager mode at n=\d.*three rows.*Tried.*examples="):
+        make_goldens(capture(Three(), (x,), **options))
+    with pytest.raises(InvalidInput, match=r'dims\["n"\]: of 2 to 5 only the size 3 can be proven'):
+        make_goldens(capture(Three(), (x,), examples=[(x + 1,)], **options))
 
 
 def test_lengths_are_bounded_where_a_crop_made_them_illegal() -> None:

@@ -14,6 +14,7 @@ from isthmus.bundle.manifest import ValueRange
 from isthmus.capture import index_ranges
 from isthmus.capture.capture import capture
 from isthmus.errors import InvalidInput
+from isthmus.goldens.make import make_goldens
 from models import tiny_bert
 
 ROWS = ValueRange(0, 15)
@@ -66,7 +67,9 @@ LOOKUPS: dict[str, tuple[Forward, ValueRange | None]] = {
     "a part": (lambda m, ids: m.rows(ids[:, :2]), None),
     "a branch for others": (small_ids_only, None),
     "a branch for the last": (last_id_may_be_anything, None),
-    "a table of the call": (lambda m, ids: ids.new_zeros(99, 4)[ids].float(), None),
+    "a table of the call": (lambda m, ids: ids.new_zeros(99, 4)[ids].float(), ValueRange(-99, 98)),
+    "a size of the values": (lambda m, ids: ids.new_zeros(int(ids.max()) + 1, 4)[ids].float(), None),
+    "slices that are all": (lambda m, ids: m.rows(ids[:, :2]).sum() + m.rows(ids[:, 2:]), ROWS),
     "no table": (lambda m, ids: ids * 2.0, None),
 }  # fmt: skip
 
@@ -87,6 +90,53 @@ def test_a_module_on_a_gpu_is_only_watched(case: str, monkeypatch: pytest.Monkey
     monkeypatch.setattr(index_ranges, "_eager_fails", lambda *_: True)
     how, expected = LOOKUPS[case]
     assert captured_range(Tables(how).eval()) == expected
+
+
+class Graph(nn.Module):
+    """Sums neighbours, as graph networks do."""
+
+    def forward(self, x: Tensor, edges: Tensor, graph_of: Tensor) -> tuple[Tensor, Tensor]:
+        sums = torch.zeros_like(x).index_add(0, edges[1], x[edges[0]])
+        index = graph_of[:, None].expand(-1, x.shape[1])
+        pooled = torch.zeros(4, x.shape[1]).scatter_reduce(0, index, x, "amax", include_self=False)
+        return sums, pooled
+
+
+def test_edges_are_bounded_by_the_number_of_nodes() -> None:
+    example = torch.randn(10, 6), torch.randint(0, 10, (2, 24)), torch.arange(10) // 3
+    captured = capture(
+        Graph(),
+        example,
+        dynamic={"x": {0: "nodes"}, "edges": {1: "edges"}, "graph_of": {0: "nodes"}},
+        dims={"nodes": (1, 50), "edges": (1, 200)},
+    )
+    ranges = {spec.name: spec.values for spec in captured.methods[0].inputs}
+    assert ranges["edges"] == ValueRange(0, "nodes - 1")
+    assert ranges["graph_of"] == ValueRange(0, 3), "the number of graphs is fixed"
+    goldens, _, complete = make_goldens(captured)
+    for golden in (*goldens, *complete.sweep):
+        assert int(golden.steps[0].inputs["edges"].max()) < golden.dims["nodes"]
+
+
+def test_offsets_of_bags_are_bounded_by_the_number_of_indices() -> None:
+    class Bags(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.bag = nn.EmbeddingBag(50, 8, mode="sum")
+
+        def forward(self, ids: Tensor, offsets: Tensor) -> Tensor:
+            return self.bag(ids, offsets)
+
+    captured = capture(
+        Bags(),
+        (torch.randint(0, 50, (12,)), torch.tensor([0, 3, 7, 10])),
+        dynamic={"ids": {0: "n"}, "offsets": {0: "bags"}},
+        dims={"n": (1, 60), "bags": (1, 16)},
+    )
+    ranges = {spec.name: spec.values for spec in captured.methods[0].inputs}
+    assert ranges == {"ids": ValueRange(0, 49), "offsets": ValueRange(0, "n")}
+    goldens, _, complete = make_goldens(captured)
+    assert len({golden.dims["bags"] for golden in (*goldens, *complete.sweep)}) >= 10
 
 
 def test_a_scripted_module_is_watched_too() -> None:

@@ -6,13 +6,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
-from isthmus.bundle.manifest import Hazard, Method
+from isthmus.bundle.manifest import DimRange, Hazard, Method
 from isthmus.capture.determinism import check_repeatable
 from isthmus.capture.flat import output_specs, returns_tree
 from isthmus.capture.index_ranges import index_ranges
-from isthmus.capture.run_module import ModuleRunner
+from isthmus.capture.made_values import Donor
+from isthmus.capture.run_module import Effects, ModuleRunner
+from isthmus.capture.size_proposals import proposal
 from isthmus.errors import InvalidInput, first_line
 
 
@@ -31,7 +33,11 @@ class Examples:
 
 
 def observe_methods(
-    runner: ModuleRunner, drafts: Sequence[Method], own: Examples, resized: Examples
+    runner: ModuleRunner,
+    drafts: Sequence[Method],
+    own: Examples,
+    resized: Examples,
+    dims: Mapping[str, DimRange] | None = None,
 ) -> tuple[tuple[Method, ...], tuple[str, ...], list[Hazard]]:
     """Runs every method on the user's own example and on the resized one.
 
@@ -40,6 +46,7 @@ def observe_methods(
         drafts: The methods without outputs.
         own: The user's own examples.
         resized: The examples at the sizes to export at.
+        dims: The range of each dimension.
 
     Returns:
         The methods with outputs and ranges of integer inputs, the dotted names of the attributes
@@ -50,19 +57,21 @@ def observe_methods(
     """
     methods: list[Method] = []
     changed: dict[str, list[str]] = {}
-    written: set[str] = set()
     notes: list[Hazard] = []
     for draft in drafts:
         name = draft.name
         values = resized.values[name]
-        _, first = _run(runner, draft, own, own, written)
-        result, second = _run(runner, draft, resized, own, written)
+        _, first, own_effects = _run(runner, draft, own, own)
+        result, second, effects = _run(runner, draft, resized, own)
         changed[name] = list(dict.fromkeys((*first, *second)))
         tree, leaves = returns_tree(_label(runner, draft), result)
-        ranges = index_ranges(runner, draft, (own.values[name], values))
+        donors = [Donor(called.values[name], called.sizes) for called in (own, resized)]
+        ranges = index_ranges(runner, draft, donors, dims)
         inputs = tuple(replace(spec, values=ranges.get(spec.name)) for spec in draft.inputs)
         outputs = output_specs(leaves, resized.sizes)
         method = replace(draft, inputs=inputs, outputs=outputs, returns=tree)
+        method, found = with_effects(method, (own_effects, effects))
+        notes += found
         notes += check_repeatable(runner, method, values)
         methods.append(method)
     attributes = tuple(dict.fromkeys(name for names in changed.values() for name in names))
@@ -77,16 +86,55 @@ def observe_methods(
         for name, names in changed.items()
         if names
     ]
+    return tuple(methods), attributes, notes
+
+
+def with_effects(method: Method, effects: Iterable[Effects]) -> tuple[Method, list[Hazard]]:
+    """Adds the inputs that calls wrote to a method's signature, with a note for each new one.
+
+    Raises:
+        InvalidInput: A call changed the shape or the type of an input in place.
+    """
+    written = set(method.writes)
+    notes: list[Hazard] = []
+    for effect in effects:
+        for name in effect.written:
+            before, after = effect.before[name], effect.after[name]
+            same = isinstance(after, Tensor) and before.shape == after.shape
+            if not same or before.dtype != after.dtype:
+                raise InvalidInput(
+                    f'{method.name} changes its input "{name}" in place from {_kind(before)} to '
+                    f"{_kind(after)} (unsqueeze_, resize_, an item of a list that is replaced): "
+                    "make a new tensor, and return it if the caller needs it"
+                )
+            written.add(name)
+        for name in effect.restructured:
+            notes.append(
+                Hazard(
+                    "changes_argument",
+                    "warning",
+                    f'{method.name} changes the nesting of its argument "{name}" (an item that it '
+                    "adds or takes out); the caller's own list or dictionary stays as it is here: "
+                    "return what the caller needs",
+                )
+            )
     notes += [
         Hazard(
             "writes_input",
-            "warning",
-            f'a call writes its input "{name}" in place; a caller in C++ would see its own tensor '
-            "change: clone it in the module, or pass a tensor that may change",
+            "info",
+            f'{method.name} writes its input "{name}" in place, so a call writes the caller\'s '
+            "buffer, on every engine",
         )
-        for name in sorted(written)
+        for name in sorted(written - set(method.writes))
     ]
-    return tuple(methods), attributes, notes
+    names = tuple(spec.name for spec in method.inputs if spec.name in written)
+    return replace(method, writes=names), list(dict.fromkeys(notes))
+
+
+def _kind(value: Any) -> str:
+    if not isinstance(value, Tensor):
+        return type(value).__name__
+    return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
 
 
 def _label(runner: ModuleRunner, method: Method) -> str:
@@ -94,20 +142,22 @@ def _label(runner: ModuleRunner, method: Method) -> str:
 
 
 def _run(
-    runner: ModuleRunner, method: Method, examples: Examples, own: Examples, written: set[str]
-) -> tuple[Any, tuple[str, ...]]:
-    """Returns the result of a call and the attributes it changed; adds the inputs it wrote."""
+    runner: ModuleRunner, method: Method, examples: Examples, own: Examples
+) -> tuple[Any, tuple[str, ...], Effects]:
+    """Returns the result of a call, the attributes it changed and its effects on the inputs."""
     try:
         with runner.run():
-            return runner.call(method, examples.values[method.name], written), runner.changed()
+            result, effects = runner.call_watched(method, examples.values[method.name])
+            return result, runner.changed(), effects
     except Exception as error:
         label, reason = _label(runner, method), first_line(error)
         if examples.sizes == own.sizes:
             raise InvalidInput(f"{label} fails on the example itself: {reason}") from error
+        tie = proposal(runner, method, own.values[method.name], own.sizes)
         raise InvalidInput(
-            f"{label} runs on the example ({own}) and fails at {examples}: {reason}. Is that "
-            "dimension truly dynamic? Take it out of dynamic, give both dimensions one name if "
-            "they have to be equal, or narrow the range in dims"
+            f"{label} runs on the example ({own}) and fails at {examples}: {reason}. "
+            f"{tie}{'. ' if tie else ''}Is that dimension truly dynamic? Take it out of dynamic, "
+            "give both dimensions one name if they have to be equal, or narrow the range in dims"
         ) from error
 
 

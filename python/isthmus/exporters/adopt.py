@@ -30,6 +30,7 @@ def adopt(
     dynamic: DynamicSpec | None = None,
     dims: DimsSpec | None = None,
     methods: Mapping[str, Mapping[str, Any] | str | Path] | None = None,
+    examples: Sequence[Mapping[str, Any] | str | Path] = (),
     trust: str = "graph",
     op_libraries: Sequence[str | Path] = (),
     name: str = "",
@@ -51,6 +52,8 @@ def adopt(
         dims: The range of each dimension, as for `isthmus.export`.
         methods: Further methods to export, by name, each with its example inputs, as `inputs`:
             `{"reset": {}}`.
+        examples: Further inputs of `forward` at other sizes, each as `inputs`; see
+            `isthmus.export`.
         trust: "graph", or "native" for operators that are not on the allowlist.
         op_libraries: Libraries of custom operators to open first.
         name: The model's name; the file's name when empty.
@@ -70,6 +73,7 @@ def adopt(
     options.progress(f"Scanning {source.name}")
     module = _load_scripted(source, options)
     example = _arguments(module, "forward", _read(inputs))
+    others = [_arguments(module, "forward", _read(values)) for values in examples]
     further = {
         method: ((), _arguments(module, method, _read(values)))
         for method, values in (methods or {}).items()
@@ -82,6 +86,7 @@ def adopt(
         dynamic=dynamic,
         dims=dims,
         methods=further or None,
+        examples=others,
         op_libraries=op_libraries,
         name=name or source.stem,
         source={"kind": "torchscript", "file": source.name},

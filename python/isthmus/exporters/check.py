@@ -18,6 +18,7 @@ from isthmus.bundle.manifest import Method, Tolerance
 from isthmus.exporters.sample_cosine import Cosines
 from isthmus.exporters.source_lines import summarize
 from isthmus.goldens.compare import compare
+from isthmus.goldens.sweep import wrong_sizes
 from isthmus.runtime.call_torchscript import call_torchscript
 from isthmus.runtime.python_engine import PythonEngine
 
@@ -64,13 +65,26 @@ class Verdict:
     failures: tuple[Failure, ...] = ()
     cosines: Cosines = field(default_factory=Cosines)
     """The cosines of all samples, where they were asked for."""
+    swept: int = 0
+    """The number of further shapes, beside the goldens', at which it was called once."""
+    wrong_sizes: str = ""
+    """The sizes among these at which it fails, in words; `failures` has the first of them."""
 
     def __bool__(self) -> bool:
         return not self.failures
 
     def refusal(self) -> str:
         """Returns the reason of the decision that refuses an artifact with failures."""
+        if self.wrong_sizes:
+            return (
+                f"it equals eager on all {self.goldens} goldens, and is {self.wrong_sizes}; "
+                f"{self.failures[0]}"
+            )
         return f"{len(self.failures)} of {self.goldens} goldens fail; {self.failures[0]}"
+
+    @property
+    def _sweep_note(self) -> str:
+        return f", and at {self.swept} further sizes" if self.swept else ""
 
     def acceptance(self, description: str, origin: str) -> str:
         """Returns the reason of the decision that keeps an artifact.
@@ -81,7 +95,7 @@ class Verdict:
         """
         return (
             f"{description}; loaded again from {origin}, it equals eager on all {self.goldens} "
-            f"goldens, {self.calls} calls{self.cosines.note}"
+            f"goldens, {self.calls} calls{self._sweep_note}{self.cosines.note}"
         )
 
 
@@ -93,6 +107,8 @@ class GoldenCheck:
     """The signature."""
     goldens: Sequence[Golden]
     """Sequences of calls with their answers."""
+    sweep: Sequence[Golden] = ()
+    """Sequences at further sizes, each of which is run once when all goldens passed."""
     tolerances: Mapping[str, Tolerance]
     """The tolerance of each output, by name."""
     device: str = "cpu"
@@ -130,10 +146,28 @@ class GoldenCheck:
                 if failure is not None:
                     failures.append(failure)
                     break
-        return Verdict(len(self.goldens), calls, tuple(failures), cosines)
+        if failures or not self.sweep:
+            return Verdict(len(self.goldens), calls, tuple(failures), cosines)
+        wrong: list[tuple[Golden, Failure]] = []
+        for golden in self.sweep:
+            if self.stateful:
+                run = load()
+            failure = self._failure(run, golden, 1, Cosines(), swept=True)
+            if failure is not None:
+                wrong.append((golden, failure))
+        text = wrong_sizes([golden.dims for golden, _ in wrong], [g.dims for g in self.sweep])
+        found = tuple(failure for _, failure in wrong)
+        return Verdict(len(self.goldens), calls, found, cosines, len(self.sweep), text)
 
-    def _failure(self, run: Call, golden: Golden, call: int, cosines: Cosines) -> Failure | None:
-        """Runs a golden once, and returns what was wrong first; counts cosines on call 1."""
+    def _failure(
+        self, run: Call, golden: Golden, call: int, cosines: Cosines, *, swept: bool = False
+    ) -> Failure | None:
+        """Runs a golden once, and returns what was wrong first; counts cosines on call 1.
+
+        The calls of a sweep look for sizes that an engine treats otherwise, and there are many: an
+        output fails only where it is beyond both eager's own error in that call and the worst of
+        all goldens.
+        """
         methods = {method.name: method for method in self.methods}
         for step in golden.steps:
             method = methods[step.method]
@@ -145,7 +179,7 @@ class GoldenCheck:
             except Exception as error:  # whatever a runtime raises is that golden's reason
                 reason, where = summarize(error)
                 return Failure(golden.name, "", f"{type(error).__name__}: {reason}", call, where)
-            for spec in method.outputs:
+            for spec in method.results:
                 expected, output = step.outputs.get(spec.name), actual.get(spec.name)
                 # The cosine comes first because its reason says more: one sample, in plain numbers.
                 reason = cosines.add(golden.name, spec, expected, output) if call == 1 else ""
@@ -154,6 +188,8 @@ class GoldenCheck:
                 tolerance = self.tolerances.get(spec.name, Tolerance(0.0, 0.0))
                 own_error = step.errors.get(spec.name)
                 parity = compare(spec.name, expected, output, tolerance, own_error=own_error)
+                if not parity and swept and own_error is not None:
+                    parity = compare(spec.name, expected, output, tolerance)
                 if not parity:
                     return Failure(golden.name, spec.name, parity.reason, call)
         return None

@@ -7,7 +7,7 @@ import platform
 import sys
 import tempfile
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,10 @@ from isthmus.bundle.manifest import Manifest, NoiseFloor
 from isthmus.capture.capture import Captured, capture
 from isthmus.capture.dynamic import DimsSpec, DynamicSpec
 from isthmus.errors import ExportError
-from isthmus.exporters.export_request import ExportRequest
+from isthmus.exporters.edge_values import with_edges
+from isthmus.exporters.engine_proofs import warn_of_failures
+from isthmus.exporters.export_request import ExportedArtifact, ExportRequest
+from isthmus.exporters.frozen_branches import refuse_unknown_lines
 from isthmus.exporters.options import (
     ExportOptions,
     Progress,
@@ -34,9 +37,12 @@ from isthmus.exporters.options import (
 )
 from isthmus.exporters.plan import ExportPlan, decisions_of
 from isthmus.exporters.quiet_torch import quiet_torch
+from isthmus.exporters.size_dependent import size_dependent_operators, with_size_hazards
 from isthmus.goldens.make import make_goldens
 from isthmus.goldens.noise_floor import reduced_errors
 from isthmus.goldens.sample_texts import encode, kept_as_goldens, sentence_goldens
+from isthmus.goldens.stored import stored_goldens
+from isthmus.goldens.sweep import every_size
 from isthmus.goldens.tolerance import tolerances
 
 __all__ = ["export"]
@@ -55,12 +61,14 @@ def export(
     constants: Collection[str] = (),
     script: Sequence[Target] = (),
     trace: Sequence[str] = (),
+    accept: Sequence[str] = (),
     precision: str | Sequence[str] = "fp32",
     device: str = "cpu",
     formats: Sequence[str] = ("torchscript",),
     opset: int | None = None,
     isa: str = "portable",
     time_limit: float = 1800.0,
+    examples: Iterable[Any] = (),
     probes: Sequence[Mapping[str, Any]] = (),
     op_libraries: Sequence[str | Path] = (),
     name: str = "",
@@ -85,13 +93,18 @@ def export(
             round with `trace`); or "auto", which tries them in this order, each against the
             goldens, and says why it chose.
         dynamic: The name of each dynamic dimension by input name and axis, `{"x": {0: "batch"}}`.
-            Equal names mean equal sizes.
-        dims: The inclusive (min, max) of each dimension, `{"batch": (1, 64)}`.
+            Equal names mean equal sizes. A size that follows from others is an expression of sums,
+            differences, and products with and floor divisions by constants: `{"mask": {1: "past +
+            sequence"}}`, `"16 * h"`, `"samples // 160 + 1"`.
+        dims: The inclusive (min, max) of each dimension, `{"batch": (1, 64)}`, or a list of its
+            only sizes, `{"width": [256, 512]}`.
         methods: Further methods to export, each with an example call: `{"reset": ((), {})}`.
         constants: Parameters whose numbers become part of the model and are no inputs.
         script: For "mixed": submodules by dotted path, functions, or "package.module:function",
             that are scripted inside the traced whole.
         trace: For "mixed": submodules by dotted path that are traced inside the scripted whole.
+        accept: Lines whose branches on values a trace may keep as one call decided them, each as a
+            refusal names it: `["front.py:13"]`. Other values then get the same branch.
         precision: "fp32" keeps the module's own types; "fp16" and "bf16" make a copy that computes
             in that type and takes and gives the signature's types; "int8" quantises the ONNX
             format. Each format is made in each of several precisions. `load` prefers "fp32".
@@ -104,6 +117,11 @@ def export(
         isa: The processors for which AOTInductor compiles: "portable" (AVX2 on x86-64), "avx2",
             "avx512" or "native" (this processor).
         time_limit: The seconds that each format may take.
+        examples: Several real calls, at different sizes: each a tuple of arguments, a dict of
+            keyword arguments, or (args, kwargs); of a data set the first eight items. They become
+            goldens, and values of further sizes are made from them. The first is the example where
+            `args` and `kwargs` are empty. Needed where inputs have to fit each other, such as
+            offsets, edges or lengths.
         probes: More inputs for the first method, by flat name, that become goldens.
         op_libraries: Libraries of custom operators to open first.
         name: The model's name; the module's class when empty.
@@ -126,6 +144,7 @@ def export(
         strategy=strategy,
         script=script,
         trace=trace,
+        accept=accept,
         device=device,
         opset=opset,
         isa=isa,
@@ -145,14 +164,18 @@ def export(
             dims=dims,
             methods=methods,
             constants=constants,
+            examples=examples,
         )
+        captured = with_edges(captured)
         options.progress("Making goldens over the grid of shapes and values")
         goldens, noise, captured = make_goldens(captured, seed=seed, probes=probes)
+        stored, stored_notes = stored_goldens(goldens)
         texts: list[Golden] = []
         if options.precisions != ("fp32",) and not captured.stateful:
             calls = encode(extra_files or {}, captured.methods[0], captured.dims)
             texts = sentence_goldens(captured, calls)
-            goldens = [*goldens, *kept_as_goldens(goldens, texts)]
+            kept = kept_as_goldens(stored, texts)
+            goldens, stored = [*goldens, *kept], [*stored, *kept]
         with tempfile.TemporaryDirectory(prefix="isthmus-export-") as folder:
             fp32 = ExportRequest(
                 methods=captured.methods,
@@ -160,13 +183,14 @@ def export(
                 axes=captured.dynamic,
                 dims=captured.dims,
                 goldens=goldens,
+                sweep=captured.sweep,
                 tolerances=tolerances(noise, goldens),
                 folder=Path(folder),
                 device=options.device,
                 stateful=captured.stateful,
                 module=captured.module,
                 state=captured.state,
-                notes=captured.notes,
+                notes=(*captured.notes, *stored_notes),
                 options=options,
             )
             requests = [
@@ -175,6 +199,9 @@ def export(
             ]
             exported, results = ExportPlan(options, requests).run()
             _report_losses(results)
+            exported = _with_size_hazards(exported, captured, goldens)
+            warn_of_failures(new.artifact for new in exported)
+            refuse_unknown_lines(accept, [new.artifact for new in exported], decisions_of(results))
             options.progress("Writing the bundle")
             bundle = write_bundle(
                 path,
@@ -194,7 +221,7 @@ def export(
                 artifact_files={
                     new.artifact.name: {file.name: file for file in new.files} for new in exported
                 },
-                goldens=goldens,
+                goldens=stored,
                 extra_files=extra_files,
                 overwrite=overwrite,
             )
@@ -219,9 +246,26 @@ def _in_precision(
         fp32,
         precision=precision,
         goldens=[*fp32.goldens, *(text for text in texts if text.name not in known)],
+        # An int8 artifact is a quantised fp32 one, whose sizes were swept.
+        sweep=() if precision == "int8" else fp32.sweep,
         tolerances=tolerances(noise, fp32.goldens, precision, reduced=reduced),
         fp32_onnx=fp32 if precision == "int8" else None,
     )
+
+
+def _with_size_hazards(
+    exported: Sequence[ExportedArtifact], captured: Captured, goldens: Sequence[Golden]
+) -> list[ExportedArtifact]:
+    """Adds hazards for operators that depend on sizes, where not every size was tried."""
+    shapes = [golden.dims for golden in (*goldens, *captured.sweep)]
+    if every_size(captured.dims, shapes):
+        return list(exported)
+    operators = size_dependent_operators(captured)
+    count = len({tuple(shape.items()) for shape in shapes})
+    swept = f"{count} sizes of {' and '.join(captured.dims)}"
+    return [
+        replace(new, artifact=with_size_hazards(new.artifact, operators, swept)) for new in exported
+    ]
 
 
 def _report_losses(results: Sequence[FormatResult]) -> None:

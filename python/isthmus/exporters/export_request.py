@@ -46,6 +46,8 @@ class ExportRequest:
     """The range of each dynamic dimension."""
     goldens: Sequence[Golden]
     """The goldens that the artifact must reproduce."""
+    sweep: Sequence[Golden] = ()
+    """Calls at many more sizes, which each engine must answer once."""
     tolerances: Mapping[str, Tolerance]
     """The tolerance of each output, by name."""
     folder: Path
@@ -90,6 +92,7 @@ class ExportRequest:
         return GoldenCheck(
             methods=self.methods,
             goldens=self.goldens,
+            sweep=self.sweep,
             tolerances=self.tolerances,
             device=device,
             stateful=self.stateful,

@@ -10,17 +10,23 @@ from torch import Tensor
 
 from isthmus.capture.resize import is_mask
 
-_MOST_FLAGS = 4
+_MOST_SCALARS = 4
+"""The number of scalars that are varied one by one."""
 
 
 def variations(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Returns named sets of values of the same shapes that differ from the values given.
 
     - negated: floats change sign (a constant becomes a wave), integers are reversed along the last
-      axis, flags are flipped, integer scalars increase by one.
+      axis.
     - masked: a mask of ones gets zeros at the end of its last axis; any other mask is all ones.
-    - zeroed: floats are zero, integers have the least value given, integer scalars decrease by one.
-    - NAME-flipped: only one of several flags is flipped.
+    - zeroed: floats are zero, integers have the least value given.
+    - scalars-changed, scalars-lowered: tensors stay; flags are flipped, integers increase or
+      decrease by one, floats change sign or are zero.
+    - NAME-changed, NAME-lowered: the same for only one of several scalars.
+
+    Scalars are varied apart from tensors, because a model may accept few of them (a sample rate),
+    which must not keep tensors from being varied.
 
     A set may be invalid for the model; `make_goldens` leaves it out then. There is no NaN, no
     infinity, and, apart from masks, no integer tensor with a value that was not given.
@@ -30,10 +36,12 @@ def variations(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """
     kinds = {"negated": _negated, "masked": _masked, "zeroed": _zeroed}
     sets = {kind: _changed(values, change) for kind, change in kinds.items()}
-    flags = [name for name, value in values.items() if isinstance(value, bool)]
-    if len(flags) > 1:
-        for name in flags[:_MOST_FLAGS]:
-            sets[f"{name}-flipped"] = {**values, name: not values[name]}
+    scalars = [name for name, value in values.items() if not isinstance(value, Tensor)]
+    for label, change in (("changed", _scalar_changed), ("lowered", _scalar_lowered)):
+        changed = {name: change(values[name]) for name in scalars}
+        sets[f"scalars-{label}"] = {**values, **changed}
+        for name in scalars[:_MOST_SCALARS] if len(scalars) > 1 else ():
+            sets[f"{name}-{label}"] = {**values, name: changed[name]}
     return {kind: group for kind, group in sets.items() if differs(group, values)}
 
 
@@ -49,14 +57,20 @@ def _changed(values: Mapping[str, Any], change: Callable[[str, Any], Any]) -> di
     return {name: change(name, value) for name, value in values.items()}
 
 
-def _negated(_: str, value: Any) -> Any:
+def _scalar_changed(value: Any) -> Any:
     if isinstance(value, bool):
         return not value
-    if isinstance(value, int):
-        return value + 1
-    if isinstance(value, float):
-        return -value
-    if not value.numel() or is_mask(value):
+    return value + 1 if isinstance(value, int) else -value
+
+
+def _scalar_lowered(value: Any) -> Any:
+    if isinstance(value, bool):
+        return value
+    return value - 1 if isinstance(value, int) else 0.0
+
+
+def _negated(_: str, value: Any) -> Any:
+    if not isinstance(value, Tensor) or not value.numel() or is_mask(value):
         return value
     if value.is_floating_point() and bool((value == value.flatten()[0]).all()):
         # The negative of a constant, such as the zeros of a first state, is constant too.
@@ -68,13 +82,7 @@ def _negated(_: str, value: Any) -> Any:
 
 
 def _zeroed(_: str, value: Any) -> Any:
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, int):
-        return value - 1
-    if isinstance(value, float):
-        return 0.0
-    if not value.numel() or is_mask(value):
+    if not isinstance(value, Tensor) or not value.numel() or is_mask(value):
         return value
     if value.is_floating_point() or value.is_complex():
         return torch.zeros_like(value)

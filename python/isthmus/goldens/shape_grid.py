@@ -57,7 +57,10 @@ def shape_grid(
 
 
 def _levels(dim_range: DimRange, large: int) -> list[int]:
-    """Returns the least, a small, an odd and a large size of a range."""
+    """Returns the least, a small, an odd and a large size of a range; four of a set of sizes."""
+    if dim_range.sizes:
+        last = len(dim_range.sizes) - 1
+        return [dim_range.sizes[last * at // 3] for at in range(4)]
     high = min(dim_range.max, max(large, 2 * dim_range.min + 1))
     least = dim_range.min
     small = min(max(least + 1, 2), high)
@@ -83,7 +86,8 @@ class Cost:
         self._sizes = sizes
         self._nbytes = nbytes
         self._work = max(flops / _FLOPS, seconds / _SECONDS)
-        self._budget = budget
+        # The example may take more than its share, and its outputs need not grow with its sizes.
+        self._most = max(budget / 4, 2 * nbytes)
 
     def large(self) -> int:
         """Returns the largest upper bound of sizes at which all of them together are affordable."""
@@ -93,6 +97,9 @@ class Cost:
         return large
 
     def affordable(self, shape: Mapping[str, int]) -> bool:
-        """Returns True when a shape takes at most a quarter of the budget, and is not too slow."""
+        """Returns True when a shape takes at most a quarter of the budget, and is not too slow.
+
+        Where the example itself takes more, a shape may take twice as much as the example.
+        """
         ratio = max(1.0, math.prod(shape[n] / max(size, 1) for n, size in self._sizes.items()))
-        return ratio * self._nbytes <= self._budget / 4 and ratio * self._work <= 1
+        return ratio * self._nbytes <= self._most and ratio * self._work <= 1
