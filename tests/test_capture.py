@@ -355,7 +355,7 @@ def test_default_ranges_are_noted() -> None:
         ({"values.0": {0: "n"}}, {"n": (0, 0)}, ["(0, 0)"]),
         ({"values.0": {0: "n"}}, {"n": 4}, ["two integers", "4"]),
         ({"values.0": {0: "n"}}, {"n": (1, 2.5)}, ["two integers"]),
-        ({"values.0": {0: "n"}}, {"n": (3, 9)}, ["size 2", "(3, 9)"]),
+        ({"values.0": {0: "n"}}, {"n": (3, 9)}, ["size 2", "3 to 9"]),
         ({"values.0": {0: "n", 1: "n"}}, {"n": (1, 9)}, ["2", "3", "equal names"]),
         ({"values.0": {0: "n", -2: "m"}}, {"n": (1, 9), "m": (1, 9)}, ["already", '"n"', '"m"']),
         ({"values.0": {0: "a b"}}, None, ["'a b'"]),

@@ -9,11 +9,22 @@
 #include "isthmus/error.h"
 #include "isthmus/machine.h"
 #include "isthmus/model.h"
+#include "isthmus/verify.h"
 
 namespace isthmus::cli {
 namespace {
 
-Json to_json(const Artifact& artifact) {
+Json to_json(const EngineVerdict& verdict) {
+  const EngineProof& proof = verdict.proof;
+  return {{"engine", proof.engine},   {"device", proof.device},   {"runtime", proof.runtime},
+          {"status", verdict.status}, {"origin", verdict.origin}, {"reason", proof.reason},
+          {"limits", proof.limits()}};
+}
+
+Json to_json(const Artifact& artifact, const std::vector<EngineVerdict>& verdicts) {
+  Json engines = Json::array();
+  for (const EngineVerdict& verdict : verdicts)
+    if (verdict.artifact == artifact.name) engines.push_back(to_json(verdict));
   Json tolerances = Json::object();
   for (const auto& [output, tolerance] : artifact.tolerances)
     tolerances[output] = {{"atol", tolerance.atol}, {"rtol", tolerance.rtol}};
@@ -29,10 +40,11 @@ Json to_json(const Artifact& artifact) {
           {"op_libraries", library_names(artifact)},
           {"operators", artifact.operators},
           {"state", artifact.state},
-          {"tolerances", std::move(tolerances)}};
+          {"tolerances", std::move(tolerances)},
+          {"engines", std::move(engines)}};
 }
 
-ReportRow row_of(const Artifact& artifact) {
+ReportRow row_of(const Artifact& artifact, const std::vector<EngineVerdict>& verdicts) {
   return {.cells = {{"artifact", artifact.name},
                     {"format", artifact.format},
                     {"made on", artifact.device},
@@ -44,7 +56,7 @@ ReportRow row_of(const Artifact& artifact) {
                     {"requires", pairs(artifact.requires_versions)},
                     {"operator libraries",
                      artifact.op_libraries.empty() ? "-" : join(library_names(artifact))}},
-          .json = dump(to_json(artifact))};
+          .json = dump(to_json(artifact, verdicts))};
 }
 
 /// Tells which artifact and engine `engine="auto"` chooses on the CPU here, and why.
@@ -70,9 +82,13 @@ Facts facts_of(const Bundle& bundle) {
   std::map<std::string, DimRange, std::less<>> dims;
   for (const Signature& method : manifest.methods)
     dims.insert(method.dims.begin(), method.dims.end());
-  for (const auto& [name, range] : dims)
-    facts.emplace_back("dim " + name,
-                       std::to_string(range.min) + " to " + std::to_string(range.max));
+  for (const auto& [name, range] : dims) {
+    std::string sizes;
+    for (const std::int64_t size : range.sizes)
+      sizes += (sizes.empty() ? "" : " or ") + std::to_string(size);
+    if (sizes.empty()) sizes = std::to_string(range.min) + " to " + std::to_string(range.max);
+    facts.emplace_back("dim " + name, sizes);
+  }
   for (const auto& [output, floor] : manifest.noise_floor)
     facts.emplace_back("noise floor " + output, number(floor.max_abs) + " (" + floor.method + ")");
   for (const Golden& golden : manifest.goldens)
@@ -97,6 +113,24 @@ void print_tolerances(const Manifest& manifest) {
   reporter->finish(true, "");
 }
 
+// The verdicts have a table of their own: one artifact has one for each engine.
+void print_verdicts(const std::vector<EngineVerdict>& verdicts) {
+  const auto reporter = console_reporter(std::cout, "");
+  const auto or_dash = [](const std::string& text) { return text.empty() ? "-" : text; };
+  for (const EngineVerdict& verdict : verdicts)
+    reporter->row({.cells = {{"artifact", verdict.artifact},
+                             {"engine", verdict.proof.engine},
+                             {"on", verdict.proof.device},
+                             {"goldens", verdict.status},
+                             {"runtime", or_dash(verdict.proof.runtime)},
+                             {"tried", or_dash(verdict.origin)},
+                             {"limits", or_dash(join(verdict.proof.limits(), "; "))}},
+                   .json = "",
+                   .passed = verdict.status != "failed",
+                   .reason = verdict.proof.reason});
+  reporter->finish(true, "");
+}
+
 struct InfoOptions {
   CommonOptions common;
   bool check = false;
@@ -108,13 +142,16 @@ int run(const InfoOptions& options) {
       options.check ? bundle.check_files() : std::vector<std::string>{};
   const auto reporter = make_reporter(options.common, "info", "isthmus-run info");
   reporter->context(facts_of(bundle));
-  for (const Artifact& artifact : bundle.manifest().artifacts) reporter->row(row_of(artifact));
+  const std::vector<EngineVerdict> verdicts = engine_verdicts(bundle);
+  for (const Artifact& artifact : bundle.manifest().artifacts)
+    reporter->row(row_of(artifact, verdicts));
   std::string verdict = "files not checked; --check compares their sizes and SHA-256";
   if (options.check)
     verdict =
         faults.empty() ? "all files are as the manifest says" : "damaged: " + join(faults, "; ");
   if (!options.common.json) {
     reporter->finish(true, "");
+    print_verdicts(verdicts);
     print_tolerances(bundle.manifest());
     console_reporter(std::cout, "")->finish(faults.empty(), verdict);
   } else {

@@ -8,6 +8,7 @@
 #include <set>
 #include <utility>
 
+#include "core/bundle/size_expression.h"
 #include "core/text.h"
 #include "isthmus/error.h"
 
@@ -134,7 +135,8 @@ void BatchPlan::read(const Signature& signature) {
   std::set<std::string> others;
   const auto look_at = [&](const ValueSpec& spec, bool input) {
     if (input && is_scalar(spec)) return;  // must be the same in all requests
-    if (!spec.shape || spec.shape->empty() || spec.shape->front().name.empty()) {
+    if (!spec.shape || spec.shape->empty() || spec.shape->front().name.empty() ||
+        spec.shape->front().expression) {
       no_batching_ = detail::in_quotes(spec.name) + " does not begin with a named dimension";
       return;
     }
@@ -145,6 +147,17 @@ void BatchPlan::read(const Signature& signature) {
       const Dim& dim = (*spec.shape)[at];
       if (dim.name == batch_)
         no_batching_ = detail::in_quotes(spec.name) + " has \"" + batch_ + "\" twice";
+      if (dim.expression) {
+        for (const std::string& name : dim.expression->names()) {
+          if (name == batch_)
+            no_batching_ = detail::in_quotes(spec.name) + " has a size that depends on \"" +
+                           batch_ + "\": \"" + dim.name + "\"";
+          if (input) others.insert(name);
+        }
+        no_padding_ = detail::in_quotes(spec.name) +
+                      " has a size that is computed from another: \"" + dim.name + "\"";
+        continue;
+      }
       if (input && !dim.name.empty()) others.insert(dim.name);
       if (!input && dim.name.empty() && dim.size < 0)
         no_padding_ = "output " + detail::in_quotes(spec.name) +

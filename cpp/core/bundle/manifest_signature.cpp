@@ -1,8 +1,12 @@
 #include "core/bundle/manifest_signature.h"
 
 #include <algorithm>
+#include <memory>
 #include <set>
 #include <utility>
+
+#include "core/bundle/size_expression.h"
+#include "isthmus/error.h"
 
 namespace isthmus::detail {
 namespace {
@@ -12,6 +16,20 @@ constexpr std::size_t kMaxRank = 64;
 
 enum class Side { kInput, kOutput };
 
+std::shared_ptr<const SizeExpression> parse_expression(const JsonReader& json,
+                                                       const DimRanges& dims) {
+  std::shared_ptr<const SizeExpression> expression;
+  try {
+    expression = std::make_shared<const SizeExpression>(json.text());
+  } catch (const InvalidInput& error) {
+    json.fail(std::string("the name of a dimension, or a size such as \"past + sequence\" (") +
+              error.what() + ")");
+  }
+  for (const std::string& name : expression->names())
+    if (!dims.contains(name)) json.fail("a name that \"dims\" lists");
+  return expression;
+}
+
 std::optional<std::vector<Dim>> parse_shape(const JsonReader& json, const DimRanges& dims,
                                             Side side) {
   if (json.is_null()) return std::nullopt;
@@ -20,7 +38,7 @@ std::optional<std::vector<Dim>> parse_shape(const JsonReader& json, const DimRan
     Dim dim;
     if (size.value().is_string()) {
       dim.name = size.text();
-      if (!dims.contains(dim.name)) size.fail("a name that \"dims\" lists");
+      if (!dims.contains(dim.name)) dim.expression = parse_expression(size, dims);
     } else if (!size.is_null()) {
       dim.size = size.integer(0, INT64_MAX);
     } else if (side == Side::kInput) {
@@ -30,6 +48,21 @@ std::optional<std::vector<Dim>> parse_shape(const JsonReader& json, const DimRan
   }
   if (shape.size() > kMaxRank) json.fail("at most 64 dimensions");
   return shape;
+}
+
+ValueRange parse_range(const JsonReader& json, const DimRanges& dims) {
+  ValueRange range{INT64_MIN, INT64_MAX};
+  const JsonReader min = json.at("min");
+  const JsonReader max = json.at("max");
+  if (min.value().is_string())
+    range.min_expression = parse_expression(min, dims);
+  else
+    range.min = min.integer(INT64_MIN, INT64_MAX);
+  if (max.value().is_string())
+    range.max_expression = parse_expression(max, dims);
+  else
+    range.max = max.integer(range.min, INT64_MAX);
+  return range;
 }
 
 ValueSpec parse_value(const JsonReader& json, const DimRanges& dims, Side side) {
@@ -46,8 +79,7 @@ ValueSpec parse_value(const JsonReader& json, const DimRanges& dims, Side side) 
   if (const auto values = side == Side::kInput ? json.find("values") : std::nullopt) {
     const bool whole = !is_floating(spec.dtype) && spec.dtype != DType::kBool;
     if (kind != "tensor" || !whole) values->fail("no \"values\" but of a tensor of integers");
-    const std::int64_t low = values->at("min").integer(INT64_MIN, INT64_MAX);
-    spec.values = ValueRange{low, values->at("max").integer(low, INT64_MAX)};
+    spec.values = parse_range(*values, dims);
   }
   if (kind == "tensor") return spec;
   const auto scalar = [&](ValueKind value_kind, DType carried) {
@@ -137,11 +169,26 @@ std::set<std::string> names_of(const std::vector<ValueSpec>& specs) {
   return names;
 }
 
+std::vector<std::size_t> parse_writes(const JsonReader& json,
+                                      const std::vector<ValueSpec>& inputs) {
+  std::vector<std::size_t> writes;
+  for (const JsonReader& item : json.list()) {
+    std::size_t at = writes.empty() ? 0 : writes.back() + 1;
+    while (at < inputs.size() && inputs[at].name != item.text()) ++at;
+    if (at == inputs.size() || inputs[at].kind != ValueKind::kTensor)
+      item.fail("the name of an input that is a tensor, in the order of the inputs");
+    writes.push_back(at);
+  }
+  return writes;
+}
+
 Signature parse_method(const JsonReader& json, const DimRanges& dims) {
   Signature signature;
   signature.method = json.at("name").name();
   signature.inputs = parse_values(json.at("inputs"), dims, Side::kInput);
   signature.outputs = parse_values(json.at("outputs"), dims, Side::kOutput);
+  if (const auto writes = json.find("writes"))
+    signature.writes = parse_writes(*writes, signature.inputs);
   const auto inputs = names_of(signature.inputs);
   for (const JsonReader& item : json.at("args").list()) {
     signature.args.push_back(parse_tree(item, inputs));
@@ -155,11 +202,20 @@ Signature parse_method(const JsonReader& json, const DimRanges& dims) {
     signature.kwargs.emplace_back(keyword, parse_tree(pair[1], inputs));
   }
   signature.returns = parse_tree(json.at("returns"), names_of(signature.outputs));
+  const auto use = [&](const std::shared_ptr<const SizeExpression>& expression) {
+    if (!expression) return;
+    for (const std::string& name : expression->names()) signature.dims.insert(*dims.find(name));
+  };
   for (const auto* specs : {&signature.inputs, &signature.outputs}) {
     for (const ValueSpec& spec : *specs) {
+      if (spec.values) {
+        use(spec.values->min_expression);
+        use(spec.values->max_expression);
+      }
       if (!spec.shape) continue;
       for (const Dim& dim : *spec.shape) {
-        if (!dim.name.empty()) signature.dims.insert(*dims.find(dim.name));
+        use(dim.expression);
+        if (!dim.name.empty() && !dim.expression) signature.dims.insert(*dims.find(dim.name));
       }
     }
   }
@@ -172,8 +228,15 @@ DimRanges parse_dims(const JsonReader& json) {
   DimRanges dims;
   for (const auto& [name, range] : json.members()) {
     if (name.empty()) range.fail("a dimension with a name");
-    const std::int64_t low = range.at("min").integer(0, INT64_MAX);
+    std::int64_t low = range.at("min").integer(0, INT64_MAX);
     dims[name] = {low, range.at("max").integer(low, INT64_MAX)};
+    const auto sizes = range.find("sizes");
+    if (!sizes) continue;
+    for (const JsonReader& size : sizes->list()) {
+      dims[name].sizes.push_back(size.integer(low, dims[name].max));
+      low = dims[name].sizes.back() + 1;
+    }
+    if (dims[name].sizes.empty()) sizes->fail("one size at least");
   }
   return dims;
 }

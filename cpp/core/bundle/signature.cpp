@@ -6,6 +6,8 @@
 #include <utility>
 
 #include "core/bundle/methods.h"
+#include "core/bundle/size_expression.h"
+#include "core/bundle/special_values.h"
 #include "core/text.h"
 #include "isthmus/error.h"
 
@@ -17,8 +19,16 @@ std::string dim_text(const Dim& dim) {
   return dim.size < 0 ? "?" : std::to_string(dim.size);
 }
 
-std::string range_text(const auto& range) {
-  return std::to_string(range.min) + " to " + std::to_string(range.max);
+std::string range_text(const DimRange& range) {
+  std::string text;
+  for (const std::int64_t size : range.sizes)
+    text += (text.empty() ? "" : " or ") + std::to_string(size);
+  return text.empty() ? std::to_string(range.min) + " to " + std::to_string(range.max) : text;
+}
+
+bool allows(const DimRange& range, std::int64_t size) {
+  if (size < range.min || size > range.max) return false;
+  return range.sizes.empty() || std::binary_search(range.sizes.begin(), range.sizes.end(), size);
 }
 
 std::string spec_text(const ValueSpec& spec) {
@@ -49,6 +59,10 @@ class DimensionSizes {
       if (*entry.name == name) return &entry;
     return nullptr;
   }
+  /// Tells that a size or a bound of a value has to be computed when all names are known.
+  void expect_expressions() noexcept { has_expressions_ = true; }
+  bool has_expressions() const noexcept { return has_expressions_; }
+
   void add(const Entry& entry) {
     if (count_ < first_.size())
       first_[count_++] = entry;
@@ -59,6 +73,7 @@ class DimensionSizes {
  private:
   std::array<Entry, 16> first_;
   std::size_t count_ = 0;
+  bool has_expressions_ = false;
   std::vector<Entry> others_;
 };
 
@@ -87,6 +102,10 @@ void check_shape(const Signature& signature, const ValueSpec& spec, const Tensor
                      ": reshape the input, or export with this dimension dynamic");
       continue;
     }
+    if (dim.expression) {
+      sizes.expect_expressions();
+      continue;
+    }
     if (const auto* known = sizes.find(dim.name)) {
       if (known->size != size)
         throw InvalidInput(input_label(spec) + "dimension \"" + dim.name + "\" (axis " +
@@ -96,7 +115,7 @@ void check_shape(const Signature& signature, const ValueSpec& spec, const Tensor
       continue;
     }
     const auto range = signature.dims.find(dim.name);
-    if (range != signature.dims.end() && (size < range->second.min || size > range->second.max))
+    if (range != signature.dims.end() && !allows(range->second, size))
       mismatch(spec, tensor, device,
                "dimension \"" + dim.name + "\" (axis " + std::to_string(axis) + ") is " +
                    std::to_string(size) + ", outside its range " + range_text(range->second) +
@@ -105,10 +124,18 @@ void check_shape(const Signature& signature, const ValueSpec& spec, const Tensor
   }
 }
 
+/// The inclusive bounds of values in one call.
+struct Bounds {
+  std::int64_t min;
+  std::int64_t max;
+  std::string_view origin;  ///< " (nodes = 7)": the sizes from which they were computed, if any
+  const EngineLimit* limit = nullptr;  ///< the limits of an engine that these are, if any
+};
+
 /// Returns true when no value is outside the range. There is no early exit, so that the loop is
 /// vectorised.
 template <typename T>
-bool all_inside(const T* data, std::int64_t count, const ValueRange& range) {
+bool all_inside(const T* data, std::int64_t count, const Bounds& range) {
   T low = std::numeric_limits<T>::max();
   T high = std::numeric_limits<T>::lowest();
   for (std::int64_t i = 0; i < count; ++i) {
@@ -129,42 +156,69 @@ std::string place_text(const Shape& shape, std::int64_t element) {
   return "[" + text + "]";
 }
 
-/// Checks a contiguous CPU tensor against the range of its values.
-template <typename T>
-void check_range(const ValueSpec& spec, const Tensor& tensor) {
-  const T* data = tensor.data_as<T>();
-  if (all_inside(data, tensor.numel(), *spec.values)) return;
-  const T* bad = std::find_if(data, data + tensor.numel(), [&](T value) {
-    return std::cmp_less(value, spec.values->min) || std::cmp_greater(value, spec.values->max);
-  });
-  throw InvalidInput(input_label(spec) + "expected values " + range_text(*spec.values) + ", got " +
-                     std::to_string(*bad) + " at " + place_text(tensor.shape(), bad - data) +
-                     " of " + tensor.describe() +
-                     "; the value indexes a table of the model that ends there: is it of another "
-                     "vocabulary?");
+std::string at_place(const Tensor& tensor, std::int64_t element) {
+  return (tensor.rank() == 0 ? "" : " at " + place_text(tensor.shape(), element) + " of ") +
+         (tensor.rank() == 0 ? "" : tensor.describe());
 }
 
-void check_values(const ValueSpec& spec, const Tensor& tensor) {
+std::string differs(const EngineLimit& limit, const std::string& values = "") {
+  return limit.engine + " gave other answers than the model " +
+         (values.empty() ? "" : "for " + values + " ") + limit.origin + "; " + limit.advice;
+}
+
+/// Checks a contiguous CPU tensor against the range of its values.
+template <typename T>
+void check_range(const ValueSpec& spec, const Tensor& tensor, const Bounds& bounds) {
+  const T* data = tensor.data_as<T>();
+  if (all_inside(data, tensor.numel(), bounds)) return;
+  const T* bad = std::find_if(data, data + tensor.numel(), [&](T value) {
+    return std::cmp_less(value, bounds.min) || std::cmp_greater(value, bounds.max);
+  });
+  std::string why = "; the value indexes another input, which ends there";
+  if (bounds.limit != nullptr)
+    why = "; beyond these, " + differs(*bounds.limit);
+  else if (bounds.origin.empty())
+    why = "; the value indexes a table of the model that ends there: is it of another vocabulary?";
+  throw InvalidInput(input_label(spec) + "expected values " + std::to_string(bounds.min) + " to " +
+                     std::to_string(bounds.max) + std::string(bounds.origin) + ", got " +
+                     std::to_string(*bad) + at_place(tensor, bad - data) + why);
+}
+
+void check_values(const ValueSpec& spec, const Tensor& tensor, const Bounds& bounds) {
   switch (spec.dtype) {
     case DType::kInt64:
-      return check_range<std::int64_t>(spec, tensor);
+      return check_range<std::int64_t>(spec, tensor, bounds);
     case DType::kInt32:
-      return check_range<std::int32_t>(spec, tensor);
+      return check_range<std::int32_t>(spec, tensor, bounds);
     case DType::kInt16:
-      return check_range<std::int16_t>(spec, tensor);
+      return check_range<std::int16_t>(spec, tensor, bounds);
     case DType::kInt8:
-      return check_range<std::int8_t>(spec, tensor);
+      return check_range<std::int8_t>(spec, tensor, bounds);
     case DType::kUInt8:
-      return check_range<std::uint8_t>(spec, tensor);
+      return check_range<std::uint8_t>(spec, tensor, bounds);
     case DType::kUInt16:
-      return check_range<std::uint16_t>(spec, tensor);
+      return check_range<std::uint16_t>(spec, tensor, bounds);
     case DType::kUInt32:
-      return check_range<std::uint32_t>(spec, tensor);
+      return check_range<std::uint32_t>(spec, tensor, bounds);
     case DType::kUInt64:
-      return check_range<std::uint64_t>(spec, tensor);
+      return check_range<std::uint64_t>(spec, tensor, bounds);
     default:
       return;  // the manifest gives a range to integers only
   }
+}
+
+/// Checks a contiguous CPU tensor against the limits of the engine.
+void check_limit(const ValueSpec& spec, const Tensor& tensor) {
+  const EngineLimit& limit = *spec.limit;
+  if (!is_floating(spec.dtype)) {
+    if (limit.values)
+      check_values(spec, tensor, {limit.values->min, limit.values->max, {}, &limit});
+    return;
+  }
+  const auto found = detail::find_special(tensor, limit);
+  if (!found) return;
+  throw InvalidInput(input_label(spec) + found->value + at_place(tensor, found->element) + "; " +
+                     differs(limit, found->kind));
 }
 
 /// Checks one tensor, and replaces it with a contiguous copy when that is needed.
@@ -183,6 +237,7 @@ void check_value(const Signature& signature, const ValueSpec& spec, Tensor& tens
       mismatch(spec, tensor, device, "pass one number as a 0-dimensional tensor");
     if (!tensor.device().is_cpu())
       mismatch(spec, tensor, Device{}, "scalars are read on the CPU: move it there");
+    if (spec.limit) check_limit(spec, tensor);
     return;
   }
   check_shape(signature, spec, tensor, device, sizes);
@@ -197,7 +252,142 @@ void check_value(const Signature& signature, const ValueSpec& spec, Tensor& tens
       mismatch(spec, tensor, device, "it is not contiguous: call contiguous() on it first");
     tensor = tensor.contiguous();
   }
-  if (spec.values && device.is_cpu()) check_values(spec, tensor);
+  if (!device.is_cpu()) return;
+  if (spec.limit) check_limit(spec, tensor);
+  if (!spec.values) return;
+  if (spec.values->min_expression || spec.values->max_expression)
+    sizes.expect_expressions();
+  else
+    check_values(spec, tensor, {spec.values->min, spec.values->max, {}});
+}
+
+// --- sizes and bounds that are computed from others ---------------------------------------------
+
+/// Calls a function with each input that is there and has derived sizes, and each such axis.
+void for_each_derived(const Signature& signature, std::span<const Tensor> inputs, auto&& function) {
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    const ValueSpec& spec = signature.inputs[i];
+    if (!spec.shape || !inputs[i].defined()) continue;
+    for (std::size_t axis = 0; axis < spec.shape->size(); ++axis)
+      if ((*spec.shape)[axis].expression) function(spec, inputs[i], axis);
+  }
+}
+
+/// Collects the sizes of an expression's names. Returns how many of them are unknown.
+/// @param last  the index of the last one that is unknown
+std::size_t collect(const SizeExpression& expression, const DimensionSizes& sizes,
+                    SizeExpression::Sizes& values, std::size_t& last) {
+  std::size_t unknown = 0;
+  for (std::size_t name = 0; name < expression.names().size(); ++name) {
+    const auto* known = sizes.find(expression.names()[name]);
+    if (known != nullptr) {
+      values[name] = known->size;
+      continue;
+    }
+    last = name;
+    ++unknown;
+  }
+  return unknown;
+}
+
+/// Returns the sizes of an expression's names, or nullopt when an input that has one is absent.
+std::optional<SizeExpression::Sizes> known_sizes(const SizeExpression& expression,
+                                                 const DimensionSizes& sizes) {
+  SizeExpression::Sizes values{};
+  std::size_t last = 0;
+  if (collect(expression, sizes, values, last) > 0) return std::nullopt;
+  return values;
+}
+
+/// Finds the sizes of names that no axis has alone, from expressions with one unknown name.
+/// @throws InvalidInput where no allowed size gives the size of the axis.
+void solve_names(const Signature& signature, std::span<const Tensor> inputs,
+                 DimensionSizes& sizes) {
+  bool found = true;
+  while (found) {
+    found = false;
+    for_each_derived(
+        signature, inputs, [&](const ValueSpec& spec, const Tensor& tensor, std::size_t axis) {
+          const SizeExpression& expression = *(*spec.shape)[axis].expression;
+          SizeExpression::Sizes values{};
+          std::size_t unknown = 0;
+          if (collect(expression, sizes, values, unknown) != 1 || !expression.solvable_for(unknown))
+            return;
+          const std::string& name = expression.names()[unknown];
+          const auto range = signature.dims.find(name);
+          const auto size = expression.solve(unknown, tensor.shape()[axis], values);
+          if (!size || *size < 0 ||
+              (range != signature.dims.end() && !allows(range->second, *size)))
+            throw InvalidInput(
+                input_label(spec) + "axis " + std::to_string(axis) + " is " +
+                std::to_string(tensor.shape()[axis]) + ", expected \"" + expression.text() +
+                "\" with \"" + name + "\" " +
+                (range == signature.dims.end() ? "a whole number" : range_text(range->second)) +
+                "; got " + tensor.describe());
+          sizes.add({&name, &spec.name, *size});
+          found = true;
+        });
+  }
+}
+
+/// Checks the values of an input whose bounds are computed. Bounds with an unknown name are not
+/// checked.
+void check_computed_range(const ValueSpec& spec, const Tensor& tensor,
+                          const DimensionSizes& sizes) {
+  Bounds bounds{spec.values->min, spec.values->max, {}};
+  std::string origin;
+  const auto compute = [&](const auto& expression, std::int64_t& bound) {
+    if (!expression) return true;
+    const auto values = known_sizes(*expression, sizes);
+    const auto value = values ? expression->evaluate(*values) : std::nullopt;
+    if (!value) return false;
+    bound = *value;
+    origin += " (" + expression->text() + " = " + expression->explain(*values) + ")";
+    return true;
+  };
+  if (!compute(spec.values->min_expression, bounds.min) ||
+      !compute(spec.values->max_expression, bounds.max))
+    return;
+  bounds.origin = origin;
+  check_values(spec, tensor, bounds);
+}
+
+/// Checks the sizes and bounds that follow from the named dimensions, when all of these are known.
+void check_expressions(const Signature& signature, std::span<const Tensor> inputs, Device device,
+                       DimensionSizes& sizes) {
+  solve_names(signature, inputs, sizes);
+  for_each_derived(signature, inputs,
+                   [&](const ValueSpec& spec, const Tensor& tensor, std::size_t axis) {
+                     const SizeExpression& expression = *(*spec.shape)[axis].expression;
+                     const auto values = known_sizes(expression, sizes);
+                     if (!values || expression.evaluate(*values) == tensor.shape()[axis]) return;
+                     throw InvalidInput(input_label(spec) + "dimension \"" + expression.text() +
+                                        "\" (axis " + std::to_string(axis) + ") is " +
+                                        std::to_string(tensor.shape()[axis]) + ", expected " +
+                                        expression.explain(*values) + "; got " + tensor.describe());
+                   });
+  if (!device.is_cpu()) return;
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    const auto& range = signature.inputs[i].values;
+    if (inputs[i].defined() && range && (range->min_expression || range->max_expression))
+      check_computed_range(signature.inputs[i], inputs[i], sizes);
+  }
+}
+
+/// Returns the sizes of the names in checked inputs.
+DimensionSizes sizes_of(const Signature& signature, std::span<const Tensor> inputs) {
+  DimensionSizes sizes;
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    const ValueSpec& spec = signature.inputs[i];
+    if (!spec.shape || !inputs[i].defined()) continue;
+    for (std::size_t axis = 0; axis < spec.shape->size(); ++axis) {
+      const Dim& dim = (*spec.shape)[axis];
+      if (!dim.name.empty() && !dim.expression && sizes.find(dim.name) == nullptr)
+        sizes.add({&dim.name, &spec.name, inputs[i].shape()[axis]});
+    }
+  }
+  solve_names(signature, inputs, sizes);
+  return sizes;
 }
 
 std::string expected_names(const Signature& signature) {
@@ -257,7 +447,9 @@ std::string specs_text(const std::vector<ValueSpec>& specs) {
 }  // namespace
 
 std::string Signature::describe() const {
-  return method + "(" + specs_text(inputs) + ") -> (" + specs_text(outputs) + ")";
+  const auto name_of = [&](std::size_t input) { return inputs[input].name; };
+  return method + "(" + specs_text(inputs) + ") -> (" + specs_text(outputs) + ")" +
+         (writes.empty() ? "" : ", writes " + detail::joined(writes, name_of));
 }
 
 std::vector<Tensor> check_inputs(const Signature& signature, const Inputs& inputs, Device device) {
@@ -282,6 +474,7 @@ void check_inputs(const Signature& signature, std::span<Tensor> inputs, Device d
   DimensionSizes sizes;
   for (std::size_t i = 0; i < inputs.size(); ++i)
     check_value(signature, signature.inputs[i], inputs[i], device, sizes);
+  if (sizes.has_expressions()) check_expressions(signature, inputs, device, sizes);
 }
 
 void check_outputs(const Signature& signature, std::span<const Tensor> inputs,
@@ -291,7 +484,12 @@ void check_outputs(const Signature& signature, std::span<const Tensor> inputs,
                          spec_text(spec) + ", the engine gave " + tensor.describe() + " (" + why +
                          "); the artifact does not do what its manifest says: export it again");
   };
-  detail::check_output_count(signature, outputs.size());
+  if (outputs.size() != signature.outputs.size())
+    throw ExecutionError(detail::in_quotes(signature.method) + " gave " +
+                         std::to_string(outputs.size()) + " outputs, expected " +
+                         std::to_string(signature.outputs.size()) +
+                         "; the artifact does not do what its manifest says: export it again");
+  std::optional<DimensionSizes> sizes;  // of the inputs; only signatures with expressions need it
   for (std::size_t i = 0; i < outputs.size(); ++i) {
     const ValueSpec& spec = signature.outputs[i];
     const Tensor& tensor = outputs[i];
@@ -308,8 +506,17 @@ void check_outputs(const Signature& signature, std::span<const Tensor> inputs,
         if (dim.size >= 0 && dim.size != tensor.shape()[axis]) fail(spec, tensor, "another size");
         continue;
       }
+      if (dim.expression) {
+        if (!sizes) sizes = sizes_of(signature, inputs);
+        const auto values = known_sizes(*dim.expression, *sizes);
+        if (values && dim.expression->evaluate(*values) != tensor.shape()[axis])
+          fail(spec, tensor,
+               "axis " + std::to_string(axis) + " should be " + dim.expression->explain(*values));
+        continue;
+      }
       // check_inputs has seen that all inputs with this dimension agree.
-      for (std::size_t j = 0; j < inputs.size(); ++j) {
+      bool found = false;
+      for (std::size_t j = 0; j < inputs.size() && !found; ++j) {
         const auto& shape = signature.inputs[j].shape;
         if (!shape || !inputs[j].defined()) continue;
         const auto same = std::find(shape->begin(), shape->end(), dim);
@@ -317,8 +524,15 @@ void check_outputs(const Signature& signature, std::span<const Tensor> inputs,
         if (inputs[j].shape()[static_cast<std::size_t>(same - shape->begin())] !=
             tensor.shape()[axis])
           fail(spec, tensor, "dimension \"" + dim.name + "\" differs from the input's");
-        break;
+        found = true;
       }
+      if (found) continue;
+      // No input has it alone, so it may have been solved from "2 * n".
+      if (!sizes) sizes = sizes_of(signature, inputs);
+      const auto* known = sizes->find(dim.name);
+      if (known != nullptr && known->size != tensor.shape()[axis])
+        fail(spec, tensor,
+             "axis " + std::to_string(axis) + " should be " + std::to_string(known->size));
     }
   }
 }

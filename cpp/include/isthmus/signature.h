@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -20,23 +21,56 @@ namespace isthmus {
 /// kInteger is int64, kFloating is float64, kBoolean is bool.
 enum class ValueKind : std::uint8_t { kTensor, kInteger, kFloating, kBoolean };
 
-/// One size of a shape: fixed, a named dimension, or unknown (outputs only).
+class SizeExpression;
+
+/// One size of a shape: fixed, a named dimension, derived from named dimensions, or unknown
+/// (outputs only).
 struct Dim {
-  std::string name;        ///< not empty: a named dimension
+  /// Not empty: a named dimension, or what is computed from several, such as "past + sequence".
+  std::string name;
   std::int64_t size = -1;  ///< fixed size when `name` is empty; -1: unknown
-  friend bool operator==(const Dim&, const Dim&) = default;
+  /// `name` as it is computed at each call; null where it is the name of one dimension.
+  std::shared_ptr<const SizeExpression> expression{};
+  friend bool operator==(const Dim& a, const Dim& b) {
+    return a.size == b.size && a.name == b.name;
+  }
 };
 
 /// The inclusive range of a named dimension.
 struct DimRange {
   std::int64_t min = 1;
   std::int64_t max = 1;
+  std::vector<std::int64_t> sizes{};  ///< not empty: the only sizes allowed, in increasing order
 };
 
 /// The inclusive range of the values of an integer input.
 struct ValueRange {
   std::int64_t min = 0;
   std::int64_t max = 0;
+  /// Bounds that depend on the sizes of a call, such as "nodes - 1"; null where `min` or `max` is
+  /// the bound.
+  std::shared_ptr<const SizeExpression> min_expression{};
+  std::shared_ptr<const SizeExpression> max_expression{};
+};
+
+/// A kind of special values of floating-point numbers. Kinds are combined with `|`.
+enum Special : std::uint8_t {
+  kSpecialNaN = 1,
+  kSpecialInfinity = 2,
+  kSpecialZero = 4,          ///< zeros of both signs
+  kSpecialNegativeZero = 8,  ///< -0.0 only
+  kSpecialDenormal = 16,
+  kSpecialLarge = 32,  ///< beyond `EngineLimit::values`, else beyond 2^62
+};
+
+/// The values of an input with which an engine gave other answers than the model when it was
+/// proven. They are refused unless LoadOptions::specials allows them.
+struct EngineLimit {
+  std::string engine;                  ///< "openvino"
+  std::string origin;                  ///< when it was proven: "at export"
+  std::string advice;                  ///< "use torchscript, or load with specials=allow"
+  std::uint8_t specials = 0;           ///< kinds of `Special` that are refused; floating point only
+  std::optional<ValueRange> values{};  ///< numbers outside of this range are refused
 };
 
 /// The type of an input or output.
@@ -49,6 +83,8 @@ struct ValueSpec {
   /// The range of an integer tensor that indexes a table of the model, such as token ids. Outside
   /// of it, engines give wrong answers or end the process. nullopt: any value.
   std::optional<ValueRange> values = std::nullopt;
+  /// The limits of the engine, in the signature of a loaded model; null: it has none.
+  std::shared_ptr<const EngineLimit> limit{};
 };
 
 /// The nested structure of a call's arguments or results in Python, with values as leaves.
@@ -79,19 +115,23 @@ struct Signature {
   std::string method = "forward";
   std::vector<ValueSpec> inputs;
   std::vector<ValueSpec> outputs;
+  /// Indices of the inputs that a call changes in place, in increasing order: tensors whose memory
+  /// has other values after the call.
+  std::vector<std::size_t> writes{};
   std::vector<Tree> args;                             ///< positional arguments in Python
   std::vector<std::pair<std::string, Tree>> kwargs;   ///< keyword arguments in Python
   Tree returns;                                       ///< the result in Python
   std::map<std::string, DimRange, std::less<>> dims;  ///< ranges of the named dimensions
 
-  /// Returns a text such as "forward(input_ids: int64[batch, sequence]) -> (...)".
+  /// Returns a text such as "forward(input_ids: int64[batch, sequence]) -> (...)", with the written
+  /// inputs at the end.
   [[nodiscard]] ISTHMUS_API std::string describe() const;
 };
 
 /// Checks inputs against a signature: names, kinds, dtypes, ranks, fixed sizes, ranges of named
-/// dimensions and their equality in all inputs, devices, null data, and the ranges of values on the
-/// CPU. Values on a GPU are not read, because that would wait for it. Non-contiguous CPU tensors
-/// are copied.
+/// dimensions and their equality in all inputs, sizes and bounds that are derived from them,
+/// devices, null data, and the ranges of values on the CPU. Values on a GPU are not read, because
+/// that would wait for it. Non-contiguous CPU tensors are copied.
 /// @param device  the device of the model; scalars are on the CPU
 /// @returns the tensors in the signature's order; absent optional inputs are undefined
 /// @throws InvalidInput with the input, what was expected, what was given, and what to do.
@@ -101,8 +141,9 @@ ISTHMUS_API std::vector<Tensor> check_inputs(const Signature& signature, const I
 /// The same for tensors in the signature's order. Non-contiguous ones are replaced in `inputs`.
 ISTHMUS_API void check_inputs(const Signature& signature, std::span<Tensor> inputs, Device device);
 
-/// Checks the outputs of an engine: number, dtypes, ranks, fixed sizes, and named dimensions, whose
-/// sizes are those of `inputs`. A dimension that no given input has is not checked.
+/// Checks the outputs of an engine: number, dtypes, ranks, fixed sizes, and named and derived
+/// dimensions, whose sizes follow from `inputs`. A dimension that no given input has is not
+/// checked.
 /// @throws ExecutionError with the output.
 ISTHMUS_API void check_outputs(const Signature& signature, std::span<const Tensor> inputs,
                                std::span<const Tensor> outputs);

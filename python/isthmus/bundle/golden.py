@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
+
+from isthmus.bundle.manifest import written_name
+from isthmus.bundle.size_expression import bind_sizes
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from isthmus.bundle.manifest import Method
+    from isthmus.bundle.manifest import Method, Size
 
-__all__ = ["Golden", "Step", "named_sizes"]
+__all__ = ["Golden", "Step", "named_sizes", "with_written"]
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,7 @@ class Step:
     inputs: dict[str, Tensor]
     """The inputs by name, on the CPU; scalars are 0-d tensors; absent inputs have no entry."""
     outputs: dict[str, Tensor]
-    """The outputs by name, likewise; no two share memory."""
+    """The results by name (`Method.results`), likewise; no two share memory."""
     errors: dict[str, Tensor] = field(default_factory=dict)
     """The outputs minus eager's outputs in float64, where these are known."""
 
@@ -44,12 +47,22 @@ class Golden:
         )
 
 
+def with_written(method: Method, step: Step) -> Step:
+    """Returns a step with an output for each input that the method may write.
+
+    An input that this call left as it was has its own value there.
+    """
+    unchanged = {
+        written_name(name): step.inputs[name] for name in method.writes if name in step.inputs
+    }
+    return replace(step, outputs={**unchanged, **step.outputs}) if unchanged else step
+
+
 def named_sizes(method: Method, step: Step) -> dict[str, int]:
     """Returns the sizes of the named dimensions of a call; absent inputs have none."""
-    sizes: dict[str, int] = {}
+    axes: list[tuple[Size, int]] = []
     for spec in method.inputs:
         value = step.inputs.get(spec.name)
         if value is not None and spec.shape is not None and len(spec.shape) == value.dim():
-            pairs = zip(spec.shape, value.shape, strict=True)
-            sizes.update((name, size) for name, size in pairs if isinstance(name, str))
-    return sizes
+            axes += zip(spec.shape, value.shape, strict=True)
+    return bind_sizes(axes)

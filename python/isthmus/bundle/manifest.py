@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 from isthmus.bundle.manifest_rules import (
@@ -20,6 +20,7 @@ from isthmus.bundle.manifest_rules import (
     Number,
     Path,
     Sha256,
+    SizeText,
     at_least_one,
     pair,
 )
@@ -37,8 +38,9 @@ NodeKind = Literal[
     "leaf", "none", "const", "list", "tuple", "dict", "namedtuple", "dataclass", "model_output"
 ]
 Severity = Literal["error", "warning", "info"]
-Size = Count | Name | None
-"""A fixed size, the name of a dimension, or None where no rule explains it (outputs only)."""
+Size = Count | SizeText | None
+"""A fixed size, the name of a dimension, an expression over names such as "past + sequence", or
+None where no rule explains it (outputs only)."""
 Statistics = Mapping[str, Number]
 """A number for each statistic of an error: "max", "rms", "p99", "median", "bias", "cosine"."""
 
@@ -63,14 +65,31 @@ class DimRange:
 
     min: Count
     max: Count
+    sizes: tuple[Count, ...] = ()
+    """The only sizes allowed, in increasing order; none where every size of the range is."""
+
+    def allows(self, size: int) -> bool:
+        """Returns True for a size that the dimension may have."""
+        return size in self.sizes if self.sizes else self.min <= size <= self.max
+
+    def __str__(self) -> str:
+        """Returns "1 to 64", or "256 or 512"."""
+        return " or ".join(map(str, self.sizes)) if self.sizes else f"{self.min} to {self.max}"
 
 
 @dataclass(frozen=True)
 class ValueRange:
-    """The inclusive range of the values of an integer input."""
+    """The inclusive range of the values of an integer input.
 
-    min: Int64
-    max: Int64
+    A bound may be an expression over the names of dimensions, such as "nodes - 1".
+    """
+
+    min: Int64 | SizeText
+    max: Int64 | SizeText
+
+    def __str__(self) -> str:
+        """Returns "0 to 30521"."""
+        return f"{self.min} to {self.max}"
 
 
 @dataclass(frozen=True)
@@ -94,7 +113,8 @@ class Tree:
 
     node: NodeKind
     name: Name = ""
-    """The name of the input or output that a leaf stands for."""
+    """The name of the input or output that a leaf stands for; a const that is a positional argument
+    has its parameter's name."""
     value: Any = None
     """The JSON value of a const."""
     type: Name = ""
@@ -134,6 +154,23 @@ class Method:
     args: tuple[Tree, ...]
     kwargs: tuple[Annotated[tuple[Name, Tree], pair("[name, tree]")], ...]
     returns: Tree
+    writes: tuple[Name, ...] = ()
+    """The inputs that the call changes in place, in the order of `inputs`."""
+
+    @property
+    def results(self) -> tuple[ValueSpec, ...]:
+        """What a call is compared by: the outputs, and the written inputs as `written_name`s."""
+        written = [
+            replace(spec, name=written_name(spec.name), values=None)
+            for spec in self.inputs
+            if spec.name in self.writes
+        ]
+        return (*self.outputs, *written)
+
+
+def written_name(name: str) -> str:
+    """Returns the name, among the results of a call, of an input's value after the call."""
+    return f"written/{name}"
 
 
 @dataclass(frozen=True)
@@ -201,11 +238,34 @@ class EngineProof:
     reason: str = ""
     """Why it failed; empty when it passed."""
     values: Mapping[Name, ValueRange] = field(default_factory=dict)
-    """The range on which the engine is proven, for each integer input where that is narrower than
-    the signature's."""
+    """The numbers on which the engine is proven, by input, where these are fewer than the
+    signature's. Beyond them it gave other answers than the model."""
     unproven: Mapping[Name, tuple[Name, ...]] = field(default_factory=dict)
-    """The special values with which the engine differs, for each input: "nan", "inf", "zero" (the
-    sign of a zero), "denormal", "large"."""
+    """The special values with which the engine differs, by input: "nan", "inf", "zero" (of either
+    sign), "negative_zero", "denormal", "large" (beyond 2^62)."""
+
+    @property
+    def limits(self) -> tuple[str, ...]:
+        """`values` and `unproven` in words, such as 'not proven for NaN in "x"'."""
+        kinds = [
+            f'not proven for {", ".join(_KINDS.get(kind, kind) for kind in names)} in "{name}"'
+            for name, names in self.unproven.items()
+        ]
+        return (
+            *kinds,
+            *(f'proven for {values} in "{name}" only' for name, values in self.values.items()),
+        )
+
+
+_KINDS = {
+    "nan": "NaN",
+    "inf": "infinities",
+    "zero": "zeros",
+    "negative_zero": "negative zeros",
+    "denormal": "denormal numbers",
+    "large": "numbers beyond 2^62",
+}
+"""The special values of `EngineProof.unproven` in words."""
 
 
 @dataclass(frozen=True)
@@ -247,6 +307,9 @@ class GoldenEntry:
     file: FileEntry
     dims: Mapping[str, Count]
     steps: Annotated[tuple[GoldenStep, ...], at_least_one("step")]
+    special: Mapping[Name, Name] = field(default_factory=dict)
+    """The kind of special values of an input, by name: those of `EngineProof.unproven`, and
+    "magnitude" for larger numbers than in the ordinary goldens."""
 
 
 @dataclass(frozen=True)
@@ -263,6 +326,8 @@ class Manifest:
     artifacts: tuple[Artifact, ...]
     goldens: tuple[GoldenEntry, ...]
     noise_floor: Mapping[str, NoiseFloor]
+    specials: tuple[GoldenEntry, ...] = ()
+    """Goldens of special values, on which an engine may differ."""
     warmup: tuple[str, ...] = ()
     files: tuple[FileEntry, ...] = ()
     format_version: int = FORMAT_VERSION

@@ -15,6 +15,7 @@ from isthmus.bundle.manifest import (
     MAX_MANIFEST_BYTES,
     NODE_FIELDS,
     DimRange,
+    EngineProof,
     FileEntry,
     Manifest,
     Method,
@@ -23,6 +24,7 @@ from isthmus.bundle.manifest import (
     ValueRange,
     ValueSpec,
 )
+from isthmus.bundle.size_expression import names_of
 from isthmus.errors import BundleError
 
 _MAX_DEPTH = 64
@@ -58,15 +60,20 @@ def dumps(manifest: Manifest) -> str:
 LEFT_OUT: dict[str, tuple[Any, ...]] = {
     "chunks": ((),),
     "proofs": ((),),
+    "sizes": ((),),
+    "special": ({},),
+    "specials": ((),),
     "unproven": ({},),
     "values": (None, {}),
+    "writes": ((),),
 }
 """Fields that are not written where they hold nothing."""
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Tree):
-        names = ("node", *NODE_FIELDS[value.node])
+        named_const = value.node == "const" and value.name
+        names = ("node", *(("name",) if named_const else ()), *NODE_FIELDS[value.node])
         # The value of a const is JSON already.
         return {
             name: value.value if name == "value" else _plain(getattr(value, name)) for name in names
@@ -158,8 +165,12 @@ def _file(at: JsonCursor) -> FileEntry:
 
 def _range(at: JsonCursor, cls: type[DimRange] | type[ValueRange]) -> Any:
     bounds = read_object(at, cls, _READERS)
-    if bounds.max < bounds.min:
+    ends = (bounds.min, bounds.max)
+    if all(isinstance(end, int) for end in ends) and bounds.max < bounds.min:
         at.fail("min <= max")
+    sizes = getattr(bounds, "sizes", ())
+    if sizes and (sorted(set(sizes)) != list(sizes) or (sizes[0], sizes[-1]) != ends):
+        at["sizes"].fail("increasing sizes from min to max")
     return bounds
 
 
@@ -181,6 +192,8 @@ def _tree(at: JsonCursor, depth: int = 0) -> Tree:
         at.fail(f"a tree at most {_MAX_DEPTH} deep")
     node: NodeKind = read(at["node"], NodeKind, _READERS)
     members = NODE_FIELDS[node]
+    if node == "const" and "name" in at.object():
+        members = ("name", *members)
     nested = [_tree(item, depth + 1) for item in at["items"].items()] if "items" in members else []
     tree: Tree = read_object(at, Tree, _READERS, members, node=node, items=tuple(nested))
     if "keys" in members and len(nested) != len(tree.keys):
@@ -200,6 +213,9 @@ def _method(at: JsonCursor) -> Method:
         listed = [spec.name for spec in specs]
         if sorted(listed) != sorted(names) or len(set(listed)) != len(listed):
             at[key].fail(f"the names {', '.join(names) or 'none'}, as in the trees, each once")
+    tensors = [spec.name for spec in method.inputs if spec.kind == "tensor"]
+    if list(method.writes) != [name for name in tensors if name in method.writes]:
+        at["writes"].fail("names of inputs that are tensors, in the order of the inputs")
     return method
 
 
@@ -213,18 +229,31 @@ _READERS: Readers = {
 }
 
 
+def read_proof(path: str, value: Any) -> EngineProof:
+    """Returns the verdict in plain JSON values; `path` names their place in errors.
+
+    Raises:
+        BundleError: A value is missing or not what the format says.
+    """
+    proof: EngineProof = read_object(JsonCursor(path, value), EngineProof, _READERS)
+    return proof
+
+
 def _check_references(manifest: Manifest) -> None:
     """Checks that every name that points elsewhere in the manifest is there."""
     methods = [method.name for method in manifest.methods]
     goldens = [golden.name for golden in manifest.goldens]
     _unique("$.methods", methods)
     _unique("$.goldens", goldens)
+    _unique("$.specials", [golden.name for golden in manifest.specials])
     _unique("$.artifacts", [artifact.name for artifact in manifest.artifacts])
-    for number, golden in enumerate(manifest.goldens):
-        for at, step in enumerate(golden.steps):
-            if step.method not in methods:
-                place = f"$.goldens[{number}].steps[{at}].method"
-                JsonCursor(place, step.method).fail(f"one of the methods ({', '.join(methods)})")
+    for key, entries in (("goldens", manifest.goldens), ("specials", manifest.specials)):
+        for number, golden in enumerate(entries):
+            for at, step in enumerate(golden.steps):
+                if step.method not in methods:
+                    place = f"$.{key}[{number}].steps[{at}].method"
+                    known = ", ".join(methods)
+                    JsonCursor(place, step.method).fail(f"one of the methods ({known})")
     inputs = {spec.name for method in manifest.methods for spec in method.inputs}
     for number, artifact in enumerate(manifest.artifacts):
         for at, proof in enumerate(artifact.proofs):
@@ -244,11 +273,17 @@ def _check_references(manifest: Manifest) -> None:
 
 def _check_shape(path: str, key: str, spec: ValueSpec, manifest: Manifest) -> None:
     for at, size in enumerate(spec.shape or ()):
-        if isinstance(size, str) and size not in manifest.dims:
-            known = ", ".join(manifest.dims) or "none"
-            JsonCursor(f"{path}[{at}]", size).fail(f"the name of one of dims ({known})")
+        _check_names(JsonCursor(f"{path}[{at}]", size), manifest)
         if size is None and key == "inputs":
             JsonCursor(f"{path}[{at}]", size).fail("a size or a name; only outputs may have null")
+    if spec.values is not None:
+        for bound in (spec.values.min, spec.values.max):
+            _check_names(JsonCursor(path.replace(".shape", ".values"), bound), manifest)
+
+
+def _check_names(at: JsonCursor, manifest: Manifest) -> None:
+    if any(name not in manifest.dims for name in names_of(at.value)):
+        at.fail(f"the name of one of dims ({', '.join(manifest.dims) or 'none'})")
 
 
 def _unique(path: str, names: list[str]) -> None:

@@ -6,6 +6,7 @@ import re
 from typing import Annotated, Any
 
 from isthmus.bundle.json_cursor import Rule
+from isthmus.bundle.size_expression import parse_size
 
 DTYPES = (
     *("bool", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64"),
@@ -33,6 +34,14 @@ def _path(value: Any) -> str:
     return _name(value) or (
         fault and f"a path beneath the bundle, with forward slashes (this one {fault})"
     )
+
+
+def _size_text(value: Any) -> str:
+    try:
+        parse_size(value if isinstance(value, str) else "")
+    except ValueError as error:
+        return f'the name of a dimension, or sizes such as "past + sequence" ({error})'
+    return ""
 
 
 def _number(value: Any) -> str:
@@ -91,6 +100,8 @@ DimName = Annotated[
     str,
     _matching("[A-Za-z_][A-Za-z0-9_]*", "a dimension's name of letters, digits and underscores"),
 ]
+SizeText = Annotated[str, Rule(_size_text, {"minLength": 1})]
+"""The name of a dimension, or an expression over names; `size_expression` reads it."""
 Count = Annotated[int, _at_least(0)]
 Int64 = Annotated[int, _at_least(-(2**63))]
 Number = Annotated[float, Rule(_number, {"minimum": 0})]

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from isthmus.bundle.manifest import Artifact, DimRange, Manifest, Method, Tolerance
+from isthmus.bundle.size_expression import bind_sizes, is_plain, names_of, parse_size
 from isthmus.bundle_diff.findings import Findings, counted, shortened
 from isthmus.bundle_diff.runs import PairedEngine, RunContext
 from isthmus.document import number
@@ -157,7 +158,7 @@ def refusal(method: Method, dims: Mapping[str, DimRange], values: Mapping[str, T
     for name in values:
         if name not in known:
             return f"B has no input {name}"
-    sizes: dict[str, int] = {}
+    axes: list[tuple[str, str, int]] = []
     for name, spec in known.items():
         value = values.get(name)
         if value is None:
@@ -175,11 +176,16 @@ def refusal(method: Method, dims: Mapping[str, DimRange], values: Mapping[str, T
             if isinstance(size, int) and size != actual:
                 return f"A gives {name}[{axis}] = {actual}, B takes {size}"
             if isinstance(size, str):
-                limits = dims[size]
-                if not limits.min <= actual <= limits.max:
-                    return f"{size} is {limits.min} to {limits.max} in B"
-                if sizes.setdefault(size, actual) != actual:
-                    return f"{size} has to be the same everywhere in B"
+                axes.append((f"{name}[{axis}]", size, actual))
+    sizes = bind_sizes((size, actual) for _, size, actual in axes)
+    for place, size, actual in axes:
+        for part in names_of(size):
+            if part in sizes and not dims[part].allows(sizes[part]):
+                return f"{part} is {dims[part]} in B"
+        if is_plain(size) and sizes[size] != actual:
+            return f"{size} has to be the same everywhere in B"
+        if set(names_of(size)) <= set(sizes) and parse_size(size).evaluate(sizes) != actual:
+            return f"A gives {place} = {actual}, B takes {size} = {parse_size(size).explain(sizes)}"
     return ""
 
 

@@ -7,7 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import takewhile
 
-from isthmus.bundle.manifest import DimRange, Manifest, Method, Size, Tree, ValueSpec
+from isthmus.bundle.manifest import (
+    DimRange,
+    Manifest,
+    Method,
+    Size,
+    Tree,
+    ValueRange,
+    ValueSpec,
+)
+from isthmus.bundle.size_expression import is_plain, parse_size
 from isthmus.bundle_diff.findings import Findings, Section, Severity, counted
 from isthmus.bundle_diff.pairs import ValuePairs, methods_of, pair_values
 
@@ -68,6 +77,7 @@ class _Comparison:
         self._output_sizes()
         self._calls()
         self._returns()
+        self._writes()
 
     def _values(self, noun: str, values: ValuePairs) -> None:
         is_input = noun == "input"
@@ -97,8 +107,8 @@ class _Comparison:
             if pair.values != other.values:
                 # Where no range is known, eager may have refused the same values.
                 old, new = pair.values, other.values
-                narrower = old and new and (new.min > old.min or new.max < old.max)
-                words = [f"{span.min} to {span.max}" if span else "any" for span in (old, new)]
+                narrower = old and new and _narrower(old, new)
+                words = [str(span) if span else "any" for span in (old, new)]
                 self._change(f"values of {what}", words, "breaking" if narrower else "changed")
 
     def _order(self) -> None:
@@ -109,6 +119,16 @@ class _Comparison:
             old = ", ".join(pair.name for pair, _ in self._outputs.pairs)
             order = ", ".join(name for name in new if name in self._outputs.names.values())
             self._change("order of the outputs", (old, order), "changed", "C++ takes them by name")
+
+    def _writes(self) -> None:
+        names = self._inputs.names
+        old = {names.get(name, name) for name in self._before.writes}
+        new = set(self._after.writes)
+        for name in sorted(old ^ new):
+            words = ["written" if name in writes else "left alone" for writes in (old, new)]
+            why = "it changes a buffer that callers may use again" if name in new else ""
+            severity: Severity = "breaking" if name in new else "changed"
+            self._change(f"input {name} after the call", words, severity, why)
 
     # --- sizes ------------------------------------------------------------------------------------
 
@@ -135,27 +155,33 @@ class _Comparison:
         return True
 
     def _input_size(self, old: Size, new: Size, places: Sequence[str]) -> None:
-        low, high = _range(old, self._dims)
-        new_low, new_high = _range(new, self._new_dims)
-        narrower = new_low > low or new_high < high
-        wider = new_low < low or new_high > high
+        before, after = _range(old, self._dims), _range(new, self._new_dims)
+        narrower = not _contains(after, before)
         where = ", ".join(places)
-        if isinstance(old, str) and isinstance(new, str):
+        if _is_name(old) and _is_name(new):
             what = f"range of dimension {old}, which is {where}"
-            if narrower or wider:
-                sides = f"{low} to {high}", f"{new_low} to {new_high}"
+            if before != after:
+                sides = str(before), str(after)
                 self._change(what, sides, "breaking" if narrower else "changed")
             if old != new:
                 self._change(f"name of the dimension of {where}", (old, new), "changed")
-        elif old != new:
+        elif _renamed(old, self._names()) != new:
+            # A size that may no longer be chosen for itself breaks callers; a freed one does not.
+            tied = isinstance(new, str) and not is_plain(new)
             sides = _sized(old, self._dims), _sized(new, self._new_dims)
-            self._change(f"size of {where}", sides, "breaking" if narrower else "changed")
+            self._change(f"size of {where}", sides, "breaking" if narrower or tied else "changed")
+
+    def _names(self) -> dict[str, str]:
+        """Returns the new name of each dimension that is the size of an input's axis."""
+        return {
+            old: new
+            for old, new in self._axes
+            if isinstance(old, str) and isinstance(new, str) and is_plain(old) and is_plain(new)
+        }
 
     def _ties(self) -> None:
         """Compares which sizes have to be equal."""
-        named = [
-            (old, new) for old, new in self._axes if isinstance(old, str) and isinstance(new, str)
-        ]
+        named = [(old, new) for old, new in self._axes if _is_name(old) and _is_name(new)]
         for side, severity, words in (
             (1, "breaking", ("may differ", "have to be equal")),
             (0, "changed", ("have to be equal", "may differ")),
@@ -168,7 +194,7 @@ class _Comparison:
                     self._change(what, words, "breaking" if severity == "breaking" else "changed")
 
     def _output_sizes(self) -> None:
-        renamed = {old: new for old, new in self._axes if isinstance(old, str)}
+        renamed: dict[Size, Size] = {old: new for old, new in self._axes if isinstance(old, str)}
         for pair, other in self._outputs.pairs:
             if self._rank("output", pair, other):
                 continue
@@ -176,6 +202,8 @@ class _Comparison:
                 zip(pair.shape or (), other.shape or (), strict=True)
             ):
                 if old == new or (isinstance(old, str) and renamed.get(old) == new):
+                    continue
+                if _renamed(old, self._names()) == new:
                     continue
                 # No caller relies on an unknown size, and a named size may change.
                 loose = old is None or (isinstance(old, str) and not isinstance(new, int))
@@ -318,14 +346,41 @@ def _type(spec: ValueSpec) -> str:
     return spec.dtype if spec.kind == "tensor" else f"Python {spec.kind}"
 
 
-def _range(size: Size, dims: Mapping[str, DimRange]) -> tuple[int, int]:
+def _range(size: Size, dims: Mapping[str, DimRange]) -> DimRange:
+    """Returns the range of an input's axis."""
     if isinstance(size, int):
-        return size, size
+        return DimRange(size, size)
     assert size is not None  # inputs have no unknown sizes
-    return dims[size].min, dims[size].max
+    return dims[size] if is_plain(size) else DimRange(*parse_size(size).bounds(dims))
+
+
+def _contains(outer: DimRange, inner: DimRange) -> bool:
+    """Returns True when every size of the inner range is one of the outer range."""
+    if inner.sizes:
+        return all(outer.allows(size) for size in inner.sizes)
+    if outer.sizes:
+        return inner.min == inner.max and outer.allows(inner.min)
+    return outer.min <= inner.min and inner.max <= outer.max
+
+
+def _is_name(size: Size) -> bool:
+    return isinstance(size, str) and is_plain(size)
+
+
+def _renamed(size: Size, names: Mapping[str, str]) -> Size:
+    if not isinstance(size, str):
+        return size
+    return str(parse_size(size).renamed(names))
+
+
+def _narrower(old: ValueRange, new: ValueRange) -> bool:
+    """Returns True when values that were accepted may be refused."""
+    pairs = ((old.min, new.min, -1), (old.max, new.max, 1))
+    return any(
+        a != b and (isinstance(a, str) or isinstance(b, str) or (b - a) * sign < 0)
+        for a, b, sign in pairs
+    )
 
 
 def _sized(size: Size, dims: Mapping[str, DimRange]) -> str:
-    if isinstance(size, str):
-        return f"{size}, {dims[size].min} to {dims[size].max}"
-    return str(size)
+    return f"{size}, {_range(size, dims)}" if isinstance(size, str) else str(size)

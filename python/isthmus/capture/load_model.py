@@ -157,17 +157,24 @@ def parse_axes(entries: Sequence[str]) -> dict[str, dict[int, str]]:
     return axes
 
 
-def parse_dims(entries: Sequence[str]) -> dict[str, tuple[int, int]]:
-    """Returns `dims` of `isthmus.export` from entries like `batch=1:64`.
+def parse_dims(entries: Sequence[str]) -> dict[str, tuple[int, int] | list[int]]:
+    """Returns `dims` of `isthmus.export` from entries like `batch=1:64` or `width=256,512`.
 
     Raises:
         InvalidInput: An entry has another form.
     """
-    dims = {}
+    dims: dict[str, tuple[int, int] | list[int]] = {}
     for entry in entries:
         name, _, bounds = entry.partition("=")
-        low, _, high = bounds.partition(":")
-        if not name or not low.isdecimal() or not high.isdecimal():
-            raise InvalidInput(f"--dim {entry}: expected NAME=MIN:MAX, such as batch=1:64")
-        dims[name] = (int(low), int(high))
+        low, colon, high = bounds.partition(":")
+        sizes = bounds.split(",")
+        if name and colon and low.isdecimal() and high.isdecimal():
+            dims[name] = (int(low), int(high))
+        elif name and all(size.strip().isdecimal() for size in sizes):
+            dims[name] = [int(size) for size in sizes]
+        else:
+            raise InvalidInput(
+                f"--dim {entry}: expected NAME=MIN:MAX, such as batch=1:64, or NAME=SIZE,SIZE,..., "
+                "such as width=256,512"
+            )
     return dims

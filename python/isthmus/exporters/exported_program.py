@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import inspect
+import math
 import warnings
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
 
-from isthmus.bundle.manifest import Method
+from isthmus.bundle.manifest import DimRange, Method
+from isthmus.bundle.size_expression import is_plain, names_of, parse_size
 from isthmus.exporters.check import load_bytes
 from isthmus.exporters.export_request import ExportRequest
 from isthmus.exporters.torchscript.call_source import flat_call_source, structured_call_source
@@ -101,17 +104,41 @@ class _Outer(nn.Module):
         self.module = module
 
 
+def _symbol(name: str, limits: DimRange) -> Any:
+    """Returns the dimension of a name; of sizes such as 256 and 512 only multiples are promised."""
+    step = math.gcd(*limits.sizes)
+    if step > 1:
+        steps = torch.export.Dim(f"{name}_steps", min=limits.min // step, max=limits.max // step)
+        return steps * step
+    return torch.export.Dim(name, min=limits.min, max=limits.max)
+
+
+def _axis_symbol(size: str, roots: Mapping[str, Any]) -> Any:
+    """Returns the dimension of an axis: what torch.export can say of it, or AUTO."""
+    if is_plain(size):
+        return roots[size]
+    expression = parse_size(size)
+    atom, factor = expression.terms[0]
+    if len(expression.terms) > 1 or not isinstance(atom, str) or factor < 1:
+        return torch.export.Dim.AUTO
+    return roots[atom] * factor + expression.constant
+
+
 def _export(
     module: nn.Module, request: ExportRequest, method: Method, device: str
 ) -> ExportedProgram:
     args = as_tensors(method, request.examples[method.name], device)
-    dims = {
-        name: torch.export.Dim(name, min=size.min, max=size.max)
-        for name, size in request.dims.items()
-        if size.min != size.max
+    roots = {
+        name: _symbol(name, limits)
+        for name, limits in request.dims.items()
+        if limits.min != limits.max
     }
     shapes = tuple(
-        {axis: dims[dim] for axis, dim in request.axes.get(spec.name, {}).items() if dim in dims}
+        {
+            axis: _axis_symbol(size, roots)
+            for axis, size in request.axes.get(spec.name, {}).items()
+            if set(names_of(size)) & set(roots)
+        }
         for spec in method.inputs
     )
     names = list(inspect.signature(module.forward).parameters)

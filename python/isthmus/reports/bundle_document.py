@@ -8,6 +8,7 @@ from typing import Any
 
 from isthmus.bundle.manifest import Artifact, DimRange, ValueSpec
 from isthmus.bundle.manifest_json import to_json
+from isthmus.bundle.size_expression import names_of
 from isthmus.document import Case, Document, Table, number
 from isthmus.reports.bundle_report import BundleReport
 from isthmus.reports.matrix import MatrixRow, name_of, share_text
@@ -33,6 +34,7 @@ def document_of(report: BundleReport) -> Document:
             *(explanation.table() for explanation in report.explanations),
             *_after_first_folded(speed.tables if speed is not None else ()),
             _size_table(report),
+            *_engine_table(report.bundle.manifest.artifacts),
             *_hazard_table(report.bundle.manifest.artifacts),
             *_signature_tables(report),
         ),
@@ -138,6 +140,23 @@ def _size_table(report: BundleReport) -> Table:
     return Table("Sizes", columns, tuple(rows), numeric=frozenset(columns[1:]))
 
 
+def _engine_table(artifacts: Sequence[Artifact]) -> list[Table]:
+    rows = tuple(
+        (
+            artifact.name,
+            proof.engine,
+            proof.device,
+            "passed" if proof.passed else "FAILED",
+            proof.runtime,
+            proof.reason,
+        )
+        for artifact in artifacts
+        for proof in artifact.proofs
+    )
+    columns = ("artifact", "engine", "on", "goldens", "runtime", "why")
+    return [Table("Engines at export", columns, rows, folded=True)] if rows else []
+
+
 def _hazard_table(artifacts: Sequence[Artifact]) -> list[Table]:
     rows = tuple(
         (hazard.severity, artifact.name, hazard.message, hazard.where, hazard.remedy)
@@ -172,11 +191,11 @@ def shape_text(value: ValueSpec) -> str:
 def range_text(value: ValueSpec, dims: Any) -> str:
     """Formats the ranges of a value: "batch 1 to 64, values 0 to 30521"."""
     ranges: dict[str, DimRange] = {
-        size: dims[size] for size in value.shape or () if isinstance(size, str) and size in dims
+        name: dims[name] for size in value.shape or () for name in names_of(size) if name in dims
     }
-    texts = [f"{name} {limits.min} to {limits.max}" for name, limits in ranges.items()]
+    texts = [f"{name} {limits}" for name, limits in ranges.items()]
     if value.values is not None:
-        texts.append(f"values {value.values.min} to {value.values.max}")
+        texts.append(f"values {value.values}")
     return ", ".join([*texts, *(["may be left out"] if value.optional else [])])
 
 
@@ -225,6 +244,7 @@ def _facts(report: BundleReport) -> dict[str, Any]:
                     "requires", "decisions", "hazards",
                 )
             }
+            | {"proofs": artifact.get("proofs", [])}
             for artifact in manifest["artifacts"]
         ],
         "signature": {
