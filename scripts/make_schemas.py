@@ -253,7 +253,7 @@ def bundle_report_schema() -> dict[str, Any]:
         "verdict": str,
     }
     artifact_keys = ("name", "format", "device", "devices", "precision", "trust", "strategy")
-    artifact_keys += ("requires", "decisions", "hazards")
+    artifact_keys += ("requires", "decisions", "hazards", "proofs")
     return report_document(
         "report",
         bundle_document.SCHEMA_VERSION,

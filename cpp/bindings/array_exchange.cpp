@@ -69,9 +69,10 @@ Tensor from_exchange(py::handle value, const std::string& name, const dlpack::Ex
   }
   const Tensor tensor = Tensor::from_dlpack(managed);
   if (!tensor.is_contiguous() && tensor.device().is_cuda()) {
-    // The core copies on the CPU only, so torch copies on the device; the copy owns its memory.
+    // The core copies on the CPU only, so torch copies on the device; the copy owns its memory, and
+    // a call must not write it in place of the original.
     const py::object copy = value.attr("contiguous")();
-    return from_exchange(copy, name, api);
+    return from_exchange(copy, name, api).as_read_only();
   }
   // DLPack does not represent lazy conjugation and negation.
   static PyObject* const kIsNeg = PyUnicode_InternFromString("is_neg");
@@ -126,15 +127,37 @@ Tensor from_numpy(const py::array& array, const std::string& name) {
       refuse(name, array, " whose strides are no multiple of its items: pass a copy of it");
     strides.push_back(array.strides(axis) / static_cast<py::ssize_t>(size));
   }
-  // Inputs are only read, so a read-only array is accepted.
-  return Tensor::wrap(const_cast<void*>(array.data()), row->dtype, std::move(shape), nullptr, {},
-                      std::move(strides));
+  const Tensor tensor = Tensor::wrap(const_cast<void*>(array.data()), row->dtype, std::move(shape),
+                                     nullptr, {}, std::move(strides));
+  return array.writeable() ? tensor : tensor.as_read_only();
+}
+
+/// Returns the module in which the type of a value is defined.
+std::string module_of(py::handle value) {
+  return py::str(py::type::of(value).attr("__module__")).cast<std::string>();
+}
+
+/// Returns true for arrays whose memory their library takes for constant, though not every version
+/// of it says so in DLPack.
+bool is_immutable(py::handle value) {
+  const std::string module = module_of(value);
+  return module.starts_with("jax") || module.starts_with("tensorflow");
+}
+
+/// Exports an array; only a versioned capsule says that the memory is read-only.
+py::object export_capsule(py::handle value) {
+  try {
+    return value.attr("__dlpack__")(py::arg("max_version") = py::make_tuple(1, 0));
+  } catch (const py::error_already_set& error) {
+    if (!error.matches(PyExc_TypeError)) throw;
+    return value.attr("__dlpack__")();  // the protocol before 1.0
+  }
 }
 
 Tensor from_protocol(py::handle value, const std::string& name) {
   py::object capsule;
   try {
-    capsule = value.attr("__dlpack__")();
+    capsule = export_capsule(value);
   } catch (const py::error_already_set& error) {
     refuse(name, value, " whose __dlpack__ failed: " + py::str(error.value()).cast<std::string>());
   }
@@ -142,19 +165,21 @@ Tensor from_protocol(py::handle value, const std::string& name) {
     auto* managed =
         static_cast<dlpack::ManagedTensor*>(PyCapsule_GetPointer(capsule.ptr(), kCapsule));
     PyCapsule_SetName(capsule.ptr(), "used_dltensor");
-    return Tensor::from_dlpack(managed);
+    const Tensor tensor = Tensor::from_dlpack(managed);
+    return is_immutable(value) ? tensor.as_read_only() : tensor;
   }
   if (PyCapsule_IsValid(capsule.ptr(), kVersionedCapsule) != 0) {
     auto* managed = static_cast<dlpack::ManagedTensorVersioned*>(
         PyCapsule_GetPointer(capsule.ptr(), kVersionedCapsule));
     PyCapsule_SetName(capsule.ptr(), "used_dltensor_versioned");
-    return Tensor::from_dlpack(managed);
+    const Tensor tensor = Tensor::from_dlpack(managed);
+    return is_immutable(value) ? tensor.as_read_only() : tensor;
   }
   refuse(name, value, " whose __dlpack__ gave no DLPack capsule");
 }
 
 py::object from_dlpack_of(py::handle value) {
-  const auto module = py::str(py::type::of(value).attr("__module__")).cast<std::string>();
+  const std::string module = module_of(value);
   const py::dict modules = py::module_::import("sys").attr("modules");
   for (const std::string& name :
        {module.substr(0, module.find('.')) + ".numpy", module.substr(0, module.find('.'))})
@@ -252,9 +277,17 @@ Tensor to_tensor(py::handle value, const std::string& name, Family& family) {
   // NumPy scalars, such as numpy.float32(1), become arrays without dimensions.
   if (std::string_view(type->tp_name).starts_with("numpy.")) {
     family.join({Family::Kind::kNumpy, nullptr, {}});
-    return from_numpy(py::array(py::reinterpret_borrow<py::object>(value)), name).contiguous();
+    return from_numpy(py::array(py::reinterpret_borrow<py::object>(value)), name)
+        .clone()
+        .as_read_only();
   }
   refuse(name, value, "; convert it to one");
+}
+
+void count_write(py::handle value) {
+  if (exchange_of(Py_TYPE(value.ptr())) == nullptr) return;
+  if (value.attr("is_inference")().cast<bool>()) return;  // has no version
+  py::module_::import("torch.autograd.graph").attr("increment_version")(value);
 }
 
 py::object to_python(const Tensor& tensor, ValueKind kind, const Family& family) {

@@ -32,6 +32,10 @@ Tensor to_tensor(pybind11::handle value, const ValueSpec& spec, Family& family);
 /// @throws InvalidInput.
 Tensor to_tensor(pybind11::handle value, const std::string& name, Family& family);
 
+/// Tells torch that a call wrote the memory of a tensor, so that a gradient that would need the old
+/// values is refused. Does nothing for other arrays.
+void count_write(pybind11::handle value);
+
 /// Converts a tensor to an array of the family that shares its memory. Returns None for an
 /// undefined tensor, and a Python number when `kind` is a scalar.
 /// @throws InvalidInput when NumPy cannot represent the tensor.

@@ -66,7 +66,9 @@ class BoundBatcher {
  public:
   BoundBatcher(const py::object& model, BatcherOptions options)
       : model_(model), method_(options.method) {
-    const Model& native = model.cast<BoundModel&>().model();
+    const auto& bound = model.cast<BoundModel&>();
+    const Model& native = bound.model();
+    options.timeout = bound.timeout();
     const py::gil_scoped_release release;
     batcher_ = std::make_unique<Batcher>(native, std::move(options));
   }

@@ -32,6 +32,12 @@ void bind_load_options(py::module_& module) {
       .def_property(
           "optimize", [](const LoadOptions& self) { return std::string(name(self.optimize)); },
           [](LoadOptions& self, std::string_view text) { self.optimize = parse_optimize(text); })
+      .def_property(
+          "specials", [](const LoadOptions& self) { return std::string(name(self.specials)); },
+          [](LoadOptions& self, std::string_view text) { self.specials = parse_specials(text); })
+      .def_property(
+          "unproven", [](const LoadOptions& self) { return std::string(name(self.unproven)); },
+          [](LoadOptions& self, std::string_view text) { self.unproven = parse_unproven(text); })
       .def_readwrite("op_libraries", &LoadOptions::op_libraries)
       .def_readwrite("engine_options", &LoadOptions::engine_options)
       .def_readwrite("record", &LoadOptions::record)
@@ -52,6 +58,7 @@ void bind_load_report(py::module_& module) {
       .def_readonly("artifact", &LoadReport::artifact)
       .def_readonly("device", &LoadReport::device)
       .def_readonly("chosen", &LoadReport::chosen)
+      .def_readonly("proof", &LoadReport::proof)
       .def_readonly("threads", &LoadReport::threads)
       .def_readonly("read_ms", &LoadReport::read_ms)
       .def_readonly("load_ms", &LoadReport::load_ms)
@@ -90,6 +97,10 @@ void bind_model(py::module_& module) {
           "Waits until the warm-up is over; raises ExecutionError when it failed.")
       .def_property_readonly("load_report",
                              [](const BoundModel& self) { return self.model().load_report(); })
+      .def_property(
+          "timeout", &BoundModel::timeout, &BoundModel::set_timeout,
+          "Seconds after which each call is stopped; 0: no limit. Raises InvalidInput for "
+          "an engine that cannot stop calls.")
       .def_property_readonly("methods",
                              [](const BoundModel& self) { return self.model().methods(); })
       .def_property_readonly("stateful",

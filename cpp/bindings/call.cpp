@@ -101,15 +101,37 @@ std::vector<Tensor> bind_named(const CallPlan& plan, const py::dict& values, Fam
   return inputs;
 }
 
+/// Returns the Python values of the inputs that the method writes.
+std::vector<py::object> written_values(const CallPlan& plan, const py::tuple& args,
+                                       const py::dict& kwargs, const py::dict& flattened) {
+  std::vector<py::object> values;
+  const auto add = [&](const py::dict& from, const std::string& name) {
+    if (from.contains(name)) values.push_back(from[name.c_str()]);
+  };
+  for (const std::size_t written : plan.signature->writes) {
+    if (!plan.flat_arguments) {
+      add(flattened, plan.signature->inputs[written].name);
+      continue;
+    }
+    const auto at = static_cast<std::size_t>(
+        std::find(plan.inputs.begin(), plan.inputs.end(), written) - plan.inputs.begin());
+    if (at < args.size())
+      values.push_back(args[at]);
+    else
+      add(kwargs, plan.parameters[at]);
+  }
+  return values;
+}
+
 std::vector<Tensor> run(const Model& model, Session* session, const CallPlan& plan,
-                        std::vector<Tensor>& inputs) {
+                        std::vector<Tensor>& inputs, const RunOptions& options) {
   const py::gil_scoped_release release;
-  if (session == nullptr) return model.run_ordered(inputs, plan.index);
+  if (session == nullptr) return model.run_ordered(inputs, plan.index, options);
   Inputs named;
   for (std::size_t i = 0; i < inputs.size(); ++i)
     if (inputs[i].defined()) named.add(plan.signature->inputs[i].name, std::move(inputs[i]));
   std::vector<Tensor> outputs;
-  for (const auto& [name, tensor] : session->call(plan.signature->method, named))
+  for (const auto& [name, tensor] : session->call(plan.signature->method, named, options))
     outputs.push_back(tensor);
   return outputs;
 }
@@ -142,6 +164,17 @@ py::object build_result(const CallPlan& plan, const std::vector<Tensor>& outputs
 BoundModel::BoundModel(Model model) : model_(std::move(model)) {
   const auto& methods = model_.bundle().manifest().methods;
   for (std::size_t i = 0; i < methods.size(); ++i) plans_.push_back(make_plan(methods[i], i));
+}
+
+void BoundModel::set_timeout(double seconds) {
+  if (!(seconds >= 0))
+    throw InvalidInput("timeout " + std::to_string(seconds) +
+                       ": expected a number of seconds, or 0 for no limit");
+  if (seconds > 0 && !model_.can_stop())
+    throw InvalidInput("timeout: the engine " + model_.load_report().engine +
+                       " cannot stop a call that has begun; load the bundle on an engine that can "
+                       "(docs/engines.md), or call it in a process of its own");
+  options_.timeout = seconds;
 }
 
 const CallPlan& BoundModel::plan(std::string_view method) const {
@@ -177,7 +210,10 @@ py::object BoundModel::result(const py::object& self, const CallPlan& plan,
 py::object BoundModel::call(const py::object& self, std::string_view method, const py::tuple& args,
                             const py::dict& kwargs, Session* session) const {
   Arguments bound = bind(self, method, args, kwargs);
-  const std::vector<Tensor> outputs = run(model_, session, *bound.plan, bound.inputs);
+  const std::vector<Tensor> outputs = run(model_, session, *bound.plan, bound.inputs, options_);
+  if (!bound.plan->signature->writes.empty())
+    for (const py::object& value : written_values(*bound.plan, args, kwargs, bound.kept))
+      count_write(value);
   return result(self, *bound.plan, outputs, bound.family);
 }
 

@@ -51,10 +51,16 @@ class BoundModel {
 
   [[nodiscard]] const Model& model() const noexcept { return model_; }
 
+  /// The `RunOptions::timeout` of each call.
+  [[nodiscard]] double timeout() const noexcept { return options_.timeout; }
+  /// @throws InvalidInput for a negative number, and for an engine that cannot stop calls.
+  void set_timeout(double seconds);
+
  private:
   [[nodiscard]] const CallPlan& plan(std::string_view method) const;
 
   Model model_;
+  RunOptions options_;
   std::vector<CallPlan> plans_;
 };
 

@@ -199,6 +199,8 @@ int dispatch(const BenchOptions& options) {
 void add_bench(CLI::App& app, Action& action) {
   auto* command = app.add_subcommand("bench", "Times calls, the load and the first call");
   const auto options = std::make_shared<BenchOptions>();
+  options->common.load.specials = Specials::kAllow;  // goldens may have them
+  options->common.unproven = "allow";                // it measures whatever is asked for
   add_bundle(*command, options->common);
   auto* golden =
       command->add_option("--golden", options->inputs.golden,

@@ -23,12 +23,14 @@ constexpr std::size_t kParts = 40;  ///< memory is read after each part
 constexpr double kAllocatorBytes = 4e6;
 constexpr double kBytesPerCall = 160;
 
-/// Returns the calls of all goldens, with inputs on the model's device.
+/// Returns the calls of all goldens, with inputs on the model's device unless the call writes them.
 std::vector<Sequence> sequences_of(const Model& model) {
   std::vector<Sequence> sequences;
   for (const Golden& golden : model.bundle().manifest().goldens) {
     Sequence calls = model.bundle().golden(golden);
-    for (GoldenCall& call : calls) call.inputs = model.transfer_inputs(call.inputs, call.method);
+    for (GoldenCall& call : calls)
+      if (model.signature(call.method).writes.empty())
+        call.inputs = model.transfer_inputs(call.inputs, call.method);
     if (!calls.empty()) sequences.push_back(std::move(calls));
   }
   if (sequences.empty())
@@ -46,7 +48,9 @@ std::int64_t call_at_random(const Model& model, const std::vector<Sequence>& seq
   while (calls < wanted) {
     Session session = model.session();
     for (const GoldenCall& call : sequences[any(random)]) {
-      (void)session.call(call.method, call.inputs);
+      const bool writes = !model.signature(call.method).writes.empty();
+      (void)session.call(call.method,
+                         writes ? own_inputs(model, call.inputs, call.method) : call.inputs);
       ++calls;
     }
     model.synchronize();

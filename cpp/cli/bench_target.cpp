@@ -54,7 +54,8 @@ void BenchTarget::choose(const BenchInputs& inputs) {
     name_ = golden.name;
   }
   method_ = call.method;
-  inputs_ = model_.transfer_inputs(call.inputs, call.method);
+  given_ = std::move(call.inputs);
+  inputs_ = own_inputs();
   model_.synchronize();
 }
 
@@ -63,8 +64,13 @@ void BenchTarget::call() {
   model_.synchronize();
 }
 
+Inputs BenchTarget::own_inputs() const {
+  return cli::own_inputs(model_, given_, method_);
+}
+
 void BenchTarget::between() {
   answer_ = {};
+  if (writes()) inputs_ = own_inputs();
   model_.synchronize();
 }
 

@@ -24,12 +24,17 @@ class BenchTarget {
 
   /// Makes the call, and waits until the device has finished it.
   void call();
-  /// Frees the last outputs and waits for the device; not part of the timed call.
+  /// Frees the last outputs, gives inputs that the call wrote their first values again, and waits
+  /// for the device; not part of the timed call.
   void between();
 
   [[nodiscard]] const Model& model() const noexcept { return model_; }
   [[nodiscard]] const std::string& method() const noexcept { return method_; }
   [[nodiscard]] const Inputs& inputs() const noexcept { return inputs_; }
+  /// Returns true when the call writes inputs; each calling thread then needs inputs of its own.
+  [[nodiscard]] bool writes() const { return !model_.signature(method_).writes.empty(); }
+  /// Returns inputs of which no other caller has the ones that the call writes.
+  [[nodiscard]] Inputs own_inputs() const;
   [[nodiscard]] const std::string& inputs_name() const noexcept { return name_; }
   [[nodiscard]] double first_call_ms() const noexcept { return first_call_ms_; }
 
@@ -40,6 +45,7 @@ class BenchTarget {
   Session session_;
   std::string name_;
   std::string method_;
+  Inputs given_;  ///< on the CPU
   Inputs inputs_;
   Outputs answer_;
   double first_call_ms_ = 0;

@@ -12,6 +12,7 @@ std::uint64_t total_size(const Manifest& manifest) {
   std::uint64_t total = total_size(manifest.files);
   for (const Artifact& artifact : manifest.artifacts) total += total_size(artifact.files);
   for (const Golden& golden : manifest.goldens) total += golden.file.size;
+  for (const Golden& golden : manifest.specials) total += golden.file.size;
   return total;
 }
 

@@ -1,5 +1,6 @@
 #include "cli/calls.h"
 
+#include <algorithm>
 #include <charconv>
 #include <cstddef>
 #include <optional>
@@ -70,6 +71,20 @@ InputFile read_calls(const std::string& path, const std::vector<std::string>& me
   if (!file.sequence) file.calls = {GoldenCall{.method = "", .inputs = tensors, .outputs = {}}};
   set_methods(file.calls, methods);
   return file;
+}
+
+Inputs own_inputs(const Model& model, const Inputs& inputs, const std::string& method) {
+  const Signature& signature = model.signature(method);
+  if (!model.device().is_cpu() || signature.writes.empty())
+    return model.transfer_inputs(inputs, method);
+  Inputs own;
+  for (const auto& [name, tensor] : inputs) {
+    const bool written = std::any_of(
+        signature.writes.begin(), signature.writes.end(),
+        [&, &input = name](std::size_t at) { return signature.inputs[at].name == input; });
+    own.add(name, written ? tensor.clone() : tensor);
+  }
+  return own;
 }
 
 Outputs to_cpu(const Model& model, const Outputs& outputs) {

@@ -21,6 +21,10 @@ struct InputFile {
 /// @throws InvalidInput for a file that cannot be read or mixes both kinds of names.
 InputFile read_calls(const std::string& path, const std::vector<std::string>& methods);
 
+/// Copies the inputs of a call to the model's device. Those that the call writes are copied on the
+/// CPU too, so that every call gets the same values, and no two threads write the same memory.
+Inputs own_inputs(const Model& model, const Inputs& inputs, const std::string& method);
+
 /// Copies the outputs to the CPU, contiguous. Leaves out absent optional outputs.
 Outputs to_cpu(const Model& model, const Outputs& outputs);
 

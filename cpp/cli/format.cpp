@@ -63,6 +63,7 @@ Facts context_of(const Model& model) {
       {"artifact", report.artifact},
       {"engine", report.engine},
       {"runtime", report.runtime},
+      {"proof", report.proof},
       {"device", report.device},
       {"threads", report.threads > 0 ? std::to_string(report.threads) : "the runtime's default"},
       {"isthmus", version() + " (" + build_info() + ")"},

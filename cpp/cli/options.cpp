@@ -19,6 +19,8 @@ LoadOptions CommonOptions::load_options() const {
   LoadOptions result = load;
   result.trust = allow_native ? Trust::kNative : parse_trust(trust);
   result.optimize = parse_optimize(optimize);
+  if (!specials.empty()) result.specials = parse_specials(specials);
+  result.unproven = parse_unproven(unproven);
   result.op_libraries.assign(op_libraries.begin(), op_libraries.end());
   result.engine_path.assign(engine_path.begin(), engine_path.end());
   for (const std::string& option : engine_options) {
@@ -49,10 +51,21 @@ void add_load_options(CLI::App& app, CommonOptions& options) {
                "allows it (default: on)");
   app.add_option("--optimize", options.optimize, "auto, none, freeze or inference")
       ->check(CLI::IsMember({"auto", "none", "freeze", "inference"}));
+  app.add_option(
+         "--unproven", options.unproven,
+         "What to do with an engine that was never tried on the goldens with this version "
+         "of its runtime: prove (once, and remember), refuse or allow, which also takes one "
+         "that failed (default: " +
+             options.unproven + ")")
+      ->check(CLI::IsMember({"prove", "refuse", "allow"}));
   app.add_option("--trust", options.trust,
                  "What the bundle may do: data (run nothing), graph (pure operators; default) or "
                  "native (anything, as if it were a program)")
       ->check(CLI::IsMember({"data", "graph", "native"}));
+  app.add_option("--specials", options.specials,
+                 "What a call gets with values on which the engine is not proven, such as NaN: "
+                 "refuse (default) or allow")
+      ->check(CLI::IsMember({"refuse", "allow"}));
   app.add_flag("--allow-native", options.allow_native, "The same as --trust native");
   add_repeatable(app, "--op-library", options.op_libraries,
                  "A library of custom operators to open first; may be repeated");

@@ -18,6 +18,8 @@ struct CommonOptions {
   std::string trust = "graph";
   bool allow_native = false;
   std::string optimize = "auto";
+  std::string specials;  ///< empty: as in `load`
+  std::string unproven = "prove";
   std::vector<std::string> op_libraries;
   std::vector<std::string> engine_options;  ///< "key=value"
   std::vector<std::string> engine_path;
@@ -29,7 +31,8 @@ struct CommonOptions {
 enum class BundleArgument { kRequired, kOptional };
 void add_bundle(CLI::App& app, CommonOptions& options,
                 BundleArgument bundle = BundleArgument::kRequired);
-/// Adds --engine, --device, --trust and others. The value of `options.load.warmup` is the default.
+/// Adds --engine, --device, --trust and others. The values of `options.load.warmup` and
+/// `options.unproven` are the defaults.
 void add_load_options(CLI::App& app, CommonOptions& options);
 void add_json(CLI::App& app, CommonOptions& options);
 

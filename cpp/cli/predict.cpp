@@ -35,15 +35,21 @@ struct Answer {
   std::vector<double> calls_ms;
 };
 
-/// Runs the calls once in a fresh session. The outputs of a sequence are named as in a golden.
+/// Runs the calls once in a fresh session. The outputs of a sequence are named as in a golden; the
+/// inputs that a call wrote follow them, as "written/NAME".
 Answer answer(const Model& model, const InputFile& file) {
   Answer result;
   Session session = model.session();
   for (std::size_t step = 0; step < file.calls.size(); ++step) {
     const GoldenCall& call = file.calls[step];
     const Clock::time_point start = Clock::now();
-    const Inputs inputs = model.transfer_inputs(call.inputs, call.method);
-    const Outputs outputs = to_cpu(model, session.call(call.method, inputs));
+    const Inputs inputs = own_inputs(model, call.inputs, call.method);
+    Outputs results = session.call(call.method, inputs);
+    for (const std::size_t written : model.signature(call.method).writes) {
+      const std::string& name = model.signature(call.method).inputs[written].name;
+      if (const Tensor* buffer = inputs.find(name)) results.add("written/" + name, *buffer);
+    }
+    const Outputs outputs = to_cpu(model, results);
     result.calls_ms.push_back(ms_since(start));
     for (const auto& [name, tensor] : outputs)
       result.outputs.add(file.sequence ? std::to_string(step) + "/out/" + name : name, tensor);

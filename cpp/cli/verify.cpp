@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <iostream>
+#include <optional>
 
 #include "cli/commands.h"
 #include "cli/format.h"
@@ -133,15 +134,40 @@ void show_progress(std::string_view golden) {
   std::cerr << "\r\033[Kverifying " << golden << std::flush;
 }
 
-int run(const CommonOptions& options) {
+/// Writes a JSON line for each golden of special values, as soon as it has run.
+int write_specials(const Model& model, std::size_t first) {
+  try_specials(model, first, [](const Golden& golden, const std::string& difference) {
+    std::cout << dump({{"event", "special"}, {"golden", golden.name}, {"difference", difference}})
+              << std::endl;
+  });
+  std::cout << dump({{"event", "done"}}) << std::endl;
+  return kExitGood;
+}
+
+struct VerifyOptions {
+  CommonOptions common;
+  std::optional<std::size_t> specials_from;
+};
+
+int run(const VerifyOptions& verify_options) {
+  const CommonOptions& options = verify_options.common;
   const Model model = Model::load(options.bundle, options.load_options());
+  if (verify_options.specials_from) return write_specials(model, *verify_options.specials_from);
   const bool progress = !options.json && isatty(STDERR_FILENO) == 1;
   const ParityResult result = verify(model, progress ? show_progress : nullptr);
+  const std::string not_remembered = remember(model, result);
   if (progress) std::cerr << "\r\033[K" << std::flush;
 
   const auto reporter = make_reporter(options, "verify", "isthmus-run verify");
   Facts facts = context_of(model);
   add_notes(facts, model.load_report().notes);
+  if (!not_remembered.empty()) facts.emplace_back("not remembered", not_remembered);
+  if (const auto& specials = model.bundle().manifest().specials; !specials.empty()) {
+    const auto limits = prove_specials(model).limits();
+    facts.emplace_back("special values",
+                       count(specials.size(), "golden") + ": " +
+                           (limits.empty() ? "as the model" : join(limits, "; ")));
+  }
   reporter->context(facts);
   for (const ReportRow& row : options.json ? all_rows(result) : worst_rows(result))
     reporter->row(row);
@@ -154,12 +180,19 @@ int run(const CommonOptions& options) {
 void add_verify(CLI::App& app, Action& action) {
   auto* command = app.add_subcommand(
       "verify", "Runs every golden at least twice and compares with the eager module's answers");
-  const auto options = std::make_shared<CommonOptions>();
+  const auto options = std::make_shared<VerifyOptions>();
+  CommonOptions& common = options->common;
   // The first and second run of each golden are compared too; a warm-up would replace them.
-  options->load.warmup = false;
-  add_bundle(*command, *options);
-  add_load_options(*command, *options);
-  add_json(*command, *options);
+  common.load.warmup = false;
+  common.unproven = "allow";  // this command is the proof
+  common.load.specials = Specials::kAllow;
+  add_bundle(*command, common);
+  add_load_options(*command, common);
+  add_json(*command, common);
+  command
+      ->add_option("--specials-from", options->specials_from,
+                   "Only the goldens of special values from this number on, a JSON line for each")
+      ->group("");  // for isthmus export, not for people
   command->callback([options, &action] { action = [options] { return run(*options); }; });
 }
 

@@ -16,9 +16,10 @@ thread_local bool inside_gate = false;
 
 }  // namespace
 
-CallGate::Pass::Pass(CallGate& gate) : gate_(gate.limit_ == 0 || inside_gate ? nullptr : &gate) {
+CallGate::Pass::Pass(CallGate& gate, Clock::time_point deadline)
+    : gate_(gate.limit_ == 0 || inside_gate ? nullptr : &gate) {
   if (gate_ == nullptr) return;
-  alone_ = gate_->enter();
+  alone_ = gate_->enter(deadline);
   inside_gate = true;
 }
 
@@ -32,14 +33,25 @@ bool CallGate::due() const {
   return !waiting_.empty() && Clock::now() - waiting_.front()->since >= kPatience;
 }
 
-bool CallGate::enter() {
+bool CallGate::enter(Clock::time_point deadline) {
   std::unique_lock lock(mutex_);
   if (running_ < limit_ && !due()) return ++running_ == 1;
   Waiter self;
   self.since = Clock::now();
   waiting_.push_back(&self);
-  self.wake.wait(lock,
-                 [&] { return self.admitted || (waiting_.front() == &self && running_ < limit_); });
+  const auto admitted = [&] {
+    return self.admitted || (waiting_.front() == &self && running_ < limit_);
+  };
+  if (deadline == Clock::time_point::max()) {
+    self.wake.wait(lock, admitted);
+  } else if (!self.wake.wait_until(lock, deadline, admitted)) {
+    std::erase(waiting_, &self);
+    // A call that ended may have notified this waiter only.
+    if (!waiting_.empty() && running_ < limit_) waiting_.front()->wake.notify_one();
+    throw ExecutionError(
+        "the call was stopped at its timeout, while it waited for others to end; allow more time, "
+        "or make fewer calls at once");
+  }
   if (!self.admitted) {
     waiting_.pop_front();
     ++running_;

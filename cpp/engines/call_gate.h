@@ -26,7 +26,9 @@ class CallGate {
   /// operator that calls another model) does not wait, because it would wait for itself.
   class Pass {
    public:
-    explicit Pass(CallGate& gate);
+    explicit Pass(CallGate& gate) : Pass(gate, Clock::time_point::max()) {}
+    /// @throws ExecutionError when there is no room until `deadline`.
+    Pass(CallGate& gate, std::chrono::steady_clock::time_point deadline);
     Pass(const Pass&) = delete;
     Pass& operator=(const Pass&) = delete;
     ~Pass();
@@ -48,7 +50,8 @@ class CallGate {
   };
 
   /// Waits for room. Returns true when no other call is running.
-  bool enter();
+  /// @throws ExecutionError when there is none until `deadline`.
+  bool enter(Clock::time_point deadline);
   void leave();
   /// Returns true when the longest waiting caller must not be overtaken. The mutex must be held.
   [[nodiscard]] bool due() const;

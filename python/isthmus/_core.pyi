@@ -133,7 +133,9 @@ class LoadOptions:
     engine: str
     mmap: bool
     optimize: str
+    specials: str
     trust: str
+    unproven: str
     warmup: bool
     warmup_in_background: bool
     def __init__(self) -> None: ...
@@ -192,6 +194,8 @@ class LoadReport:
     @property
     def notes(self) -> list[str]: ...
     @property
+    def proof(self) -> str: ...
+    @property
     def read_ms(self) -> float: ...
     @property
     def runtime(self) -> str: ...
@@ -238,6 +242,13 @@ class Model:
     def methods(self) -> list[str]: ...
     @property
     def stateful(self) -> bool: ...
+    @property
+    def timeout(self) -> float:
+        """
+        Seconds after which each call is stopped; 0: no limit. Raises InvalidInput for an engine that cannot stop calls.
+        """
+    @timeout.setter
+    def timeout(self, arg1: typing.SupportsFloat | typing.SupportsIndex) -> None: ...
 
 class BatcherStats:
     """

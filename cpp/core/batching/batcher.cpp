@@ -32,7 +32,7 @@ Batcher::Answer cancelled() {
           .cancelled = true};
 }
 
-void check(const BatcherOptions& options, const Manifest& manifest) {
+void check(const BatcherOptions& options, const Manifest& manifest, std::size_t method) {
   const auto at_least_one = [](const char* name, std::int64_t value) {
     if (value < 1)
       throw InvalidInput(std::string(name) + " " + std::to_string(value) + ": expected 1 or more");
@@ -51,6 +51,11 @@ void check(const BatcherOptions& options, const Manifest& manifest) {
     throw InvalidInput(
         "the model has state, so that its calls cannot be put together; give each "
         "caller a session()");
+  const Signature& signature = manifest.methods[method];
+  if (!signature.writes.empty())
+    throw InvalidInput(detail::in_quotes(signature.method) + " writes its input " +
+                       detail::in_quotes(signature.inputs[signature.writes.front()].name) +
+                       " in place, and a batch would write a joined copy; call the model itself");
 }
 
 }  // namespace
@@ -85,8 +90,8 @@ struct Batcher::Impl {
       : model(std::move(given)),
         options(std::move(limits)),
         method(detail::method_index(model.bundle().manifest(), options.method, "the model")),
-        plan(model.bundle().manifest().methods[method], options.padding) {
-    check(options, model.bundle().manifest());
+        plan(model.signature(model.bundle().manifest().methods[method].method), options.padding) {
+    check(options, model.bundle().manifest(), method);
     if (!plan.batches())
       notes.push_back("requests run alone: " + plan.no_batching());
     else if (options.max_padding == 0)
@@ -150,7 +155,9 @@ struct Batcher::Impl {
       detail::transfer_tensors(signature, inputs, [this](const Tensor& input) {
         return model.transfer(input, model.device());
       });
-    std::vector<Tensor> outputs = model.run_ordered(inputs, method);
+    RunOptions run;
+    run.timeout = options.timeout;
+    std::vector<Tensor> outputs = model.run_ordered(inputs, method, run);
     if (elsewhere)
       for (Tensor& output : outputs)
         if (output.defined() && !output.device().is_cpu())

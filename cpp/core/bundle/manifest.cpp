@@ -5,6 +5,7 @@
 #include <string>
 
 #include "core/bundle/manifest_signature.h"
+#include "core/bundle/proofs.h"
 #include "core/files/file_io.h"
 #include "core/files/json_reader.h"
 #include "isthmus/error.h"
@@ -115,35 +116,6 @@ ErrorLimits parse_limits(const JsonReader& json) {
   return limits;
 }
 
-std::set<std::string> input_names(const Manifest& manifest) {
-  std::set<std::string> names;
-  for (const Signature& method : manifest.methods)
-    for (const ValueSpec& input : method.inputs) names.insert(input.name);
-  return names;
-}
-
-EngineProof parse_proof(const JsonReader& json, const std::set<std::string>& inputs) {
-  EngineProof proof{.engine = json.at("engine").name(),
-                    .device = parse_device(json.at("device")),
-                    .runtime = json.at("runtime").text(),
-                    .passed = json.at("passed").boolean()};
-  if (const auto reason = json.find("reason")) proof.reason = reason->text();
-  const auto of_inputs = [&](const char* key) {
-    const auto found = json.find(key);
-    auto members = found ? found->members() : decltype(found->members()){};
-    for (const auto& [name, member] : members)
-      if (!inputs.contains(name)) member.fail("the name of an input as the key");
-    return members;
-  };
-  for (const auto& [name, range] : of_inputs("values")) {
-    const std::int64_t low = range.at("min").integer(INT64_MIN, INT64_MAX);
-    proof.values[name] = {low, range.at("max").integer(low, INT64_MAX)};
-  }
-  for (const auto& [name, kinds] : of_inputs("unproven"))
-    for (const JsonReader& kind : kinds.list()) proof.unproven[name].push_back(kind.name());
-  return proof;
-}
-
 Artifact parse_artifact(const JsonReader& json, const std::set<std::string>& inputs,
                         const std::set<std::string>& outputs, FileEntries& files) {
   Artifact artifact;
@@ -205,6 +177,13 @@ Golden parse_golden(const JsonReader& json, const Manifest& manifest, const DimR
     if (!known) method.fail("the name of a method");
   }
   if (golden.steps.empty()) json.at("steps").fail("one step at least");
+  if (const auto special = json.find("special")) {
+    const auto inputs = input_names(manifest);
+    for (const auto& [name, kind] : special->members()) {
+      if (!inputs.contains(name)) kind.fail("the name of an input as the key");
+      golden.special[name] = kind.name();
+    }
+  }
   return golden;
 }
 
@@ -262,6 +241,9 @@ Manifest parse(std::string_view text) {
       }
     }
   }
+  if (const auto specials = json.find("specials"))
+    for (const JsonReader& item : specials->list())
+      manifest.specials.push_back(parse_golden(item, manifest, dims, files));
   if (const auto floor = json.find("noise_floor")) parse_noise_floor(*floor, outputs, manifest);
   if (const auto warmup = json.find("warmup")) {
     for (const JsonReader& item : warmup->list()) {

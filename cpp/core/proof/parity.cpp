@@ -193,6 +193,12 @@ std::string count_of(std::int64_t part, std::int64_t all) {
   return std::to_string(part) + " of " + std::to_string(all) + " elements ";
 }
 
+// Returns the words before the reason of an excess that rounding may explain.
+std::string prefix_of(double strain) {
+  constexpr double kSlight = 2;
+  return strain <= kSlight ? "slightly above the limit: " : "";
+}
+
 std::string reason_of(const OutputParity& result, const Tally& tally, bool exact) {
   if (result.nan_mismatches > 0)
     return count_of(result.nan_mismatches, result.elements) + "are NaN on one side only";
@@ -201,9 +207,9 @@ std::string reason_of(const OutputParity& result, const Tally& tally, bool exact
   if (exact && tally.unequal > 0)
     return count_of(tally.unequal, result.elements) + "differ, and whole numbers must be equal";
   if (!exact && result.passing_atol > result.atol)
-    return "largest difference " + number(result.max_abs) + " is beyond atol " +
-           number(result.atol) + " + rtol " + number(result.rtol) + " * |reference|; atol " +
-           number(result.passing_atol) + " would pass";
+    return prefix_of(result.strain()) + "largest difference " + number(result.max_abs) +
+           " is beyond atol " + number(result.atol) + " + rtol " + number(result.rtol) +
+           " * |reference|; atol " + number(result.passing_atol) + " would pass";
   return "";
 }
 
@@ -223,13 +229,28 @@ std::string truth_reason(const OutputParity& result, std::size_t at) {
   const char* what = at == static_cast<std::size_t>(Statistic::kCosine) ? " distance " : " error ";
   return name + what + number(result.errors.values[at]) + " to float64 is " +
          number(result.multiple) + " x eager's own " + number(result.own.values[at]) + ", and " +
-         number(result.allowed.values[at]) + " is allowed; a multiple of " +
-         number(result.multiple) + " would pass";
+         number(result.allowed.values[at]) + " (" +
+         number(share(result.allowed.values[at], result.own.values[at])) +
+         " x) is allowed; a multiple of " + number(result.multiple) + " would pass";
+}
+
+// Returns the allowed value of a statistic; infinite when it is not judged. An output of few
+// elements is judged by the maximum alone, which every sample carries.
+double allowed_of(std::size_t at, const ErrorsToTruth& errors, const ErrorLimits& limits,
+                  const ErrorStatistics& own, DType dtype) {
+  constexpr auto kMax = static_cast<std::size_t>(Statistic::kMax);
+  const auto& multiple = limits.multiples[at];
+  if (!multiple) return kInfinity;
+  if (limits.multiples[kMax] && errors.elements < kLeastElements[at]) return kInfinity;
+  const double allowed = *multiple * own.values[at] + limits.allowance.values[at];
+  return at == static_cast<std::size_t>(Statistic::kCosine)
+             ? std::max(allowed, least_cosine_distance(dtype))
+             : allowed;
 }
 
 // Judges by the statistics of the error to the truth. Returns the reason for a failure.
 std::string judge_by_truth(OutputParity& result, const ErrorsToTruth& errors,
-                           const ErrorLimits& limits) {
+                           const ErrorLimits& limits, DType dtype) {
   result.to_truth = true;
   result.errors = errors.actual;
   result.own = unit_of(errors, limits, result.elements);
@@ -238,9 +259,7 @@ std::string judge_by_truth(OutputParity& result, const ErrorsToTruth& errors,
   std::size_t nearest = 0;
   double strain = -1;
   for (std::size_t at = 0; at < kStatistics; ++at) {
-    const auto& multiple = limits.multiples[at];
-    result.allowed.values[at] =
-        multiple ? *multiple * result.own.values[at] + limits.allowance.values[at] : kInfinity;
+    result.allowed.values[at] = allowed_of(at, errors, limits, result.own, dtype);
     const double used = share(result.errors.values[at], result.allowed.values[at]);
     if (used <= strain) continue;
     strain = used;
@@ -248,7 +267,7 @@ std::string judge_by_truth(OutputParity& result, const ErrorsToTruth& errors,
   }
   result.statistic = kStatisticNames[nearest];
   result.multiple = share(result.errors.values[nearest], result.own.values[nearest]);
-  return strain > 1 ? truth_reason(result, nearest) : "";
+  return strain > 1 ? prefix_of(strain) + truth_reason(result, nearest) : "";
 }
 
 // Returns a value that can be sorted, which NaN cannot.
@@ -334,6 +353,28 @@ bool ParityResult::passed() const noexcept {
                      [](const GoldenParity& golden) { return golden.passed(); });
 }
 
+std::string ParityResult::failure() const {
+  if (!error.empty()) return error;
+  std::string first;
+  std::size_t failed = 0;
+  for (const GoldenParity& golden : goldens) {
+    if (golden.passed()) continue;
+    if (++failed > 1) continue;
+    first = "golden " + golden.golden + ": ";
+    if (!golden.error.empty()) {
+      first += golden.error;
+      continue;
+    }
+    const auto parity =
+        std::find_if(golden.outputs.begin(), golden.outputs.end(),
+                     [](const OutputParity& candidate) { return !candidate.passed; });
+    first += "output " + parity->output + ": " + parity->reason;
+  }
+  if (failed == 0) return "";
+  return std::to_string(failed) + " of " + std::to_string(goldens.size()) + " goldens fail; " +
+         first;
+}
+
 const OutputParity& worse(const OutputParity& a, const OutputParity& b) noexcept {
   if (a.passed != b.passed) return a.passed ? b : a;
   if (a.strain() != b.strain()) return a.strain() > b.strain() ? a : b;
@@ -380,8 +421,8 @@ OutputParity compare(std::string_view output, const Tensor& reference, const Ten
   std::optional<ErrorsToTruth> errors;
   if (by_truth && finite_agree)
     errors = errors_to_truth(reference.contiguous(), actual.contiguous(), own_error.contiguous());
-  result.reason =
-      errors ? judge_by_truth(result, *errors, tolerance.limits) : reason_of(result, tally, exact);
+  result.reason = errors ? judge_by_truth(result, *errors, tolerance.limits, reference.dtype())
+                         : reason_of(result, tally, exact);
   if (!exact && finite_agree) {
     const double most = result.to_truth ? result.allowed[Statistic::kMax] : tolerance.atol;
     result.topk_agreement = topk_agreement(reference.contiguous(), actual.contiguous(), 2 * most);

@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/bundle/methods.h"
 #include "core/proof/compare_golden.h"
 
 namespace isthmus {
@@ -42,17 +43,24 @@ void merge(GoldenParity& golden, OutputParity result) {
 
 class GoldenRun {
  public:
-  GoldenRun(const Model& model, const std::vector<GoldenCall>& calls, int run)
-      : model_(model), calls_(calls), run_(run) {}
+  GoldenRun(const Model& model, const std::vector<GoldenCall>& calls, int run,
+            const RunOptions& options)
+      : model_(model), calls_(calls), run_(run), options_(options) {}
 
   void into(GoldenParity& golden) const {
     try {
       Session session = model_.session();
       for (std::size_t i = 0; i < calls_.size(); ++i) {
         const GoldenCall& call = calls_[i];
-        const Outputs outputs = session.call(call.method, copies(model_, call));
-        for (const ValueSpec& spec : model_.signature(call.method).outputs)
-          merge(golden, judge(spec.name, call, outputs, i));
+        const Signature& signature = model_.signature(call.method);
+        const Inputs inputs = copies(model_, call);
+        const Outputs outputs = session.call(call.method, inputs, options_);
+        for (const ValueSpec& spec : signature.outputs)
+          merge(golden, judge(spec.name, call, outputs.find(spec.name), i));
+        for (const std::size_t written : signature.writes) {
+          const std::string& name = signature.inputs[written].name;
+          merge(golden, judge(detail::written_name(name), call, inputs.find(name), i));
+        }
       }
     } catch (const std::exception& error) {
       golden.error = error.what() + where(calls_.size() > 1 ? "during the sequence" : "");
@@ -60,9 +68,9 @@ class GoldenRun {
   }
 
  private:
-  OutputParity judge(const std::string& output, const GoldenCall& call, const Outputs& outputs,
+  OutputParity judge(const std::string& output, const GoldenCall& call, const Tensor* given,
                      std::size_t step) const {
-    const Tensor actual = on_cpu(model_, outputs.find(output));
+    const Tensor actual = on_cpu(model_, given);
     OutputParity result = detail::compare_golden(model_, call, output, &actual);
     if (!result.passed)
       result.reason += where(calls_.size() > 1 ? "in call " + std::to_string(step + 1) + " of " +
@@ -81,11 +89,13 @@ class GoldenRun {
   const Model& model_;
   const std::vector<GoldenCall>& calls_;
   int run_;
+  const RunOptions& options_;
 };
 
 }  // namespace
 
-ParityResult verify(const Model& model, const std::function<void(std::string_view)>& progress) {
+ParityResult verify(const Model& model, const std::function<void(std::string_view)>& progress,
+                    const RunOptions& options) {
   const LoadReport& report = model.load_report();
   ParityResult result{.engine = report.engine,
                       .runtime = report.runtime,
@@ -100,11 +110,9 @@ ParityResult verify(const Model& model, const std::function<void(std::string_vie
     return result;
   }
 
-  std::vector<std::vector<GoldenCall>> calls;
   std::size_t count = 0;
   for (const Golden& golden : goldens) {
-    calls.push_back(model.bundle().golden(golden));
-    count += calls.back().size();
+    count += golden.steps.size();
     result.goldens.push_back({.golden = golden.name, .outputs = {}, .error = ""});
   }
   const std::size_t needed = count == 0 ? 1 : (kMinCalls + count - 1) / count;
@@ -113,7 +121,9 @@ ParityResult verify(const Model& model, const std::function<void(std::string_vie
     for (std::size_t i = 0; i < goldens.size(); ++i) {
       GoldenParity& golden = result.goldens[i];
       if (run == 0 && progress) progress(golden.golden);
-      if (golden.error.empty()) GoldenRun(model, calls[i], run).into(golden);
+      // Read again for each run, because all goldens together may not fit into memory.
+      if (golden.error.empty())
+        GoldenRun(model, model.bundle().golden(goldens[i]), run, options).into(golden);
     }
   }
   return result;

@@ -4,12 +4,17 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <functional>
 #include <future>
 #include <mutex>
 
 #include "core/bundle/methods.h"
+#include "core/bundle/proofs.h"
+#include "core/proof/special_proof.h"
 #include "core/runtime/background_warmup.h"
+#include "core/runtime/effects.h"
+#include "core/runtime/engine_limits.h"
 #include "core/runtime/recorder.h"
 #include "core/runtime/select_engine.h"
 #include "core/runtime/transfer.h"
@@ -17,6 +22,7 @@
 #include "core/text.h"
 #include "core/timing/clock.h"
 #include "isthmus/error.h"
+#include "isthmus/verify.h"
 
 namespace isthmus {
 namespace {
@@ -64,13 +70,34 @@ std::string shapes_text(const Signature& signature, std::span<const Tensor> inpu
   });
 }
 
-/// Runs the engine on checked inputs. Returns as many outputs as the signature has.
+/// Runs a call with `RunOptions::timeout`.
+std::vector<Tensor> execute_within(Executable& executable, std::size_t method,
+                                   std::span<const Tensor> inputs, double seconds) {
+  using std::chrono::duration;
+  constexpr double kLongest = 1e9;  // of which the clock's time can still be computed
+  if (!(seconds > 0))
+    throw InvalidInput("timeout " + std::to_string(seconds) +
+                       ": expected a positive number of seconds, or 0 for no limit");
+  if (!executable.can_stop())
+    throw InvalidInput(
+        "timeout: this engine cannot stop a call that has begun; load the bundle on an engine that "
+        "can (docs/engines.md), or call without a timeout in a process of its own");
+  return executable.run_within(method, inputs,
+                               Clock::now() + std::chrono::duration_cast<Clock::duration>(
+                                                  duration<double>(std::min(seconds, kLongest))));
+}
+
+/// Runs the engine on checked inputs. Returns as many outputs as the signature has, which share no
+/// memory with the inputs or each other.
+/// @param buffers  from `written_buffers`; written when the call has succeeded
 /// @throws ExecutionError for any error of the engine.
 std::vector<Tensor> execute(Executable& executable, const Signature& signature, std::size_t method,
-                            std::span<const Tensor> inputs, const RunOptions& options) {
+                            std::span<const Tensor> inputs, std::span<const Tensor> buffers,
+                            const RunOptions& options) {
   std::vector<Tensor> outputs;
   try {
-    outputs = executable.run(method, inputs);
+    outputs = options.timeout == 0 ? executable.run(method, inputs)
+                                   : execute_within(executable, method, inputs, options.timeout);
   } catch (const Error&) {
     throw;
   } catch (const std::exception& error) {
@@ -78,22 +105,49 @@ std::vector<Tensor> execute(Executable& executable, const Signature& signature, 
                          " (inputs: " + shapes_text(signature, inputs) +
                          "); run `isthmus-run verify` on the bundle to see whether it is whole");
   }
-  if (options.check_outputs)
-    check_outputs(signature, inputs, outputs);
+  std::vector<Tensor> written;
+  if (signature.writes.empty())
+    detail::check_result_count(signature, outputs.size());
   else
-    detail::check_output_count(signature, outputs.size());
+    written = detail::take_written(signature, inputs, outputs);
+  if (options.check_outputs) check_outputs(signature, inputs, outputs);
+  detail::separate_outputs(executable, inputs, outputs);
+  detail::write_back(executable, written, buffers);
   return outputs;
+}
+
+/// Checks inputs in the signature's order and runs the engine. Non-contiguous inputs are replaced
+/// by copies, except in a call that writes inputs: a copy would not be what the next call needs.
+std::vector<Tensor> run_in_order(Executable& executable, const Signature& signature,
+                                 std::size_t method, std::span<Tensor> inputs, Device device,
+                                 const RunOptions& options) {
+  if (signature.writes.empty()) {
+    check_inputs(signature, inputs, device);
+    return execute(executable, signature, method, inputs, {}, options);
+  }
+  std::vector<Tensor> checked(inputs.begin(), inputs.end());
+  check_inputs(signature, checked, device);
+  return execute(executable, signature, method, checked, detail::written_buffers(signature, inputs),
+                 options);
 }
 
 std::size_t method_index(const Manifest& manifest, std::string_view method) {
   return detail::method_index(manifest, method, "the model");
 }
 
-Outputs call_named(Executable& executable, const Manifest& manifest, std::size_t method,
+Outputs call_named(Executable& executable, const Signature& signature, std::size_t method,
                    const Inputs& inputs, Device device, const RunOptions& options) {
-  const Signature& signature = manifest.methods[method];
   const std::vector<Tensor> ordered = check_inputs(signature, inputs, device);
-  std::vector<Tensor> results = execute(executable, signature, method, ordered, options);
+  std::vector<Tensor> buffers;
+  if (!signature.writes.empty()) {
+    std::vector<Tensor> given;  // before non-contiguous ones were copied
+    for (const ValueSpec& spec : signature.inputs) {
+      const Tensor* input = inputs.find(spec.name);
+      given.push_back(input == nullptr ? Tensor() : *input);
+    }
+    buffers = detail::written_buffers(signature, given);
+  }
+  std::vector<Tensor> results = execute(executable, signature, method, ordered, buffers, options);
   Outputs outputs;
   outputs.reserve(results.size());
   for (std::size_t i = 0; i < results.size(); ++i)
@@ -110,11 +164,54 @@ NamedTensors named(const std::vector<ValueSpec>& specs, std::span<const Tensor> 
   return result;
 }
 
+/// Adds the values that a call left in the inputs that it writes, for a record.
+NamedTensors with_written(const Signature& signature, NamedTensors outputs,
+                          const NamedTensors& inputs) {
+  for (const std::size_t written : signature.writes) {
+    const std::string& name = signature.inputs[written].name;
+    if (const Tensor* buffer = inputs.find(name)) outputs.add(detail::written_name(name), *buffer);
+  }
+  return outputs;
+}
+
+/// Seconds after which a call in a proof is stopped, on engines that can.
+constexpr double kProofTimeout = 600;
+
+EngineProof proof_of(const ParityResult& result, const ProofKey& key) {
+  return {.engine = key.engine,
+          .device = key.device,
+          .runtime = key.runtime,
+          .passed = result.passed(),
+          .reason = result.failure()};
+}
+
+/// Runs the goldens and returns the verdict, with the special values on which the engine differs.
+EngineProof prove(const Model& model, const ProofKey& key) {
+  EngineProof proof =
+      proof_of(verify(model, {}, {.timeout = model.can_stop() ? kProofTimeout : 0}), key);
+  if (proof.passed) detail::add_limits(model, proof);
+  return proof;
+}
+
+/// Returns `LoadReport::proof` for an engine that is taken without a new proof.
+std::string proof_text(const EngineSelection& selected, const Manifest& manifest) {
+  const std::string with = " with " + selected.key.runtime;
+  if (selected.verdict && selected.verdict->proof.passed)
+    return "proven" + with + ", " + selected.verdict->origin;
+  if (selected.verdict)
+    return "taken although it FAILED" + with + " (" + selected.verdict->origin +
+           "): " + selected.verdict->proof.reason;
+  if (manifest.goldens.empty()) return "not proven: the bundle has no goldens to prove it on";
+  return "not proven" + with + ": taken because unproven is \"allow\"";
+}
+
 }  // namespace
 
 struct Model::Impl {
   Bundle bundle;
   const Artifact* artifact = nullptr;
+  ProofKey key;
+  EngineProof proof;  ///< on which the engine was taken; `passed` is false when there is none
   Device device;
   LoadReport report;
   /// The report with the warm-up, complete when `warmed` is true; null without a warm-up in the
@@ -142,7 +239,18 @@ struct Model::Impl {
     (void)shared_state.release();
   }
 
+  /// The methods with the values that the engine is not proven on; empty when it has no limits.
+  std::vector<Signature> limited;
+
   [[nodiscard]] const Manifest& manifest() const noexcept { return bundle.manifest(); }
+  /// Returns the signatures that calls are checked against.
+  [[nodiscard]] const std::vector<Signature>& methods() const noexcept {
+    return limited.empty() ? manifest().methods : limited;
+  }
+
+  /// Selects an artifact and an engine, loads them, and reports it.
+  EngineSelection load_selected(const LoadOptions& options, const Tuning& tuning,
+                                const Proofs& proofs);
 
   void warm_up_in_background() {
     warm_report = std::make_unique<LoadReport>(report);
@@ -196,6 +304,50 @@ struct Session::Impl {
 
 Model::Model(std::shared_ptr<const Impl> impl) : impl_(std::move(impl)) {}
 
+EngineSelection Model::Impl::load_selected(const LoadOptions& options, const Tuning& tuning,
+                                           const Proofs& proofs) {
+  // Those of an engine that failed its proof.
+  shared_state.reset();
+  executable.reset();
+  // Reading and hashing the files takes about as long as opening a runtime, so both run at once.
+  const Artifact* likely = likely_artifact(manifest(), options, device, tuning, proofs);
+  std::future<FilesRead> reading;
+  if (likely != nullptr)
+    reading = std::async(std::launch::async, read_files, std::cref(bundle), likely, options.mmap);
+  EngineSelection selected = select_engine(manifest(), options, device, tuning, proofs);
+  LoadOptions settled = options;
+  if (settled.threads == 0) settled.threads = selected.threads;
+  artifact = selected.artifact;
+  key = selected.key;
+
+  FilesRead read = selected.artifact == likely
+                       ? reading.get()
+                       : read_files(bundle, selected.artifact, options.mmap);
+  ArtifactSource source{manifest(), *selected.artifact, std::move(read.files), bundle.root()};
+  report.read_ms = read.ms;
+
+  const auto phase = Clock::now();
+  try {
+    executable = selected.engine->load(source, settled);
+  } catch (const Error&) {
+    // A changed data file is the more likely cause, and gives the better message.
+    if (read.verified.valid()) read.verified.get();
+    throw;
+  }
+  source.files.clear();
+  if (read.verified.valid()) read.verified.get();
+  if (manifest().stateful) shared_state = executable->fork();
+  report.load_ms = ms_since(phase);
+
+  report.engine = selected.engine_name;
+  report.runtime = selected.engine->info().runtime;
+  report.artifact = selected.artifact->name;
+  report.device = to_string(device);
+  report.chosen = selected.reason;
+  report.threads = settled.threads;
+  return selected;
+}
+
 Model Model::load(const std::filesystem::path& bundle, const LoadOptions& options) {
   const auto start = Clock::now();
   if (options.threads < 0)
@@ -206,55 +358,49 @@ Model Model::load(const std::filesystem::path& bundle, const LoadOptions& option
   impl->bundle = Bundle::open(bundle);
   impl->device = device;
   const Manifest& manifest = impl->manifest();
-  // Reading and hashing the files takes about as long as opening a runtime, so both run at once.
   const Tuning tuning = read_tuning(impl->bundle, device.type);
-  const Artifact* likely = likely_artifact(manifest, options, device, tuning);
-  std::future<FilesRead> reading;
-  if (likely != nullptr)
-    reading =
-        std::async(std::launch::async, read_files, std::cref(impl->bundle), likely, options.mmap);
-  const EngineSelection selected = select_engine(manifest, options, device, tuning);
-  LoadOptions settled = options;
-  if (settled.threads == 0) settled.threads = selected.threads;
-  impl->artifact = selected.artifact;
-
-  FilesRead read = selected.artifact == likely
-                       ? reading.get()
-                       : read_files(impl->bundle, selected.artifact, options.mmap);
-  ArtifactSource source{manifest, *selected.artifact, std::move(read.files), impl->bundle.root()};
-  LoadReport& report = impl->report;
-  report.read_ms = read.ms;
-
-  auto phase = Clock::now();
-  try {
-    impl->executable = selected.engine->load(source, settled);
-  } catch (const Error&) {
-    // A changed data file is the more likely cause, and gives the better message.
-    if (read.verified.valid()) read.verified.get();
-    throw;
+  Proofs proofs(impl->bundle);
+  std::string origin;
+  // Each turn proves an engine that was never tried. One that fails is refused in the next turn.
+  for (bool taken = false; !taken;) {
+    const EngineSelection selected = impl->load_selected(options, tuning, proofs);
+    if (selected.verdict) impl->proof = selected.verdict->proof;
+    origin = selected.verdict ? selected.verdict->origin : "on this machine";
+    impl->report.proof = proof_text(selected, manifest);
+    taken = selected.verdict || options.unproven != Unproven::kProve || manifest.goldens.empty();
+    if (taken) continue;
+    const auto phase = Clock::now();
+    impl->proof = prove(Model(impl), impl->key);
+    impl->sessions = 0;  // those of the proof do not count
+    const double ms = ms_since(phase);
+    const std::string not_written = proofs.add(*impl->artifact, impl->key, impl->proof);
+    taken = impl->proof.passed;
+    if (!taken) continue;
+    impl->report.proof = "proven with " + impl->key.runtime + " now, on " +
+                         std::to_string(manifest.goldens.size()) + " goldens in " +
+                         std::to_string(static_cast<int>(ms)) + " ms";
+    if (!not_written.empty())
+      impl->report.notes.push_back(not_written + ", so the next load proves " + impl->key.engine +
+                                   " again");
   }
-  source.files.clear();
-  if (read.verified.valid()) read.verified.get();
-  if (manifest.stateful) impl->shared_state = impl->executable->fork();
-  report.load_ms = ms_since(phase);
-
-  report.engine = selected.engine_name;
-  report.runtime = selected.engine->info().runtime;
-  report.artifact = selected.artifact->name;
-  report.device = to_string(device);
-  report.chosen = selected.reason;
-  report.threads = settled.threads;
+  LoadReport& report = impl->report;
+  if (const auto limits = impl->proof.limits(); !limits.empty()) {
+    const bool refuses = options.specials == Specials::kRefuse;
+    if (refuses) impl->limited = detail::with_limits(manifest, impl->proof, origin);
+    for (const std::string& limit : limits)
+      report.notes.push_back(impl->key.engine + " is " + limit +
+                             (refuses ? ": other values are refused (specials)" : ""));
+  }
+  auto phase = Clock::now();
   if (options.warmup && !options.warmup_in_background) {
     phase = Clock::now();
     const std::atomic<bool> never = false;
     report.warmup = warm_up(impl->bundle, *impl->executable, device, never);
     report.warmup_ms = ms_since(phase);
   }
-  report.notes = impl->executable->notes();
-  if (selected.artifact->device != name(device.type))
-    report.notes.push_back("the artifact was made and verified on " + selected.artifact->device +
-                           "; prove it on " + to_string(device) +
-                           " with `isthmus-run verify --device " + to_string(device) + "`");
+  for (std::string& note : impl->executable->notes()) report.notes.push_back(std::move(note));
+  if (!proofs.note().empty()) report.notes.push_back(proofs.note());
+  if (!impl->proof.passed) report.notes.push_back(report.proof);
   // After the warm-up, whose calls are not recorded.
   if (!options.record.empty())
     impl->recorder = std::make_unique<Recorder>(options.record, options.record_limit, impl->bundle,
@@ -274,11 +420,16 @@ void Model::wait_until_ready() const {
 
 std::string Model::describe_selection(const Bundle& bundle, const LoadOptions& options) {
   const Device device = parse_device(options.device);
-  const EngineSelection selected =
-      select_engine(bundle.manifest(), options, device, read_tuning(bundle, device.type));
+  const EngineSelection selected = select_engine(bundle.manifest(), options, device,
+                                                 read_tuning(bundle, device.type), Proofs(bundle));
   const std::string threads =
       selected.threads == 0 ? "" : ", threads: " + std::to_string(selected.threads);
-  return selected.artifact->name + " on " + selected.engine_name + threads + ": " + selected.reason;
+  const bool proves = !selected.verdict && options.unproven == Unproven::kProve &&
+                      !bundle.manifest().goldens.empty();
+  return selected.artifact->name + " on " + selected.engine_name + threads + ": " +
+         selected.reason + "; " +
+         (proves ? "not proven with " + selected.key.runtime + " yet, the first load proves it"
+                 : proof_text(selected, bundle.manifest()));
 }
 
 Outputs Model::run(const Inputs& inputs, const RunOptions& options) const {
@@ -293,15 +444,19 @@ Outputs Model::call(std::string_view method, const Inputs& inputs,
     return impl_->recorded(
         method, 0,
         [&] {
-          return call_named(executable, impl_->manifest(), index, inputs, impl_->device, options);
+          return call_named(executable, impl_->methods()[index], index, inputs, impl_->device,
+                            options);
         },
-        [&] { return inputs; }, [](const Outputs& outputs) { return outputs; });
+        [&] { return inputs; },
+        [&](const Outputs& outputs) {
+          return with_written(impl_->manifest().methods[index], outputs, inputs);
+        });
   });
 }
 
 std::vector<Tensor> Model::run_ordered(std::span<Tensor> inputs, std::size_t method,
                                        const RunOptions& options) const {
-  const auto& methods = impl_->manifest().methods;
+  const auto& methods = impl_->methods();
   if (method >= methods.size())
     throw InvalidInput("method index " + std::to_string(method) + ": the model has " +
                        std::to_string(methods.size()) + " methods, counted from 0");
@@ -309,12 +464,12 @@ std::vector<Tensor> Model::run_ordered(std::span<Tensor> inputs, std::size_t met
   return impl_->with_executable([&](Executable& executable) {
     return impl_->recorded(
         signature.method, 0,
-        [&] {
-          check_inputs(signature, inputs, impl_->device);
-          return execute(executable, signature, method, inputs, options);
-        },
+        [&] { return run_in_order(executable, signature, method, inputs, impl_->device, options); },
         [&] { return named(signature.inputs, inputs); },
-        [&](const std::vector<Tensor>& outputs) { return named(signature.outputs, outputs); });
+        [&](const std::vector<Tensor>& outputs) {
+          return with_written(signature, named(signature.outputs, outputs),
+                              named(signature.inputs, inputs));
+        });
   });
 }
 
@@ -344,7 +499,7 @@ Session Model::session() const {
 }
 
 const Signature& Model::signature(std::string_view method) const {
-  return impl_->manifest().methods[method_index(impl_->manifest(), method)];
+  return impl_->methods()[method_index(impl_->manifest(), method)];
 }
 
 std::vector<std::string> Model::methods() const {
@@ -355,6 +510,9 @@ std::vector<std::string> Model::methods() const {
 
 bool Model::stateful() const noexcept {
   return impl_->manifest().stateful;
+}
+bool Model::can_stop() const noexcept {
+  return impl_->executable->can_stop();
 }
 Device Model::device() const noexcept {
   return impl_->device;
@@ -367,6 +525,16 @@ const Artifact& Model::artifact() const noexcept {
 }
 const LoadReport& Model::load_report() const noexcept {
   return impl_->warmed ? *impl_->warm_report : impl_->report;
+}
+
+std::string remember(const Model& model, const ParityResult& result) {
+  const Model::Impl& impl = *model.impl_;
+  Proofs proofs(impl.bundle);
+  const auto known = proofs.find(*impl.artifact, impl.key);
+  if ((known && known->proof.passed == result.passed()) || result.goldens.empty()) return "";
+  EngineProof proof = proof_of(result, impl.key);
+  if (proof.passed) detail::add_limits(model, proof);
+  return proofs.add(*impl.artifact, impl.key, std::move(proof));
 }
 
 Session::Session(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -387,10 +555,13 @@ Outputs Session::call(std::string_view method, const Inputs& inputs, const RunOp
   return impl_->model->recorded(
       method, impl_->number,
       [&] {
-        return call_named(impl_->executable(), manifest, index, inputs, impl_->model->device,
-                          options);
+        return call_named(impl_->executable(), impl_->model->methods()[index], index, inputs,
+                          impl_->model->device, options);
       },
-      [&] { return inputs; }, [](const Outputs& outputs) { return outputs; });
+      [&] { return inputs; },
+      [&](const Outputs& outputs) {
+        return with_written(manifest.methods[index], outputs, inputs);
+      });
 }
 
 }  // namespace isthmus

@@ -21,6 +21,17 @@ constexpr std::array<std::pair<std::string_view, Optimize>, 4> kOptimizes{{
     {"inference", Optimize::kInference},
 }};
 
+constexpr std::array<std::pair<std::string_view, Unproven>, 3> kUnproven{{
+    {"prove", Unproven::kProve},
+    {"refuse", Unproven::kRefuse},
+    {"allow", Unproven::kAllow},
+}};
+
+constexpr std::array<std::pair<std::string_view, Specials>, 2> kSpecials{{
+    {"refuse", Specials::kRefuse},
+    {"allow", Specials::kAllow},
+}};
+
 template <typename Table, typename Value>
 std::string_view name_in(const Table& table, Value value) noexcept {
   for (const auto& [name, known] : table)
@@ -49,12 +60,28 @@ std::string_view name(Optimize optimize) noexcept {
   return name_in(kOptimizes, optimize);
 }
 
+std::string_view name(Unproven unproven) noexcept {
+  return name_in(kUnproven, unproven);
+}
+
+std::string_view name(Specials specials) noexcept {
+  return name_in(kSpecials, specials);
+}
+
 Trust parse_trust(std::string_view text) {
   return parse_in(kTrusts, "trust", text);
 }
 
 Optimize parse_optimize(std::string_view text) {
   return parse_in(kOptimizes, "optimize", text);
+}
+
+Unproven parse_unproven(std::string_view text) {
+  return parse_in(kUnproven, "unproven", text);
+}
+
+Specials parse_specials(std::string_view text) {
+  return parse_in(kSpecials, "specials", text);
 }
 
 }  // namespace isthmus

@@ -1,6 +1,7 @@
 #include "core/runtime/select_engine.h"
 
 #include <algorithm>
+#include <map>
 #include <vector>
 
 #include "core/text.h"
@@ -105,10 +106,37 @@ std::string explain(const Candidate& candidate, const LoadOptions& options, cons
          (tuning.note.empty() ? "`isthmus tune` measures which is the fastest" : tuning.note);
 }
 
+/// Returns the caller's options that may change answers, as "optimize=freeze, precision=bf16".
+std::string options_text(const LoadOptions& options, const Engine& engine) {
+  std::map<std::string, std::string> counted;
+  if (options.optimize != Optimize::kAuto) counted["optimize"] = name(options.optimize);
+  for (const auto& [key, value] : options.engine_options)
+    if (engine.changes_answers(key)) counted[key] = value;
+  return detail::joined(counted,
+                        [](const auto& option) { return option.first + "=" + option.second; });
+}
+
+/// Returns why an engine is not taken for what is known about it on the goldens; empty when it is.
+std::string proof_refusal(const std::optional<Proofs::Verdict>& verdict, const ProofKey& key,
+                          const LoadOptions& options) {
+  if (options.unproven == Unproven::kAllow) return "";
+  const std::string with = key.runtime + (key.options.empty() ? "" : " and " + key.options);
+  if (verdict && !verdict->proof.passed)
+    return "it does not give the model's answers with " + with + " (tried " + verdict->origin +
+           "): " + verdict->proof.reason +
+           "; take another engine, or this one as it is with unproven \"allow\" (--unproven "
+           "allow); `isthmus-run verify` tries it again";
+  if (verdict || options.unproven == Unproven::kProve) return "";
+  return "it is not proven with " + with +
+         ", and unproven is \"refuse\"; prove it here with "
+         "`isthmus-run verify BUNDLE --engine " +
+         key.engine + "`";
+}
+
 }  // namespace
 
 EngineSelection select_engine(const Manifest& manifest, const LoadOptions& options, Device device,
-                              const Tuning& tuning) {
+                              const Tuning& tuning, const Proofs& proofs) {
   const std::vector<const Artifact*> artifacts = artifacts_to_try(manifest, options);
   if (artifacts.empty()) {
     std::vector<std::string> names;
@@ -122,7 +150,10 @@ EngineSelection select_engine(const Manifest& manifest, const LoadOptions& optio
 
   std::string refusals;
   std::string trust;
-  bool only_trust = true;  // nothing but trust refused a candidate
+  bool only_trust = true;                   // nothing but trust refused a candidate
+  std::vector<EngineSelection> unprovable;  // there are no goldens to prove them on
+  std::optional<EngineSelection>
+      failed;  // the first one that may be taken when nothing else is left
   const auto refuse = [&](const std::string& who, const std::string& why) {
     const std::string line = "\n  " + who + ": " + why;
     if (refusals.find(line) == std::string::npos) refusals += line;
@@ -160,13 +191,41 @@ EngineSelection select_engine(const Manifest& manifest, const LoadOptions& optio
         refuse(who, reason);
         continue;
       }
-      return {&artifact, &engine, candidate.engine, explain(candidate, options, tuning),
-              candidate.tuned == nullptr ? 0 : candidate.tuned->threads};
+      EngineSelection selected{&artifact,
+                               &engine,
+                               candidate.engine,
+                               explain(candidate, options, tuning),
+                               candidate.tuned == nullptr ? 0 : candidate.tuned->threads,
+                               {candidate.engine, std::string(name(device.type)),
+                                engine.info().runtime, options_text(options, engine)},
+                               std::nullopt};
+      selected.verdict = proofs.find(artifact, selected.key);
+      if (const std::string why = proof_refusal(selected.verdict, selected.key, options);
+          !why.empty()) {
+        only_trust = false;
+        refuse(who, why);
+        continue;
+      }
+      if (automatic && selected.verdict && !selected.verdict->proof.passed) {
+        if (!failed) failed = std::move(selected);
+        continue;
+      }
+      if (automatic && !selected.verdict && options.unproven == Unproven::kProve &&
+          manifest.goldens.empty()) {
+        only_trust = false;
+        refuse(who, "the bundle has no goldens to prove it on; ask for it by name (--engine " +
+                        candidate.engine + ")");
+        unprovable.push_back(std::move(selected));
+        continue;
+      }
+      return selected;
     } catch (const EngineUnavailable& error) {
       only_trust = false;
       refuse(who, error.what());
     }
   }
+  if (failed) return std::move(*failed);
+  if (unprovable.size() == 1) return std::move(unprovable.front());
   if (!trust.empty() && only_trust) throw BundleError(trust);
   throw EngineUnavailable("no engine on this machine can run the bundle \"" + manifest.name +
                           "\" (engines: " + list_text(engines) + ")" +
@@ -176,11 +235,13 @@ EngineSelection select_engine(const Manifest& manifest, const LoadOptions& optio
 }
 
 const Artifact* likely_artifact(const Manifest& manifest, const LoadOptions& options, Device device,
-                                const Tuning& tuning) {
+                                const Tuning& tuning, const Proofs& proofs) {
   for (const Candidate& candidate : candidates_of(artifacts_to_try(manifest, options),
                                                   engines_to_try(options), options, tuning)) {
     if (!contains(candidate.artifact->devices, name(device.type)) ||
-        !trust_refusal(*candidate.artifact, options.trust).empty())
+        !trust_refusal(*candidate.artifact, options.trust).empty() ||
+        (options.unproven != Unproven::kAllow &&
+         proofs.only_failed(*candidate.artifact, candidate.engine, std::string(name(device.type)))))
       continue;
     try {
       if (contains(open_engine(candidate.engine, options.engine_path).formats(),

@@ -81,6 +81,13 @@ Tensor copy_to_device(const Tensor& tensor, Device device, Ort::Session& session
   return copy;
 }
 
+void copy_on_device(const Tensor& from, const Tensor& to) {
+  if (from.nbytes() == 0) return;
+  const CudaRuntime& cuda = cuda_runtime();
+  require(cuda.set_device(to.device().index), cuda, to.device());
+  require(cuda.copy(to.data(), from.data(), from.nbytes(), kCopyAnyDirection), cuda, to.device());
+}
+
 void synchronize_device(Device device) {
   const CudaRuntime& cuda = cuda_runtime();
   require(cuda.set_device(device.index), cuda, device);

@@ -11,6 +11,10 @@ namespace isthmus::onnxruntime_engine {
 /// @throws DeviceUnavailable.
 Tensor copy_to_device(const Tensor& tensor, Device device, Ort::Session& session);
 
+/// Copies the bytes of a contiguous tensor into another one on the same CUDA device.
+/// @throws DeviceUnavailable.
+void copy_on_device(const Tensor& from, const Tensor& to);
+
 /// Waits until all work on a CUDA device is done. @throws DeviceUnavailable.
 void synchronize_device(Device device);
 

@@ -1,9 +1,8 @@
 // The onnxruntime engine: runs the onnx format on ONNX Runtime's C++ API.
 #include <algorithm>
-#include <cstring>
 #include <filesystem>
 
-#include "engines/borrowed_memory.h"
+#include "engines/alarm.h"
 #include "engines/call_gate.h"
 #include "engines/library_search.h"
 #include "engines/onnx_signature.h"
@@ -39,34 +38,27 @@ struct Shared {
   std::unique_ptr<CallGate> gate;
 };
 
-Tensor host_copy(const Tensor& tensor) {
-  Tensor copy = Tensor::empty(tensor.dtype(), tensor.shape());
-  if (tensor.nbytes() != 0) std::memcpy(copy.data(), tensor.data(), tensor.nbytes());
-  return copy;
-}
-
 class OnnxRuntimeExecutable final : public Executable {
  public:
   explicit OnnxRuntimeExecutable(std::shared_ptr<Shared> shared) : shared_(std::move(shared)) {}
 
   std::vector<Tensor> run(std::size_t index, std::span<const Tensor> inputs) override {
-    Method& method = shared_->methods[index];
     const CallGate::Pass pass(*shared_->gate);
+    return call(index, inputs, Ort::RunOptions{nullptr});
+  }
+
+  [[nodiscard]] bool can_stop() const noexcept override { return true; }
+
+  std::vector<Tensor> run_within(std::size_t index, std::span<const Tensor> inputs,
+                                 Alarm::Clock::time_point deadline) override {
+    const CallGate::Pass pass(*shared_->gate, deadline);
+    Ort::RunOptions options;
+    const Alarm alarm(deadline, [&options] { options.SetTerminate(); });
     try {
-      std::vector<Ort::Value> values;
-      values.reserve(method.inputs.size());
-      for (std::size_t i = 0; i < method.inputs.size(); ++i) {
-        const Tensor& input = inputs[method.inputs[i]];
-        require_present(input, shared_->method_names[index], method.input_names[i]);
-        values.push_back(
-            to_value(input, input.device().is_cpu() ? shared_->host : shared_->memory));
-      }
-      std::vector<Tensor> outputs =
-          shared_->device.is_cpu() ? run_on_host(method, values) : run_on_device(method, values);
-      if (shared_->device.is_cpu()) copy_borrowed_outputs(outputs, inputs, host_copy);
-      return outputs;
-    } catch (const Ort::Exception& error) {
-      throw ExecutionError("\"" + shared_->method_names[index] + "\" failed: " + error.what());
+      return call(index, inputs, options);
+    } catch (const ExecutionError&) {
+      if (alarm.rang()) throw stopped_at_timeout(shared_->method_names[index]);
+      throw;
     }
   }
 
@@ -79,6 +71,16 @@ class OnnxRuntimeExecutable final : public Executable {
     return copy_to_device(tensor, device, shared_->methods.front().session);
   }
 
+  Tensor copy(const Tensor& tensor) override {
+    if (tensor.device().is_cpu()) return Executable::copy(tensor);
+    return copy_to_device(tensor, tensor.device(), shared_->methods.front().session);
+  }
+
+  void write(const Tensor& values, const Tensor& buffer) override {
+    if (buffer.device().is_cpu()) return Executable::write(values, buffer);
+    copy_on_device(values, buffer);
+  }
+
   void synchronize() override {
     if (shared_->device.is_cuda()) synchronize_device(shared_->device);
   }
@@ -86,10 +88,32 @@ class OnnxRuntimeExecutable final : public Executable {
   [[nodiscard]] std::vector<std::string> notes() const override { return shared_->notes; }
 
  private:
-  std::vector<Tensor> run_on_host(Method& method, const std::vector<Ort::Value>& values) {
+  std::vector<Tensor> call(std::size_t index, std::span<const Tensor> inputs,
+                           const Ort::RunOptions& options) {
+    Method& method = shared_->methods[index];
+    try {
+      std::vector<Ort::Value> values;
+      values.reserve(method.inputs.size());
+      for (std::size_t i = 0; i < method.inputs.size(); ++i) {
+        const Tensor& input = inputs[method.inputs[i]];
+        require_present(input, shared_->method_names[index], method.input_names[i]);
+        values.push_back(
+            to_value(input, input.device().is_cpu() ? shared_->host : shared_->memory));
+      }
+      std::vector<Tensor> outputs = shared_->device.is_cpu()
+                                        ? run_on_host(method, values, options)
+                                        : run_on_device(method, values, options);
+      return outputs;
+    } catch (const Ort::Exception& error) {
+      throw ExecutionError("\"" + shared_->method_names[index] + "\" failed: " + error.what());
+    }
+  }
+
+  std::vector<Tensor> run_on_host(Method& method, const std::vector<Ort::Value>& values,
+                                  const Ort::RunOptions& options) {
     std::vector<Ort::Value> results =
-        method.session.Run(Ort::RunOptions{nullptr}, method.input_names.data(), values.data(),
-                           values.size(), method.output_names.data(), method.output_names.size());
+        method.session.Run(options, method.input_names.data(), values.data(), values.size(),
+                           method.output_names.data(), method.output_names.size());
     std::vector<Tensor> outputs;
     outputs.reserve(results.size());
     for (Ort::Value& result : results) outputs.push_back(from_value(std::move(result), {}));
@@ -97,12 +121,13 @@ class OnnxRuntimeExecutable final : public Executable {
   }
 
   /// Runs with outputs in device memory of the session.
-  std::vector<Tensor> run_on_device(Method& method, const std::vector<Ort::Value>& values) {
+  std::vector<Tensor> run_on_device(Method& method, const std::vector<Ort::Value>& values,
+                                    const Ort::RunOptions& options) {
     Ort::IoBinding binding(method.session);
     for (std::size_t i = 0; i < values.size(); ++i)
       binding.BindInput(method.input_names[i], values[i]);
     for (const char* name : method.output_names) binding.BindOutput(name, shared_->memory);
-    method.session.Run(Ort::RunOptions{nullptr}, binding);
+    method.session.Run(options, binding);
     std::vector<Tensor> outputs;
     for (Ort::Value& result : binding.GetOutputValues())
       outputs.push_back(from_value(std::move(result), shared_->device));
@@ -204,6 +229,10 @@ class OnnxRuntimeEngine final : public Engine {
   std::optional<std::string> can_run(const Artifact& artifact, const LoadOptions&) override {
     if (artifact.format != "onnx") return "the format is " + artifact.format;
     return std::nullopt;
+  }
+
+  bool changes_answers(std::string_view option) const override {
+    return option != "max_concurrency" && option != "memory_arena" && option != "library";
   }
 
   std::unique_ptr<Executable> load(const ArtifactSource& source,

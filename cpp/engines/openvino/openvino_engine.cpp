@@ -3,8 +3,10 @@
 #include <atomic>
 #include <charconv>
 #include <chrono>
+#include <condition_variable>
 #include <mutex>
 
+#include "engines/alarm.h"
 #include "engines/call_gate.h"
 #include "engines/library_search.h"
 #include "engines/onnx_signature.h"
@@ -28,12 +30,40 @@ struct Bound {
 
 struct Compiled;
 
+/// Tells when an asynchronous inference has ended.
+class Ended {
+ public:
+  void begin() {
+    const std::lock_guard lock(mutex_);
+    ended_ = false;
+  }
+  /// The callback of OpenVINO, with this object as its argument.
+  static void signal(void* self) {
+    auto* ended = static_cast<Ended*>(self);
+    const std::lock_guard lock(ended->mutex_);
+    ended->ended_ = true;
+    ended->changed_.notify_all();
+  }
+  /// Returns false when the inference still runs at `deadline`.
+  bool wait_until(std::chrono::steady_clock::time_point deadline) {
+    std::unique_lock lock(mutex_);
+    return changed_.wait_until(lock, deadline, [this] { return ended_; });
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool ended_ = false;
+};
+
 /// An inference request, which runs one call at a time. It refers to the memory of its last inputs
 /// until they are bound again.
 struct Request {
   std::shared_ptr<Compiled> compiled;
+  std::unique_ptr<Ended> ended;  ///< set by the first call with a timeout
   Handle<ov_infer_request_t> handle{nullptr, nullptr};
   std::vector<Bound> inputs;
+  std::vector<Tensor> kept{};  ///< the inputs of a call with a timeout, which it may outlive
 };
 
 using Clock = std::chrono::steady_clock;
@@ -43,6 +73,8 @@ using Clock = std::chrono::steady_clock;
 /// does not pay off for short calls; a small model is quickly compiled again.
 constexpr std::size_t kSmallBytes = std::size_t{4} << 20;  ///< largest files of a small model
 constexpr std::chrono::microseconds kLongCall{200};        ///< least time of a long call, alone
+/// How long OpenVINO may take to stop a call. It looks between operators, and never inside a loop.
+constexpr std::chrono::seconds kGrace{2};
 constexpr int kLongCalls = 3;  ///< long calls in a row; a single one may have been interrupted
 
 /// A compiled method and its idle requests. A request serves one call at a time, so there are as
@@ -62,9 +94,10 @@ struct Method {
   std::mutex mutex;                            ///< guards `compiled`
   std::shared_ptr<Compiled> compiled;          ///< replaced at most once
   std::mutex model_mutex;                      ///< guards `model`
-  Handle<ov_model_t> model{nullptr, nullptr};  ///< kept while it may be compiled again
+  Handle<ov_model_t> model{nullptr, nullptr};  ///< of a small model, to compile it again
   std::atomic<bool> may_grow{false};           ///< it may be compiled again, with more streams
   std::atomic<int> long_calls{0};  ///< number of latest calls in a row that were long, alone
+  std::atomic<bool> stuck{false};  ///< a call that cannot be stopped holds `compiled` for ever
 };
 
 /// The data of all forks. An ONNX graph has no state, so forks share everything.
@@ -134,10 +167,9 @@ void grow(Shared& shared, Method& method) {
   const std::unique_lock lock(method.model_mutex, std::try_to_lock);
   if (!lock.owns_lock() || !method.may_grow) return;
   method.may_grow = false;
-  const Handle<ov_model_t> model = std::move(method.model);
   std::shared_ptr<Compiled> grown;
   try {
-    grown = compile(*shared.api, shared.core.get(), model.get(), method.input_names);
+    grown = compile(*shared.api, shared.core.get(), method.model.get(), method.input_names);
   } catch (const std::exception& error) {
     const std::lock_guard notes_lock(shared.notes_mutex);
     shared.notes.push_back(std::string("compiling again with more streams failed, so calls that "
@@ -178,38 +210,16 @@ class OpenVinoExecutable final : public Executable {
   explicit OpenVinoExecutable(std::shared_ptr<Shared> shared) : shared_(std::move(shared)) {}
 
   std::vector<Tensor> run(std::size_t index, std::span<const Tensor> inputs) override {
-    Method& method = *shared_->methods[index];
-    const Api& api = *shared_->api;
     const CallGate::Pass pass(*shared_->gate);
-    try {
-      const bool growing = method.may_grow;
-      if (growing && !pass.alone() && method.long_calls >= kLongCalls) grow(*shared_, method);
-      Request request = take(method);
-      for (std::size_t i = 0; i < method.inputs.size(); ++i) {
-        const Tensor& input = inputs[method.inputs[i]];
-        require_present(input, shared_->method_names[index], method.input_names[i]);
-        bind(request, i, request.compiled->ports[i].get(), input);
-      }
-      const auto start = growing ? Clock::now() : Clock::time_point{};
-      infer(request, pass.alone());
-      if (growing && pass.alone())
-        method.long_calls = Clock::now() - start < kLongCall ? 0 : method.long_calls + 1;
-      std::vector<Tensor> outputs;
-      outputs.reserve(method.outputs);
-      for (std::size_t i = 0; i < method.outputs; ++i) {
-        ov_tensor_t* raw = nullptr;
-        require(api, api.ov_infer_request_get_output_tensor_by_index(request.handle.get(), i, &raw),
-                "reading an output");
-        const Handle<ov_tensor_t> output(raw, api.ov_tensor_free);
-        outputs.push_back(copy_of(api, output.get()));
-      }
-      give_back(std::move(request));
-      return outputs;
-    } catch (const Error&) {
-      throw;
-    } catch (const std::exception& error) {
-      throw ExecutionError("\"" + shared_->method_names[index] + "\" failed: " + error.what());
-    }
+    return call(index, inputs, pass.alone(), Clock::time_point::max());
+  }
+
+  [[nodiscard]] bool can_stop() const noexcept override { return true; }
+
+  std::vector<Tensor> run_within(std::size_t index, std::span<const Tensor> inputs,
+                                 Clock::time_point deadline) override {
+    const CallGate::Pass pass(*shared_->gate, deadline);
+    return call(index, inputs, pass.alone(), deadline);
   }
 
   [[nodiscard]] std::unique_ptr<Executable> fork() const override {
@@ -222,6 +232,98 @@ class OpenVinoExecutable final : public Executable {
   }
 
  private:
+  /// @param alone     no other call runs
+  /// @param deadline  when the call is stopped
+  std::vector<Tensor> call(std::size_t index, std::span<const Tensor> inputs, bool alone,
+                           Clock::time_point deadline) {
+    Method& method = *shared_->methods[index];
+    const Api& api = *shared_->api;
+    const bool timed = deadline != Clock::time_point::max();
+    try {
+      const bool growing = method.may_grow;
+      if (growing && !alone && method.long_calls >= kLongCalls) grow(*shared_, method);
+      Request request = take(method);
+      for (std::size_t i = 0; i < method.inputs.size(); ++i) {
+        const Tensor& input = inputs[method.inputs[i]];
+        require_present(input, shared_->method_names[index], method.input_names[i]);
+        if (timed) request.kept.push_back(input.clone());
+        bind(request, i, request.compiled->ports[i].get(), timed ? request.kept.back() : input);
+      }
+      const auto start = growing ? Clock::now() : Clock::time_point{};
+      if (timed)
+        infer_until(index, request, deadline);
+      else
+        infer(request, alone);
+      if (growing && alone)
+        method.long_calls = Clock::now() - start < kLongCall ? 0 : method.long_calls + 1;
+      std::vector<Tensor> outputs;
+      outputs.reserve(method.outputs);
+      for (std::size_t i = 0; i < method.outputs; ++i) {
+        ov_tensor_t* raw = nullptr;
+        require(api, api.ov_infer_request_get_output_tensor_by_index(request.handle.get(), i, &raw),
+                "reading an output");
+        const Handle<ov_tensor_t> output(raw, api.ov_tensor_free);
+        outputs.push_back(copy_of(api, output.get()));
+      }
+      request.kept.clear();
+      give_back(std::move(request));
+      return outputs;
+    } catch (const Error&) {
+      throw;
+    } catch (const std::exception& error) {
+      throw ExecutionError("\"" + shared_->method_names[index] + "\" failed: " + error.what());
+    }
+  }
+
+  /// Infers, and cancels that at the deadline.
+  /// @throws ExecutionError when it was cancelled.
+  void infer_until(std::size_t index, Request& request, Clock::time_point deadline) {
+    const Api& api = *shared_->api;
+    ov_infer_request_t* handle = request.handle.get();
+    if (request.ended == nullptr) {
+      request.ended = std::make_unique<Ended>();
+      const ov_callback_t callback{&Ended::signal, request.ended.get()};
+      require(api, api.ov_infer_request_set_callback(handle, &callback), "setting a callback");
+    }
+    request.ended->begin();
+    require(api, api.ov_infer_request_start_async(handle), "starting inference");
+    if (request.ended->wait_until(deadline))
+      return require(api, api.ov_infer_request_wait(handle), "inference");
+    (void)api.ov_infer_request_cancel(handle);
+    if (!request.ended->wait_until(Clock::now() + kGrace)) give_up(index, request);
+    (void)api.ov_infer_request_wait(handle);  // its error says that it was cancelled
+    throw stopped_at_timeout(shared_->method_names[index]);
+  }
+
+  /// Leaves a call behind that OpenVINO does not stop, and compiles the method again.
+  /// @throws ExecutionError, always.
+  [[noreturn]] void give_up(std::size_t index, Request& request) {
+    Method& method = *shared_->methods[index];
+    const std::shared_ptr<Compiled> held = request.compiled;
+    // The call goes on and uses all of this, so nothing of it may ever be released.
+    (void)new Request(std::move(request));       // NOLINT(cppcoreguidelines-owning-memory)
+    (void)new std::shared_ptr<Shared>(shared_);  // NOLINT(cppcoreguidelines-owning-memory)
+    const std::string what =
+        "\"" + shared_->method_names[index] +
+        "\" passed its timeout and OpenVINO does not stop it (a loop that never ends?): it goes on "
+        "using a processor until the process ends";
+    const std::lock_guard lock(method.model_mutex);
+    const bool current = [&] {
+      const std::lock_guard compiled_lock(method.mutex);
+      return method.compiled == held;
+    }();
+    if (!current) throw ExecutionError(what + "; later calls are not affected");
+    if (method.model == nullptr) {
+      method.stuck = true;
+      throw ExecutionError(what + "; load the bundle again for further calls");
+    }
+    auto again =
+        compile(*shared_->api, shared_->core.get(), method.model.get(), method.input_names);
+    const std::lock_guard compiled_lock(method.mutex);
+    method.compiled.swap(again);
+    throw ExecutionError(what + "; later calls run on a model that was compiled anew");
+  }
+
   /// A synchronous inference takes a stream even when it is busy, so it is used only when no other
   /// call can be using the stream. An asynchronous inference gets a free stream.
   void infer(const Request& request, bool alone) const {
@@ -248,6 +350,10 @@ class OpenVinoExecutable final : public Executable {
 
   /// Returns a request for one call. After an error it is not given back, and so not used again.
   Request take(Method& method) {
+    if (method.stuck)
+      throw ExecutionError(
+          "an earlier call passed its timeout, could not be stopped, and holds the model for ever; "
+          "load the bundle again");
     std::shared_ptr<Compiled> compiled;
     {
       const std::lock_guard lock(method.mutex);
@@ -266,7 +372,8 @@ class OpenVinoExecutable final : public Executable {
     require(*shared_->api,
             shared_->api->ov_compiled_model_create_infer_request(compiled->handle.get(), &handle),
             "making a request");
-    Request request{std::move(compiled), {handle, shared_->api->ov_infer_request_free}, {}};
+    Request request{
+        std::move(compiled), nullptr, {handle, shared_->api->ov_infer_request_free}, {}};
     request.inputs.resize(method.inputs.size());
     return request;
   }
@@ -309,6 +416,11 @@ class OpenVinoEngine final : public Engine {
     if (!parse_device(options.device).is_cpu())
       return "it runs on the CPU only, " + options.device + " was asked for";
     return std::nullopt;
+  }
+
+  bool changes_answers(std::string_view option) const override {
+    return option != "max_concurrency" && option != "streams" && option != "hint" &&
+           option != "library" && option != "config.CPU_RUNTIME_CACHE_CAPACITY";
   }
 
   std::unique_ptr<Executable> load(const ArtifactSource& source,

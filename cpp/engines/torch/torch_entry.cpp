@@ -82,6 +82,10 @@ class TorchEngine final : public Engine {
     return machine_refusal(artifact);
   }
 
+  bool changes_answers(std::string_view option) const override {
+    return option != "max_concurrency" && option != "num_runners";
+  }
+
   std::unique_ptr<Executable> load(const ArtifactSource& source,
                                    const LoadOptions& options) override {
     return runtime().load(source, options);

@@ -40,6 +40,7 @@ struct BatcherOptions {
   std::size_t max_queue = 1024;  ///< most requests that wait
   WhenFull when_full = WhenFull::kWait;
   std::map<std::string, double> padding{};  ///< padding value by input name; default 0
+  double timeout = 0;                       ///< of each call of the model, see RunOptions
 };
 
 /// Numbers since a Batcher was created.
@@ -95,7 +96,7 @@ class ISTHMUS_API Batcher {
   using Done = std::function<void(Answer)>;
 
   /// Starts the workers.
-  /// @throws InvalidInput for a stateful model, an unknown method, options that are out of range,
+  /// @throws InvalidInput for a stateful model, a method that writes its inputs, an unknown method, options that are out of range,
   /// or a
   ///     padding value that the input cannot hold.
   explicit Batcher(Model model, BatcherOptions options = {});

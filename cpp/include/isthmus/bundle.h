@@ -60,12 +60,15 @@ struct EngineProof {
   std::string runtime;  ///< "ONNX Runtime 1.32.0"; empty when it did not open
   bool passed = false;
   std::string reason{};  ///< why it failed; empty when it passed
-  /// By integer input: the range on which the engine is proven, where it is narrower than the
-  /// signature's.
+  /// By input: the numbers on which the engine is proven, where these are fewer than the
+  /// signature's. Beyond them it gave other answers than the model.
   std::map<std::string, ValueRange, std::less<>> values{};
-  /// By input: the special values with which the engine differs: "nan", "inf", "zero" (the sign of
-  /// a zero), "denormal", "large".
+  /// By input: the special values with which the engine differs: "nan", "inf", "zero" (of either
+  /// sign), "negative_zero", "denormal", "large" (beyond 2^62).
   std::map<std::string, std::vector<std::string>, std::less<>> unproven{};
+
+  /// Returns `values` and `unproven` in words, such as "not proven for NaN in "x"".
+  [[nodiscard]] ISTHMUS_API std::vector<std::string> limits() const;
 };
 
 /// One executable file format of the model.
@@ -100,6 +103,9 @@ struct Golden {
   FileEntry file;  ///< safetensors with "STEP/in/NAME", "STEP/out/NAME" and "STEP/error/NAME"
   std::map<std::string, std::int64_t> dims;  ///< sizes of the named dimensions
   std::vector<GoldenStep> steps;
+  /// By input: the kind of special values that it has (see EngineProof::unproven), or "magnitude"
+  /// for larger numbers than in the ordinary goldens. Empty for an ordinary golden.
+  std::map<std::string, std::string> special{};
 };
 
 /// The values of one call of a golden, on the CPU.
@@ -122,6 +128,7 @@ struct Manifest {
   std::vector<Signature> methods;  ///< "forward" first when there is one
   std::vector<Artifact> artifacts;
   std::vector<Golden> goldens;
+  std::vector<Golden> specials;  ///< goldens of special values, on which engines may differ
   std::map<std::string, NoiseFloor, std::less<>> noise_floor;  ///< by output name
   std::vector<std::string> warmup;  ///< names of the goldens for the warm-up
   std::vector<FileEntry> files;     ///< other files, such as a tokenizer's

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <filesystem>
 #include <memory>
@@ -18,7 +19,7 @@
 namespace isthmus {
 
 /// The version of the interface below. An engine library that was built for another one is refused.
-inline constexpr int kEngineAbi = 4;
+inline constexpr int kEngineAbi = 5;
 
 /// Facts about an engine.
 struct EngineInfo {
@@ -33,21 +34,44 @@ struct EngineInfo {
 };
 
 /// A loaded artifact. The inputs that it gets are checked by Model: they are contiguous, on the
-/// right device, in the signature's order, and undefined where an optional input is absent.
+/// right device, in the signature's order, and undefined where an optional input is absent. It only
+/// reads them.
 class ISTHMUS_API Executable {
  public:
   virtual ~Executable() = default;
 
   /// Runs a method. Must be callable from many threads at once unless the artifact has state.
-  /// Returns outputs in the signature's order, which own their memory.
+  /// Returns outputs in the signature's order, and after them the values that the inputs of
+  /// Signature::writes have after the call, in that order. Outputs are contiguous; Model copies
+  /// those that share memory with an input or with each other.
   /// @param method  index into Manifest::methods
   /// @throws ExecutionError.
   virtual std::vector<Tensor> run(std::size_t method, std::span<const Tensor> inputs) = 0;
+
+  /// Returns true when `run_within` can stop a call.
+  [[nodiscard]] virtual bool can_stop() const noexcept { return false; }
+
+  /// Runs a method as `run` does, and stops it at `deadline`. Called only when `can_stop`. Calls
+  /// after one that was stopped work as before.
+  /// @throws ExecutionError, also when the call was stopped.
+  virtual std::vector<Tensor> run_within(std::size_t method, std::span<const Tensor> inputs,
+                                         std::chrono::steady_clock::time_point /*deadline*/) {
+    return run(method, inputs);
+  }
 
   /// Copies a tensor to a device, see Model::transfer. The default is for engines that only know
   /// the CPU.
   /// @throws DeviceUnavailable.
   [[nodiscard]] virtual Tensor transfer(const Tensor& tensor, Device device);
+
+  /// Returns a contiguous copy of a tensor on the same device, with memory of its own. The default
+  /// is for engines that only know the CPU.
+  [[nodiscard]] virtual Tensor copy(const Tensor& tensor);
+
+  /// Copies the elements of a contiguous tensor into a buffer of the same dtype, shape and device,
+  /// which may have other strides on the CPU. On a GPU the copy may be queued on the thread's
+  /// current stream. The default is for engines that only know the CPU.
+  virtual void write(const Tensor& values, const Tensor& buffer);
 
   /// Returns true when the warm-up shall call `prepare` for every shape of the goldens.
   [[nodiscard]] virtual bool prepares() const { return false; }
@@ -97,6 +121,10 @@ class ISTHMUS_API Engine {
   /// Returns nullopt when this engine can run the artifact with these options, else the reason.
   [[nodiscard]] virtual std::optional<std::string> can_run(const Artifact& artifact,
                                                            const LoadOptions& options) = 0;
+
+  /// Returns true when this engine option may change answers. Such options are part of what an
+  /// engine is proven with.
+  [[nodiscard]] virtual bool changes_answers(std::string_view /*option*/) const { return true; }
 
   /// Loads an artifact.
   /// @throws BundleError, EngineUnavailable, DeviceUnavailable, InvalidInput (bad options).

@@ -17,6 +17,12 @@
 
 namespace isthmus {
 
+class Model;
+struct ParityResult;
+
+/// See verify.h.
+ISTHMUS_API std::string remember(const Model& model, const ParityResult& result);
+
 /// The warm-up on one golden.
 struct WarmupReport {
   std::string golden;    ///< name of the golden
@@ -33,6 +39,7 @@ struct LoadReport {
   std::string artifact;  ///< name in the manifest
   std::string device;    ///< "cpu" or "cuda:0"
   std::string chosen;    ///< why this artifact and this engine were selected
+  std::string proof;     ///< whether the engine is proven on this artifact, and by what
   int threads = 0;       ///< intra-operator threads that were set; 0: the runtime's default
   double read_ms = 0;    ///< reading and hashing the files
   double load_ms = 0;    ///< loading by the engine
@@ -73,7 +80,11 @@ class ISTHMUS_API Session {
 class ISTHMUS_API Model {
  public:
   /// Opens, checks, loads and warms up a bundle.
-  /// @throws BundleError, EngineUnavailable, DeviceUnavailable, InvalidInput (bad options).
+  /// An engine is taken only when it gave the goldens' answers: at export, at an earlier load or
+  /// `verify`, or now (`LoadOptions::unproven`). A bundle without goldens cannot be proven: an
+  /// engine is then taken when it was asked for by name or is the only one, and the report says so.
+  /// @throws BundleError, EngineUnavailable (also for an engine that is not proven),
+  ///     DeviceUnavailable, InvalidInput (bad options).
   static Model load(const std::filesystem::path& bundle, const LoadOptions& options = {});
 
   /// Returns true when the warm-up has ended, which matters only when it runs in the background.
@@ -89,10 +100,16 @@ class ISTHMUS_API Model {
   static std::string describe_selection(const Bundle& bundle, const LoadOptions& options = {});
 
   /// Runs "forward". Inputs must be on the model's device (scalars on the CPU). They are not copied
-  /// when they are contiguous, and must not change during the call. Outputs own their memory, are
-  /// on the model's device, and are in the signature's order; an absent output is undefined. On a
-  /// GPU the work may still be queued when the call returns, see `synchronize`.
-  /// @throws InvalidInput, before the engine runs, when the inputs do not fit the signature;
+  /// when they are contiguous, and must not change during the call. Outputs own their memory, which
+  /// they share with no input, no weight and no other output; they are on the model's device, and
+  /// in the signature's order; an absent output is undefined. On a GPU the work may still be queued
+  /// when the call returns, see `synchronize`.
+  ///
+  /// A call writes the memory of the inputs in Signature::writes, also where these are not
+  /// contiguous, and of no others. It does so when it has succeeded: after an error they are as
+  /// they were.
+  /// @throws InvalidInput, before the engine runs, when the inputs do not fit the signature, or an
+  ///     input that the call writes is read-only or overlaps itself or another input;
   ///     ExecutionError when the engine fails.
   Outputs run(const Inputs& inputs, const RunOptions& options = {}) const;
 
@@ -102,7 +119,7 @@ class ISTHMUS_API Model {
   /// Runs a method with tensors in the signature's order, which is faster. Has the same checks as
   /// `run`. Absent optional inputs are undefined.
   /// @param inputs  one for each input of the signature; non-contiguous ones are replaced with
-  /// copies
+  /// copies, unless the method writes inputs
   /// @param method  index into `bundle().manifest().methods`
   /// @throws as `run`.
   std::vector<Tensor> run_ordered(std::span<Tensor> inputs, std::size_t method = 0,
@@ -133,6 +150,7 @@ class ISTHMUS_API Model {
   [[nodiscard]] const Signature& signature(std::string_view method = "forward") const;
   [[nodiscard]] std::vector<std::string> methods() const;  ///< "forward" first when there is one
   [[nodiscard]] bool stateful() const noexcept;
+  [[nodiscard]] bool can_stop() const noexcept;  ///< the engine supports `RunOptions::timeout`
   [[nodiscard]] Device device() const noexcept;
   [[nodiscard]] const Bundle& bundle() const noexcept;
   [[nodiscard]] const Artifact& artifact() const noexcept;
@@ -141,6 +159,7 @@ class ISTHMUS_API Model {
 
  private:
   friend class Session;
+  friend std::string remember(const Model& model, const ParityResult& result);
   struct Impl;
   explicit Model(std::shared_ptr<const Impl> impl);
   std::shared_ptr<const Impl> impl_;

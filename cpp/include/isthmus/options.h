@@ -26,15 +26,38 @@ enum class Optimize : std::uint8_t {
   kInference,  ///< freeze, fuse and prepack for this machine
 };
 
+/// What a load does with an engine that has no verdict for the artifact, the device and the version
+/// of its runtime. One that failed is refused unless kAllow is given.
+enum class Unproven : std::uint8_t {
+  kProve,   ///< run it on the goldens, once; the verdict is kept in proofs.json (the default)
+  kRefuse,  ///< do not take it
+  kAllow,   ///< take it; and one that failed, when it is named or nothing else is left
+};
+
+/// What a call with values gets on which the engine gave other answers than the model when it was
+/// proven: NaN, infinities, zeros, denormals, and larger numbers than it was proven on.
+enum class Specials : std::uint8_t {
+  kRefuse,  ///< InvalidInput that names the input, the value and its place (the default)
+  kAllow,   ///< the engine's answer
+};
+
 /// Returns "data", "graph" or "native".
 ISTHMUS_API std::string_view name(Trust trust) noexcept;
 /// Returns "auto", "none", "freeze" or "inference".
 ISTHMUS_API std::string_view name(Optimize optimize) noexcept;
+/// Returns "prove", "refuse" or "allow".
+ISTHMUS_API std::string_view name(Unproven unproven) noexcept;
+/// Returns "refuse" or "allow".
+ISTHMUS_API std::string_view name(Specials specials) noexcept;
 
 /// Inverse of `name`. @throws InvalidInput that lists the expected names.
 ISTHMUS_API Trust parse_trust(std::string_view text);
 /// Inverse of `name`. @throws InvalidInput that lists the expected names.
 ISTHMUS_API Optimize parse_optimize(std::string_view text);
+/// Inverse of `name`. @throws InvalidInput that lists the expected names.
+ISTHMUS_API Unproven parse_unproven(std::string_view text);
+/// Inverse of `name`. @throws InvalidInput that lists the expected names.
+ISTHMUS_API Specials parse_specials(std::string_view text);
 
 /// Options of Model::load. The defaults suit most services. All members have initializers, so that
 /// designated initializers of some of them cause no warning.
@@ -56,6 +79,9 @@ struct LoadOptions {
   bool mmap = true;
   Trust trust = Trust::kGraph;  ///< what the bundle may do
   Optimize optimize = Optimize::kAuto;
+  Unproven unproven = Unproven::kProve;  ///< what to do with an engine without a verdict
+  /// What a call gets with values on which the engine is not proven.
+  Specials specials = Specials::kRefuse;
   std::vector<std::filesystem::path> op_libraries{};  ///< custom operator libraries to open first
   std::vector<std::filesystem::path>
       engine_path{};  ///< folders that are searched first; must exist
@@ -69,6 +95,9 @@ struct LoadOptions {
 struct RunOptions {
   /// Check the engine's outputs against the signature. Their number is always checked.
   bool check_outputs = true;
+  /// Seconds after which the call is stopped, waiting for its turn included; 0: no limit. Only for
+  /// engines that can stop a call (`Model::can_stop`).
+  double timeout = 0;
 };
 
 }  // namespace isthmus

@@ -74,6 +74,8 @@ struct ParityResult {
   std::string error;  ///< not empty when nothing was compared: why
   /// Returns true when there is a golden and all have passed.
   [[nodiscard]] ISTHMUS_API bool passed() const noexcept;
+  /// Returns what failed first, and how many goldens failed; empty when all passed.
+  [[nodiscard]] ISTHMUS_API std::string failure() const;
   explicit operator bool() const noexcept { return passed(); }
 };
 

@@ -77,6 +77,11 @@ class ISTHMUS_API Tensor {
   static Tensor from_dlpack(dlpack::ManagedTensor* managed);
   static Tensor from_dlpack(dlpack::ManagedTensorVersioned* managed);
 
+  /// Returns the same tensor, marked as one whose memory must not be written. A call that writes
+  /// its input refuses it. DLPack carries the mark in both directions.
+  [[nodiscard]] Tensor as_read_only() const;
+  [[nodiscard]] bool read_only() const noexcept { return read_only_; }
+
   /// Returns a new DLPack tensor that shares the data. The consumer calls its deleter.
   /// @throws InvalidInput for an undefined tensor.
   [[nodiscard]] dlpack::ManagedTensor* to_dlpack() const;
@@ -136,6 +141,7 @@ class ISTHMUS_API Tensor {
   Device device_;
   DType dtype_ = DType::kFloat32;
   bool defined_ = false;
+  bool read_only_ = false;
 };
 
 template <typename T>

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from isthmus.bundle.manifest import EngineProof
 from isthmus.errors import Decision
 
 __all__ = ["FormatResult"]
@@ -29,6 +30,8 @@ class FormatResult:
     """The advice to the user."""
     decisions: tuple[Decision, ...] = ()
     """Every strategy that was tried."""
+    proofs: tuple[EngineProof, ...] = ()
+    """The verdict of each engine that was tried."""
     error: Exception | None = None
     """The exception, for a caller that asked for this format only."""
 

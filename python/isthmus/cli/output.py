@@ -18,6 +18,7 @@ from isthmus.errors import Error, exit_code
 
 if TYPE_CHECKING:
     from isthmus.bundle.bundle import Bundle
+    from isthmus.bundle.manifest import Artifact
     from isthmus.document import Reportable
 
 
@@ -86,6 +87,18 @@ def print_formats(bundle: Bundle, console: Console) -> None:
     console.print(table)
 
 
+def print_proofs(artifact: Artifact, console: Console) -> None:
+    """Prints a row for each engine that was tried on the artifact."""
+    if not artifact.proofs:
+        return
+    table = Table("engine", "on", "goldens", "runtime", "why", title=f"Engines for {artifact.name}")
+    for proof in artifact.proofs:
+        verdict = "[green]passed[/green]" if proof.passed else "[red]FAILED[/red]"
+        runtime, reason = escape(proof.runtime), escape(proof.reason)
+        table.add_row(proof.engine, proof.device, verdict, runtime, reason)
+    console.print(table)
+
+
 def print_bundle(bundle: Bundle, as_json: bool) -> None:
     """Prints what an export wrote, and how."""
     from isthmus.bundle.manifest_json import to_json
@@ -123,6 +136,7 @@ def print_bundle(bundle: Bundle, as_json: bool) -> None:
                 decision.strategy, verdict, escape(decision.reason), escape(decision.where)
             )
         console.print(table)
+        print_proofs(artifact, console)
         for hazard in artifact.hazards:
             where = f" ({hazard.where})" if hazard.where else ""
             console.print(f"{hazard.severity}: {escape(hazard.message + where)}", highlight=False)

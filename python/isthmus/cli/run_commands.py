@@ -140,6 +140,8 @@ def folder(
     artifact: Annotated[
         str, typer.Option(help="The artifact; by default the first that the engine runs.")
     ] = "",
+    trust: Trust = "graph",
+    allow_native: AllowNative = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace such a folder that is there.")
     ] = False,
@@ -150,7 +152,13 @@ def folder(
         from isthmus.runtime.deploy import deploy as run
 
         report = run(
-            bundle, output, engine=engine, artifact=artifact, overwrite=overwrite, progress=say
+            bundle,
+            output,
+            engine=engine,
+            artifact=artifact,
+            trust="native" if allow_native else trust,
+            overwrite=overwrite,
+            progress=say,
         )
     print_report(report, as_json, None, None)
 

@@ -10,6 +10,7 @@ from functools import partial
 from isthmus.bundle.format_result import FormatResult
 from isthmus.errors import Decision, ExportError
 from isthmus.exporters.aoti.export_aoti import export_aoti
+from isthmus.exporters.engine_proofs import proven
 from isthmus.exporters.export_request import ExportedArtifact, ExportRequest
 from isthmus.exporters.onnx.export_onnx import export_onnx
 from isthmus.exporters.onnx.int8 import WHY_NOT, export_int8
@@ -53,6 +54,7 @@ class ExportPlan:
                     artifact = work(progress)
                 else:
                     artifact = isolated(work, seconds=self.options.time_limit, progress=progress)
+                artifact = proven(replace(request, progress=progress), artifact)
             except Exception as error:  # becomes the result's reason
                 result = _failed(result, error)
             else:
@@ -106,6 +108,7 @@ def _succeeded(result: FormatResult, exported: ExportedArtifact) -> FormatResult
         size=sum(file.stat().st_size for file in exported.files),
         strategy=exported.artifact.strategy,
         decisions=exported.artifact.decisions,
+        proofs=exported.artifact.proofs,
     )
 
 

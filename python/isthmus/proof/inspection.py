@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from isthmus.bundle.manifest import Hazard
+from isthmus.bundle.manifest import EngineProof, Hazard
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -59,6 +59,8 @@ class Inspection:
     """The TorchScript graph; empty unless it was asked for."""
     precision: str = ""
     """The precision; empty for a file outside of a bundle."""
+    proofs: tuple[EngineProof, ...] = ()
+    """The verdict of each engine that was tried at export; none for a file outside of a bundle."""
 
     def to_json(self) -> dict[str, Any]:
         """Returns JSON values."""
@@ -79,6 +81,13 @@ class Inspection:
                 table.add_row("in", escape(input_spec.name), escape(input_spec.type))
             for output in self.outputs.get(method, ()):
                 table.add_row("out", escape(output.name), escape(output.type))
+            console.print(table)
+        if self.proofs:
+            table = Table("engine", "on", "goldens", "runtime", "why", title="Engines")
+            for proof in self.proofs:
+                verdict = "passed" if proof.passed else "FAILED"
+                runtime, reason = escape(proof.runtime), escape(proof.reason)
+                table.add_row(proof.engine, proof.device, verdict, runtime, reason)
             console.print(table)
         if self.operators:
             table = Table("operator", "places", "library", title="Operators")

@@ -19,6 +19,7 @@ from isthmus.bundle.manifest import Artifact
 from isthmus.document import Document, Table
 from isthmus.errors import BundleError, EngineUnavailable, InvalidInput
 from isthmus.runtime.engines import formats_of_engine
+from isthmus.runtime.prove import prove_engine
 
 __all__ = ["DeployedFile", "Deployment", "deploy"]
 
@@ -95,10 +96,14 @@ def deploy(
     *,
     engine: str,
     artifact: str = "",
+    trust: str = "graph",
     overwrite: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> Deployment:
     """Writes a folder of `bin/isthmus-run`, `lib/` and `bundle/` that needs only a C library.
+
+    The engine must have given the goldens' answers with the very runtime that is copied. Where the
+    bundle does not say so, they are run now, and the copy keeps the verdict.
 
     Args:
         path: The bundle; only the artifact that the engine runs, the goldens and the tokenizer are
@@ -106,11 +111,13 @@ def deploy(
         output: The folder to write.
         engine: The engine whose libraries are copied.
         artifact: The name of an artifact; when empty, the first that the engine runs.
+        trust: "graph", or "native" to run native code for its proof.
         overwrite: Replace an existing folder of this kind.
         progress: Called with a sentence at each stage.
 
     Raises:
-        EngineUnavailable: The engine is not installed, or its runtime is not.
+        EngineUnavailable: The engine is not installed, or its runtime is not, or it does not give
+            the goldens' answers.
         InvalidInput: The engine runs none of the bundle's artifacts.
         BundleError: The bundle is damaged, or the output is taken.
     """
@@ -122,6 +129,9 @@ def deploy(
     target = Path(output)
     _check_output(target, overwrite=overwrite)
     chosen = _artifact(bundle, engine, artifact)
+    faults = bundle.verify_files()
+    if faults:
+        raise BundleError(faults[0])
     info = _core.engine_info(engine)
     if info.unavailable:
         raise EngineUnavailable(info.unavailable)
@@ -139,7 +149,7 @@ def deploy(
         for name, file in {**_needed(roots), **{root.name: root for root in roots[1:]}}.items():
             shutil.copyfile(file, work / "lib" / name)
         say("Copying the bundle")
-        _write_part(bundle, chosen, work / "bundle")
+        _write_part(bundle, _proven(bundle, chosen, engine, info.runtime, trust, say), work)
         files = tuple(
             DeployedFile(path.relative_to(work).as_posix(), path.stat().st_size)
             for path in sorted(work.rglob("*"))
@@ -178,6 +188,54 @@ def _artifact(bundle: Bundle, engine: str, name: str) -> Artifact:
     )
 
 
+def _proven(
+    bundle: Bundle,
+    artifact: Artifact,
+    engine: str,
+    runtime: str,
+    trust: str,
+    say: Callable[[str], None],
+) -> Artifact:
+    """Returns the artifact with the verdict on the engine.
+
+    Raises:
+        EngineUnavailable: The engine failed.
+        BundleError: The proof would run native code that is not trusted, or the bundle has no
+            goldens.
+    """
+    known = [
+        proof
+        for proof in artifact.proofs
+        if (proof.engine, proof.device, proof.runtime) == (engine, "cpu", runtime)
+    ]
+    if not known:
+        if not bundle.manifest.goldens:
+            raise BundleError(
+                f"{bundle.path} has no goldens to prove {engine} on, and an engine that is not "
+                "proven is not deployed; export the model again"
+            )
+        if artifact.trust == "native" and trust != "native":
+            raise BundleError(
+                f"{artifact.name} is native code that was not proven with {runtime}; allow to run "
+                'it with trust="native" (--trust native)'
+            )
+        say(f"Proving {artifact.name} on {engine}")
+        proof = prove_engine(bundle.path, artifact, engine)
+        if proof is None:
+            raise EngineUnavailable(
+                f"{artifact.name} cannot be proven on {engine} here; `isthmus-run verify "
+                f"{bundle.path} --engine {engine}` says why"
+            )
+        known = [proof]
+    if not known[-1].passed:
+        raise EngineUnavailable(
+            f"{engine} with {runtime} does not give the model's answers for {artifact.name} "
+            f"({known[-1].reason}); deploy another engine"
+        )
+    others = [proof for proof in artifact.proofs if proof not in known]
+    return replace(artifact, proofs=(*others, *known))
+
+
 def _needed(roots: Sequence[Path]) -> Mapping[str, Path]:
     """Returns the libraries that files link against, directly or not, by their link names.
 
@@ -210,13 +268,10 @@ def _needed(roots: Sequence[Path]) -> Mapping[str, Path]:
     return needed
 
 
-def _write_part(bundle: Bundle, artifact: Artifact, target: Path) -> None:
+def _write_part(bundle: Bundle, artifact: Artifact, folder: Path) -> None:
     """Writes the bundle with one artifact: its files, the goldens, and everything else."""
-    faults = bundle.verify_files()
-    if faults:
-        raise BundleError(faults[0])
     write_bundle(
-        target,
+        folder / "bundle",
         replace(bundle.manifest, artifacts=(artifact,)),
         artifact_files={
             artifact.name: {

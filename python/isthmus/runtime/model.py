@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from isthmus.bundle.manifest import MANIFEST_NAME, Manifest, Method, Tree
 from isthmus.bundle.manifest_json import loads
-from isthmus.capture.tree import flatten, unflatten
+from isthmus.capture.tree import flatten, refuse_other_constants, unflatten
 from isthmus.errors import InvalidInput
 
 try:
@@ -37,8 +37,11 @@ def load(
     trust: str = "graph",
     op_libraries: Sequence[str | Path] = (),
     optimize: str = "auto",
+    unproven: str = "prove",
+    specials: str = "refuse",
     artifact: str = "",
     engine_options: Mapping[str, str] | None = None,
+    timeout: float | None = None,
     record: str | Path | None = None,
     record_limit: int = 1000,
 ) -> Model:
@@ -58,14 +61,23 @@ def load(
         trust: "data", "graph" (pure operators only) or "native" (as much as running a program).
         op_libraries: Libraries of custom operators to open first.
         optimize: "auto", "none", "freeze" or "inference": the rewriting in memory at load.
+        unproven: What to do with an engine that was never tried on the goldens with this version of
+            its runtime: "prove" (run them now, once; the verdict is kept in proofs.json),
+            "refuse", or "allow", which also takes one that failed. `load_report.proof` says what
+            the model was taken on.
+        specials: What a call gets with values on which the engine gave other answers than the model
+            when it was proven, such as NaN: "refuse" (InvalidInput) or "allow" (its answer).
         artifact: The name of an artifact; empty for the best that fits.
         engine_options: Options that the engine documents.
+        timeout: The seconds after which each call is stopped with an ExecutionError, on engines
+            that can stop a call (see docs/engines.md); None for no limit. `model.timeout` changes
+            it.
         record: The folder to write each call's inputs and outputs to, for `isthmus.replay`.
         record_limit: The largest number of calls that are recorded.
 
     Raises:
         BundleError: The bundle is damaged, foreign or not trusted that far.
-        EngineUnavailable: No engine here can run it.
+        EngineUnavailable: No engine here can run it, or none that gives the model's answers.
         DeviceUnavailable: The device is absent, or the artifact is not valid on it.
         InvalidInput: An option is wrong.
     """
@@ -81,12 +93,17 @@ def load(
     options.trust = trust
     options.op_libraries = [Path(library) for library in op_libraries]
     options.optimize = optimize
+    options.unproven = unproven
+    options.specials = specials
     options.artifact = artifact
     options.engine_options = dict(engine_options or {})
     if record is not None:
         options.record = Path(record)
     options.record_limit = record_limit
-    return Model(Path(path), options)
+    model = Model(Path(path), options)
+    if timeout is not None:
+        model.timeout = timeout
+    return model
 
 
 class Model(_core.Model):
@@ -166,7 +183,12 @@ class Model(_core.Model):
     ) -> dict[str, Any]:
         """Returns the flat inputs of a call by name; called by the native module.
 
-        A keyword is a parameter of the original call, or the name of a flat input.
+        A keyword is a parameter of the original call, or the name of a flat input. What the export
+        made a part of the model may be given again, if it is the same.
+
+        Raises:
+            InvalidInput: There are too many arguments, one has another structure than the exported
+                call, or another constant.
         """
         signature = self.signature(method)
         if len(args) > len(signature.args) + len(signature.kwargs):
@@ -179,11 +201,13 @@ class Model(_core.Model):
             *signature.kwargs,
         ]
         values: dict[str, Any] = {}
-        for (_, tree), value in zip(parameters, args, strict=False):
+        for at, ((name, tree), value) in enumerate(zip(parameters, args, strict=False)):
+            refuse_other_constants(tree, value, name or f"argument {at}")
             values.update(flatten(tree, value))
         rest = dict(parameters[len(args) :])
         for name, value in kwargs.items():
             if name in rest:
+                refuse_other_constants(rest[name], value, name)
                 values.update(flatten(rest[name], value))
             else:
                 values[name] = value
@@ -222,4 +246,4 @@ class Session:
 def _parameter_name(tree: Tree) -> str:
     """Returns the parameter of an argument's tree: the first part of its leaves' names."""
     leaves = tree.leaves()
-    return leaves[0].partition(".")[0] if leaves else ""
+    return leaves[0].partition(".")[0] if leaves else tree.name

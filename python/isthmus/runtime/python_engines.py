@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from isthmus.bundle.manifest import Artifact, Manifest, Method
+from isthmus.bundle.manifest import Artifact, Manifest, Method, written_name
 from isthmus.capture.run_module import function_of
 from isthmus.capture.tree import flatten
-from isthmus.capture.values import arguments
+from isthmus.capture.values import arguments, arguments_after
 from isthmus.goldens.precision_copy import deep_copy
 from isthmus.runtime.call_torchscript import bind_torchscript, torchscript_outputs
 from isthmus.runtime.engine_spec import EngineSpec
@@ -37,6 +37,7 @@ class EagerEngine(PythonEngine):
         self._stateful = manifest.stateful
         self._origin = deep_copy(module).to(torch.device(device)).eval()
         self._module = self._origin
+        self._arguments: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
         self.reset()
 
     def reset(self) -> None:
@@ -47,6 +48,7 @@ class EagerEngine(PythonEngine):
     def _bind(self, method: Method, inputs: Values) -> Callable[[], Any]:
         args, kwargs = arguments(method, inputs)
         function = function_of(self._module, method)
+        self._arguments = args, kwargs
         # State that is written in inference mode could not be written outside it again.
         guard = torch.no_grad if self._stateful else torch.inference_mode
 
@@ -57,7 +59,9 @@ class EagerEngine(PythonEngine):
         return call
 
     def _outputs(self, method: Method, result: Any) -> Mapping[str, Any]:
-        return flatten(method.returns, result)
+        after, _ = arguments_after(method, *self._arguments)
+        written = {written_name(name): after.get(name) for name in method.writes}
+        return {**flatten(method.returns, result), **written}
 
 
 class TorchJitEngine(PythonEngine):
@@ -120,6 +124,8 @@ class NativeEngine(PythonEngine):
             trust=spec.trust,
             op_libraries=spec.op_libraries,
             optimize=spec.optimize,
+            unproven="allow",  # the caller compares its answers
+            specials="allow",  # what is compared here is the engine's own answer
             artifact=spec.artifact,
         )
         super().__init__(self._model.manifest.methods, spec.device)

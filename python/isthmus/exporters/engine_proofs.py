@@ -1,0 +1,123 @@
+"""Proves an exported artifact on every engine that is installed, as isthmus will serve it."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from isthmus.bundle.bundle import write_bundle
+from isthmus.bundle.golden import Golden, Step
+from isthmus.bundle.manifest import Artifact, EngineProof, Manifest, Tolerance
+from isthmus.errors import ExportError
+from isthmus.exporters.export_request import ExportedArtifact, ExportRequest
+from isthmus.runtime.engines import engines_of
+from isthmus.runtime.prove import prove_engine
+
+__all__ = ["prove_engines", "proven", "warn_of_failures"]
+
+_LONGEST = 600.0
+"""The seconds that an engine may take, where the format may take longer."""
+
+
+def proven(request: ExportRequest, exported: ExportedArtifact) -> ExportedArtifact:
+    """Returns the artifact with the verdict of each engine.
+
+    Raises:
+        ExportError: Every engine failed.
+    """
+    proofs = prove_engines(request, exported)
+    if proofs and not any(proof.passed for proof in proofs):
+        lines = [f"{proof.engine} ({proof.runtime}): {proof.reason}" for proof in proofs]
+        raise ExportError("no engine gives the module's answers: " + "; ".join(lines))
+    return replace(exported, artifact=replace(exported.artifact, proofs=proofs))
+
+
+def prove_engines(request: ExportRequest, exported: ExportedArtifact) -> tuple[EngineProof, ...]:
+    """Runs all goldens on each engine that is installed and runs the artifact's format.
+
+    Each engine has a process of its own. One that is not available here has no verdict.
+    """
+    artifact = exported.artifact
+    engines = engines_of(artifact.format)
+    if not engines:
+        return ()
+    device = request.device if artifact.device == request.device_type else artifact.device
+    with tempfile.TemporaryDirectory(prefix="isthmus-prove-") as folder:
+        bundle = _write_bundle(request, exported, Path(folder, "bundle"))
+        proofs = []
+        for engine in engines:
+            request.progress(f"Proving {artifact.name} on {engine}")
+            try:
+                proof = prove_engine(
+                    bundle,
+                    artifact,
+                    engine,
+                    device,
+                    op_libraries=request.options.op_libraries,
+                    timeout=min(_LONGEST, request.options.time_limit),
+                )
+            except ImportError:  # without the native part, the check in Python is the proof
+                return ()
+            if proof is not None:
+                proofs.append(proof)
+    return tuple(proofs)
+
+
+def warn_of_failures(artifacts: Iterable[Artifact]) -> None:
+    """Warns of each engine that does not give the module's answers; `load` does not take it."""
+    for artifact in artifacts:
+        for proof in artifact.proofs:
+            if not proof.passed:
+                warnings.warn(
+                    f"{artifact.name} is not proven on {proof.engine}, which is not taken for it: "
+                    f"{proof.reason}",
+                    RuntimeWarning,
+                    stacklevel=4,
+                )
+
+
+def _write_bundle(request: ExportRequest, exported: ExportedArtifact, path: Path) -> Path:
+    """Writes a bundle of the artifact with every golden that it has to reproduce."""
+    artifact = replace(exported.artifact, proofs=(), decisions=(), hazards=())
+    manifest = Manifest(
+        name=artifact.name,
+        created="",
+        producer={},
+        source={},
+        stateful=request.stateful,
+        dims=request.dims,
+        methods=request.methods,
+        artifacts=(artifact,),
+        goldens=(),
+        noise_floor={},
+    )
+    files = {artifact.name: {file.name: file for file in exported.files}}
+    goldens = [*request.goldens, *_swept(request.sweep, artifact.tolerances)]
+    names = [golden.name for golden in goldens]
+    unique = [
+        replace(golden, name=f"{golden.name}-{at}") if golden.name in names[:at] else golden
+        for at, golden in enumerate(goldens)
+    ]
+    return write_bundle(path, manifest, artifact_files=files, goldens=unique).path
+
+
+def _swept(sweep: Sequence[Golden], tolerances: Mapping[str, Tolerance]) -> list[Golden]:
+    """Returns the calls at further sizes, judged by the worst error of all goldens.
+
+    Eager's own error in a single call counts only where it allows more.
+    """
+
+    def judged(step: Step) -> Step:
+        errors = {}
+        for name, error in step.errors.items():
+            tolerance = tolerances.get(name)
+            if tolerance is None or not error.numel():
+                continue
+            if tolerance.multiples.get("max", 0.0) * float(error.abs().max()) > tolerance.atol:
+                errors[name] = error
+        return replace(step, errors=errors)
+
+    return [replace(golden, steps=tuple(judged(step) for step in golden.steps)) for golden in sweep]

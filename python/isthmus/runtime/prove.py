@@ -1,0 +1,95 @@
+"""Proves one engine on one artifact of a bundle, in a process of its own without Python."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from isthmus.bundle.manifest import Artifact, EngineProof
+from isthmus.bundle.proofs_file import read_proofs
+from isthmus.errors import ExecutionError
+from isthmus.runtime import install_paths
+from isthmus.runtime.workers import explain_exit, run_command
+
+__all__ = ["prove_engine"]
+
+_VERDICT = (0, 1)
+"""The exit codes of `isthmus-run verify` that come with a verdict on the goldens."""
+_NOT_AVAILABLE = 4
+"""Its exit code when the engine, its runtime or the device is not there."""
+
+
+def prove_engine(
+    bundle: Path,
+    artifact: Artifact,
+    engine: str,
+    device: str = "cpu",
+    *,
+    op_libraries: Sequence[str | Path] = (),
+    timeout: float = 600.0,
+) -> EngineProof | None:
+    """Runs all goldens of a bundle on an engine, as `isthmus-run verify` does.
+
+    An engine that crashes, or takes too long, has failed. The verdict is kept in the bundle's
+    proofs.json unless the manifest has the same one.
+
+    Args:
+        bundle: The bundle's folder.
+        artifact: The artifact, with the trust that it needs.
+        engine: The engine of the native library.
+        device: "cpu", "cuda" or "cuda:N".
+        op_libraries: Libraries of custom operators to open first.
+        timeout: The seconds that it may take.
+
+    Returns:
+        The verdict; None where the engine or the device is not available here.
+
+    Raises:
+        ImportError: The native part of isthmus is not built.
+    """
+    words = ["--artifact", artifact.name, "--engine", engine, "--device", device]
+    words += ["--trust", artifact.trust]
+    words += [word for path in op_libraries for word in ("--op-library", str(path))]
+    kind = device.partition(":")[0]
+    try:
+        command = [str(install_paths.binary()), "verify", str(bundle), "--json", *words]
+        done = run_command(command, timeout=timeout)
+    except ExecutionError:
+        reason = f"it did not end within {timeout:g} s"
+        return EngineProof(engine, kind, _runtime(engine), False, reason)
+    if done.returncode == _NOT_AVAILABLE:
+        return None
+    if done.returncode not in _VERDICT:
+        reason = _error(done.stdout) or explain_exit(done.returncode, done.stderr)
+        return EngineProof(engine, kind, _runtime(engine), False, reason)
+    document = json.loads(done.stdout)
+    runtime = str(document["context"]["runtime"])
+    known = [
+        proof
+        for proof in (*artifact.proofs, *read_proofs(bundle))
+        if (proof.engine, proof.device, proof.runtime, proof.passed)
+        == (engine, kind, runtime, done.returncode == 0)
+    ]
+    if known:
+        return known[-1]
+    reason = "" if done.returncode == 0 else str(document["verdict"])
+    return EngineProof(engine, kind, runtime, done.returncode == 0, reason)
+
+
+def _error(output: str) -> str:
+    """Returns the error that `isthmus-run` reported; empty when it reported none."""
+    try:
+        return str(json.loads(output)["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return ""
+
+
+def _runtime(engine: str) -> str:
+    """Returns the runtime of an engine with its version; empty where it cannot be told."""
+    command = [str(install_paths.binary()), "doctor", "--engine", engine, "--json"]
+    try:
+        rows = json.loads(run_command(command, timeout=60).stdout)["rows"]
+        return str(rows[0]["runtime"])
+    except (ExecutionError, ValueError, KeyError, IndexError, TypeError):
+        return ""
