@@ -180,6 +180,7 @@ std::vector<std::string> Bundle::check_files() const {
     for (const FileEntry& entry : artifact.files) check(entry);
   }
   for (const Golden& golden : manifest_->goldens) check(golden.file);
+  for (const Golden& golden : manifest_->specials) check(golden.file);
   for (const FileEntry& entry : manifest_->files) check(entry);
   return faults;
 }

@@ -9,17 +9,17 @@
 namespace isthmus::detail {
 namespace {
 
-// Adds the values of one call to `into` and returns their number. Only optional values may be
-// absent. The dtype of inputs is checked; that of outputs may be of another precision than the
+// Adds the values of one call to `into` and returns their number. Only optional values, or with
+// `some` any values, may be absent. The dtype of inputs is checked; that of outputs may be of another precision than the
 // signature's.
 std::size_t take(const std::vector<ValueSpec>& specs, const std::string& prefix,
                  const NamedTensors& tensors, std::string_view label, bool check_dtype,
-                 NamedTensors& into) {
+                 NamedTensors& into, bool some = false) {
   std::size_t taken = 0;
   for (const ValueSpec& spec : specs) {
     const Tensor* tensor = tensors.find(prefix + spec.name);
     if (tensor == nullptr) {
-      if (spec.optional) continue;
+      if (spec.optional || some) continue;
       throw BundleError(std::string(label) + ": the tensor \"" + prefix + spec.name +
                         "\" is missing; export the bundle again");
     }
@@ -64,7 +64,14 @@ std::vector<GoldenCall> to_calls(const Manifest& manifest, const Golden& golden,
         manifest.methods[method_index(manifest, golden.steps[step].method, "the manifest")];
     GoldenCall call{.method = signature.method, .inputs = {}, .outputs = {}, .errors = {}};
     taken += take(signature.inputs, prefix + "in/", tensors, label, true, call.inputs);
-    taken += take(signature.outputs, prefix + "out/", tensors, label, false, call.outputs);
+    // A golden of special values leaves out outputs that it cannot judge.
+    const bool some = !golden.special.empty();
+    taken += take(signature.outputs, prefix + "out/", tensors, label, false, call.outputs, some);
+    for (const std::size_t written : signature.writes) {
+      ValueSpec spec = signature.inputs[written];
+      spec.name = written_name(spec.name);
+      taken += take({spec}, prefix + "out/", tensors, label, true, call.outputs, some);
+    }
     taken += take_errors(call.outputs, prefix + "error/", tensors, label, call.errors);
     calls.push_back(std::move(call));
   }

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "core/bundle/manifest_signature.h"
+#include "core/bundle/methods.h"
 #include "core/bundle/proofs.h"
 #include "core/files/file_io.h"
 #include "core/files/json_reader.h"
@@ -72,10 +73,13 @@ class FileEntries {
   std::map<std::string, FileEntry> known_;
 };
 
+/// Returns the names of outputs, and of the values of written inputs.
 std::set<std::string> output_names(const Manifest& manifest) {
   std::set<std::string> names;
   for (const Signature& method : manifest.methods) {
     for (const ValueSpec& output : method.outputs) names.insert(output.name);
+    for (const std::size_t written : method.writes)
+      names.insert(written_name(method.inputs[written].name));
   }
   return names;
 }

@@ -287,6 +287,7 @@ struct Limited : Fixture {
                                            {"runtime", "other runtime 1.0"},
                                            {"passed", true}}};
     write_manifest(root, manifest);
+    std::filesystem::remove(root / "proofs.json");  // of the fixture's load
   }
 };
 

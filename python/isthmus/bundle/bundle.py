@@ -101,7 +101,7 @@ class Bundle:
     def files(self) -> tuple[FileEntry, ...]:
         """Returns every file that the manifest lists."""
         artifacts = [entry for artifact in self.manifest.artifacts for entry in artifact.files]
-        goldens = [golden.file for golden in self.manifest.goldens]
+        goldens = [golden.file for golden in (*self.manifest.goldens, *self.manifest.specials)]
         return (*artifacts, *goldens, *self.manifest.files)
 
     def verify_files(self) -> tuple[str, ...]:
@@ -228,6 +228,7 @@ def write_bundle(
     *,
     artifact_files: Mapping[str, ArtifactFiles],
     goldens: Sequence[Golden] = (),
+    specials: Sequence[tuple[Golden, Mapping[str, str]]] = (),
     extra_files: Mapping[str, Source] | None = None,
     overwrite: bool = False,
 ) -> Bundle:
@@ -240,6 +241,7 @@ def write_bundle(
         manifest: The manifest; `files` of the artifacts, `goldens` and `files` are filled in.
         artifact_files: The files of each artifact: a path or bytes, or several by file name.
         goldens: The goldens with their tensors.
+        specials: Goldens of special values, each with `GoldenEntry.special`.
         extra_files: Further files by path in the bundle, such as "tokenizer/tokenizer.json".
         overwrite: True to replace a bundle at the path; nothing else is ever replaced.
 
@@ -264,7 +266,16 @@ def write_bundle(
         )
         extra = tuple(directory.write(name, source) for name, source in (extra_files or {}).items())
         entries = tuple(_write_golden(directory, golden) for golden in goldens)
-        complete = replace(manifest, artifacts=artifacts, goldens=entries, files=extra)
+        complete = replace(
+            manifest,
+            artifacts=artifacts,
+            goldens=entries,
+            specials=tuple(
+                replace(_write_golden(directory, golden), special=dict(special))
+                for golden, special in specials
+            ),
+            files=extra,
+        )
         _write_manifest(directory, complete)
         replace_directory(work, target)
     return Bundle(target, complete)
@@ -296,6 +307,7 @@ def add_artifact(
     others = [other for other in before.values() if other.name != artifact.name]
     linked = {entry.path for other in others for entry in other.files}
     linked |= {golden.file.path for golden in bundle.manifest.goldens}
+    linked |= {golden.file.path for golden in bundle.manifest.specials}
     linked |= {file.path for file in bundle.manifest.files}
     with staging(bundle.path) as work:
         directory = Directory(work)
@@ -333,7 +345,7 @@ def with_goldens(bundle: Bundle, goldens: Sequence[Golden], path: str | Path) ->
             directory.link(entry.path, bundle.path / entry.path)
         entries = tuple(_write_golden(directory, golden) for golden in goldens)
         warmup = tuple(entry.name for entry in entries[:1])
-        complete = replace(bundle.manifest, goldens=entries, warmup=warmup)
+        complete = replace(bundle.manifest, goldens=entries, specials=(), warmup=warmup)
         _write_manifest(directory, complete)
         replace_directory(work, target)
     return Bundle(target, complete)
