@@ -255,7 +255,8 @@ def test_the_reason_names_the_multiple_that_would_pass() -> None:
     result = compare("y", golden, noisy(truth, 3e-6, 1), JUDGED, own_error=error)
     assert not result
     assert f"a multiple of {result.multiple:.3g} would pass" in result.reason
-    wider = dict.fromkeys(MULTIPLES, max(1.0, result.multiple * 1.001)) | {"cosine": 1e9}
+    assert "slightly" not in result.reason
+    wider = dict.fromkeys(MULTIPLES, 1e9) | {result.statistic: result.multiple * 1.001}
     assert compare("y", golden, noisy(truth, 3e-6, 1), Tolerance(0, 0, wider), own_error=error)
 
 
@@ -282,6 +283,29 @@ def test_a_few_elements_are_judged_by_the_noise_of_all_goldens() -> None:
     assert not compare("y", golden, actual, JUDGED, own_error=error)
     pooled = dict.fromkeys(MULTIPLES, 1e-6)
     assert compare("y", golden, actual, Tolerance(0, 0, MULTIPLES, own=pooled), own_error=error)
+
+
+def test_the_largest_of_a_few_elements_is_not_judged_as_a_quantile() -> None:
+    """A remainder of 15 values is judged by the limit of the maximum, not by that of p99."""
+    truth, golden, error = eager(rows=1, columns=15)
+    actual = (truth + 4.5 * error).float()
+    result = compare("y", golden, actual, JUDGED, own_error=error)
+    assert result, result.reason
+    assert 3.5 < result.multiple < 6
+    assert result.allowed["p99"] == result.allowed["rms"] == math.inf
+    assert not compare("y", golden, (truth + 8 * error).float(), JUDGED, own_error=error)
+    only_rms = Tolerance(0, 0, {"rms": 3.0})
+    assert not compare("y", golden, actual, only_rms, own_error=error), "nothing else judges"
+
+
+def test_a_slight_excess_is_called_so() -> None:
+    truth, golden, error = eager()
+    slight = compare("y", golden, noisy(truth, 1.2e-6, 1), JUDGED, own_error=error)
+    assert not slight
+    assert slight.reason.startswith("slightly above the limit: ")
+    garbage = compare("y", golden, -golden, JUDGED, own_error=error)
+    assert not garbage
+    assert "slightly" not in garbage.reason
 
 
 def test_an_allowance_comes_on_top() -> None:

@@ -55,19 +55,20 @@ def test_verify_judges_by_the_distance_to_the_truth(isthmus_run: Runner, tmp_pat
     row = isthmus_run.json("verify", bundle)["rows"][0]
     assert row["to_truth"]
     assert row["errors"]["rms"] == pytest.approx(0.25), "as far off as eager"
-    assert row["allowed"]["rms"] == pytest.approx(0.75)
+    assert row["allowed"]["max"] == pytest.approx(1.5)
+    assert row["allowed"]["rms"] is None, "not judged on three elements"
     assert row["allowed"]["median"] is None, "not judged"
     assert row["noise_units"] == pytest.approx(1.0)
 
 
 def test_verify_fails_beyond_the_multiple_and_names_it(isthmus_run: Runner, tmp_path: Path) -> None:
-    bundle = make_bundle(tmp_path / "bundle", "gain 2\nbias 0.75")
+    bundle = make_bundle(tmp_path / "bundle", "gain 2\nbias 1.75")
     judged_to_truth(bundle, 0.25)
     row = isthmus_run.json("verify", bundle, code=1)["rows"][0]
-    assert row["statistic"] == "rms"
-    assert row["multiple"] == pytest.approx(4.0)
-    assert "rms error 1 to float64 is 4 x eager's own 0.25" in row["reason"]
-    assert "a multiple of 4 would pass" in row["reason"]
+    assert row["statistic"] == "max"
+    assert row["multiple"] == pytest.approx(8.0)
+    assert "slightly above the limit: max error 2 to float64 is 8 x eager's own" in row["reason"]
+    assert "a multiple of 8 would pass" in row["reason"]
 
 
 def test_an_error_of_another_shape_is_a_damaged_golden(isthmus_run: Runner, tmp_path: Path) -> None:

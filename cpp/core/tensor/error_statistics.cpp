@@ -210,7 +210,8 @@ std::optional<ErrorsToTruth> measure(const Tensor& reference, const Tensor& actu
   if (gathered.truth.empty()) return std::nullopt;
   ErrorsToTruth result{statistics_of(gathered, gathered.actual, row_length),
                        statistics_of(gathered, gathered.own, row_length),
-                       one_ulp(gathered, reference.dtype(), row_length)};
+                       one_ulp(gathered, reference.dtype(), row_length),
+                       static_cast<std::int64_t>(gathered.truth.size())};
   double& own_bias = result.own[Statistic::kBias];
   own_bias = std::max(
       own_bias, mean_of_noise(result.own[Statistic::kRms], gathered.truth.size(), row_length));
@@ -227,6 +228,11 @@ bool is_error_of(const Tensor& error, const Tensor& output) {
 std::string error_expectation(const Tensor& output) {
   return std::string("floating-point ") + (is_complex(output.dtype()) ? "or complex " : "") +
          "numbers in the shape of " + output.describe();
+}
+
+double least_cosine_distance(DType dtype) {
+  // Half precision is no excuse: engines and readers compute cosines in float32 at least.
+  return std::ldexp(4.0, -std::max(mantissa_bits(dtype), mantissa_bits(DType::kFloat32)));
 }
 
 std::optional<ErrorsToTruth> errors_to_truth(const Tensor& reference, const Tensor& actual,

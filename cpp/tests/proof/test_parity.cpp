@@ -383,8 +383,8 @@ TEST_CASE("a few elements are judged by their largest error alone") {
   CHECK(borderline);
   CHECK(borderline.statistic == "max");
   CHECK(borderline.multiple > 3.5);
-  for (const Statistic statistic : {Statistic::kRms, Statistic::kP99, Statistic::kMedian,
-                                    Statistic::kBias, Statistic::kCosine})
+  for (const Statistic statistic :
+       {Statistic::kRms, Statistic::kP99, Statistic::kMedian, Statistic::kBias, Statistic::kCosine})
     CHECK(borderline.allowed[statistic] == kInf);
   CHECK_FALSE(few.judge(few.shifted(1e-5F)));
 
@@ -425,8 +425,8 @@ TEST_CASE("a cosine distance below the precision of float32 is none") {
 
 TEST_CASE("an excess that rounding may explain has words of its own") {
   const Probe probe;
-  CHECK(mentions(probe.judge(probe.shifted(2e-6F)).reason, "slightly above the limit: "));
-  CHECK(mentions(probe.judge(probe.shifted(2e-6F)).reason, "(3 x) is allowed"));
+  CHECK(mentions(probe.judge(probe.shifted(1e-6F)).reason, "slightly above the limit: "));
+  CHECK(mentions(probe.judge(probe.shifted(1e-6F)).reason, "(3 x) is allowed"));
   CHECK_FALSE(mentions(probe.judge(probe.shifted(1e-2F)).reason, "slightly"));
   CHECK(mentions(check(floats({1}), floats({1.5F}), 0.4).reason, "slightly above the limit: "));
   CHECK_FALSE(mentions(check(floats({1}), floats({2}), 0.4).reason, "slightly"));
