@@ -72,8 +72,8 @@ def test_the_registry_says_which_engines_run_a_format() -> None:
 
 def test_an_engine_of_ones_own_takes_few_lines() -> None:
     source = Path(__file__).parent.parent / "cpp" / "tests" / "fake_engine.cpp"
-    # It also implements the optional `prepare` and `notes`.
-    assert len(source.read_text().splitlines()) < 90
+    # It also implements the optional `prepare` and `notes`, and a call that writes its input.
+    assert len(source.read_text().splitlines()) < 110
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -13,7 +13,7 @@ namespace isthmus {
 
 /// Returns the index in the signature of each input of an ONNX graph, in the graph's order. Inputs
 /// are bound by name; the graph may lack inputs of the signature that the exporter dropped. Outputs
-/// are bound by position.
+/// are bound by position; those of written inputs follow the others.
 /// @throws BundleError when the signature lacks an input of the graph, or the numbers of outputs
 /// differ.
 inline std::vector<std::size_t> bind_signature(const Signature& signature, const OnnxScan& graph,
@@ -30,9 +30,10 @@ inline std::vector<std::size_t> bind_signature(const Signature& signature, const
       throw mismatch("the graph takes \"" + name + "\", which the manifest does not list");
     inputs.push_back(index);
   }
-  if (graph.outputs.size() != signature.outputs.size())
+  const std::size_t results = signature.outputs.size() + signature.writes.size();
+  if (graph.outputs.size() != results)
     throw mismatch("the graph gives " + std::to_string(graph.outputs.size()) +
-                   " outputs, the manifest lists " + std::to_string(signature.outputs.size()));
+                   " outputs, the manifest lists " + std::to_string(results));
   return inputs;
 }
 

@@ -21,12 +21,33 @@ inline std::size_t method_index(const Manifest& manifest, std::string_view metho
                      "; it has: " + joined(manifest.methods, &Signature::method));
 }
 
-/// @throws ExecutionError when an engine returned another number of outputs than the signature has.
-inline void check_output_count(const Signature& signature, std::size_t count) {
-  if (count != signature.outputs.size())
-    throw ExecutionError(in_quotes(signature.method) + " gave " + std::to_string(count) +
-                         " outputs, expected " + std::to_string(signature.outputs.size()) +
-                         "; the artifact does not do what its manifest says: export it again");
+/// Returns the number of values that an engine returns for a call: the outputs, and the values of
+/// written inputs after it.
+inline std::size_t result_count(const Signature& signature) {
+  return signature.outputs.size() + signature.writes.size();
+}
+
+/// Returns the type of a value that an engine returns, counted as for `result_count`.
+inline const ValueSpec& result_spec(const Signature& signature, std::size_t index) {
+  const std::size_t outputs = signature.outputs.size();
+  return index < outputs ? signature.outputs[index]
+                         : signature.inputs[signature.writes[index - outputs]];
+}
+
+/// Returns the name of a written input's value after the call, beside the names of outputs.
+inline std::string written_name(const std::string& input) {
+  return "written/" + input;
+}
+
+/// @throws ExecutionError when an engine returned another number of values.
+inline void check_result_count(const Signature& signature, std::size_t count) {
+  if (count == result_count(signature)) return;
+  const std::size_t written = signature.writes.size();
+  throw ExecutionError(
+      in_quotes(signature.method) + " gave " + std::to_string(count) + " outputs, expected " +
+      std::to_string(signature.outputs.size()) +
+      (written == 0 ? "" : " and the values of " + std::to_string(written) + " written inputs") +
+      "; the artifact does not do what its manifest says: export it again");
 }
 
 }  // namespace isthmus::detail

@@ -6,6 +6,7 @@
 #include <mutex>
 #include <string>
 
+#include "core/tensor/memory.h"
 #include "core/text.h"
 #include "isthmus/engine.h"
 #include "isthmus/error.h"
@@ -88,6 +89,14 @@ Opened& opened() {
 }
 
 }  // namespace
+
+Tensor Executable::copy(const Tensor& tensor) {
+  return tensor.clone();
+}
+
+void Executable::write(const Tensor& values, const Tensor& buffer) {
+  detail::copy_elements(values, buffer);
+}
 
 Tensor Executable::transfer(const Tensor& tensor, Device device) {
   if (device.is_cpu() && tensor.device().is_cpu()) return tensor;

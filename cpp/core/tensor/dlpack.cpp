@@ -105,7 +105,8 @@ Tensor Tensor::from_dlpack(dlpack::ManagedTensorVersioned* managed) {
   if (managed->version.major != dlpack::kMajorVersion)
     throw InvalidInput("a DLPack tensor of version " + std::to_string(managed->version.major) +
                        ": expected major version 1");
-  return adopt(managed->tensor, owner);
+  const Tensor tensor = adopt(managed->tensor, owner);
+  return (managed->flags & dlpack::kReadOnly) != 0 ? tensor.as_read_only() : tensor;
 }
 
 dlpack::ManagedTensor* Tensor::to_dlpack() const {
@@ -115,6 +116,7 @@ dlpack::ManagedTensor* Tensor::to_dlpack() const {
 dlpack::ManagedTensorVersioned* Tensor::to_dlpack_versioned() const {
   auto exported = export_to<dlpack::ManagedTensorVersioned>(*this);
   exported->managed.version = {dlpack::kMajorVersion, 0};
+  exported->managed.flags = read_only_ ? dlpack::kReadOnly : 0;
   return &exported.release()->managed;
 }
 

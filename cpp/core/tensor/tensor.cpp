@@ -93,6 +93,12 @@ Tensor Tensor::wrap(void* data, DType dtype, Shape shape, std::shared_ptr<void> 
   return tensor;
 }
 
+Tensor Tensor::as_read_only() const {
+  Tensor tensor = *this;
+  tensor.read_only_ = true;
+  return tensor;
+}
+
 std::int64_t Tensor::numel() const noexcept {
   std::int64_t count = defined_ ? 1 : 0;
   for (const std::int64_t size : shape_) count *= size;

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "core/bundle/methods.h"
 #include "engines/torch/tensor_convert.h"
 #include "isthmus/dtype.h"
 #include "isthmus/error.h"
@@ -284,21 +285,19 @@ std::vector<Tensor> flatten_result(const Signature& signature, const IValue& res
 }
 
 std::vector<Tensor> flat_result(const Signature& signature, IValue result) {
-  const auto& specs = signature.outputs;
+  const std::size_t count = detail::result_count(signature);
   std::vector<Tensor> outputs;
-  outputs.reserve(specs.size());
+  outputs.reserve(count);
   if (result.isTuple()) {
     const auto& elements = result.toTupleRef().elements();
-    if (elements.size() != specs.size())
-      throw ExecutionError("\"" + signature.method + "\" gave " + std::to_string(elements.size()) +
-                           " outputs, expected " + std::to_string(specs.size()) + kRemedy);
-    for (std::size_t i = 0; i < specs.size(); ++i)
-      outputs.push_back(to_tensor(specs[i], elements[i]));
-  } else if (specs.size() == 1) {
-    outputs.push_back(to_tensor(specs[0], result));
-  } else if (!specs.empty() || !result.isNone()) {
+    detail::check_result_count(signature, elements.size());
+    for (std::size_t i = 0; i < count; ++i)
+      outputs.push_back(to_tensor(detail::result_spec(signature, i), elements[i]));
+  } else if (count == 1) {
+    outputs.push_back(to_tensor(detail::result_spec(signature, 0), result));
+  } else if (count != 0 || !result.isNone()) {
     throw ExecutionError("\"" + signature.method + "\" gave a " + result.tagKind() +
-                         ", expected a tuple of " + std::to_string(specs.size()) + kRemedy);
+                         ", expected a tuple of " + std::to_string(count) + kRemedy);
   }
   return outputs;
 }

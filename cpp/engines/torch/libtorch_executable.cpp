@@ -1,14 +1,16 @@
 #include "engines/torch/libtorch_executable.h"
 
+#include <c10/core/InferenceMode.h>
+
 #include <utility>
 
-#include "engines/borrowed_memory.h"
 #include "engines/call_gate.h"
 #include "engines/torch/in_call.h"
 #include "engines/torch/tensor_convert.h"
 #include "engines/torch/torch_formats.h"
 #include "engines/torch/transfer.h"
 #include "isthmus/error.h"
+#include "isthmus/torch.h"
 
 namespace isthmus::torch_engine {
 namespace {
@@ -47,6 +49,18 @@ class LibtorchExecutable final : public Executable {
     return transfer_to(tensor, device);
   }
 
+  Tensor copy(const Tensor& tensor) override {
+    if (tensor.device().is_cpu()) return Executable::copy(tensor);
+    const c10::InferenceMode no_gradients;
+    return copy_of(tensor);
+  }
+
+  void write(const Tensor& values, const Tensor& buffer) override {
+    if (buffer.device().is_cpu()) return Executable::write(values, buffer);
+    const c10::InferenceMode no_gradients;
+    to_torch(buffer).copy_(to_torch(values), /*non_blocking=*/true);
+  }
+
   void synchronize() override { wait_for_device(shared_->setup.device); }
 
   [[nodiscard]] std::vector<std::string> notes() const override {
@@ -59,9 +73,7 @@ class LibtorchExecutable final : public Executable {
   std::vector<Tensor> launch(std::size_t method, std::span<const Tensor> inputs) const {
     const Signature& signature = shared_->setup.signatures[method];
     try {
-      std::vector<Tensor> outputs = program_->launch(method, signature, inputs);
-      copy_borrowed_outputs(outputs, inputs, copy_of);
-      return outputs;
+      return program_->launch(method, signature, inputs);
     } catch (const Error&) {
       throw;
     } catch (const std::exception& error) {

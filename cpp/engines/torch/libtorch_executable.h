@@ -19,8 +19,9 @@ class LibtorchProgram {
  public:
   virtual ~LibtorchProgram() = default;
 
-  /// Runs one method without a recorded graph, on the thread's current stream. Outputs may be views
-  /// of the inputs. Exceptions of LibTorch pass through.
+  /// Runs one method without a recorded graph, on the thread's current stream. Returns what
+  /// `Executable::run` returns; outputs may be views of the inputs, and of nothing else. Exceptions
+  /// of LibTorch pass through.
   /// @throws ExecutionError.
   [[nodiscard]] virtual std::vector<Tensor> launch(std::size_t method, const Signature& signature,
                                                    std::span<const Tensor> inputs) const = 0;

@@ -7,8 +7,11 @@ namespace isthmus::torch_engine {
 
 Tensor from_model(at::Tensor tensor) {
   try {
-    if (tensor.layout() == at::kStrided && !tensor.is_quantized() && !tensor.is_contiguous())
-      tensor = tensor.contiguous();
+    if (tensor.layout() == at::kStrided && !tensor.is_quantized()) {
+      // Another tensor has the same memory: a weight, a constant, the state or another output.
+      const bool shared = tensor.has_storage() && tensor.storage().use_count() > 1;
+      if (shared || !tensor.is_contiguous()) tensor = tensor.clone(at::MemoryFormat::Contiguous);
+    }
     return isthmus::from_torch(std::move(tensor));
   } catch (const InvalidInput& error) {
     // The model is at fault, not the input.

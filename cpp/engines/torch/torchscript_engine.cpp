@@ -59,8 +59,8 @@ class TorchScriptProgram final : public LibtorchProgram {
                                            std::span<const Tensor> inputs) const override {
     torch::jit::Function& function = *traits_->methods[method];
     std::vector<Tensor> copies;
-    if (traits_->stateful) {
-      copies = owned(inputs);
+    if (traits_->stateful || (traits_->structured && !signature.writes.empty())) {
+      copies = owned(signature, inputs);
       inputs = copies;
     }
     torch::jit::Stack stack;
@@ -84,6 +84,9 @@ class TorchScriptProgram final : public LibtorchProgram {
     if (traits_->stateful)
       for (Tensor& output : outputs)
         if (output.defined()) output = copy_of(output);
+    // A structured module has written the copies.
+    if (traits_->structured)
+      for (const std::size_t written : signature.writes) outputs.push_back(copies[written]);
     return outputs;
   }
 
@@ -94,11 +97,18 @@ class TorchScriptProgram final : public LibtorchProgram {
   }
 
  private:
-  /// Copies the inputs that borrow the caller's memory: the state may keep a reference to an input.
-  static std::vector<Tensor> owned(std::span<const Tensor> inputs) {
+  /// Copies the inputs that the call may write, or keep in its state, which must not refer to
+  /// memory that the caller may change.
+  [[nodiscard]] std::vector<Tensor> owned(const Signature& signature,
+                                          std::span<const Tensor> inputs) const {
     std::vector<Tensor> result(inputs.begin(), inputs.end());
-    for (Tensor& input : result)
-      if (input.defined() && input.owner() == nullptr && input.numel() != 0) input = copy_of(input);
+    const auto own = [](Tensor& input) {
+      if (input.defined()) input = copy_of(input);
+    };
+    if (traits_->stateful)
+      std::for_each(result.begin(), result.end(), own);
+    else
+      for (const std::size_t written : signature.writes) own(result[written]);
     return result;
   }
 

@@ -71,7 +71,7 @@ class RunContext:
         inputs, outputs = {}, {}
         for method, other in methods_of(self.before.manifest, self.after.manifest):
             inputs[method.name] = pair_values(method.inputs, other.inputs).names
-            outputs[method.name] = pair_values(method.outputs, other.outputs).names
+            outputs[method.name] = pair_values(method.results, other.results).names
         return inputs, outputs
 
     def renamed(self, step: Step) -> dict[str, Tensor]:

@@ -6,13 +6,14 @@ import random
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from isthmus.capture.module_state import ModuleState, same_tensor
-from isthmus.capture.values import arguments
+from isthmus.capture.values import arguments, arguments_after
 
 if TYPE_CHECKING:
     from isthmus.bundle.manifest import Method
@@ -79,13 +80,41 @@ def fresh(values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def call(
-    module: nn.Module,
-    method: Method,
-    values: Mapping[str, Any],
-    written: set[str] | None = None,
-) -> Any:
-    """Calls a method on copies of the inputs, in `no_grad`, and returns its nested result.
+@dataclass(frozen=True)
+class Effects:
+    """What a call did to its inputs."""
+
+    before: Mapping[str, Any]
+    """The inputs as they were handed in, by name."""
+    after: Mapping[str, Any]
+    """The inputs as the call left them; an item that it replaced in a list or a dictionary is the
+    new one."""
+    restructured: tuple[str, ...]
+    """The arguments whose nesting the call changed, such as a list to which it appended."""
+
+    @property
+    def written(self) -> tuple[str, ...]:
+        """Returns the names of the inputs whose tensors the call changed in place or replaced.
+
+        The version of a tensor counts its changes, also those that left every value as it was.
+        """
+        return tuple(
+            name
+            for name, value in self.before.items()
+            if isinstance(value, Tensor) and _is_written(value, self.after[name])
+        )
+
+
+def _is_written(before: Tensor, after: Any) -> bool:
+    if not isinstance(after, Tensor):
+        return True
+    if not after.is_inference() and after._version > 0:
+        return True
+    return not same_tensor(before, after)
+
+
+def call(module: nn.Module, method: Method, values: Mapping[str, Any]) -> tuple[Any, Effects]:
+    """Calls a method on copies of the inputs, in `no_grad`; returns its nested result and effects.
 
     Modes, state and random numbers are left to the caller; `ModuleRunner` controls them.
 
@@ -93,18 +122,14 @@ def call(
         module: The module that has the method.
         method: The method's inputs and their nesting.
         values: Inputs by name.
-        written: Receives the names of the inputs that the call changed in place.
     """
     copies = fresh(values)
     # Not inference_mode: state that is written in there could never be written again outside.
     with torch.no_grad():
         args, kwargs = arguments(method, copies)
         result = function_of(module, method)(*args, **kwargs)
-    if written is not None:
-        for name, value in values.items():
-            if isinstance(value, Tensor) and not same_tensor(value, copies[name]):
-                written.add(name)
-    return result
+    after, restructured = arguments_after(method, args, kwargs)
+    return result, Effects(values, {**copies, **after}, restructured)
 
 
 def function_of(module: nn.Module, method: Method) -> Any:
@@ -152,11 +177,13 @@ class ModuleRunner:
         finally:
             self._restore()
 
-    def call(
-        self, method: Method, values: Mapping[str, Any], written: set[str] | None = None
-    ) -> Any:
-        """Calls a method of the module; see `call`."""
-        return call(self.module, method, values, written)
+    def call(self, method: Method, values: Mapping[str, Any]) -> Any:
+        """Calls a method of the module, and returns its nested result; see `call`."""
+        return call(self.module, method, values)[0]
+
+    def call_watched(self, method: Method, values: Mapping[str, Any]) -> tuple[Any, Effects]:
+        """Calls a method of the module, and returns its result and its effects; see `call`."""
+        return call(self.module, method, values)
 
     def changed(self) -> tuple[str, ...]:
         """Returns the dotted names of the attributes that the calls of this run changed."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from isthmus.capture.tree import flatten, unflatten
+from isthmus.capture.tree import build_tree, flatten, unflatten
+from isthmus.errors import InvalidInput
 
 if TYPE_CHECKING:
     from isthmus.bundle.manifest import Method, ValueSpec
@@ -26,6 +27,37 @@ def arguments(method: Method, values: Mapping[str, Any]) -> tuple[tuple[Any, ...
     plain = {spec.name: to_python(spec, values.get(spec.name)) for spec in method.inputs}
     args = tuple(unflatten(tree, plain) for tree in method.args)
     return args, {name: unflatten(tree, plain) for name, tree in method.kwargs}
+
+
+def arguments_after(
+    method: Method, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Returns the inputs by name as a call left them in its arguments.
+
+    Args:
+        method: The method that was called.
+        args: The positional arguments that it was called with.
+        kwargs: The keyword arguments that it was called with.
+
+    Returns:
+        The inputs, and the arguments whose nesting is no longer the signature's: "args[0]" or the
+        keyword. The inputs in these have no entry.
+    """
+    values: dict[str, Any] = {}
+    restructured: list[str] = []
+    named = [(f"args[{at}]", tree, args[at]) for at, tree in enumerate(method.args)]
+    named += [(name, tree, kwargs[name]) for name, tree in method.kwargs]
+    for name, tree, value in named:
+        try:
+            left = flatten(tree, value)
+            same = len(build_tree(value, "")[1]) == len(left)
+        except InvalidInput:
+            same = False
+        if same:
+            values.update(left)
+        else:
+            restructured.append(name)
+    return values, tuple(restructured)
 
 
 def to_python(spec: ValueSpec, value: Any) -> Any:

@@ -37,7 +37,7 @@ __all__ = ["make_goldens"]
 
 _ILL_CONDITIONED = 1e-2
 """An output that float64 changes by this share of the largest value cannot prove parity."""
-_MOST_BYTES = 512 << 20
+_MOST_BYTES = 128 << 20
 """Value probes of further shapes are left out where the goldens before them take this much."""
 _LEAST_SWEEP = 8
 """The number of shapes of a sweep that each of many methods gets at least."""
@@ -292,8 +292,8 @@ class _GoldenMaker:
         raise InvalidInput(
             f"{method.name} fails in eager mode at {_sizes_text(shape)}, which lies within dims: "
             f"{first_line(failure)}. {tie}{'. ' if tie else ''}Tried were the example's values "
-            f"{ways}. If the module cannot serve that size, narrow the range in dims; if its inputs have to fit each other, give "
-            "real calls at several sizes: examples=[...]"
+            f"{ways}. If the module cannot serve that size, narrow the range in dims; if its "
+            "inputs have to fit each other, give real calls at several sizes: examples=[...]"
         ) from failure
 
     def _made(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from isthmus.bundle.manifest import written_name
 from isthmus.capture.flat import returns_tree, tensors_of
 from isthmus.capture.run_module import ModuleRunner
 
@@ -187,7 +188,7 @@ class PrecisionCopy:
         self._module = captured.module if self._by_parts else cast_copy(captured.module, dtype)
 
     def run(self, steps: Calls) -> list[dict[str, Tensor]]:
-        """Returns the outputs of each call by name, on the CPU.
+        """Returns the results of each call by name (`Method.results`), on the CPU.
 
         Raises:
             Exception: The module fails in this type, for example on a literal dtype.
@@ -203,7 +204,11 @@ class PrecisionCopy:
                 method = self._captured.method(name)
                 cast = {key: cast_values(value, self._dtype) for key, value in values.items()}
                 # The nesting is that of this result, because optional outputs are not known yet.
-                _, leaves = returns_tree(name, runner.call(method, cast))
+                result, effects = runner.call_watched(method, cast)
+                _, leaves = returns_tree(name, result)
                 tensors = tensors_of(leaves)
+                for written in method.writes:
+                    if isinstance(effects.after.get(written), Tensor):
+                        tensors[written_name(written)] = effects.after[written]
                 results.append({key: value.detach().cpu() for key, value in tensors.items()})
         return results

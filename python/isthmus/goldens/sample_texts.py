@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from isthmus.bundle.golden import Golden, Step, named_sizes
+from isthmus.bundle.manifest import written_name
+from isthmus.bundle.size_expression import bind_sizes, names_of, parse_size
 from isthmus.capture.flat import returns_tree, tensors_of
 from isthmus.capture.run_module import ModuleRunner
 from isthmus.capture.values import to_tensor
@@ -19,7 +21,7 @@ from isthmus.goldens.tolerance import is_float
 
 if TYPE_CHECKING:
     from isthmus.bundle.bundle_files import Source
-    from isthmus.bundle.manifest import DimRange, Method
+    from isthmus.bundle.manifest import DimRange, Method, Size
     from isthmus.capture.capture import Captured
     from isthmus.goldens.precision_copy import Calls
 
@@ -109,21 +111,25 @@ def _fitting(
 ) -> dict[str, Tensor] | None:
     """Returns the method's inputs of a call; None when they do not fit its signature."""
     inputs: dict[str, Tensor] = {}
-    sizes: dict[str, int] = {}
+    axes: list[tuple[Size, int]] = []
     for spec in method.inputs:
         value = call.get(spec.name)
         if value is None or spec.shape is None or len(spec.shape) != value.dim():
             return None
-        for size, actual in zip(spec.shape, value.shape, strict=True):
-            if isinstance(size, int) and size != actual:
-                return None
-            if isinstance(size, str):
-                if not dims[size].min <= actual <= dims[size].max:
-                    return None
-                if sizes.setdefault(size, actual) != actual:
-                    return None
+        axes += zip(spec.shape, value.shape, strict=True)
         inputs[spec.name] = value.to(getattr(torch, spec.dtype))
-    return inputs
+    sizes = bind_sizes(axes)
+    allowed = all(dims[name].allows(size) for name, size in sizes.items())
+    fits = all(
+        size == actual if isinstance(size, int) else _value_of(size, sizes) == actual
+        for size, actual in axes
+    )
+    return inputs if allowed and fits else None
+
+
+def _value_of(size: Size, sizes: Mapping[str, int]) -> int | None:
+    known = isinstance(size, str) and set(names_of(size)) <= set(sizes)
+    return parse_size(size).evaluate(sizes) if isinstance(size, str) and known else None
 
 
 def sentence_goldens(captured: Captured, calls: Sequence[Mapping[str, Tensor]]) -> list[Golden]:
@@ -139,14 +145,14 @@ def sentence_goldens(captured: Captured, calls: Sequence[Mapping[str, Tensor]]) 
         for values in calls:
             try:
                 with runner.run():
-                    result = runner.call(method, values)
+                    result, effects = runner.call_watched(method, values)
             except Exception:
                 # The tokenizer gives ids that the model does not have.
                 continue
             _, leaves = returns_tree(method.name, result)
-            outputs = {
-                name: tensor.detach().cpu().clone() for name, tensor in tensors_of(leaves).items()
-            }
+            tensors = tensors_of(leaves)
+            tensors |= {written_name(name): effects.after[name] for name in method.writes}
+            outputs = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
             inputs = {spec.name: to_tensor(spec, values[spec.name]) for spec in method.inputs}
             if all(
                 bool(output.isfinite().all()) for output in outputs.values() if is_float(output)

@@ -71,7 +71,7 @@ class Batcher:
             padding: Maps an input to the value that pads it; 0 by default.
 
         Raises:
-            InvalidInput: The model has state, or the limits allow nothing.
+            InvalidInput: The model has state or writes its inputs, or the limits allow nothing.
         """
         self._native = _core.Batcher(
             model,

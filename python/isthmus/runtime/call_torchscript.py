@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from isthmus.bundle.manifest import Method, Tree
+from isthmus.bundle.manifest import Method, Tree, written_name
 from isthmus.capture.tree import flatten, unflatten
 from isthmus.capture.values import to_python, to_tensor
 from isthmus.errors import ExecutionError
@@ -18,18 +18,21 @@ __all__ = ["bind_torchscript", "call_torchscript", "torchscript_outputs"]
 def call_torchscript(
     module: Any, method: Method, convention: str, inputs: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Calls a module on the tensors as they are, and returns its outputs by name.
+    """Calls a module on the tensors as they are, and returns its results by name.
 
-    Scalars are 0-d tensors; absent optional values have no key.
+    The results are those of `Method.results`. Scalars are 0-d tensors; absent optional values have
+    no key.
 
     Raises:
         ExecutionError: The number of outputs is not the signature's.
     """
     result = bind_torchscript(module, method, convention, inputs)()
-    values = torchscript_outputs(method, convention, result)
+    # A structured module has written its inputs; a flat one returns their values.
+    written = {written_name(name): inputs.get(name) for name in method.writes}
+    values = {**written, **torchscript_outputs(method, convention, result)}
     return {
         spec.name: to_tensor(spec, values[spec.name])
-        for spec in method.outputs
+        for spec in method.results
         if values.get(spec.name) is not None
     }
 
@@ -52,20 +55,23 @@ def bind_torchscript(
 def torchscript_outputs(method: Method, convention: str, result: object) -> Mapping[str, Any]:
     """Returns the outputs of a result by name, as the module gave them.
 
+    A flat module also gives the values of the inputs that the method writes.
+
     Raises:
         ExecutionError: The number of outputs is not the signature's.
     """
     if convention != "flat":
         return flatten(method.returns, result)
+    specs = method.results
     values = list(result) if isinstance(result, (tuple, list)) else [result]
-    if not method.outputs and result is None:
+    if not specs and result is None:
         values = []
-    if len(values) != len(method.outputs):
+    if len(values) != len(specs):
         raise ExecutionError(
-            f"{method.name} gave {len(values)} outputs, expected {len(method.outputs)}:"
-            f" {', '.join(spec.name for spec in method.outputs)}; export the model again"
+            f"{method.name} gave {len(values)} outputs, expected {len(specs)}:"
+            f" {', '.join(spec.name for spec in specs)}; export the model again"
         )
-    return {spec.name: value for spec, value in zip(method.outputs, values, strict=True)}
+    return {spec.name: value for spec, value in zip(specs, values, strict=True)}
 
 
 def _flat_arguments(declared: Any, method: Method, inputs: Mapping[str, Tensor]) -> list[Any]:
@@ -81,7 +87,7 @@ def _flat_arguments(declared: Any, method: Method, inputs: Mapping[str, Tensor])
 def _structured_arguments(
     declared: Any, method: Method, inputs: Mapping[str, Tensor]
 ) -> dict[str, Any]:
-    """Returns the arguments by the schema's names; a default stands for what was not given."""
+    """Returns the arguments by the schema's names; a default stands for an absent input."""
     leaves = {spec.name: to_python(spec, inputs.get(spec.name)) for spec in method.inputs}
     positional = [
         (argument.name, tree) for argument, tree in zip(declared, method.args, strict=False)
@@ -90,11 +96,9 @@ def _structured_arguments(
     return {
         name: unflatten(tree, leaves)
         for name, tree in [*positional, *method.kwargs]
-        if not (name in defaults and _not_given(tree, leaves))
+        if not (name in defaults and _is_absent(tree, leaves))
     }
 
 
-def _not_given(tree: Tree, leaves: Mapping[str, Any]) -> bool:
-    if tree.node == "leaf":
-        return leaves.get(tree.name) is None
-    return tree.node in ("const", "none")
+def _is_absent(tree: Tree, leaves: Mapping[str, Any]) -> bool:
+    return tree.node == "leaf" and leaves.get(tree.name) is None

@@ -73,7 +73,7 @@ class OpenVinoEngine(PythonEngine):
         return lambda: request.infer(feed, share_inputs=True)
 
     def _outputs(self, method: Method, result: Any) -> Mapping[str, Any]:
-        return _by_name(method, [_tensor(result[at]) for at in range(len(method.outputs))])
+        return _by_name(method, [_tensor(result[at]) for at in range(len(method.results))])
 
 
 class AotiEngine(PythonEngine):
@@ -105,7 +105,7 @@ class AotiEngine(PythonEngine):
 
 
 def _by_name(method: Method, values: Sequence[Tensor]) -> dict[str, Tensor]:
-    return {spec.name: value for spec, value in zip(method.outputs, values, strict=True)}
+    return {spec.name: value for spec, value in zip(method.results, values, strict=True)}
 
 
 def _array(value: Tensor) -> Any:

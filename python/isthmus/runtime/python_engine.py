@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from isthmus.bundle.manifest import Method
+from isthmus.bundle.manifest import Method, written_name
 from isthmus.capture.values import to_tensor
 from isthmus.errors import InvalidInput
 
@@ -32,13 +32,29 @@ class PythonEngine(ABC):
     def bind(self, method: str, inputs: Values) -> Callable[[], object]:
         """Returns a call without arguments; copying and arranging the inputs is done before it.
 
+        Where the method writes inputs, each call first gives them the same values again.
+
         Raises:
             InvalidInput: There is no such method.
         """
-        return self._bind(self._method(method), self._copies(inputs))
+        signature, copies = self._method(method), self._copies(inputs)
+        call = self._bind(signature, copies)
+        buffers = [copies[name] for name in signature.writes if name in copies]
+        written = [(buffer, buffer.clone()) for buffer in buffers]
+        if not written:
+            return call
+
+        def call_on_first_values() -> object:
+            for buffer, values in written:
+                buffer.copy_(values)
+            return call()
+
+        return call_on_first_values
 
     def run(self, method: str, inputs: Values) -> dict[str, Tensor]:
-        """Calls a method on copies of the inputs; returns its outputs on the CPU.
+        """Calls a method on copies of the inputs; returns its results on the CPU.
+
+        The results are those of `Method.results`: the outputs, and the written inputs.
 
         Raises:
             InvalidInput: There is no such method.
@@ -48,10 +64,13 @@ class PythonEngine(ABC):
     def call(self, method: Method, inputs: Values) -> dict[str, Tensor]:
         """Calls a method on the tensors as they are, which it may write; see `run`."""
         values = self._outputs(method, self._bind(method, inputs)())
+        # An engine that does not return the values of written inputs has written them in place.
+        written = {written_name(name): inputs.get(name) for name in method.writes}
+        values = {**written, **values}
         # Copies: the model may write its buffers again while the caller keeps them.
         return {
             spec.name: to_tensor(spec, values[spec.name]).detach().cpu().clone()
-            for spec in method.outputs
+            for spec in method.results
             if values.get(spec.name) is not None
         }
 
@@ -65,7 +84,7 @@ class PythonEngine(ABC):
 
     @abstractmethod
     def _outputs(self, method: Method, result: Any) -> Mapping[str, Any]:
-        """Returns the outputs of a bound call's result by name."""
+        """Returns the outputs of a bound call's result by name, and what else it returned."""
 
     def _method(self, name: str) -> Method:
         return find_method(tuple(self._methods.values()), name)

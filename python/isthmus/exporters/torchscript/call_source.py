@@ -41,11 +41,15 @@ def flat_call_source(method: Method, kinds: Sequence[str]) -> str:
 def structured_call_source(method: Method) -> str:
     """Returns the source of a `forward` that calls a method of the `structured` convention.
 
+    It is of the `flat` convention: it does not write its inputs, and returns the values of those
+    that the method writes after the outputs.
+
     Raises:
         ExportError: The nesting has parts that TorchScript source cannot express.
     """
     names = _names(method)
     specs = {spec.name: (name, spec) for name, spec in zip(names, method.inputs, strict=True)}
+    written = [specs[name][0] for name in method.writes]
 
     def value(tree: Tree) -> str:
         if tree.node == "leaf":
@@ -87,9 +91,11 @@ def structured_call_source(method: Method) -> str:
                 collect(item, f"{place}.{tree.keys[index]}")
 
     collect(method.returns, "result")
+    results += written
     return _definition(
         names,
         [
+            *(f"{name} = {name}.clone()" for name in written),
             f"result = self.module.{method.name}({', '.join(arguments)})",
             f"return ({', '.join(results)}{',' if len(results) == 1 else ''})",
         ],

@@ -121,7 +121,7 @@ def observe_aoti(model: nn.Module, job: ExplainJob, paths: Sequence[str]) -> Obs
 
     tensors, counts = isolated(work, seconds=job.options.timeout, progress=job.options.say)
     observation = Observation()
-    rest = tensors[len(method.outputs) :]
+    rest = tensors[len(method.results) :]
     for (path, side), count in counts.items():
         values = observation.values.setdefault(path, Values())
         if side == "in":
