@@ -13,11 +13,15 @@ from isthmus.bundle.golden import Golden, Step
 from isthmus.bundle.manifest import Artifact, EngineProof, Manifest, Tolerance
 from isthmus.errors import ExportError
 from isthmus.exporters.export_request import ExportedArtifact, ExportRequest
+from isthmus.exporters.special_limits import limits_of
+from isthmus.goldens.stored import stored_goldens
 from isthmus.runtime.engines import engines_of
-from isthmus.runtime.prove import prove_engine
+from isthmus.runtime.prove import prove_engine, try_specials
 
 __all__ = ["prove_engines", "proven", "warn_of_failures"]
 
+_USUAL_BYTES = 4 << 20
+"""The size of the ordinary goldens that are written beside those of special values."""
 _LONGEST = 600.0
 """The seconds that an engine may take, where the format may take longer."""
 
@@ -63,7 +67,30 @@ def prove_engines(request: ExportRequest, exported: ExportedArtifact) -> tuple[E
                 return ()
             if proof is not None:
                 proofs.append(proof)
+        if request.specials and any(proof.passed for proof in proofs):
+            bundle = _write_specials(request, exported, Path(folder, "specials"))
+            proofs = [_with_limits(request, artifact, proof, bundle, device) for proof in proofs]
     return tuple(proofs)
+
+
+def _with_limits(
+    request: ExportRequest, artifact: Artifact, proof: EngineProof, bundle: Path, device: str
+) -> EngineProof:
+    """Returns the verdict of an engine with the special values on which it differs."""
+    if not proof.passed:
+        return proof
+    request.progress(f"Trying special values of {artifact.name} on {proof.engine}")
+    differences = try_specials(
+        bundle,
+        artifact,
+        proof.engine,
+        device,
+        len(request.specials),
+        op_libraries=request.options.op_libraries,
+    )
+    wrong = [bool(difference) for difference in differences]
+    limits = limits_of(request.specials, wrong, request.goldens)
+    return replace(proof, values=limits.values, unproven=limits.unproven)
 
 
 def warn_of_failures(artifacts: Iterable[Artifact]) -> None:
@@ -81,6 +108,31 @@ def warn_of_failures(artifacts: Iterable[Artifact]) -> None:
 
 def _write_bundle(request: ExportRequest, exported: ExportedArtifact, path: Path) -> Path:
     """Writes a bundle of the artifact with every golden that it has to reproduce."""
+    return _write(
+        request,
+        exported,
+        path,
+        [*request.goldens, *_swept(request.sweep, exported.artifact.tolerances)],
+    )
+
+
+def _write_specials(request: ExportRequest, exported: ExportedArtifact, path: Path) -> Path:
+    """Writes a bundle of the artifact with the goldens of special values.
+
+    Its ordinary goldens only tell how large the outputs usually are.
+    """
+    usual, _ = stored_goldens(request.goldens, _USUAL_BYTES)
+    specials = [(new.golden, new.special) for new in request.specials]
+    return _write(request, exported, path, usual, specials)
+
+
+def _write(
+    request: ExportRequest,
+    exported: ExportedArtifact,
+    path: Path,
+    goldens: Sequence[Golden],
+    specials: Sequence[tuple[Golden, Mapping[str, str]]] = (),
+) -> Path:
     artifact = replace(exported.artifact, proofs=(), decisions=(), hazards=())
     manifest = Manifest(
         name=artifact.name,
@@ -95,13 +147,14 @@ def _write_bundle(request: ExportRequest, exported: ExportedArtifact, path: Path
         noise_floor={},
     )
     files = {artifact.name: {file.name: file for file in exported.files}}
-    goldens = [*request.goldens, *_swept(request.sweep, artifact.tolerances)]
     names = [golden.name for golden in goldens]
     unique = [
         replace(golden, name=f"{golden.name}-{at}") if golden.name in names[:at] else golden
         for at, golden in enumerate(goldens)
     ]
-    return write_bundle(path, manifest, artifact_files=files, goldens=unique).path
+    return write_bundle(
+        path, manifest, artifact_files=files, goldens=unique, specials=specials
+    ).path
 
 
 def _swept(sweep: Sequence[Golden], tolerances: Mapping[str, Tolerance]) -> list[Golden]:

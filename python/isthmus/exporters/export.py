@@ -41,6 +41,7 @@ from isthmus.exporters.size_dependent import size_dependent_operators, with_size
 from isthmus.goldens.make import make_goldens
 from isthmus.goldens.noise_floor import reduced_errors
 from isthmus.goldens.sample_texts import encode, kept_as_goldens, sentence_goldens
+from isthmus.goldens.special_values import make_special_goldens, stored_specials
 from isthmus.goldens.stored import stored_goldens
 from isthmus.goldens.sweep import every_size
 from isthmus.goldens.tolerance import tolerances
@@ -170,6 +171,8 @@ def export(
         options.progress("Making goldens over the grid of shapes and values")
         goldens, noise, captured = make_goldens(captured, seed=seed, probes=probes)
         stored, stored_notes = stored_goldens(goldens)
+        options.progress("Making goldens of special values")
+        specials = make_special_goldens(captured, goldens, seed=seed)
         texts: list[Golden] = []
         if options.precisions != ("fp32",) and not captured.stateful:
             calls = encode(extra_files or {}, captured.methods[0], captured.dims)
@@ -184,6 +187,7 @@ def export(
                 dims=captured.dims,
                 goldens=goldens,
                 sweep=captured.sweep,
+                specials=specials,
                 tolerances=tolerances(noise, goldens),
                 folder=Path(folder),
                 device=options.device,
@@ -222,6 +226,7 @@ def export(
                     new.artifact.name: {file.name: file for file in new.files} for new in exported
                 },
                 goldens=stored,
+                specials=[(new.golden, new.special) for new in stored_specials(specials)],
                 extra_files=extra_files,
                 overwrite=overwrite,
             )

@@ -17,6 +17,7 @@ from isthmus.goldens.tolerance import SAMPLE_COSINES
 
 if TYPE_CHECKING:
     from isthmus.bundle.golden import Golden
+    from isthmus.goldens.special_values import SpecialGolden
 
 __all__ = ["ExportRequest", "ExportedArtifact"]
 
@@ -48,6 +49,8 @@ class ExportRequest:
     """The goldens that the artifact must reproduce."""
     sweep: Sequence[Golden] = ()
     """Calls at many more sizes, which each engine must answer once."""
+    specials: Sequence[SpecialGolden] = ()
+    """Goldens of special values, on which an engine may differ."""
     tolerances: Mapping[str, Tolerance]
     """The tolerance of each output, by name."""
     folder: Path

@@ -12,6 +12,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 __all__ = ["run_apart"]
@@ -103,6 +104,7 @@ def _child(tasks: Sequence[Callable[[], Any]], pipe: Connection[Any, Any]) -> No
 
 
 def _limit_memory() -> None:
-    with contextlib.suppress(OSError, ValueError), open("/proc/self/statm", encoding="ascii") as file:
-        used = int(file.read().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (used + _SPARE_BYTES, used + _SPARE_BYTES))
+    with contextlib.suppress(OSError, ValueError):
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+        limit = pages * resource.getpagesize() + _SPARE_BYTES
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

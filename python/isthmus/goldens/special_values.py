@@ -116,7 +116,9 @@ def own_range(name: str, goldens: Iterable[Golden]) -> tuple[int, int]:
 
     Of floating-point numbers it is the largest magnitude, with both signs.
     """
-    values = [step.inputs[name] for golden in goldens for step in golden.steps if name in step.inputs]
+    values = [
+        step.inputs[name] for golden in goldens for step in golden.steps if name in step.inputs
+    ]
     values = [value for value in values if value.numel()]
     if not values:
         return 0, 0

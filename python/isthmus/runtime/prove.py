@@ -10,9 +10,12 @@ from isthmus.bundle.manifest import Artifact, EngineProof
 from isthmus.bundle.proofs_file import read_proofs
 from isthmus.errors import ExecutionError
 from isthmus.runtime import install_paths
-from isthmus.runtime.workers import explain_exit, run_command
+from isthmus.runtime.workers import LineWorker, explain_exit, run_command
 
-__all__ = ["prove_engine"]
+__all__ = ["prove_engine", "try_specials"]
+
+_LOAD_SECONDS = 120.0
+"""The seconds that the load of an engine may take."""
 
 _VERDICT = (0, 1)
 """The exit codes of `isthmus-run verify` that come with a verdict on the goldens."""
@@ -48,9 +51,7 @@ def prove_engine(
     Raises:
         ImportError: The native part of isthmus is not built.
     """
-    words = ["--artifact", artifact.name, "--engine", engine, "--device", device]
-    words += ["--trust", artifact.trust]
-    words += [word for path in op_libraries for word in ("--op-library", str(path))]
+    words = _words(artifact, engine, device, op_libraries)
     kind = device.partition(":")[0]
     try:
         command = [str(install_paths.binary()), "verify", str(bundle), "--json", *words]
@@ -75,6 +76,58 @@ def prove_engine(
         return known[-1]
     reason = "" if done.returncode == 0 else str(document["verdict"])
     return EngineProof(engine, kind, runtime, done.returncode == 0, reason)
+
+
+def try_specials(
+    bundle: Path,
+    artifact: Artifact,
+    engine: str,
+    device: str,
+    count: int,
+    *,
+    op_libraries: Sequence[str | Path] = (),
+    timeout: float = 20.0,
+) -> list[str]:
+    """Runs a bundle's goldens of special values on an engine, each with a time limit.
+
+    A golden with which the engine hangs or crashes costs its process; another one goes on with the
+    next golden.
+
+    Args:
+        bundle: The bundle's folder.
+        artifact: The artifact, with the trust that it needs.
+        engine: The engine of the native library.
+        device: "cpu", "cuda" or "cuda:N".
+        count: The number of goldens of special values in the bundle.
+        op_libraries: Libraries of custom operators to open first.
+        timeout: The seconds that one golden may take, besides the load.
+
+    Returns:
+        How the engine differs from each golden; empty text where it does not.
+    """
+    differences: list[str] = []
+    while len(differences) < count:
+        words = _words(artifact, engine, device, op_libraries)
+        words += ["--specials-from", str(len(differences))]
+        worker = LineWorker([str(install_paths.binary()), "verify", str(bundle), *words])
+        limit = timeout + _LOAD_SECONDS
+        try:
+            while len(differences) < count:
+                differences.append(str(worker.receive(limit)["difference"]))
+                limit = timeout
+        except ExecutionError as error:
+            differences.append(str(error))
+        finally:
+            worker.kill()
+    return differences
+
+
+def _words(
+    artifact: Artifact, engine: str, device: str, op_libraries: Sequence[str | Path]
+) -> list[str]:
+    words = ["--artifact", artifact.name, "--engine", engine, "--device", device]
+    words += ["--trust", artifact.trust]
+    return [*words, *(word for path in op_libraries for word in ("--op-library", str(path)))]
 
 
 def _error(output: str) -> str:

@@ -166,6 +166,11 @@ class LineWorker:
                 raise ExecutionError(str(message.get("message", "the worker failed")))
             return message
 
+    def kill(self) -> None:
+        """Ends the process by force."""
+        self._process.kill()
+        self.close()
+
     def close(self) -> None:
         """Ends the process by closing its input, or by force after 5 seconds."""
         if self._process.stdin is not None:

@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
 
 import torch
 
 from isthmus.bundle.golden import Golden
-from isthmus.bundle.manifest import Tolerance, ValueRange
-from isthmus.goldens.compare import compare
+from isthmus.bundle.manifest import ValueRange
 from isthmus.goldens.special_values import KINDS, MAGNITUDE, SpecialGolden, own_range
-from isthmus.goldens.tolerance import (
-    FALLBACK_ULPS,
-    NOISE_FACTOR,
-    is_float,
-    largest_value,
-    real_dtype,
-    ulp,
-)
+from isthmus.goldens.tolerance import is_float
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-__all__ = ["Limits", "SpecialJudge", "limits_of"]
+__all__ = ["Limits", "limits_of"]
 
 _INT64 = torch.iinfo(torch.int64)
 
@@ -35,55 +23,6 @@ class Limits:
 
     values: Mapping[str, ValueRange] = field(default_factory=dict)
     unproven: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-
-
-class SpecialJudge:
-    """Judges the outputs of an engine on goldens of special values."""
-
-    def __init__(self, goldens: Sequence[Golden], tolerances: Mapping[str, Tolerance]) -> None:
-        """Measures the ordinary goldens, whose outputs the tolerances are meant for."""
-        self._tolerances = tolerances
-        self._largest: dict[str, float] = {}
-        for golden in goldens:
-            for step in golden.steps:
-                for name, value in step.outputs.items():
-                    if is_float(value):
-                        known = self._largest.get(name, 0.0)
-                        self._largest[name] = max(known, largest_value([value]))
-
-    def differs(self, special: SpecialGolden, results: Sequence[Mapping[str, Tensor]]) -> bool:
-        """Returns True when the outputs of the golden's calls are not those of the model."""
-        return any(
-            not compare(
-                name,
-                reference,
-                outputs.get(name),
-                self._tolerance(name, reference),
-                own_error=step.errors.get(name),
-            )
-            for step, outputs in zip(special.golden.steps, results, strict=True)
-            for name, reference in step.outputs.items()
-        )
-
-    def _tolerance(self, name: str, reference: Tensor) -> Tolerance:
-        """Returns the tolerance of an output, in proportion to values that are larger than usual.
-
-        The multiples of eager's own error need no change, for the golden has its own errors.
-        """
-        tolerance = self._tolerances.get(name, Tolerance(0.0, 0.0))
-        if not is_float(reference):
-            return tolerance
-        largest = largest_value([reference])
-        usual = self._largest.get(name, 0.0)
-        ratio = largest / usual if usual > 0 else 1.0
-        if ratio <= 1.0:
-            return tolerance
-        allowance = {
-            statistic: value if statistic == "cosine" else value * ratio
-            for statistic, value in tolerance.allowance.items()
-        }
-        rounding = NOISE_FACTOR * FALLBACK_ULPS * ulp(largest, real_dtype(reference.dtype))
-        return replace(tolerance, atol=max(tolerance.atol, rounding), allowance=allowance)
 
 
 def limits_of(
@@ -136,7 +75,9 @@ def _fails_up_to(passed: Mapping[int, bool], limit: int) -> bool:
 
 
 def _is_float_input(name: str, goldens: Sequence[Golden]) -> bool:
-    values = (step.inputs[name] for golden in goldens for step in golden.steps if name in step.inputs)
+    values = (
+        step.inputs[name] for golden in goldens for step in golden.steps if name in step.inputs
+    )
     return any(is_float(value) for value in values)
 
 
@@ -151,9 +92,7 @@ def _proven_range(
     most = _reach(own[1], [n for n in sorted(numbers) if n > own[1]], numbers)
     if least is None and most is None:
         return None
-    return ValueRange(
-        _INT64.min if least is None else least, _INT64.max if most is None else most
-    )
+    return ValueRange(_INT64.min if least is None else least, _INT64.max if most is None else most)
 
 
 def _reach(own: int, outwards: Sequence[int], passed: Mapping[int, bool]) -> int | None:
