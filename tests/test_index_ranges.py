@@ -67,8 +67,8 @@ LOOKUPS: dict[str, tuple[Forward, ValueRange | None]] = {
     "a part": (lambda m, ids: m.rows(ids[:, :2]), None),
     "a branch for others": (small_ids_only, None),
     "a branch for the last": (last_id_may_be_anything, None),
-    "a table of the call": (lambda m, ids: ids.new_zeros(99, 4)[ids].float(), ValueRange(-99, 98)),
-    "a size of the values": (lambda m, ids: ids.new_zeros(int(ids.max()) + 1, 4)[ids].float(), None),
+    "a table of the call": (lambda m, ids: ids.new_zeros(9, 4)[ids].float(), ValueRange(-9, 8)),
+    "a size of the values": (lambda m, ids: ids.new_zeros(int(ids.max()) + 1)[ids].float(), None),
     "slices that are all": (lambda m, ids: m.rows(ids[:, :2]).sum() + m.rows(ids[:, 2:]), ROWS),
     "no table": (lambda m, ids: ids * 2.0, None),
 }  # fmt: skip

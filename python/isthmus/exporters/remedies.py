@@ -29,6 +29,9 @@ REMEDIES = {
     "fallback": "mend the line that is named, to get the first way",
     "ill_conditioned": "give probes nearer to real inputs: probes=[...]",
     "large_goldens": "pass a smaller example",
+    "unproven_sizes": "give examples=[...] at the sizes that the ranges go to, or narrow dims",
+    "size_dependent": "narrow dims, or list the sizes that occur, so that each can be tried",
+    "eager_refuses": "check these values before the call",
     "batch_dependent": "call it with one sample, or take the fp32 artifact, where that matters",
     "train_mode": "call super().train(mode) in train(), or set .training = False before exporting",
 }
@@ -58,6 +61,11 @@ _ADVICE = (
     (
         r"CppCompileError|C\+\+ compile error|g\+\+|No working C\+\+ compiler",
         "the C++ compiler failed: install g++ 10 or newer, or set CXX",
+    ),
+    (
+        r"wrong at \d+ of \d+ sizes",
+        "the format computes a size or a place otherwise than the module does: narrow the range of "
+        "that dimension, list the sizes that occur in dims, or use another format",
     ),
     (r"time_limit", "allow more time, or export a smaller model first"),
     (r"pip install", ""),

@@ -247,7 +247,7 @@ class _GoldenMaker:
         captured = self._captured
         own = [run for run in runs if run.plan.required and run.plan.calls[0][0] == method.name]
         least = min(own, key=lambda run: math.prod(max(n, 1) for n in run.plan.dims.values()))
-        price = Price(own[0].plan.dims, self._load(own[0]), self._load(least))
+        price = Price(own[0].plan.dims, self._load(own[0]), least.plan.dims, self._load(least))
         shapes = sweep_shapes(
             {name: captured.dims[name] for name in self._dims_of(method)},
             price,

@@ -225,6 +225,7 @@ class _RunNoise:
         self._outputs = outputs
         self.errors: dict[str, _OutputNoise] = {}
         self.own: list[dict[str, Tensor]] = [{} for _ in outputs]
+        self._largest: dict[str, float] = {}
 
     def names(self) -> list[str]:
         return list(dict.fromkeys(name for step in self._outputs for name in step))
@@ -233,7 +234,10 @@ class _RunNoise:
         return [step[name] for step in self._outputs if name in step]
 
     def largest(self, name: str) -> float:
-        return largest_value([tensor for tensor in self.tensors(name) if is_float(tensor)])
+        if name not in self._largest:
+            floats = [tensor for tensor in self.tensors(name) if is_float(tensor)]
+            self._largest[name] = largest_value(floats)
+        return self._largest[name]
 
     def compare(self, others: Sequence[Mapping[str, Tensor]]) -> None:
         errors: dict[str, _OutputNoise] = {}

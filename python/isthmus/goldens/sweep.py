@@ -37,16 +37,29 @@ class Price:
     sizes: Mapping[str, int]
     """The sizes of the example."""
     example: Load
+    smallest: Mapping[str, int]
+    """The sizes of the other call, which is no larger."""
     least: Load
-    """What the smallest shape takes, which is the part that no size changes."""
 
     def of(self, shape: Mapping[str, int]) -> Load:
-        """Returns an estimate for a shape: proportional to its sizes."""
-        ratio = math.prod(max(shape[name], 1) / max(size, 1) for name, size in self.sizes.items())
+        """Returns an estimate for a shape, on the line through both calls.
+
+        What a call takes grows with the product of its sizes. Where both calls have the same
+        product, it is proportional to that.
+        """
+        ratio, smallest = self._ratio(shape), self._ratio(self.smallest)
+
+        def estimate(example: float, least: float) -> float:
+            slope = (example - least) / (1 - smallest) if smallest < 1 else example
+            return max(example + slope * (ratio - 1), min(example, least))
+
         return Load(
-            max(self.example.operations * ratio, self.least.operations),
-            max(self.example.nbytes * ratio, self.least.nbytes),
+            estimate(self.example.operations, self.least.operations),
+            estimate(self.example.nbytes, self.least.nbytes),
         )
+
+    def _ratio(self, shape: Mapping[str, int]) -> float:
+        return math.prod(max(shape[name], 1) / max(size, 1) for name, size in self.sizes.items())
 
 
 def sweep_shapes(
