@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
+import torch.fx.experimental._config as size_settings
 from torch import nn
 
 from isthmus.bundle.manifest import DimRange, Method
@@ -145,4 +146,10 @@ def _export(
     dynamic: Any = {names[0]: shapes} if names == ["flat"] else shapes
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return torch.export.export(module, args, dynamic_shapes=dynamic, strict=False)
+        try:
+            return torch.export.export(module, args, dynamic_shapes=dynamic, strict=False)
+        except torch._dynamo.exc.UserError:
+            # A size that may become 1 somewhere inside, such as that of a feature map, is refused,
+            # for torch treats 1 as special. Without that, one program serves it too.
+            with size_settings.patch(backed_size_oblivious=True):
+                return torch.export.export(module, args, dynamic_shapes=dynamic, strict=False)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ __all__ = ["exact_translations", "nearest_indices"]
 _aten: Any = torch.ops.aten
 Translation = Callable[..., Any]
 
+_LARGEST_SIZE = 1 << 15
+"""The size up to which a ratio of integers has to agree with a scale factor."""
 _LARGEST_EXPONENT = 8
 """The largest exponent of an integer power that becomes products."""
 
@@ -190,26 +193,53 @@ def _gather_nearest(x: Any, axis: int, wanted: Any, scale: float | None, exact: 
         return _gather(x, indices, axis)
     size = op.Squeeze(op.Shape(x, start=axis, end=axis + 1))
     if wanted is None:
-        real = op.Mul(
-            op.Cast(size, to=ir.DataType.DOUBLE), _constant(float(scale or 1), ir.DataType.DOUBLE)
-        )
-        wanted = op.Cast(real, to=ir.DataType.INT64)
+        wanted = _scaled_size(size, float(scale or 1))
     elif isinstance(wanted, int):
         wanted = op.Constant(value_int=wanted)
-    else:
-        wanted = op.Cast(wanted, to=ir.DataType.INT64)
-    step = _step(scale)
-    if step is None:
-        as_float = [op.Cast(value, to=ir.DataType.FLOAT) for value in (size, wanted)]
-        step = op.Div(*as_float)
-    else:
-        step = _constant(step, ir.DataType.FLOAT)
     zero, one = op.Constant(value_int=0), op.Constant(value_int=1)
-    at = op.Cast(op.Range(zero, wanted, one), to=ir.DataType.FLOAT)
+    at = op.Range(zero, op.Cast(wanted, to=ir.DataType.INT64), one)
+    step = _step(scale)
+    step = _quotient(size, at) if step is None else _constant(step, ir.DataType.FLOAT)
     if exact:
-        at = op.Add(at, _constant(0.5, ir.DataType.FLOAT))
-    indices = op.Cast(op.Floor(op.Mul(at, step)), to=ir.DataType.INT64)
+        # (at + 0.5) * step, in a form that OpenVINO does not turn into two products.
+        at = op.Add(op.Add(at, at), one)
+        step = op.Mul(step, _constant(0.5, ir.DataType.FLOAT))
+    source = op.Floor(op.Mul(op.Cast(at, to=ir.DataType.FLOAT), step))
+    indices = op.Cast(source, to=ir.DataType.INT64)
     return _gather(x, op.Min(indices, op.Sub(size, one)), axis)
+
+
+def _quotient(size: Any, output_indices: Any) -> Any:
+    """Returns size / output size in float32, rounded correctly.
+
+    It is the mean of the size and of zeros, one value for each output index: OpenVINO divides by
+    way of an inverse, which is often one unit in the last place off, but not in a mean.
+    """
+    from onnxscript import ir
+
+    op = _operators()
+    first = op.Equal(output_indices, op.Constant(value_int=0))
+    zero = _constant(0.0, ir.DataType.FLOAT)
+    return op.ReduceMean(op.Where(first, op.Cast(size, to=ir.DataType.FLOAT), zero), keepdims=0)
+
+
+def _scaled_size(size: Any, scale: float) -> Any:
+    """Returns trunc(size * scale), which torch computes in float64.
+
+    Where a ratio of small integers gives the same for every size, engines without float64 are right
+    as well.
+    """
+    from onnxscript import ir
+
+    op = _operators()
+    ratio = Fraction(scale).limit_denominator(1000)
+    sizes = np.arange(_LARGEST_SIZE)
+    by_ratio = sizes * ratio.numerator // ratio.denominator
+    if (by_ratio == (sizes * scale).astype(np.int64)).all():
+        product = op.Mul(size, op.Constant(value_int=ratio.numerator))
+        return op.Div(product, op.Constant(value_int=ratio.denominator))
+    real = op.Mul(op.Cast(size, to=ir.DataType.DOUBLE), _constant(scale, ir.DataType.DOUBLE))
+    return op.Cast(real, to=ir.DataType.INT64)
 
 
 def _gather(x: Any, indices: Any, axis: int) -> Any:
@@ -386,12 +416,13 @@ def _power(self: Any, exponent: float) -> Any:
 
     op = _operators()
     whole = self.dtype.is_integer() and float(exponent).is_integer()
-    if not whole or not 0 < exponent <= _LARGEST_EXPONENT or self.dtype.bitwidth < 32:
+    if not whole or not 0 < exponent <= _LARGEST_EXPONENT:
         return aten_pow_tensor_scalar(self, exponent)
-    result = self
+    (factor,) = _widened(self)
+    result = op.Identity(factor)
     for _ in range(int(exponent) - 1):
-        result = op.Mul(result, self)
-    return result if int(exponent) > 1 else op.Identity(self)
+        result = op.Mul(result, factor)
+    return _narrowed(result, self.dtype)
 
 
 # --- shifts ---------------------------------------------------------------------------------------
@@ -400,36 +431,56 @@ def _power(self: Any, exponent: float) -> Any:
 def _shift_right(self: Any, other: Any) -> Any:
     """Translates an arithmetic shift: the bits of a negative number are those of its complement."""
     op = _operators()
-    other = _as_operand(other, self)
-    if not self.dtype.is_signed():
-        return _shifted(self, other, self.dtype, "RIGHT")
-    negative = op.Less(self, _zero(self))
-    bits = op.Where(negative, op.BitwiseNot(self), self)
-    shifted = _shifted(bits, other, self.dtype, "RIGHT")
-    return op.Where(negative, op.BitwiseNot(shifted), shifted)
+    wide, places = _widened(self, _as_operand(other, self))
+    negative = op.Less(wide, _zero(wide))
+    bits = op.Where(negative, op.BitwiseNot(wide), wide) if self.dtype.is_signed() else wide
+    shifted = _shifted(bits, places, self.dtype, "RIGHT")
+    if self.dtype.is_signed():
+        shifted = op.Where(negative, op.BitwiseNot(shifted), shifted)
+    return _narrowed(shifted, self.dtype)
 
 
 def _shift_left(self: Any, other: Any) -> Any:
     """Translates a shift to the left."""
-    return _shifted(self, _as_operand(other, self), self.dtype, "LEFT")
+    wide, places = _widened(self, _as_operand(other, self))
+    return _narrowed(_shifted(wide, places, self.dtype, "LEFT"), self.dtype)
 
 
-def _shifted(bits: Any, places: Any, dtype: Any, direction: str) -> Any:
-    """Shifts the bits of numbers; by as many places as they have or more, nothing is left."""
+def _widened(*values: Any) -> tuple[Any, ...]:
+    """Returns integers of 8 and 16 bits in 32, which every engine shifts; others as they are."""
+    from onnxscript import ir
+
+    if values[0].dtype.bitwidth >= 32:
+        return values
+    return tuple(_operators().Cast(value, to=ir.DataType.INT32) for value in values)
+
+
+def _narrowed(value: Any, dtype: Any) -> Any:
+    """Returns a result of `_widened` values in their own type; what does not fit wraps."""
     from onnxscript import ir
 
     op = _operators()
-    unsigned = {
-        8: ir.DataType.UINT8,
-        16: ir.DataType.UINT16,
-        32: ir.DataType.UINT32,
-        64: ir.DataType.UINT64,
-    }[dtype.bitwidth]
+    if dtype.bitwidth >= 32:
+        return value
+    mask = _constant((1 << dtype.bitwidth) - 1, ir.DataType.INT32)
+    if not dtype.is_signed():
+        return op.Cast(op.BitwiseAnd(value, mask), to=dtype)
+    half = _constant(1 << (dtype.bitwidth - 1), ir.DataType.INT32)
+    wrapped = op.Sub(op.BitwiseAnd(op.Add(value, half), mask), half)
+    return op.Cast(wrapped, to=dtype)
+
+
+def _shifted(bits: Any, places: Any, dtype: Any, direction: str) -> Any:
+    """Shifts bits; by as many places as the type has or more, nothing is left of them."""
+    from onnxscript import ir
+
+    op = _operators()
+    unsigned = ir.DataType.UINT64 if dtype.bitwidth == 64 else ir.DataType.UINT32
     width = op.CastLike(op.Constant(value_int=dtype.bitwidth), places)
     outside = op.Or(op.Less(places, _zero(places)), op.GreaterOrEqual(places, width))
     inside = op.Where(outside, _zero(places), places)
     result = op.BitShift(
         op.Cast(bits, to=unsigned), op.Cast(inside, to=unsigned), direction=direction
     )
-    result = op.Cast(result, to=dtype)
-    return op.Where(outside, op.CastLike(op.Constant(value_int=0), result), result)
+    result = op.CastLike(result, bits)
+    return op.Where(outside, _zero(result), result)
