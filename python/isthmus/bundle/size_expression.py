@@ -124,7 +124,8 @@ class SizeExpression:
         added = [_product(atom, factor) for atom, factor in self.terms if factor > 0]
         taken = [_product(atom, -factor) for atom, factor in self.terms if factor < 0]
         if not added:
-            return " - ".join([str(max(self.constant, 0)), *taken])
+            rest = [str(-self.constant)] if self.constant < 0 else []
+            return " - ".join([str(max(self.constant, 0)), *taken, *rest])
         text = " - ".join([" + ".join(added), *taken])
         if self.constant:
             text += f" {'+' if self.constant > 0 else '-'} {abs(self.constant)}"

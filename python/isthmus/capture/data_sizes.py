@@ -36,6 +36,9 @@ _UNIQUE = {
     "aten::unique_dim_consecutive",
 }
 
+_OF_DATA = "_isthmus_of_data"
+"""The attribute of tensors whose values depend on those of the inputs."""
+
 _RESIZED = {
     *("aten::slice", "aten::narrow", "aten::expand", "aten::repeat", "aten::split_with_sizes"),
     *("aten::as_strided", "aten::constant_pad_nd", "aten::view", "aten::reshape"),
@@ -59,10 +62,12 @@ def computed_axes(
     """
     axes: dict[str, frozenset[int]] = {}
     for values in examples:
-        watch = _Watch(values)
         try:
-            with runner.run(), watch:
-                result = runner.call(method, fresh(values))
+            with runner.run():
+                own = fresh(values)
+                watch = _Watch(own)
+                with watch:
+                    result = runner.call(method, own)
         except Exception:  # the module does not run under a dispatch mode
             return {}
         _, leaves = returns_tree(method.name, result)
@@ -77,18 +82,16 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._sizes = {
-            int(size)
-            for value in values.values()
-            if isinstance(value, Tensor)
-            for size in value.shape
-        }
-        """The sizes of the inputs, which traced code reads as numbers, too."""
         self._axes: dict[int, frozenset[int]] = {}
         """Maps the id of a tensor to its axes with sizes from data."""
         self._alive: list[Tensor] = []  # so that no id is used for another tensor
-        self._numbers: set[int] = set()
-        """The numbers that Python code may have read: sizes from data, and values of tensors."""
+        self._reads = False
+        """True when Python code has read a whole number that depends on the inputs' values."""
+        tensors = [value for value in values.values() if isinstance(value, Tensor)]
+        self._sizes = {int(size) for value in tensors for size in value.shape}
+        """The sizes of the inputs."""
+        for value in tensors:
+            setattr(value, _OF_DATA, True)
 
     def computed(self, value: Tensor) -> frozenset[int]:
         """Returns the axes of a tensor whose sizes are computed from data."""
@@ -102,19 +105,23 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         result = func(*args, **(kwargs or {}))
-        if func is _aten._local_scalar_dense.default and type(result) is int:
-            self._numbers.update({result} - self._sizes)
         arguments = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        of_data = any(hasattr(argument, _OF_DATA) for argument in arguments)
+        if func is _aten._local_scalar_dense.default and type(result) is int:
+            self._reads |= of_data
         for at, value in enumerate(tree_leaves(result)):
             if isinstance(value, Tensor):
                 self._mark(value, set(self._made(func, at, value, args, arguments)))
+                if of_data and not any(value is argument for argument in arguments):
+                    setattr(value, _OF_DATA, True)
         return result
 
     def _mark(self, value: Tensor, axes: set[int]) -> None:
         if axes or id(value) in self._axes:
             self._axes[id(value)] = frozenset(axes) | self.computed(value)
             self._alive.append(value)
-            self._numbers.update(int(value.shape[axis]) for axis in axes)
+            # Python code may read the size, too, and make another tensor with it.
+            self._reads = True
 
     def _made(
         self, func: Any, at: int, value: Tensor, args: Sequence[Any], arguments: Sequence[Tensor]
@@ -143,6 +150,9 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if torch.Tag.pointwise in func.tags:
             yield from self._broadcast(value, arguments)
             return
+        if name == "aten::cat":
+            yield from {axis for argument in arguments for axis in self.computed(argument)}
+            return
         own = [(argument, self.computed(argument)) for argument in arguments]
         made = {int(argument.shape[axis]) for argument, axes in own for axis in axes}
         known = {
@@ -151,10 +161,11 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             for axis, size in enumerate(argument.shape)
             if axis not in axes
         }
+        # A number that was read may be behind a size that no tensor here has.
+        read = self._reads and (name in _RESIZED or not arguments)
         for axis, size in enumerate(value.shape):
-            if (made and (size in made or size not in known | {1})) or (
-                (name in _RESIZED or not arguments) and size in self._numbers - known
-            ):
+            new = size not in known | {1}
+            if (made and (size in made or new)) or (read and new and size not in self._sizes):
                 yield axis
 
     def _broadcast(self, value: Tensor, arguments: Sequence[Tensor]) -> Iterator[int]:

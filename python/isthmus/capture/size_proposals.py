@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
@@ -12,7 +12,7 @@ from isthmus.capture.resize import resize
 from isthmus.capture.run_module import ModuleRunner
 from isthmus.capture.size_inference import simple_expressions
 
-__all__ = ["proposal"]
+__all__ = ["possible_sum", "proposal"]
 
 _CANDIDATES = 16
 """The number of expressions that are tried, each with two calls."""
@@ -42,7 +42,7 @@ def proposal(
             for key, entry in axes.items()
         }
         if all(_serves(runner, method, resize(values, tied, at)) for at in _others(sizes, name)):
-            advice = f'say "{size}" in place of "{name}" in dynamic, and leave "{name}" out of dims'
+            advice = _advice(name, size)
             if is_plain(str(size)):
                 advice = f'give both the name "{size}" in dynamic'
             return (
@@ -50,6 +50,31 @@ def proposal(
                 f"other sizes where that holds: {advice}"
             )
     return ""
+
+
+def possible_sum(methods: Iterable[Method], sizes: Mapping[str, int]) -> str:
+    """Returns a sentence on a size that is a sum of two others in the example; empty without one.
+
+    It is for a module that serves every size, of which no export does. Two sizes of one input are
+    seldom added, so these are not proposed.
+
+    Args:
+        methods: The methods of the module.
+        sizes: The size of each named dimension in the example.
+    """
+    shapes = [set(spec.shape or ()) for method in methods for spec in method.inputs]
+    for name in sizes:
+        for size in simple_expressions(name, sizes):
+            if len(size.names) == 2 and not any(set(size.names) <= shape for shape in shapes):
+                return (
+                    f'"{name}" is {sizes[name]} in the example, as is "{size}"; if that always '
+                    f"holds, {_advice(name, size)}"
+                )
+    return ""
+
+
+def _advice(name: str, size: SizeExpression) -> str:
+    return f'say "{size}" in place of "{name}" in dynamic, and leave "{name}" out of dims'
 
 
 def _replaced(text: str, name: str, size: SizeExpression) -> str:

@@ -22,6 +22,7 @@ from isthmus.bundle.golden import Golden
 from isthmus.bundle.manifest import Manifest, NoiseFloor
 from isthmus.capture.capture import Captured, capture
 from isthmus.capture.dynamic import DimsSpec, DynamicSpec
+from isthmus.capture.size_proposals import possible_sum
 from isthmus.errors import ExportError
 from isthmus.exporters.edge_values import with_edges
 from isthmus.exporters.engine_proofs import warn_of_failures
@@ -202,7 +203,7 @@ def export(
                 for precision in options.precisions
             ]
             exported, results = ExportPlan(options, requests).run()
-            _report_losses(results)
+            _report_losses(results, possible_sum(captured.methods, captured.given_sizes))
             exported = _with_size_hazards(exported, captured, goldens)
             warn_of_failures(new.artifact for new in exported)
             refuse_unknown_lines(accept, [new.artifact for new in exported], decisions_of(results))
@@ -273,15 +274,20 @@ def _with_size_hazards(
     ]
 
 
-def _report_losses(results: Sequence[FormatResult]) -> None:
-    """Raises when nothing was exported, and warns when something was lost."""
+def _report_losses(results: Sequence[FormatResult], advice: str) -> None:
+    """Raises when nothing was exported, and warns when something was lost.
+
+    Args:
+        results: The results of all formats.
+        advice: What may be wrong with the sizes that the user gave; empty when nothing is known.
+    """
     lost = [result for result in results if not result.ok]
     if len(lost) == len(results):
-        if len(lost) == 1 and lost[0].error is not None:
+        if len(lost) == 1 and lost[0].error is not None and not advice:
             raise lost[0].error
         lines = ["no format verifies, and nothing was written:"]
         lines += [f"  {result.label}: {result.explanation}" for result in lost]
-        error = ExportError("\n".join(lines))
+        error = ExportError("\n".join([*lines, *([f"  {advice}"] if advice else [])]))
         error.decisions = decisions_of(lost)
         raise error
     for result in lost:
