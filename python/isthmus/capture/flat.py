@@ -94,7 +94,8 @@ def bind(
     values: dict[str, Any] = {}
     positional = _positional(signature, args)
     for name, value in positional:
-        trees.append(_bind_value(label, name, value, constants, values))
+        tree = _bind_value(label, name, value, constants, values)
+        trees.append(replace(tree, name=name) if tree.node == "const" else tree)
     for name, value in kwargs.items():
         named.append((name, _bind_value(label, name, value, constants, values)))
     given = (*(name for name, _ in positional), *kwargs)

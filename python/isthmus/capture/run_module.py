@@ -125,7 +125,9 @@ def call(module: nn.Module, method: Method, values: Mapping[str, Any]) -> tuple[
     """
     copies = fresh(values)
     # Not inference_mode: state that is written in there could never be written again outside.
-    with torch.no_grad():
+    # Structured control flow (torch.cond) compiles itself when it is called, and fails once a call
+    # was watched; run eagerly, it needs no compiler.
+    with torch.no_grad(), torch.compiler.set_stance("force_eager"):
         args, kwargs = arguments(method, copies)
         result = function_of(module, method)(*args, **kwargs)
     after, restructured = arguments_after(method, args, kwargs)

@@ -15,7 +15,7 @@ from typing import Any
 from isthmus.bundle.manifest import NodeKind, Tree
 from isthmus.errors import InvalidInput
 
-__all__ = ["Record", "build_tree", "flatten", "unflatten"]
+__all__ = ["Record", "build_tree", "flatten", "refuse_other_constants", "unflatten"]
 
 
 class Record(dict[str, Any]):
@@ -161,6 +161,58 @@ def _child(tree: Tree, value: Any, at: int, key: str | int, path: str) -> Any:
     if isinstance(key, str) and hasattr(value, key):
         return getattr(value, key)
     raise InvalidInput(f"{where}: expected a {tree.node}, got a {type(value).__name__}")
+
+
+def refuse_other_constants(tree: Tree, value: Any, name: str) -> None:
+    """Refuses an argument in which something differs that the export made a part of the model.
+
+    Args:
+        tree: The nesting of the argument.
+        value: The argument of a call.
+        name: The argument's name, for messages.
+
+    Raises:
+        InvalidInput: A constant has another value, or a part is given that was None or missing.
+    """
+    if tree.node == "leaf":
+        return
+    if tree.node in ("none", "const"):
+        constant = None if tree.node == "none" else tree.value
+        if not _same_constant(constant, value):
+            raise InvalidInput(
+                f'"{name}" became a part of the model when it was exported, as {constant!r}, and '
+                f"cannot be {_shown(value)} in a call: give the same value or leave it out, or "
+                "export the model again with the other value"
+            )
+        return
+    if value is None and tree.leaves():
+        return  # an absent optional part
+    if isinstance(value, Mapping):
+        unknown = [key for key in value if key not in tree.keys and value[key] is not None]
+        if unknown:
+            known = ", ".join(map(repr, tree.keys)) or "none"
+            raise InvalidInput(
+                f'"{name}" has the key {unknown[0]!r}, which the exported call did not have; '
+                f"expected {known}"
+            )
+    for at, item in enumerate(tree.items):
+        key: str | int = tree.keys[at] if tree.keys else at
+        refuse_other_constants(item, _child(tree, value, at, key, name), f"{name}.{key}")
+
+
+def _same_constant(constant: Any, value: Any) -> bool:
+    if getattr(value, "ndim", None) == 0:  # a number of NumPy
+        value = value.item()
+    value = _torch_constant(value) or value
+    numbers = [type(number) in (int, float) for number in (constant, value)]
+    if type(constant) is not type(value) and not all(numbers):
+        return False
+    both_nan = all(numbers) and constant != constant and value != value
+    return both_nan or bool(constant == value)
+
+
+def _shown(value: Any) -> str:
+    return repr(value) if isinstance(value, (str, int, float)) else f"a {type(value).__name__}"
 
 
 def unflatten(tree: Tree, values: Mapping[str, Any]) -> Any:

@@ -151,5 +151,7 @@ def _export(
         except torch._dynamo.exc.UserError:
             # A size that may become 1 somewhere inside, such as that of a feature map, is refused,
             # for torch treats 1 as special. Without that, one program serves it too.
-            with size_settings.patch(backed_size_oblivious=True):
+            with size_settings.patch(  # type: ignore[attr-defined]
+                backed_size_oblivious=True
+            ):
                 return torch.export.export(module, args, dynamic_shapes=dynamic, strict=False)
