@@ -121,8 +121,10 @@ def make_bundle(
     *,
     goldens: Mapping[str, Steps] = GOLDENS,
     stateful: bool = False,
+    passed: bool | None = True,
     **artifact: Any,
 ) -> Path:
+    """Writes a bundle; `passed` is the verdict of the export on the engine, None for no verdict."""
     (root / "artifacts").mkdir(parents=True)
     (root / "goldens").mkdir()
     program = root / "artifacts" / "scripted.txt"
@@ -146,6 +148,8 @@ def make_bundle(
                 "steps": [{"method": step[0]} for step in steps],
             }
         )
+    verdict = {"engine": "scripted", "device": "cpu", "runtime": "Script 1.0", "passed": passed}
+    verdict["reason"] = "" if passed else "it was planted"
     manifest = {
         "format": "isthmus-bundle",
         "format_version": 1,
@@ -175,6 +179,7 @@ def make_bundle(
                 "state": ["calls"] if stateful else [],
                 "decisions": [],
                 "hazards": [],
+                "proofs": [] if passed is None else [verdict],
             }
             | artifact
         ],

@@ -35,12 +35,12 @@ struct Api {
   each(ov_infer_request_infer);                      \
   each(ov_infer_request_start_async);                \
   each(ov_infer_request_wait);                       \
-  each(ov_infer_request_cancel);                     \
   each(ov_infer_request_set_callback);               \
   each(ov_infer_request_get_output_tensor_by_index); \
   each(ov_tensor_create_from_host_ptr);              \
   each(ov_tensor_free);                              \
   each(ov_tensor_get_shape);                         \
+  each(ov_tensor_get_size);                          \
   each(ov_tensor_get_element_type);                  \
   each(ov_tensor_data);                              \
   each(ov_shape_free)

@@ -33,16 +33,16 @@ struct Compiled;
 /// Tells when an asynchronous inference has ended.
 class Ended {
  public:
+  Ended() = default;
+  Ended(const Ended&) = delete;
+  Ended& operator=(const Ended&) = delete;
+
+  /// The callback to register. OpenVINO keeps the pointer.
+  [[nodiscard]] const ov_callback_t* callback() const noexcept { return &callback_; }
+
   void begin() {
     const std::lock_guard lock(mutex_);
     ended_ = false;
-  }
-  /// The callback of OpenVINO, with this object as its argument.
-  static void signal(void* self) {
-    auto* ended = static_cast<Ended*>(self);
-    const std::lock_guard lock(ended->mutex_);
-    ended->ended_ = true;
-    ended->changed_.notify_all();
   }
   /// Returns false when the inference still runs at `deadline`.
   bool wait_until(std::chrono::steady_clock::time_point deadline) {
@@ -51,6 +51,14 @@ class Ended {
   }
 
  private:
+  static void signal(void* self) {
+    auto* ended = static_cast<Ended*>(self);
+    const std::lock_guard lock(ended->mutex_);
+    ended->ended_ = true;
+    ended->changed_.notify_all();
+  }
+
+  const ov_callback_t callback_{&Ended::signal, this};
   std::mutex mutex_;
   std::condition_variable changed_;
   bool ended_ = false;
@@ -73,8 +81,6 @@ using Clock = std::chrono::steady_clock;
 /// does not pay off for short calls; a small model is quickly compiled again.
 constexpr std::size_t kSmallBytes = std::size_t{4} << 20;  ///< largest files of a small model
 constexpr std::chrono::microseconds kLongCall{200};        ///< least time of a long call, alone
-/// How long OpenVINO may take to stop a call. It looks between operators, and never inside a loop.
-constexpr std::chrono::seconds kGrace{2};
 constexpr int kLongCalls = 3;  ///< long calls in a row; a single one may have been interrupted
 
 /// A compiled method and its idle requests. A request serves one call at a time, so there are as
@@ -97,7 +103,6 @@ struct Method {
   Handle<ov_model_t> model{nullptr, nullptr};  ///< of a small model, to compile it again
   std::atomic<bool> may_grow{false};           ///< it may be compiled again, with more streams
   std::atomic<int> long_calls{0};  ///< number of latest calls in a row that were long, alone
-  std::atomic<bool> stuck{false};  ///< a call that cannot be stopped holds `compiled` for ever
 };
 
 /// The data of all forks. An ONNX graph has no state, so forks share everything.
@@ -183,7 +188,7 @@ void grow(Shared& shared, Method& method) {
 
 std::unique_ptr<Method> load_method(const Api& api, const ov_core_t* core,
                                     const ArtifactSource& source, std::size_t index,
-                                    bool may_grow) {
+                                    bool keep_model, bool may_grow) {
   const Signature& signature = source.manifest.methods[index];
   const FileBytes& file = source.files[index];
   const OnnxScan scan = scan_artifact(source, file);
@@ -195,7 +200,7 @@ std::unique_ptr<Method> load_method(const Api& api, const ov_core_t* core,
     method->input_names.push_back(signature.inputs[input].name);
   method->compiled = compile(api, core, model.get(), method->input_names);
   method->may_grow = may_grow;
-  if (may_grow) method->model = std::move(model);
+  if (keep_model) method->model = std::move(model);
   return method;
 }
 
@@ -203,6 +208,26 @@ std::size_t bytes_of(const ArtifactSource& source) {
   std::size_t bytes = 0;
   for (const FileBytes& file : source.files) bytes += file.size;
   return bytes;
+}
+
+/// An inference that nobody waits for any more, with everything that it uses.
+struct Abandoned {
+  std::shared_ptr<Shared> shared;
+  Request request;
+};
+
+/// Keeps an inference until it has ended, and releases earlier ones that have.
+void keep_until_ended(Abandoned abandoned) {
+  static std::mutex& mutex = *new std::mutex;                       // NOLINT: never destroyed,
+  static auto& all = *new std::vector<std::unique_ptr<Abandoned>>;  // NOLINT: they may go on
+  const std::lock_guard lock(mutex);
+  std::erase_if(all, [](const auto& kept) {
+    if (!kept->request.ended->wait_until(Clock::now())) return false;
+    // The callback is not the last thing that OpenVINO does.
+    (void)kept->shared->api->ov_infer_request_wait(kept->request.handle.get());
+    return true;
+  });
+  all.push_back(std::make_unique<Abandoned>(std::move(abandoned)));
 }
 
 class OpenVinoExecutable final : public Executable {
@@ -275,53 +300,41 @@ class OpenVinoExecutable final : public Executable {
     }
   }
 
-  /// Infers, and cancels that at the deadline.
-  /// @throws ExecutionError when it was cancelled.
+  /// Infers, and stops waiting for it at the deadline.
+  /// @throws ExecutionError when it has not ended by then.
   void infer_until(std::size_t index, Request& request, Clock::time_point deadline) {
     const Api& api = *shared_->api;
     ov_infer_request_t* handle = request.handle.get();
     if (request.ended == nullptr) {
       request.ended = std::make_unique<Ended>();
-      const ov_callback_t callback{&Ended::signal, request.ended.get()};
-      require(api, api.ov_infer_request_set_callback(handle, &callback), "setting a callback");
+      require(api, api.ov_infer_request_set_callback(handle, request.ended->callback()),
+              "setting a callback");
     }
     request.ended->begin();
     require(api, api.ov_infer_request_start_async(handle), "starting inference");
-    if (request.ended->wait_until(deadline))
-      return require(api, api.ov_infer_request_wait(handle), "inference");
-    (void)api.ov_infer_request_cancel(handle);
-    if (!request.ended->wait_until(Clock::now() + kGrace)) give_up(index, request);
-    (void)api.ov_infer_request_wait(handle);  // its error says that it was cancelled
-    throw stopped_at_timeout(shared_->method_names[index]);
+    if (!request.ended->wait_until(deadline)) abandon(index, std::move(request));
+    require(api, api.ov_infer_request_wait(handle), "inference");
   }
 
-  /// Leaves a call behind that OpenVINO does not stop, and compiles the method again.
+  /// Leaves an inference behind that goes on. Cancelling it would not help: OpenVINO 2026.4 then
+  /// reports its end at once while it still computes, and mixes its results with those of the next
+  /// call.
   /// @throws ExecutionError, always.
-  [[noreturn]] void give_up(std::size_t index, Request& request) {
+  [[noreturn]] void abandon(std::size_t index, Request request) {
     Method& method = *shared_->methods[index];
-    const std::shared_ptr<Compiled> held = request.compiled;
-    // The call goes on and uses all of this, so nothing of it may ever be released.
-    (void)new Request(std::move(request));       // NOLINT(cppcoreguidelines-owning-memory)
-    (void)new std::shared_ptr<Shared>(shared_);  // NOLINT(cppcoreguidelines-owning-memory)
-    const std::string what =
-        "\"" + shared_->method_names[index] +
-        "\" passed its timeout and OpenVINO does not stop it (a loop that never ends?): it goes on "
-        "using a processor until the process ends";
+    const std::shared_ptr<Compiled> busy = request.compiled;
+    keep_until_ended({shared_, std::move(request)});
+    const std::string what = "\"" + shared_->method_names[index] +
+                             "\" was stopped at its timeout (RunOptions::timeout); OpenVINO cannot "
+                             "interrupt what it computes, which goes on in the background";
     const std::lock_guard lock(method.model_mutex);
-    const bool current = [&] {
-      const std::lock_guard compiled_lock(method.mutex);
-      return method.compiled == held;
-    }();
-    if (!current) throw ExecutionError(what + "; later calls are not affected");
-    if (method.model == nullptr) {
-      method.stuck = true;
-      throw ExecutionError(what + "; load the bundle again for further calls");
-    }
+    if (method.model == nullptr) throw ExecutionError(what + ", and later calls may wait for it");
     auto again =
         compile(*shared_->api, shared_->core.get(), method.model.get(), method.input_names);
     const std::lock_guard compiled_lock(method.mutex);
-    method.compiled.swap(again);
-    throw ExecutionError(what + "; later calls run on a model that was compiled anew");
+    // Another call that was stopped may have replaced it already.
+    if (method.compiled == busy) method.compiled.swap(again);
+    throw ExecutionError(what + "; later calls run on a model that was compiled again");
   }
 
   /// A synchronous inference takes a stream even when it is busy, so it is used only when no other
@@ -350,10 +363,6 @@ class OpenVinoExecutable final : public Executable {
 
   /// Returns a request for one call. After an error it is not given back, and so not used again.
   Request take(Method& method) {
-    if (method.stuck)
-      throw ExecutionError(
-          "an earlier call passed its timeout, could not be stopped, and holds the model for ever; "
-          "load the bundle again");
     std::shared_ptr<Compiled> compiled;
     {
       const std::lock_guard lock(method.mutex);
@@ -429,8 +438,9 @@ class OpenVinoEngine final : public Engine {
     const Api& api = library.api;
     require_stateless(source);
     const Properties wanted = properties_of(options, usable_cores());
+    const bool small = bytes_of(source) <= kSmallBytes;
     const std::optional<Properties> at_first =
-        bytes_of(source) <= kSmallBytes ? with_one_stream(wanted, options) : std::nullopt;
+        small ? with_one_stream(wanted, options) : std::nullopt;
     auto shared = std::make_shared<Shared>();
     shared->api = &api;
     try {
@@ -441,7 +451,7 @@ class OpenVinoEngine final : public Engine {
       for (const auto& file : options.op_libraries)
         require(api, api.ov_core_add_extension(core, file.c_str()), "opening an operator library");
       for (std::size_t i = 0; i < source.manifest.methods.size(); ++i) {
-        shared->methods.push_back(load_method(api, core, source, i, at_first.has_value()));
+        shared->methods.push_back(load_method(api, core, source, i, small, at_first.has_value()));
         shared->method_names.push_back(source.manifest.methods[i].method);
       }
       if (at_first) set_properties(api, core, wanted);

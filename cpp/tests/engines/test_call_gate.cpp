@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <memory>
 #include <string>
 #include <thread>
 #include <vector>
@@ -113,4 +114,30 @@ TEST_CASE("the limit is from the cores or the option; there is none on a GPU") {
     CHECK_THROWS_WITH_AS(given_concurrency(with(bad)),
                          doctest::Contains("expected 0 (no bound) or a positive number"),
                          InvalidInput);
+}
+
+TEST_CASE("a caller with a deadline stops waiting, and those behind it go on") {
+  CallGate gate(1);
+  auto pass = std::make_unique<CallGate::Pass>(gate);
+  std::atomic<int> refused = 0, admitted = 0;
+  std::vector<std::jthread> threads;
+  threads.emplace_back([&] {
+    try {
+      const CallGate::Pass late(gate, std::chrono::steady_clock::now() + 20ms);
+    } catch (const ExecutionError&) {
+      ++refused;
+    }
+  });
+  std::this_thread::sleep_for(5ms);
+  threads.emplace_back([&] {
+    const CallGate::Pass behind(gate);
+    ++admitted;
+  });
+  threads.front().join();
+  CHECK(refused == 1);
+  CHECK(admitted == 0);
+  pass.reset();
+  threads.back().join();
+  CHECK(admitted == 1);
+  const CallGate::Pass in_time(gate, std::chrono::steady_clock::now() + 1s);
 }

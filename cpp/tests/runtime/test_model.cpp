@@ -10,6 +10,7 @@
 #include "isthmus/error.h"
 #include "isthmus/machine.h"
 #include "isthmus/model.h"
+#include "isthmus/verify.h"
 #include "tests/bundle_writer.h"
 
 using namespace isthmus;
@@ -257,6 +258,181 @@ TEST_CASE_FIXTURE(Tuned, "a tuning that does not fit is not used, and the reason
   std::filesystem::create_symlink("nowhere", root / "tuning.json");
   CHECK(Model::load(root, options()).load_report().chosen.find("cannot be read") !=
         std::string::npos);
+}
+
+namespace {
+
+/// A bundle whose golden the fake engine does not give, without a verdict.
+struct Wrong {
+  TemporaryFolder folder;
+  std::filesystem::path root = folder.path() / "bundle";
+  nlohmann::json manifest = write_bundle(root);
+
+  Wrong() {
+    write_safetensors(root / "goldens/batch2.safetensors",
+                      {{"0/in/x", Tensor::copy_of({1.0f, 2.0f, 3.0f, 4.0f}, {2, 2})},
+                       {"0/out/y", Tensor::copy_of({2.0f, 4.0f, 6.0f, 9.0f}, {2, 2})}});
+    manifest["goldens"][0]["file"] = entry(root, "goldens/batch2.safetensors");
+    write_manifest(root, manifest);
+  }
+
+  void refused(const LoadOptions& changed, const char* word) const {
+    CHECK_THROWS_WITH_AS(Model::load(root, changed), doctest::Contains(word), EngineUnavailable);
+  }
+};
+
+nlohmann::json verdict(bool passed, const char* runtime) {
+  return {{"engine", "fake"},
+          {"device", "cpu"},
+          {"runtime", runtime},
+          {"passed", passed},
+          {"reason", passed ? "" : "it was planted"}};
+}
+
+bool contains(const std::string& text, const char* word) {
+  return text.find(word) != std::string::npos;
+}
+
+}  // namespace
+
+TEST_CASE("an engine without a verdict is proven at the first load, once") {
+  TemporaryFolder folder;
+  const auto root = folder.path() / "bundle";
+  (void)write_bundle(root);
+  CHECK(
+      contains(Model::describe_selection(Bundle::open(root), options()), "the first load proves"));
+  const Model first = Model::load(root, options());
+  CHECK(contains(first.load_report().proof, "proven with fake runtime 1.0 now, on 1 goldens"));
+  CHECK(contains(read_text(root / "proofs.json"), "\"passed\": true"));
+  const std::string proof = Model::load(root, options()).load_report().proof;
+  CHECK_MESSAGE(contains(proof, "on this machine"), proof);
+  CHECK(contains(Model::describe_selection(Bundle::open(root), options()), "on this machine"));
+  // The calls of the proof are not sessions of the caller.
+  LoadOptions recorded = options();
+  recorded.record = folder.path() / "calls";
+  std::filesystem::remove(root / "proofs.json");
+  const Model model = Model::load(root, recorded);
+  model.session().run(pair(1, 2));
+  bool found = false;
+  for (const auto& file : std::filesystem::recursive_directory_iterator(recorded.record))
+    if (file.is_regular_file()) found |= contains(read_text(file.path()), "\"session\": 1");
+  CHECK(found);
+}
+
+TEST_CASE_FIXTURE(Wrong, "an engine that fails on the goldens is refused, by name too") {
+  refused(options(), "1 of 1 goldens fail; golden batch2: output y");
+  LoadOptions named = options();
+  named.engine = "fake";
+  refused(named, "on this machine");
+  const std::vector<EngineVerdict> verdicts =
+      engine_verdicts(Bundle::open(root), "cpu", options().engine_path);
+  REQUIRE(verdicts.size() == 1);
+  CHECK(verdicts[0].status == "failed");
+  CHECK(contains(verdicts[0].proof.reason, "golden batch2"));
+  named.unproven = Unproven::kAllow;
+  const Model model = Model::load(root, named);
+  CHECK(model.run(pair(1, 2))["y"].data_as<float>()[0] == 2);
+  CHECK(contains(model.load_report().proof, "taken although it FAILED"));
+  const auto& notes = model.load_report().notes;
+  CHECK(std::find(notes.begin(), notes.end(), model.load_report().proof) != notes.end());
+  CHECK(parse_unproven(name(Unproven::kRefuse)) == Unproven::kRefuse);
+  CHECK_THROWS_AS(parse_unproven("maybe"), InvalidInput);
+}
+
+TEST_CASE_FIXTURE(Wrong, "the next candidate is taken in place of one that failed") {
+  manifest["artifacts"].push_back(manifest["artifacts"][0]);
+  manifest["artifacts"][1]["name"] = "fake-second";
+  manifest["artifacts"][1]["tolerances"]["y"]["atol"] = 2.0;
+  write_manifest(root, manifest);
+  // Its verdict is another one only if the artifact's files are.
+  write_text(root / "artifacts/second.bin", "FAKE");
+  manifest["artifacts"][1]["files"] = {entry(root, "artifacts/second.bin")};
+  write_manifest(root, manifest);
+  CHECK(Model::load(root, options()).artifact().name == "fake-second");
+  CHECK(Model::load(root, options()).artifact().name == "fake-second");
+}
+
+TEST_CASE_FIXTURE(Wrong, "a verdict counts for the runtime version that it was reached with") {
+  manifest["artifacts"][0]["proofs"] = {verdict(true, "fake runtime 1.0")};
+  write_manifest(root, manifest);
+  CHECK(contains(Model::load(root, options()).load_report().proof, "at export"));
+  CHECK_FALSE(std::filesystem::exists(root / "proofs.json"));
+  LoadOptions optimized = options();
+  optimized.optimize = Optimize::kFreeze;
+  refused(optimized, "and optimize=freeze");
+  manifest["artifacts"][0]["proofs"] = {verdict(true, "fake runtime 0.9")};
+  write_manifest(root, manifest);
+  refused(options(), "goldens fail");
+  // What was seen here comes before what the export says.
+  manifest["artifacts"][0]["proofs"] = {verdict(true, "fake runtime 1.0")};
+  write_manifest(root, manifest);
+  refused(options(), "on this machine");
+}
+
+TEST_CASE("unproven=refuse takes what was proven before, and verify proves it") {
+  TemporaryFolder folder;
+  const auto root = folder.path() / "bundle";
+  nlohmann::json manifest = write_bundle(root);
+  LoadOptions strict = options();
+  strict.unproven = Unproven::kRefuse;
+  CHECK_THROWS_WITH_AS(Model::load(root, strict), doctest::Contains("unproven is \"refuse\""),
+                       EngineUnavailable);
+  LoadOptions any = options();
+  any.unproven = Unproven::kAllow;
+  const Model model = Model::load(root, any);
+  CHECK(contains(model.load_report().proof, "not proven"));
+  CHECK(remember(model, verify(model)).empty());
+  CHECK(contains(Model::load(root, strict).load_report().proof, "on this machine"));
+  manifest["artifacts"][0]["proofs"] = {verdict(false, "fake runtime 1.0")};
+  std::filesystem::remove(root / "proofs.json");
+  write_manifest(root, manifest);
+  CHECK_THROWS_WITH_AS(Model::load(root, options()), doctest::Contains("it was planted"),
+                       EngineUnavailable);
+}
+
+TEST_CASE("a folder that cannot be written costs a note, and a damaged file too") {
+  TemporaryFolder folder;
+  const auto root = folder.path() / "bundle";
+  (void)write_bundle(root);
+  const auto noted = [&](const char* word) {
+    const auto notes = Model::load(root, options()).load_report().notes;
+    return std::any_of(notes.begin(), notes.end(),
+                       [&](const std::string& note) { return contains(note, word); });
+  };
+  std::filesystem::create_directories(root / "proofs.json/full");
+  CHECK(noted("cannot be written"));
+  std::filesystem::remove_all(root / "proofs.json");
+  write_text(root / "proofs.json", "{\"format\": \"isthmus-proofs\",");
+  CHECK(noted("cannot be read"));
+  CHECK_FALSE(noted("cannot be read"));  // it was replaced
+}
+
+TEST_CASE("without goldens an engine is taken when it is named or the only one") {
+  TemporaryFolder folder;
+  const auto root = folder.path() / "bundle";
+  nlohmann::json manifest = write_bundle(root);
+  manifest["goldens"] = nlohmann::json::array();
+  manifest["warmup"] = nlohmann::json::array();
+  write_manifest(root, manifest);
+  CHECK(contains(Model::load(root, options()).load_report().proof, "no goldens"));
+  manifest["artifacts"].push_back(manifest["artifacts"][0]);
+  manifest["artifacts"][1]["name"] = "fake-second";
+  write_manifest(root, manifest);
+  CHECK_THROWS_WITH_AS(Model::load(root, options()), doctest::Contains("ask for it by name"),
+                       EngineUnavailable);
+  LoadOptions named = options();
+  named.engine = "fake";
+  CHECK(Model::load(root, named).artifact().name == "fake-cpu");
+}
+
+TEST_CASE_FIXTURE(Fixture, "a timeout is refused where the engine cannot stop a call") {
+  RunOptions timed;
+  timed.timeout = 1;
+  CHECK_FALSE(model.can_stop());
+  CHECK_THROWS_WITH_AS(model.run(pair(1, 2), timed), doctest::Contains("cannot stop a call"),
+                       InvalidInput);
+  timed.timeout = -1;
+  CHECK_THROWS_WITH_AS(model.run(pair(1, 2), timed), doctest::Contains("timeout -1"), InvalidInput);
 }
 
 TEST_CASE("an engine in another folder is in the registry") {
