@@ -201,12 +201,28 @@ def test_the_sweep_finds_pixels_of_nearest_resizing(
         )
 
 
-def test_operators_that_depend_on_sizes_are_named(tmp_path: Path) -> None:
-    x = torch.randn(1, 1, 40, 40)
-    bundle = isthmus.export(
-        Mask(), (x,), path=tmp_path / "mask", dynamic={"x": {3: "w"}}, dims={"w": (32, 256)}
+@pytest.fixture(scope="module")
+def mask_bundle(tmp_path_factory: pytest.TempPathFactory) -> isthmus.Bundle:
+    return isthmus.export(
+        Mask(),
+        (torch.randn(1, 1, 96, 128),),
+        path=tmp_path_factory.mktemp("sweep") / "mask",
+        dynamic={"x": {3: "w"}},
+        dims={"w": (32, 256)},
     )
-    (artifact,) = bundle.manifest.artifacts
+
+
+def test_a_conversion_sweeps_with_the_answers_of_torchscript(
+    mask_bundle: isthmus.Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inexact = [attempt for attempt in export_onnx._ATTEMPTS if attempt.name == "torchscript"]
+    monkeypatch.setattr(export_onnx, "_ATTEMPTS", inexact)
+    with pytest.raises(ExportError, match=r"wrong at \d+ of \d+ sizes of w"):
+        isthmus.convert(mask_bundle, ["onnx"])
+
+
+def test_operators_that_depend_on_sizes_are_named(mask_bundle: isthmus.Bundle) -> None:
+    (artifact,) = mask_bundle.manifest.artifacts
     (hazard,) = [hazard for hazard in artifact.hazards if hazard.kind == "size_dependent"]
     assert hazard.message.startswith("upsample_nearest2d computes places from sizes")
     assert "sizes of w" in hazard.message

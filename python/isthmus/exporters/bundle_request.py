@@ -10,6 +10,7 @@ from isthmus.bundle.golden import Golden, Step
 from isthmus.bundle.manifest import Artifact, Manifest, Method
 from isthmus.capture.resize import choose_sizes, resize
 from isthmus.errors import BundleError
+from isthmus.exporters.archive_sweep import archive_sweep
 from isthmus.exporters.export_request import ExportedArtifact, ExportRequest
 from isthmus.exporters.options import ExportOptions
 from isthmus.goldens.sample_texts import as_golden, encode
@@ -63,6 +64,7 @@ def torchscript_request(
         axes=axes,
         dims=manifest.dims,
         goldens=goldens,
+        sweep=archive_sweep(manifest, source, archive, goldens, axes),
         tolerances=source.tolerances,
         folder=folder,
         precision=source.precision,
