@@ -81,6 +81,8 @@ def first_line(error: BaseException) -> str:
     """Returns "ValueError: the first line of its message", for use inside other messages."""
     text = cause_of(error)
     line = text.splitlines()[0] if text else ""
+    if type(error).__name__ == "Error":  # of TorchScript, whose line names the error itself
+        return line or "Error"
     return f"{type(error).__name__}: {line}" if line else type(error).__name__
 
 

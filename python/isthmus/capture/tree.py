@@ -212,7 +212,8 @@ def _same_constant(constant: Any, value: Any) -> bool:
 
 
 def _shown(value: Any) -> str:
-    return repr(value) if isinstance(value, (str, int, float)) else f"a {type(value).__name__}"
+    plain = value is None or isinstance(value, (str, int, float))
+    return repr(value) if plain else f"a {type(value).__name__}"
 
 
 def unflatten(tree: Tree, values: Mapping[str, Any]) -> Any:

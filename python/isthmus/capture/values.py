@@ -12,7 +12,7 @@ from isthmus.capture.tree import build_tree, flatten, unflatten
 from isthmus.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from isthmus.bundle.manifest import Method, ValueSpec
+    from isthmus.bundle.manifest import Method, Tree, ValueSpec
 
 SCALAR_DTYPES = {"int": torch.int64, "float": torch.float64, "bool": torch.bool}
 
@@ -50,7 +50,7 @@ def arguments_after(
     for name, tree, value in named:
         try:
             left = flatten(tree, value)
-            same = len(build_tree(value, "")[1]) == len(left)
+            same = len(build_tree(value, "")[1]) == len(left) + _constant_numbers(tree)
         except InvalidInput:
             same = False
         if same:
@@ -58,6 +58,13 @@ def arguments_after(
         else:
             restructured.append(name)
     return values, tuple(restructured)
+
+
+def _constant_numbers(tree: Tree) -> int:
+    """Returns how many numbers in an argument are constants of the export, and no inputs."""
+    if tree.node == "const":
+        return int(isinstance(tree.value, (bool, int, float)))
+    return sum(map(_constant_numbers, tree.items))
 
 
 def to_python(spec: ValueSpec, value: Any) -> Any:

@@ -36,7 +36,7 @@ from isthmus.exporters.options import (
     ignore_progress,
     open_libraries,
 )
-from isthmus.exporters.plan import ExportPlan, decisions_of
+from isthmus.exporters.plan import ExportPlan, decisions_of, formats_that_could
 from isthmus.exporters.quiet_torch import quiet_torch
 from isthmus.exporters.size_dependent import size_dependent_operators, with_size_hazards
 from isthmus.goldens.make import make_goldens
@@ -203,7 +203,12 @@ def export(
                 for precision in options.precisions
             ]
             exported, results = ExportPlan(options, requests).run()
-            _report_losses(results, possible_sum(captured.methods, captured.given_sizes))
+            advice = possible_sum(captured.methods, captured.given_sizes)
+            if not exported:
+                could = ", ".join(formats_that_could(fp32, results))
+                other = f"torch.export follows this model: try the formats {could} (--formats)"
+                advice = "; ".join(part for part in (advice, other if could else "") if part)
+            _report_losses(results, advice)
             exported = _with_size_hazards(exported, captured, goldens)
             warn_of_failures(new.artifact for new in exported)
             refuse_unknown_lines(accept, [new.artifact for new in exported], decisions_of(results))
@@ -279,12 +284,13 @@ def _report_losses(results: Sequence[FormatResult], advice: str) -> None:
 
     Args:
         results: The results of all formats.
-        advice: What may be wrong with the sizes that the user gave; empty when nothing is known.
+        advice: What may be wrong with the sizes that the user gave, and what formats could be made;
+            empty when nothing is known.
     """
     lost = [result for result in results if not result.ok]
     if len(lost) == len(results):
         if len(lost) == 1 and lost[0].error is not None and not advice:
-            raise lost[0].error
+            raise _with_advice(lost[0].error, lost[0].advice)
         lines = ["no format verifies, and nothing was written:"]
         lines += [f"  {result.label}: {result.explanation}" for result in lost]
         error = ExportError("\n".join([*lines, *([f"  {advice}"] if advice else [])]))
@@ -296,6 +302,15 @@ def _report_losses(results: Sequence[FormatResult], advice: str) -> None:
             RuntimeWarning,
             stacklevel=3,
         )
+
+
+def _with_advice(error: Exception, advice: str) -> Exception:
+    """Returns the error of a format with the advice on it, where its one line has none."""
+    if not advice or "\n" in str(error) or not isinstance(error, ExportError):
+        return error
+    advised = ExportError(f"{error}; {advice}")
+    advised.decisions, advised.where = error.decisions, error.where
+    return advised
 
 
 def _now() -> str:

@@ -8,10 +8,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from isthmus.bundle.format_result import FormatResult
+from isthmus.capture.quantised import quantised_parts
 from isthmus.errors import Decision, ExportError
 from isthmus.exporters.aoti.export_aoti import export_aoti
 from isthmus.exporters.engine_proofs import proven
 from isthmus.exporters.export_request import ExportedArtifact, ExportRequest
+from isthmus.exporters.exported_program import export_module
+from isthmus.exporters.first_difference import first_difference
 from isthmus.exporters.onnx.export_onnx import export_onnx
 from isthmus.exporters.onnx.int8 import WHY_NOT, export_int8
 from isthmus.exporters.options import ExportOptions, Progress
@@ -20,7 +23,9 @@ from isthmus.exporters.source_lines import summarize
 from isthmus.exporters.subprocess_export import can_isolate, isolated
 from isthmus.exporters.torchscript.strategies import export_torchscript
 
-__all__ = ["ExportPlan", "decisions_of", "export_artifact"]
+__all__ = ["ExportPlan", "decisions_of", "export_artifact", "formats_that_could"]
+
+_IS_WRONG = "goldens fail"
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,29 @@ def export_artifact(name: str, request: ExportRequest, progress: Progress) -> Ex
     return export_torchscript(request)
 
 
+def formats_that_could(request: ExportRequest, results: Sequence[FormatResult]) -> tuple[str, ...]:
+    """Returns the formats that were not asked for and start from `torch.export`, if that works.
+
+    Args:
+        request: The request of the formats that were lost.
+        results: The results of all formats that were asked for.
+    """
+    asked = {result.format for result in results}
+    others = tuple(name for name in ("onnx", "aoti") if name not in asked)
+    quantised = request.module is not None and quantised_parts(request.module)
+    if not others or not request.has_source or request.stateful or quantised:
+        return ()
+    try:
+        step = request.goldens[0].steps[0]
+        for method in request.methods:
+            program = export_module(request, method, request.device)
+            if step.method == method.name and first_difference(program, method, step) is not None:
+                return ()
+    except Exception:  # whatever torch.export says of code that it cannot follow
+        return ()
+    return others
+
+
 def _with_exported(request: ExportRequest, exported: Sequence[ExportedArtifact]) -> ExportRequest:
     """Returns the request with those artifacts that its exporters can start from."""
     torchscript, fp32_onnx = request.torchscript, request.fp32_onnx
@@ -116,11 +144,13 @@ def _failed(result: FormatResult, error: Exception) -> FormatResult:
     decisions: tuple[Decision, ...] = tuple(getattr(error, "decisions", ()))
     refused = [decision for decision in decisions if not decision.accepted]
     if refused:
-        first = next((decision for decision in refused if decision.where), refused[0])
+        # Wrong answers of the first way say more than what the fallbacks lack.
+        first = next((d for d in refused if d.where or _IS_WRONG in d.reason), refused[0])
         reason, where = f"{first.strategy}: {first.reason}", first.where
     else:
         reason, where = summarize(error)
-    advice = advice_on(" ".join([str(error), *(decision.reason for decision in refused)]))
+    # The advice is on the reason that is shown, and on no other.
+    advice = advice_on(reason)
     return replace(
         result, reason=reason, where=where, advice=advice, decisions=decisions, error=error
     )

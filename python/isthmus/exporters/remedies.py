@@ -45,8 +45,8 @@ _ADVICE = (
     ),
     (
         r"data-dependent|GuardOnDataDependent|Could not guard|unbacked|DynamicControlFlow",
-        "a branch or a size depends on values: script that part (--script), write it with "
-        "torch.where or torch.cond, or stay with TorchScript",
+        "a branch or a size depends on values: write it with torch.where or torch.cond, or script "
+        "that part (--script), which TorchScript keeps",
     ),
     (
         r"specialized|Constraints violated|marked .* as dynamic|Not all values of",
@@ -78,7 +78,25 @@ _ADVICE = (
         "the artifact may compute the same with other rounding: give an example with usual values, "
         "or use another format",
     ),
-    (r"goldens fail", "the exporter changed the model's meaning; use another format or strategy"),
+    (
+        r"the fast path of attention",
+        "call torch.backends.mha.set_fastpath_enabled(False) before the export: eager then answers "
+        "as attention itself does",
+    ),
+    (
+        r"first operator whose values differ is aten\.\S*upsample",
+        "the runtime interpolates otherwise: resize outside of the model, or use a mode without "
+        "antialias",
+    ),
+    (
+        r"first operator whose values differ",
+        "write that line with other operators, or use another format",
+    ),
+    (
+        r"own program answers otherwise",
+        "torch.export follows the module differently there: rewrite that part, or use TorchScript",
+    ),
+    (r"goldens fail|wrong at", "the answers differ: use another format or strategy"),
 )
 """Maps a pattern in an exporter's error to advice; the first match counts."""
 

@@ -39,7 +39,9 @@ def site_folders() -> tuple[Path, ...]:
 
 
 def is_machinery(file: str) -> bool:
-    """Returns True for the code of torch and isthmus, which a user cannot change."""
+    """Returns True for code that a user cannot change: torch's, isthmus's, and what they make."""
+    if file.startswith("<"):  # "<string>", "<eval_with_key>.19"
+        return True
     path = Path(file)
     if path.is_relative_to(_PACKAGE):
         return True
