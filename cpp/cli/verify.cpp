@@ -134,25 +134,29 @@ void show_progress(std::string_view golden) {
   std::cerr << "\r\033[Kverifying " << golden << std::flush;
 }
 
-/// Writes a JSON line for each golden of special values, as soon as it has run.
-int write_specials(const Model& model, std::size_t first) {
-  try_specials(model, first, [](const Golden& golden, const std::string& difference) {
-    std::cout << dump({{"event", "special"}, {"golden", golden.name}, {"difference", difference}})
-              << std::endl;
+/// Reads numbers of goldens of special values, one a line, and writes a JSON line about each.
+int serve_specials(const Model& model) {
+  const auto write = [](const Json& event) { std::cout << dump(event) << std::endl; };
+  write({{"event", "ready"}});
+  const auto next = []() -> std::optional<std::size_t> {
+    std::size_t number = 0;
+    return std::cin >> number ? std::optional(number) : std::nullopt;
+  };
+  try_specials(model, next, [&](const Golden& golden, const std::string& difference) {
+    write({{"event", "special"}, {"golden", golden.name}, {"difference", difference}});
   });
-  std::cout << dump({{"event", "done"}}) << std::endl;
   return kExitGood;
 }
 
 struct VerifyOptions {
   CommonOptions common;
-  std::optional<std::size_t> specials_from;
+  bool specials = false;  ///< serves goldens of special values instead
 };
 
 int run(const VerifyOptions& verify_options) {
   const CommonOptions& options = verify_options.common;
   const Model model = Model::load(options.bundle, options.load_options());
-  if (verify_options.specials_from) return write_specials(model, *verify_options.specials_from);
+  if (verify_options.specials) return serve_specials(model);
   const bool progress = !options.json && isatty(STDERR_FILENO) == 1;
   const ParityResult result = verify(model, progress ? show_progress : nullptr);
   const std::string not_remembered = remember(model, result);
@@ -190,8 +194,8 @@ void add_verify(CLI::App& app, Action& action) {
   add_load_options(*command, common);
   add_json(*command, common);
   command
-      ->add_option("--specials-from", options->specials_from,
-                   "Only the goldens of special values from this number on, a JSON line for each")
+      ->add_flag("--serve-specials", options->specials,
+                 "Read numbers of goldens of special values, and write a JSON line about each")
       ->group("");  // for isthmus export, not for people
   command->callback([options, &action] { action = [options] { return run(*options); }; });
 }

@@ -10,6 +10,7 @@
 #include <type_traits>
 
 #include "core/tensor/elements.h"
+#include "isthmus/error.h"
 #include "isthmus/parity.h"
 #include "isthmus/verify.h"
 
@@ -58,7 +59,8 @@ double epsilon_of(DType dtype) {
 /// Compares the answers of an engine with those of goldens of special values.
 class SpecialJudge {
  public:
-  explicit SpecialJudge(const Model& model) : model_(model) {
+  /// @param timeout  seconds after which a call is stopped; 0: none
+  SpecialJudge(const Model& model, double timeout) : model_(model), timeout_(timeout) {
     for (const Golden& golden : model.bundle().manifest().goldens)
       for (const GoldenCall& call : model.bundle().golden(golden))
         for (const auto& [name, output] : call.outputs)
@@ -72,8 +74,7 @@ class SpecialJudge {
       Session session = model_.session();
       for (const GoldenCall& call : model_.bundle().golden(golden)) {
         const Inputs inputs = model_.transfer_inputs(call.inputs, call.method);
-        const Outputs outputs =
-            session.call(call.method, inputs, {.timeout = model_.can_stop() ? kTimeout : 0});
+        const Outputs outputs = session.call(call.method, inputs, {.timeout = timeout_});
         for (const auto& [name, expected] : call.outputs)
           if (const Tensor* output = outputs.find(name)) {
             const std::string reason = judge(call, name, expected, *output);
@@ -117,6 +118,7 @@ class SpecialJudge {
   }
 
   const Model& model_;
+  double timeout_;
   std::map<std::string, double> largest_;  ///< of each output in the ordinary goldens
 };
 
@@ -160,13 +162,16 @@ void narrow(EngineProof& proof, const std::string& input, const ValueRange& rang
 
 }  // namespace
 
-void try_specials(const Model& model, std::size_t first,
+void try_specials(const Model& model, const std::function<std::optional<std::size_t>()>& next,
                   const std::function<void(const Golden&, const std::string&)>& done) {
   const auto& specials = model.bundle().manifest().specials;
-  if (first >= specials.size()) return;
-  const SpecialJudge judge(model);
-  for (std::size_t at = first; at < specials.size(); ++at)
-    done(specials[at], judge.difference(specials[at]));
+  const SpecialJudge judge(model, 0);
+  while (const auto at = next()) {
+    if (*at >= specials.size())
+      throw InvalidInput("golden of special values " + std::to_string(*at) + ": the bundle has " +
+                         std::to_string(specials.size()) + ", counted from 0");
+    done(specials[*at], judge.difference(specials[*at]));
+  }
 }
 
 void detail::add_limits(const Model& model, EngineProof& proof) {
@@ -188,7 +193,7 @@ void detail::add_limits(const Model& model, EngineProof& proof) {
   std::optional<SpecialJudge> judge;
   for (const Golden& golden : specials) {
     if (std::all_of(golden.special.begin(), golden.special.end(), known)) continue;
-    if (!judge) judge.emplace(model);
+    if (!judge) judge.emplace(model, model.can_stop() ? kTimeout : 0);
     if (judge->difference(golden).empty()) continue;
     for (const auto& [input, kind] : golden.special) {
       if (kind != "magnitude")

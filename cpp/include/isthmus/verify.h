@@ -1,6 +1,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -29,13 +30,15 @@ ISTHMUS_API ParityResult verify(const Model& model,
 /// an empty string.
 std::string remember(const Model& model, const ParityResult& result);
 
-/// Runs the bundle's goldens of special values (`Manifest::specials`), from number `first` on, in
-/// order. Load the model with `Specials::kAllow`, because values that it refuses count as
-/// different.
+/// Runs some of the bundle's goldens of special values (`Manifest::specials`). A call has no time
+/// limit, and may never end. Load the model with `Specials::kAllow`, because values that it refuses
+/// count as different.
+/// @param next  returns the number of the golden to run, or nullopt at the end
 /// @param done  called after each golden with how the engine differs from it; empty when it does
 /// not
+/// @throws InvalidInput for a number that no golden has.
 ISTHMUS_API void try_specials(
-    const Model& model, std::size_t first,
+    const Model& model, const std::function<std::optional<std::size_t>()>& next,
     const std::function<void(const Golden& golden, const std::string& difference)>& done);
 
 /// Runs the bundle's goldens of special values. Returns the values on which the engine differs from

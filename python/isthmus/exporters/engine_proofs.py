@@ -85,7 +85,8 @@ def _with_limits(
         artifact,
         proof.engine,
         device,
-        len(request.specials),
+        [special.special for special in request.specials],
+        [special.limits for special in request.specials],
         op_libraries=request.options.op_libraries,
     )
     wrong = [bool(difference) for difference in differences]

@@ -10,10 +10,10 @@ import pickle
 import resource
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 __all__ = ["run_apart"]
 
@@ -24,17 +24,17 @@ _SPARE_BYTES = 4 << 30
 
 
 def run_apart(
-    tasks: Sequence[Callable[[], T]], *, seconds: float, total: float
+    tasks: Sequence[tuple[Hashable, Callable[[], T]]], *, seconds: float, total: float
 ) -> Iterator[T | None]:
     """Yields the result of each task in order, and None for a task that has none.
 
     A task has none when it raises, ends its process, takes too long or allocates too much. The
-    tasks run one after the other in a forked process; after one that ended it, another process
-    goes on with the next. Nothing that they change is seen here. Where a process cannot fork, such
-    as one that used CUDA, no task has a result.
+    tasks run one after the other in a forked process; after one that ended it or took too long,
+    another process goes on, without the tasks of the same group. Nothing that they change is seen
+    here. Where a process cannot fork, such as one that used CUDA, no task has a result.
 
     Args:
-        tasks: The tasks; their results have to be picklable.
+        tasks: The tasks, each with its group; their results have to be picklable.
         seconds: The time that one task may take.
         total: The time that all of them may take; the tasks that are left over have no result.
     """
@@ -42,18 +42,21 @@ def run_apart(
 
     cuda: Any = torch.cuda
     end = time.monotonic() + total
-    at = 0
-    if hasattr(os, "fork") and not cuda.is_initialized():
-        while at < len(tasks) and time.monotonic() < end:
-            for result in _results(tasks[at:], seconds, end):
-                at += 1
-                yield cast("T | None", result)
-    for _ in tasks[at:]:
-        yield None
+    results: dict[int, T | None] = {}
+    left = list(range(len(tasks))) if hasattr(os, "fork") and not cuda.is_initialized() else []
+    while left and time.monotonic() < end:
+        done = dict(zip(left, _results([tasks[at][1] for at in left], seconds, end), strict=False))
+        results |= done
+        left = left[len(done) :]
+        if left:  # the process did not survive the first of these
+            group = tasks[left[0]][0]
+            left = [at for at in left[1:] if tasks[at][0] != group]
+    for at in range(len(tasks)):
+        yield results.get(at)
 
 
 def _results(tasks: Sequence[Callable[[], Any]], seconds: float, end: float) -> Iterator[Any]:
-    """Yields results of one process, up to None for the first task that it did not survive."""
+    """Yields the results of one process, up to the first task that it does not survive."""
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_child, args=(tasks, theirs), daemon=True)
@@ -70,13 +73,13 @@ def _results(tasks: Sequence[Callable[[], Any]], seconds: float, end: float) -> 
     theirs.close()
     try:
         for _ in tasks:
-            answer: bytes | None = None
-            with contextlib.suppress(EOFError, OSError):
-                if ours.poll(min(seconds, max(0.0, end - time.monotonic()))):
-                    answer = ours.recv_bytes()
-            yield None if answer is None else pickle.loads(answer)
-            if answer is None:
+            if not ours.poll(min(seconds, max(0.0, end - time.monotonic()))):
                 return
+            try:
+                answer = ours.recv_bytes()
+            except (EOFError, OSError):
+                return
+            yield pickle.loads(answer)
     finally:
         process.kill()
         process.join()

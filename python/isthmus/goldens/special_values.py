@@ -54,7 +54,7 @@ _SECOND_BYTES = 1 << 18
 """The size of the largest golden that is varied besides the user's example, in bytes."""
 _MOST_STORED = 1 << 20
 """The size of all stored goldens of special values, in bytes."""
-_SECONDS = 10.0
+_SECONDS = 5.0
 """The least time that one call of the eager module may take."""
 _TOTAL_SECONDS = 120.0
 """The time that all calls of the eager module may take."""
@@ -83,6 +83,11 @@ class _Trial:
     special: Mapping[str, str]
     limits: Mapping[str, int]
 
+    @property
+    def group(self) -> tuple[tuple[str, str, bool], ...]:
+        """The inputs, their kinds and signs: when one number hangs, larger ones do so too."""
+        return tuple((name, k, self.limits.get(name, 0) < 0) for name, k in self.special.items())
+
 
 def make_special_goldens(
     captured: Captured, goldens: Sequence[Golden], *, seed: int = 0
@@ -104,7 +109,7 @@ def make_special_goldens(
     maker.outputs(trials[0].base.steps)
     once = time.perf_counter() - begin
     results = run_apart(
-        [partial(maker.make, trial) for trial in trials],
+        [(trial.group, partial(maker.make, trial)) for trial in trials],
         seconds=max(_SECONDS, 20 * once),
         total=max(_TOTAL_SECONDS, 20 * once),
     )
@@ -156,7 +161,7 @@ def _trials(
     roots = captured.methods[:1] if captured.stateful else captured.methods
     bases = [(method, *base) for method in roots for base in _bases(method, goldens)]
     for number, (method, base, step) in enumerate(bases):
-        varied: dict[str, dict[int, Tensor]] = {}
+        varied: dict[int, dict[str, Tensor]] = {}
         for spec in method.inputs:
             value = base.steps[step].inputs.get(spec.name)
             if value is None or not value.numel() or value.dtype == torch.bool:
@@ -268,11 +273,12 @@ def _magnitudes_of(
     info = torch.iinfo(value.dtype)
     limits = {0, 1, -1, info.min, min(info.max, _INT64.max)}
     limits |= {sign * limit for limit in _INTEGER_LIMITS for sign in (1, -1)}
-    for limit in sorted(limits, key=abs):
+    # Outwards from the numbers of the ordinary goldens.
+    for limit in sorted(limits, key=lambda limit: max(low - limit, limit - high)):
         if info.min <= limit <= info.max and not low <= limit <= high:
-            some = _places(value, generator, all_of_a_row=False)
-            numbers = torch.where(some[0], limit, _up_to(limit, value.shape, generator))
-            yield limit, 0, torch.where(some[-1], numbers.to(value.dtype), value)
+            places = _places(value, generator, all_of_a_row=False)
+            numbers = torch.where(places[0], limit, _up_to(limit, value.shape, generator))
+            yield limit, 0, torch.where(places[-1], numbers.to(value.dtype), value)
 
 
 def _up_to(limit: int, shape: Sequence[int], generator: torch.Generator) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from isthmus.bundle.manifest import Artifact, EngineProof
@@ -83,43 +83,72 @@ def try_specials(
     artifact: Artifact,
     engine: str,
     device: str,
-    count: int,
+    specials: Sequence[Mapping[str, str]],
+    limits: Sequence[Mapping[str, int]] = (),
     *,
     op_libraries: Sequence[str | Path] = (),
-    timeout: float = 20.0,
+    timeout: float = 10.0,
 ) -> list[str]:
     """Runs a bundle's goldens of special values on an engine, each with a time limit.
 
     A golden with which the engine hangs or crashes costs its process; another one goes on with the
-    next golden.
+    next golden. What cannot change the result any more is not run: other values of a kind that
+    differs, and numbers beyond one that differs.
 
     Args:
         bundle: The bundle's folder.
         artifact: The artifact, with the trust that it needs.
         engine: The engine of the native library.
         device: "cpu", "cuda" or "cuda:N".
-        count: The number of goldens of special values in the bundle.
+        specials: `GoldenEntry.special` of each golden of special values, in the bundle's order.
+        limits: The numbers furthest from 0 of each of them, by input.
         op_libraries: Libraries of custom operators to open first.
-        timeout: The seconds that one golden may take, besides the load.
+        timeout: The seconds that one golden may take.
 
     Returns:
         How the engine differs from each golden; empty text where it does not.
     """
+    words = [*_words(artifact, engine, device, op_libraries), "--serve-specials"]
+    command = [str(install_paths.binary()), "verify", str(bundle), *words]
     differences: list[str] = []
-    while len(differences) < count:
-        words = _words(artifact, engine, device, op_libraries)
-        words += ["--specials-from", str(len(differences))]
-        worker = LineWorker([str(install_paths.binary()), "verify", str(bundle), *words])
-        limit = timeout + _LOAD_SECONDS
-        try:
-            while len(differences) < count:
-                differences.append(str(worker.receive(limit)["difference"]))
-                limit = timeout
-        except ExecutionError as error:
-            differences.append(str(error))
-        finally:
+    known: set[tuple[str, str, int]] = set()
+    worker: LineWorker | None = None
+    try:
+        for at, special in enumerate(specials):
+            reach = limits[at] if limits else {}
+            if any(_implied(known, name, kind, reach) for name, kind in special.items()):
+                differences.append("not run: other values of this kind differ already")
+                continue
+            try:
+                if worker is None:
+                    worker = LineWorker(command)
+                    worker.receive(_LOAD_SECONDS)
+                worker.send(str(at))
+                difference = str(worker.receive(timeout)["difference"])
+            except ExecutionError as error:
+                difference = str(error)
+                if worker is not None:
+                    worker.kill()
+                worker = None
+            differences.append(difference)
+            if difference and len(special) == 1:
+                known |= {(name, kind, reach.get(name, 0)) for name, kind in special.items()}
+    finally:
+        if worker is not None:
             worker.kill()
     return differences
+
+
+def _implied(
+    known: set[tuple[str, str, int]], name: str, kind: str, reach: Mapping[str, int]
+) -> bool:
+    """Returns True when an input is known to differ with this kind, or with a smaller number."""
+    number = reach.get(name, 0)
+    return any(
+        (name, kind) == (other, other_kind)
+        and (number == least or (abs(number) > abs(least) and number * least > 0))
+        for other, other_kind, least in known
+    )
 
 
 def _words(
