@@ -38,6 +38,10 @@ Explain = Callable[[Step], Difference | None]
 """Returns the first layer and operator at which a call of a file leaves the model."""
 
 
+_EFFECTS = ("writes_input", "changes_argument")
+"""The kinds of hazards that say what a call does to its inputs, on every engine."""
+
+
 @dataclass(frozen=True)
 class ExportAttempt:
     """A way to export an artifact."""
@@ -58,7 +62,8 @@ class Verified:
     decisions: tuple[Decision, ...]
     """Every decision; the last one kept the files."""
     inherited: tuple[Hazard, ...] = ()
-    """The hazards of the TorchScript from which the files were made."""
+    """What calls do to their inputs, and the hazards of the TorchScript that the files were made
+    of."""
 
 
 def first_that_verifies(
@@ -104,7 +109,10 @@ def first_that_verifies(
         verdict = check.check_files(engine, [path for _, path in files])
         if verdict:
             reason = verdict.acceptance(attempt.description, "its files")
-            return Verified((*decisions, Decision(attempt.name, True, reason)), hazards)
+            effects = tuple(note for note in request.notes if note.kind in _EFFECTS)
+            others = (hazard for hazard in hazards if hazard.kind not in _EFFECTS)
+            decided = (*decisions, Decision(attempt.name, True, reason))
+            return Verified(decided, (*effects, *others))
         reason, where = _explained(verdict, check, explain)
         decisions.append(Decision(attempt.name, False, reason, where))
     raise _refusal(decisions)
