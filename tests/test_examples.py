@@ -194,6 +194,28 @@ def test_what_no_range_can_say_is_said() -> None:
     assert "lengths" in note.message
 
 
+def test_a_range_that_eager_refuses_in_part_is_said() -> None:
+    class Bags(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.bag = nn.EmbeddingBag(50, 8, mode="sum")
+
+        def forward(self, ids: Tensor, offsets: Tensor) -> Tensor:
+            return self.bag(ids, offsets)
+
+    captured = with_edges(
+        capture(
+            Bags(),
+            (torch.randint(0, 50, (12,)), torch.tensor([0, 3, 7, 10])),
+            dynamic={"ids": {0: "n"}, "offsets": {0: "bags"}},
+            dims={"n": (1, 60), "bags": (1, 16)},
+        )
+    )
+    assert captured.methods[0].inputs[1].values == ValueRange(0, "n")
+    (note,) = notes(captured, "eager_refuses")
+    assert "eager refuses 12 in offsets" in note.message, "the first offset has to be 0"
+
+
 def test_integers_that_may_be_anything_have_no_edges() -> None:
     class Adds(nn.Module):
         def forward(self, n: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 from isthmus.bundle.manifest import Hazard, Method, ValueRange, ValueSpec
 from isthmus.bundle.size_expression import parse_size
 from isthmus.capture.capture import Captured
-from isthmus.capture.made_values import Donor
+from isthmus.capture.made_values import Donor, bounds_of
 from isthmus.capture.resize import is_mask
 from isthmus.capture.run_module import ModuleRunner
 from isthmus.errors import ExportError
@@ -33,7 +33,7 @@ class _Edges:
     allowed: ValueRange | None = None
     """The range outside of which eager refuses; None where none can be told."""
     refused: tuple[int, ...] = ()
-    """Values that eager refuses though no range says so."""
+    """Values that eager refuses, at some places at least, though no range says so."""
 
 
 def with_edges(captured: Captured) -> Captured:
@@ -42,7 +42,9 @@ def with_edges(captured: Captured) -> Captured:
     Each input without a range gets -1, 0, 1, sizes of dimensions and values far beyond, at its
     first, middle and last place and at all places, at two sets of sizes. Where eager accepts a
     value and refuses the next one everywhere, that is the edge of a range: lengths from 1 to
-    "time". Eager may end the process on such values, so this runs in a forked one.
+    "time". Inputs whose range follows from a dimension, such as offsets, get the ends of that
+    range, which eager may refuse at some places. Eager may end the process on such values, so this
+    runs in a forked one.
 
     Args:
         captured: A captured module, on the CPU.
@@ -91,8 +93,8 @@ def with_edges(captured: Captured) -> Captured:
         Hazard(
             "eager_refuses",
             "warning",
-            f"eager refuses {' and '.join(map(str, edges.refused))} in {name}, and no range of "
-            "the signature says so, so an engine may answer there",
+            f"eager refuses {' and '.join(map(str, edges.refused))} in {name}, at some places at "
+            "least, and no range of the signature says so, so an engine may answer there",
         )
         for (_, name), edges in found.items()
         if edges.refused
@@ -103,7 +105,7 @@ def with_edges(captured: Captured) -> Captured:
 def _may_have_edges(captured: Captured, method: Method, spec: ValueSpec) -> bool:
     value = captured.given[method.name].get(spec.name)
     return (
-        spec.values is None
+        (spec.values is None or isinstance(spec.values.max, str))
         and spec.name not in method.writes
         and isinstance(value, Tensor)
         and value.dtype in (torch.int64, torch.int32, torch.int16)
@@ -130,6 +132,11 @@ class _Prober:
         return [given, Donor(captured.examples[name], captured.sizes)]
 
     def edges(self) -> _Edges:
+        (spec,) = [spec for spec in self.method.inputs if spec.name == self.name]
+        if spec.values is not None:
+            ends = zip(*(bounds_of(spec.values, donor.sizes) for donor in self.donors), strict=True)
+            inside = tuple(values[0] for values in ends if not self._all(True, values))
+            return _Edges(spec.values, inside)
         bounds = torch.iinfo(self.donors[0].values[self.name].dtype)
         far = [max(self._largest(at), *donor.sizes.values(), 0) * 4 + _FAR
                for at, donor in enumerate(self.donors)]  # fmt: skip
