@@ -245,6 +245,11 @@ class EngineProof:
     sign), "negative_zero", "denormal", "large" (beyond 2^62)."""
 
     @property
+    def note(self) -> str:
+        """Why it failed, or on which values it is not proven; empty when there is nothing to say."""
+        return self.reason or "; ".join(self.limits)
+
+    @property
     def limits(self) -> tuple[str, ...]:
         """`values` and `unproven` in words, such as 'not proven for NaN in "x"'."""
         kinds = [

@@ -91,11 +91,13 @@ def print_proofs(artifact: Artifact, console: Console) -> None:
     """Prints a row for each engine that was tried on the artifact."""
     if not artifact.proofs:
         return
-    table = Table("engine", "on", "goldens", "runtime", "why", title=f"Engines for {artifact.name}")
+    table = Table(
+        "engine", "on", "goldens", "runtime", "note", title=f"Engines for {artifact.name}"
+    )
     for proof in artifact.proofs:
         verdict = "[green]passed[/green]" if proof.passed else "[red]FAILED[/red]"
-        runtime, reason = escape(proof.runtime), escape(proof.reason)
-        table.add_row(proof.engine, proof.device, verdict, runtime, reason)
+        runtime, note = escape(proof.runtime), escape(proof.note)
+        table.add_row(proof.engine, proof.device, verdict, runtime, note)
     console.print(table)
 
 

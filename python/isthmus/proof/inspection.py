@@ -86,8 +86,8 @@ class Inspection:
             table = Table("engine", "on", "goldens", "runtime", "why", title="Engines")
             for proof in self.proofs:
                 verdict = "passed" if proof.passed else "FAILED"
-                runtime, reason = escape(proof.runtime), escape(proof.reason)
-                table.add_row(proof.engine, proof.device, verdict, runtime, reason)
+                runtime, note = escape(proof.runtime), escape(proof.note)
+                table.add_row(proof.engine, proof.device, verdict, runtime, note)
             console.print(table)
         if self.operators:
             table = Table("operator", "places", "library", title="Operators")

@@ -148,7 +148,7 @@ def _engine_table(artifacts: Sequence[Artifact]) -> list[Table]:
             proof.device,
             "passed" if proof.passed else "FAILED",
             proof.runtime,
-            proof.reason,
+            proof.note,
         )
         for artifact in artifacts
         for proof in artifact.proofs
