@@ -24,7 +24,7 @@ import tempfile
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,9 @@ MOST_WRONG = 6
 """The number of wrong answers that are kept of an operator on an engine."""
 REASON = 110
 """The length of a reason in summaries."""
+
+EAGER = "eager: "
+"""The stage of a process that computes eager's answer, before the name of the trial."""
 
 Row = dict[str, Any]
 Tell = Callable[[str], None]
@@ -170,19 +173,32 @@ def float64_answer(group: OperatorGroup, inputs: Sequence[Tensor]) -> list[Tenso
     return eager_answer(group, wide)
 
 
-def judge(group: OperatorGroup, path: Path, engine: str, tallies: Tallies, tell: Tell) -> None:
-    """Calls an engine with everything that is new, and counts its answers."""
+def judge(
+    group: OperatorGroup,
+    path: Path,
+    engine: str,
+    tallies: Tallies,
+    tell: Tell,
+    skipped: Collection[str] = (),
+) -> str:
+    """Calls an engine with everything that is new but `skipped`, and counts its answers.
+
+    Returns:
+        The reason where the engine refuses the whole module, else "".
+    """
     everybody = list(dict.fromkeys(call.operator for call in group.calls))
     tell(engine)
     try:
         model = isthmus.load(path, engine=engine, trust="native", warmup=False, threads=1)
     except isthmus.Error as error:
-        for operator in everybody:
-            tallies.of(operator, engine).refused[f"load: {one_line(error)}"] += 1
-        return
+        return f"load: {one_line(error)}"
     results_of = group.owners()
     for what, about, inputs in trials(group):
+        if what in skipped:
+            continue
+        tell(f"{EAGER}{what}")
         expected = eager_answer(group, inputs)
+        tell(engine)
         if expected is None or len(expected) != len(results_of):
             continue
         concerned = [about.operator] if about else everybody
@@ -206,49 +222,56 @@ def judge(group: OperatorGroup, path: Path, engine: str, tallies: Tallies, tell:
             tallies.of(owner.operator, engine).wrong.append(f"{owner.label}, {what}: {text}")
         for operator in set(concerned) - guilty:
             tallies.of(operator, engine).right += 1
+    return ""
 
 
 def examine(
     calls: Sequence[OperatorCall],
-    formats: Sequence[str],
+    pairs: Sequence[tuple[str, str]],
     folder: Path,
     tallies: Tallies,
     tell: Tell,
     seconds: float,
+    skipped: Collection[str] = (),
 ) -> None:
-    """Exports the calls as one module and judges every engine.
+    """Exports the calls as one module and judges the engines of these (format, engine) pairs.
 
-    Where a format refuses the module, it is halved, so that one operator does not speak for others.
+    Where a format or an engine refuses the module, it is halved, so that one call does not speak
+    for others.
     """
-    if not calls or not formats:
+    if not calls or not pairs:
         return
     path = folder / f"bundle{len(list(folder.iterdir()))}"
     tell("export")
     group = OperatorGroup(calls)
-    exists, refused = export(group, path, formats, seconds)
-    made = [name for name in formats if name not in refused]
-    if exists:
-        for _, engine in engine_pairs(made):
-            judge(group, path, engine, tallies, tell)
-    if not refused:
-        return
-    if len(calls) > 1:
+    formats = list(dict.fromkeys(format for format, _ in pairs))
+    exists, lost_formats = export(group, path, formats, seconds)
+    refused: dict[tuple[str, str], str] = {}
+    for format, engine in pairs:
+        why = lost_formats.get(format, "")
+        if exists and not why:
+            why = judge(group, path, engine, tallies, tell, skipped)
+        if why:
+            refused[format, engine] = why
+    if len(calls) > 1 and refused:
         half = len(calls) // 2
         for part in (calls[:half], calls[half:]):
-            examine(part, list(refused), folder, tallies, tell, seconds)
+            examine(part, list(refused), folder, tallies, tell, seconds, skipped)
         return
-    for format, reason in refused.items():
-        for _, engine in engine_pairs([format]):
-            call = calls[0]
-            kind = str(call.dtype).removeprefix("torch.")
-            tallies.of(call.operator, engine).refused[f"{kind}: {reason}"] += 1
+    for (_, engine), why in refused.items():
+        kind = str(calls[0].dtype).removeprefix("torch.")
+        tallies.of(calls[0].operator, engine).refused[f"{kind}: {why}"] += 1
 
 
 # --- processes ------------------------------------------------------------------------------------
 
 
 def examine_operators(
-    names: Sequence[str], entries: Mapping[str, Any], formats: Sequence[str], tell: Tell
+    names: Sequence[str],
+    entries: Mapping[str, Any],
+    formats: Sequence[str],
+    tell: Tell,
+    skipped: Collection[str] = (),
 ) -> list[Row]:
     """Returns the rows of operators that share a module."""
     torch.set_num_threads(1)
@@ -262,7 +285,8 @@ def examine_operators(
         if not own:
             rows += [left_out(name, engine, why) for engine in engines]
     with tempfile.TemporaryDirectory(prefix="isthmus-campaign-") as folder:
-        examine(calls, formats, Path(folder), tallies, tell, 240.0 if len(names) == 1 else 900.0)
+        seconds = 240.0 if len(names) == 1 else 900.0
+        examine(calls, engine_pairs(formats), Path(folder), tallies, tell, seconds, skipped)
     return rows + [tally.row() for tally in tallies.values()]
 
 
@@ -292,9 +316,16 @@ def lost(names: Sequence[str], engines: Sequence[str], stage: str, how: str) -> 
 
 
 def in_process(
-    names: Sequence[str], entries: Mapping[str, Any], formats: Sequence[str], seconds: float
+    names: Sequence[str],
+    entries: Mapping[str, Any],
+    formats: Sequence[str],
+    seconds: float,
+    skipped: Collection[str] = (),
 ) -> list[Row]:
-    """Examines operators in a forked process, which has the entries of op_db already."""
+    """Examines operators in a forked process, which has the entries of op_db already.
+
+    Eager itself dies of some values; they are then left out.
+    """
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe(duplex=False)
 
@@ -303,7 +334,7 @@ def in_process(
         with Path(os.devnull).open("w") as nothing:
             os.dup2(nothing.fileno(), 1)
             os.dup2(nothing.fileno(), 2)
-        rows = examine_operators(names, entries, formats, theirs.send)
+        rows = examine_operators(names, entries, formats, theirs.send, skipped)
         theirs.send(rows)
 
     process = context.Process(target=work)
@@ -320,13 +351,17 @@ def in_process(
                 stage, rows = (stage, message) if isinstance(message, list) else (message, None)
     except EOFError:
         pass
-    if rows is None:
+    killed_eager = stage.startswith(EAGER) and time.monotonic() < deadline
+    if rows is None and not killed_eager:
         how = "took too long" if time.monotonic() >= deadline else "died"
         rows = lost(names, [engine for _, engine in engine_pairs(formats)], stage, how)
     with contextlib.suppress(ProcessLookupError):
         assert process.pid is not None
         os.killpg(process.pid, signal.SIGKILL)
     process.join()
+    if rows is None:
+        more = {*skipped, stage.removeprefix(EAGER)}
+        return in_process(names, entries, formats, seconds, more)
     return rows
 
 
