@@ -53,6 +53,18 @@ def models(probe: Bundle) -> dict[str, isthmus.Model]:
     return {engine: isthmus.load(probe.path, engine=engine, trust="native") for engine in ENGINES}
 
 
+def test_outputs_without_dimensions(tmp_path: Path) -> None:
+    class Sums(nn.Module):
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return x.sum(), (x > 0).sum()
+
+    x = torch.tensor([[1.0, -2.0, 4.0]])
+    isthmus.export(Sums(), (x,), path=tmp_path / "sums", formats=("torchscript", "onnx"))
+    for engine in ("torchscript", "onnxruntime", "openvino"):
+        total, count = isthmus.load(tmp_path / "sums", engine=engine)(x)
+        assert (total.shape, float(total), int(count)) == ((), 3.0, 2), engine
+
+
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [str(install_paths.binary()), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)

@@ -58,7 +58,12 @@ Tensor copy_of(const Api& api, const ov_tensor_t* tensor) {
   ov_shape_t shape{};
   void* data = nullptr;
   require(api, api.ov_tensor_get_element_type(tensor, &type), "reading an output's type");
-  require(api, api.ov_tensor_get_shape(tensor, &shape), "reading an output's shape");
+  const ov_status_e status = api.ov_tensor_get_shape(tensor, &shape);
+  // The C API has no shape without dimensions, so it refuses to give that of a scalar.
+  std::size_t elements = 0;
+  const bool scalar =
+      status == INVALID_C_PARAM && api.ov_tensor_get_size(tensor, &elements) == OK && elements == 1;
+  if (!scalar) require(api, status, "reading an output's shape");
   Shape sizes(shape.dims, shape.dims + shape.rank);
   api.ov_shape_free(&shape);
   Tensor copy = Tensor::empty(dtype_of_element(type), std::move(sizes));
