@@ -13,6 +13,7 @@ from isthmus.bundle.manifest import Hazard, Method
 from isthmus.capture.quantised import quantised_parts
 from isthmus.errors import Decision, ExportError
 from isthmus.exporters.check import FileEngine, GoldenCheck, Verdict
+from isthmus.exporters.engine_proofs import format_of, proof_of_files
 from isthmus.exporters.export_request import ExportRequest
 from isthmus.exporters.first_difference import Difference
 from isthmus.exporters.frozen_branches import (
@@ -24,6 +25,7 @@ from isthmus.exporters.frozen_branches import (
 from isthmus.exporters.options import ignore_progress
 from isthmus.exporters.source_lines import summarize
 from isthmus.exporters.torchscript.strategies import export_torchscript
+from isthmus.runtime.engines import engines_of
 
 __all__ = [
     "ExportAttempt",
@@ -38,8 +40,9 @@ Explain = Callable[[Step], Difference | None]
 """Returns the first layer and operator at which a call of a file leaves the model."""
 
 
-_EFFECTS = ("writes_input", "changes_argument")
-"""The kinds of hazards that say what a call does to its inputs, on every engine."""
+_EFFECTS = ("writes_input", "changes_argument", "output_without_example")
+"""The kinds of hazards that hold on every engine: what a call does to its inputs, and what no golden
+shows."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,7 @@ def first_that_verifies(
         ExportError: No attempt verified; its `decisions` say why.
     """
     decisions: list[Decision] = []
+    written: list[tuple[ExportAttempt, ExportRequest, tuple[Hazard, ...]]] = []
     torchscript_failed = False
     for attempt in attempts:
         hazards: tuple[Hazard, ...] = ()
@@ -106,16 +110,56 @@ def first_that_verifies(
             decisions.append(Decision(attempt.name, False, f"{_kind(error)}{reason}", where))
             continue
         request.progress(f"Proving it on {len(request.goldens)} goldens")
-        verdict = check.check_files(engine, [path for _, path in files])
-        if verdict:
-            reason = verdict.acceptance(attempt.description, "its files")
-            effects = tuple(note for note in request.notes if note.kind in _EFFECTS)
-            others = (hazard for hazard in hazards if hazard.kind not in _EFFECTS)
-            decided = (*decisions, Decision(attempt.name, True, reason))
-            return Verified(decided, (*effects, *others))
-        reason, where = _explained(verdict, check, explain)
+        try:
+            verdict = check.check_files(engine, [path for _, path in files])
+        except Exception as error:  # whatever a runtime says of files that it cannot load
+            reason, where = summarize(error)
+            reason = f"it cannot be loaded again: {_kind(error)}{reason}"
+        else:
+            if verdict:
+                reason = verdict.acceptance(attempt.description, "its files")
+                return _verified(decisions, attempt, request, hazards, reason)
+            reason, where = _explained(verdict, check, explain)
         decisions.append(Decision(attempt.name, False, reason, where))
+        written.append((attempt, request, hazards))
+    for attempt, request, hazards in written:
+        reason = _passes_elsewhere(attempt, request, files)
+        if reason:
+            return _verified(decisions, attempt, request, hazards, reason)
     raise _refusal(decisions)
+
+
+def _verified(
+    decisions: Sequence[Decision],
+    attempt: ExportAttempt,
+    request: ExportRequest,
+    hazards: Sequence[Hazard],
+    reason: str,
+) -> Verified:
+    effects = tuple(note for note in request.notes if note.kind in _EFFECTS)
+    others = (hazard for hazard in hazards if hazard.kind not in _EFFECTS)
+    return Verified((*decisions, Decision(attempt.name, True, reason)), (*effects, *others))
+
+
+def _passes_elsewhere(
+    attempt: ExportAttempt, request: ExportRequest, files: Sequence[tuple[Method, Path]]
+) -> str:
+    """Returns why files that failed on the first engine are kept: another one gives the answers.
+
+    Empty where none does.
+    """
+    paths = [path for _, path in files]
+    if len(engines_of(format_of(paths))) < 2:
+        return ""
+    for method, path in files:
+        attempt.write(request, method, path)  # a later attempt has replaced them
+    proof = proof_of_files(request, paths)
+    if proof is None:
+        return ""
+    return (
+        f"{attempt.description}; {proof.engine} ({proof.runtime}) gives eager's answers on all "
+        f"{len(request.goldens)} goldens"
+    )
 
 
 def _explained(
