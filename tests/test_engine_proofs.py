@@ -270,6 +270,34 @@ def test_an_engine_that_crashes_or_hangs_costs_its_own_verdict(
     assert verdicts["misbehaving"].runtime == "Trouble 1.0"
 
 
+def test_an_artifact_is_kept_that_only_another_engine_gives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import isthmus.exporters.engine_proofs as module
+    from isthmus.runtime.file_engines import OnnxRuntimeEngine
+
+    def unloadable(*_: object) -> None:
+        raise RuntimeError("this runtime lacks an operator")
+
+    def prove(bundle: Path, artifact: Artifact, engine: str, *_: object, **__: object) -> Any:
+        if engine == "onnxruntime":
+            return EngineProof(engine, "cpu", "ONNX Runtime 1", False, "it lacks an operator")
+        return EngineProof(engine, "cpu", "OpenVINO 1", True)
+
+    monkeypatch.setattr(OnnxRuntimeEngine, "__init__", unloadable)
+    monkeypatch.setattr(module, "prove_engine", prove)
+    monkeypatch.setattr(module, "try_specials", lambda *args, **_: [""] * len(args[4]))
+    with pytest.warns(RuntimeWarning, match="not proven on onnxruntime"):
+        bundle = isthmus.export(
+            nn.Linear(4, 3), (torch.randn(2, 4),), path=tmp_path / "bundle", formats="onnx"
+        )
+    (artifact,) = bundle.manifest.artifacts
+    assert [proof.passed for proof in artifact.proofs] == [False, True]
+    assert "cannot be loaded again" in artifact.decisions[0].reason
+    assert artifact.decisions[-1].accepted
+    assert "openvino (OpenVINO 1) gives eager's answers" in artifact.decisions[-1].reason
+
+
 def test_an_artifact_that_no_engine_gives_is_not_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

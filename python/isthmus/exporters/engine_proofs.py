@@ -18,7 +18,9 @@ from isthmus.goldens.stored import stored_goldens
 from isthmus.runtime.engines import engines_of
 from isthmus.runtime.prove import prove_engine, try_specials
 
-__all__ = ["prove_engines", "proven", "warn_of_failures"]
+__all__ = ["format_of", "proof_of_files", "prove_engines", "proven", "warn_of_failures"]
+
+_FORMATS = {".onnx": "onnx", ".pt2": "aoti", ".pt": "torchscript"}
 
 _USUAL_BYTES = 4 << 20
 """The size of the ordinary goldens that are written beside those of special values."""
@@ -37,6 +39,37 @@ def proven(request: ExportRequest, exported: ExportedArtifact) -> ExportedArtifa
         lines = [f"{proof.engine} ({proof.runtime}): {proof.reason}" for proof in proofs]
         raise ExportError("no engine gives the module's answers: " + "; ".join(lines))
     return replace(exported, artifact=replace(exported.artifact, proofs=proofs))
+
+
+def format_of(files: Sequence[Path]) -> str:
+    """Returns the format of an artifact's files."""
+    return _FORMATS[files[0].suffix]
+
+
+def proof_of_files(request: ExportRequest, files: Sequence[Path]) -> EngineProof | None:
+    """Returns the verdict of the first engine that gives the answers; None where none does.
+
+    Args:
+        request: The model, with its goldens.
+        files: The methods' files in order; weights lie beside them as NAME.data.
+    """
+    artifact = Artifact(
+        name=files[0].stem,
+        format=format_of(files),
+        device="cpu",
+        devices=("cpu",),
+        precision=request.precision,
+        trust="graph",
+        convention="flat",
+        strategy="",
+        files=(),
+        requires={},
+        tolerances=request.tolerances,
+    )
+    data = [file.with_name(f"{file.name}.data") for file in files]
+    exported = ExportedArtifact(artifact, (*files, *(file for file in data if file.exists())))
+    proofs = prove_engines(replace(request, specials=()), exported)
+    return next((proof for proof in proofs if proof.passed), None)
 
 
 def prove_engines(request: ExportRequest, exported: ExportedArtifact) -> tuple[EngineProof, ...]:
