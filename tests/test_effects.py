@@ -19,6 +19,7 @@ from isthmus.bundle.bundle import Bundle
 from isthmus.capture.capture import capture
 from isthmus.errors import ExecutionError, InvalidInput
 from isthmus.exporters.torchscript.trace import as_tensors, flat_holder
+from isthmus.exporters.torchscript.unseen_writes import unseen_writes
 from isthmus.goldens.make import make_goldens
 from isthmus.runtime import install_paths
 
@@ -302,6 +303,18 @@ def test_an_input_that_only_some_calls_write(tmp_path: Path, scripted: bool) -> 
         assert torch.equal(model(x, mine, my_parts, flag), expected)
         assert torch.equal(mine, buffer)
         assert torch.equal(my_parts[0], parts[0])
+
+
+def test_a_write_on_a_path_that_no_example_takes_is_said() -> None:
+    def written(flag: bool) -> list[str]:
+        module = torch.jit.script(Branches())
+        inputs = (torch.randn(3), torch.zeros(3), [torch.zeros(2), torch.zeros(2)], flag)
+        found = unseen_writes(module, capture(module, inputs).methods)
+        assert all("test_effects.py:" in hazard.where for hazard in found)
+        return [hazard.message.split('"')[1] for hazard in found]
+
+    assert written(False) == ["buffer"]
+    assert written(True) == []
 
 
 def test_a_failed_call_leaves_the_buffer_alone(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ REMEDIES = {
     "random_operator": "draw the numbers outside and pass them as an input, or take the operator "
     "out of eval mode",
     "writes_input": "clone the input in the module where the caller's buffer shall stay as it is",
+    "unseen_write": "give an example that takes that path: probes=[...]",
     "impure_operator": 'load it with trust="native" (--allow-native), or leave the operator out',
     "fallback": "mend the line that is named, to get the first way",
     "ill_conditioned": "give probes nearer to real inputs: probes=[...]",

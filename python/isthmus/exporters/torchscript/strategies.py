@@ -42,6 +42,7 @@ from isthmus.exporters.torchscript.script import (
     traced_parts,
 )
 from isthmus.exporters.torchscript.trace import Site, diagnose, trace
+from isthmus.exporters.torchscript.unseen_writes import unseen_writes
 from isthmus.goldens.precision_copy import cast_copy, deep_copy
 
 __all__ = ["export_torchscript"]
@@ -303,7 +304,10 @@ class _TorchScriptExport:
             self._refuse(strategy, reason, frozen[0].where)
             return None
         self.decisions.append(Decision(strategy, True, verdict.acceptance(what, "its bytes")))
-        return Candidate(archive, facts, convention, strategy, mark_accepted(hazards))
+        hazards = mark_accepted(hazards)
+        if not traced:
+            hazards = (*hazards, *unseen_writes(module, request.methods))
+        return Candidate(archive, facts, convention, strategy, hazards)
 
     def _baked_for(
         self, verdict: Verdict, traced: torch.jit.ScriptModule, targets: Sequence[Target]
