@@ -17,9 +17,11 @@ from isthmus.bundle.manifest import DimRange, Hazard
 from isthmus.capture.capture import Captured, FlatModule, capture, evaluating, resize_example
 from isthmus.capture.flat import input_specs
 from isthmus.capture.module_state import ModuleState
+from isthmus.capture.quantised import quantised_parts
 from isthmus.capture.resize import choose_sizes, is_mask, resize
 from isthmus.capture.values import arguments
 from isthmus.errors import InvalidInput
+from isthmus.goldens.make import make_goldens
 from models import CASES, REFUSED, Case, Refusal, case
 
 
@@ -618,3 +620,50 @@ def test_scalars_and_bool_are_told_apart() -> None:
         ("int", "int64"),
         ("float", "float64"),
     ]
+
+
+class Quantised(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_submodules_that_quantisation_leaves_in_train_mode_are_not_noted() -> None:
+    module = torch.ao.quantization.quantize_dynamic(Quantised().eval(), {nn.Linear})
+    assert any(submodule.training for submodule in module.modules())
+    captured = capture(module, (torch.randn(2, 4),))
+    assert not [note for note in captured.notes if note.kind == "train_mode"]
+    assert quantised_parts(module) == ["layers.0", "layers.1"]
+
+
+class Conditional(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # torch has no types for it yet.
+        return torch.cond(x.sum() > 0, lambda x: self.linear(x), lambda x: x - 1, (x,))  # type: ignore[no-any-return]
+
+
+def test_structured_control_flow_is_captured() -> None:
+    captured = capture(Conditional().eval(), (torch.randn(3, 4),), dynamic={"x": {0: "batch"}})
+    goldens, _, _ = make_goldens(captured)
+    assert goldens
+
+
+class TooLoud(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        if bool(x.sum() > 10):
+            raise ValueError("too loud")
+        return x
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_error_of_a_scripted_module_is_told_by_its_last_line() -> None:
+    with pytest.raises(InvalidInput, match="on the example itself: ValueError: too loud"):
+        capture(torch.jit.script(TooLoud()), (torch.ones(20),))

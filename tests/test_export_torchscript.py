@@ -89,6 +89,50 @@ def test_a_branch_is_refused_by_trace_with_its_line(tmp_path: Path) -> None:
         assert torch.equal(model(x), module(x))
 
 
+class LoudInput(nn.Module):
+    """A module that scales loud input down, in a method that TorchScript does not compile."""
+
+    def forward(self, wav: Tensor) -> Tensor:
+        return self.inner(wav)
+
+    def inner(self, wav: Tensor, **more: Any) -> Tensor:
+        peak = wav.abs().max()
+        if peak > 100.0:
+            wav = wav / peak
+        return wav.tanh()
+
+
+def export_loud_input(path: Path, **options: Any) -> Bundle:
+    return isthmus.export(
+        LoudInput().eval(),
+        (torch.rand(3, 4),),
+        path=path,
+        dynamic={"wav": {0: "batch"}},
+        dims={"batch": (1, 4)},
+        **options,
+    )
+
+
+def test_a_branch_on_values_is_refused_unless_its_line_is_accepted(tmp_path: Path) -> None:
+    """No golden is loud, so that the trace answers right on all of them."""
+    source = Path(__file__).read_text().splitlines()
+    line = 1 + source.index("        if peak > 100.0:")
+    accept = f"test_export_torchscript.py:{line}"
+    with pytest.raises(ExportError, match="keeps what one call decided") as caught:
+        export_loud_input(tmp_path / "b")
+    assert f'accept=["tests/{accept}"]' in str(caught.value)
+    assert not (tmp_path / "b").exists()
+    with pytest.raises(InvalidInput, match=rf'"other.py:1"; there was .*{accept}'):
+        export_loud_input(tmp_path / "b", accept=[accept, "other.py:1"])
+    with pytest.raises(InvalidInput, match="accept: expected a line such as"):
+        export_loud_input(tmp_path / "b", accept=["peak"])
+    assert not (tmp_path / "b").exists()
+    bundle = export_loud_input(tmp_path / "b", accept=[accept])
+    (hazard,) = [h for h in bundle.manifest.artifacts[0].hazards if h.kind == "accepted_branch"]
+    assert hazard.severity == "warning"
+    assert hazard.where.endswith(accept)
+
+
 def test_the_uncompilable_is_refused_by_script(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="cannot be scripted"):
         export(case_named("uncompilable"), tmp_path / "b", strategy="script")

@@ -401,3 +401,37 @@ def test_executors_give_the_same_answers(executor: str, linear_bundle: Bundle) -
     )
     expected = isthmus.load(linear_bundle.path)(np.ones((2, 4), np.float32)).tolist()
     assert run_python(code, linear_bundle.path, executor).strip() == str(expected)
+
+
+class Repeats(nn.Module):
+    """A module with a number and a text that become part of the export."""
+
+    def forward(self, x: Tensor, steps: int = 3, mode: str = "relu", flag: bool = False) -> Tensor:
+        for _ in range(steps):
+            x = x * 0.5 + 1
+        x = x.relu() if mode == "relu" else x.tanh()
+        return x + 1 if flag else x
+
+
+def test_constants_may_be_repeated_in_a_call_and_not_changed(tmp_path: Path) -> None:
+    arguments = (torch.randn(3), 3, "tanh", True)
+    isthmus.export(Repeats().eval(), arguments, path=tmp_path / "b", constants=["steps", "flag"])
+    model = isthmus.load(tmp_path / "b", warmup=False)
+    expected = Repeats()(*arguments)
+    x = arguments[0]
+    for args, kwargs in (
+        (arguments, {}),
+        ((x,), {"mode": "tanh", "flag": True}),
+        ((x, np.int64(3)), {}),
+    ):
+        assert torch.allclose(model(*args, **kwargs), expected)
+    for args, kwargs, name in (
+        ((x, 7), {}, "steps"),
+        ((x,), {"steps": 7}, "steps"),
+        ((x, 3, "relu"), {}, "mode"),
+        ((x, 3, None), {}, "mode"),
+        ((x, torch.zeros(4)), {}, "steps"),
+        ((x,), {"flag": 1}, "flag"),
+    ):
+        with pytest.raises(InvalidInput, match=f'"{name}" became a part of the model'):
+            model(*args, **kwargs)
