@@ -96,34 +96,52 @@ struct Bands {
   }
 };
 
-/// Returns true when the test holds for an element. Without an early exit, so that it is
-/// vectorised.
+// The loops below read each element once and have no early exit, so that they are vectorised. They
+// are compiled for wider registers too, and the processor decides at run time.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__linux__)
+#define ISTHMUS_WIDE __attribute__((target_clones("avx2", "default")))
+#else
+#define ISTHMUS_WIDE
+#endif
+
 template <typename Bits, typename Test>
-bool any(const Bits* data, std::int64_t count, Test test) {
+[[gnu::always_inline]] inline bool any(const Bits* data, std::int64_t count, Test test) {
   Bits found = 0;
   for (std::int64_t i = 0; i < count; ++i)
     found = static_cast<Bits>(found | (test(data[i]) ? -1 : 0));
   return found != 0;
 }
 
-/// Returns true when an element may be refused. Each loop reads the data once; most limits need
-/// one.
+/// Defines the loops for a type of bits:
+/// any_above(data, count, high)       a magnitude is above `high`
+/// any_within(data, count, low, end)  a magnitude is from `low` to before `end`
+/// any_equal(data, count, bits)       an element has these bits
+#define ISTHMUS_LOOPS(Bits)                                                                       \
+  ISTHMUS_WIDE bool any_above(const Bits* data, std::int64_t count, Bits high) {                  \
+    constexpr Bits kMagnitude = std::numeric_limits<Bits>::max();                                 \
+    return any(data, count, [high](Bits x) { return static_cast<Bits>(x & kMagnitude) > high; }); \
+  }                                                                                               \
+  ISTHMUS_WIDE bool any_within(const Bits* data, std::int64_t count, Bits low, Bits end) {        \
+    constexpr Bits kMagnitude = std::numeric_limits<Bits>::max();                                 \
+    return any(data, count, [low, end](Bits x) {                                                  \
+      const Bits magnitude = static_cast<Bits>(x & kMagnitude);                                   \
+      return static_cast<int>(magnitude >= low) & static_cast<int>(magnitude < end);              \
+    });                                                                                           \
+  }                                                                                               \
+  ISTHMUS_WIDE bool any_equal(const Bits* data, std::int64_t count, Bits bits) {                  \
+    return any(data, count, [bits](Bits x) { return x == bits; });                                \
+  }
+ISTHMUS_LOOPS(std::int16_t)
+ISTHMUS_LOOPS(std::int32_t)
+ISTHMUS_LOOPS(std::int64_t)
+
+/// Returns true when an element may be refused. Most limits need one loop.
 template <typename F>
 bool may_refuse(const typename F::Type* data, std::int64_t count, const Bands<F>& bands) {
-  using Bits = typename F::Type;
-  const Bits high = bands.high;
-  if (high != F::kMagnitude &&
-      any(data, count, [high](Bits bits) { return F::magnitude(bits) > high; }))
+  if (bands.high != F::kMagnitude && any_above(data, count, bands.high)) return true;
+  if (bands.low_end > bands.low_begin && any_within(data, count, bands.low_begin, bands.low_end))
     return true;
-  const Bits begin = bands.low_begin;
-  const Bits end = bands.low_end;
-  if (end > begin && any(data, count, [begin, end](Bits bits) {
-        const Bits magnitude = F::magnitude(bits);
-        return static_cast<int>(magnitude >= begin) & static_cast<int>(magnitude < end);
-      }))
-    return true;
-  return (bands.specials & kSpecialNegativeZero) != 0 &&
-         any(data, count, [](Bits bits) { return bits == F::kNegativeZero; });
+  return (bands.specials & kSpecialNegativeZero) != 0 && any_equal(data, count, F::kNegativeZero);
 }
 
 std::string number(double value) {
