@@ -20,10 +20,15 @@ from typer.testing import CliRunner
 import isthmus
 from isthmus import _core
 from isthmus.bundle.bundle import Bundle
+from isthmus.capture.capture import capture
 from isthmus.cli import app
+from isthmus.errors import Decision
 from isthmus.exporters import plan, subprocess_export
 from isthmus.exporters.export_request import ExportedArtifact
+from isthmus.exporters.first_difference import first_difference
+from isthmus.exporters.remedies import advice_on
 from isthmus.exporters.subprocess_export import isolated
+from isthmus.goldens.make import make_goldens
 from isthmus.runtime import install_paths
 from isthmus.timing.tune import FILE, TuneReport
 
@@ -199,6 +204,128 @@ def test_the_table_names_the_line_and_what_to_try(tmp_path: Path) -> None:
     assert not lost.ok
     assert "test_formats.py" in lost.where
     assert "another format" in lost.advice
+
+
+class LoudInput(nn.Module):
+    """A module with a branch on values that neither torch.export nor a trace can keep."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x)
+
+    def inner(self, x: Tensor, **more: Any) -> Tensor:
+        peak = x.abs().max()
+        if peak > 100.0:
+            x = x / peak
+        return x.tanh()
+
+
+def test_onnx_inherits_the_hazards_of_the_trace_it_is_made_from(tmp_path: Path) -> None:
+    lines = Path(__file__).read_text().splitlines()
+    where = f"test_formats.py:{1 + lines.index('        if peak > 100.0:')}"
+    options: dict[str, Any] = {"path": tmp_path / "b", "formats": ("onnx",)}
+    with pytest.raises(isthmus.ExportError) as caught:
+        isthmus.export(LoudInput().eval(), (torch.rand(3, 4),), **options)
+    reasons = {decision.strategy: decision.reason for decision in caught.value.decisions}
+    assert "data-dependent" in reasons["dynamo"]
+    assert "keeps what one call decided" in reasons["torchscript"]
+    bundle = isthmus.export(LoudInput().eval(), (torch.rand(3, 4),), accept=[where], **options)
+    hazards = {hazard.kind: hazard for hazard in bundle.manifest.artifacts[0].hazards}
+    assert hazards["accepted_branch"].severity == "warning"
+    assert hazards["accepted_branch"].where.endswith(where)
+    assert "fallback" in hazards
+
+
+class Waves(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(4, 4)
+        self.second = nn.Tanh()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(self.first(x)).exp()
+
+
+def test_wrong_numbers_name_the_first_operator_that_differs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from onnxscript import opset18
+
+    from isthmus.exporters.onnx import export_onnx
+
+    wrong = {torch.ops.aten.tanh.default: opset18.Sin}
+    monkeypatch.setattr(export_onnx, "exact_translations", lambda: wrong)
+    monkeypatch.setattr(export_onnx, "_ATTEMPTS", export_onnx._ATTEMPTS[:1])
+    with pytest.raises(isthmus.ExportError) as caught:
+        isthmus.export(Waves().eval(), (torch.randn(3, 4),), path=tmp_path / "b", formats=("onnx",))
+    assert "the first operator whose values differ is aten.tanh.default in second" in str(
+        caught.value
+    )
+    assert "write that line with other operators" in str(caught.value)
+    lines = Path(__file__).read_text().splitlines()
+    line = 1 + lines.index("        return self.second(self.first(x)).exp()")
+    assert caught.value.decisions[0].where.endswith(f"test_formats.py:{line}")
+
+
+class Padded(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 1)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        return self.encoder(x, src_key_padding_mask=mask)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_attentions_fast_path_is_named_as_the_cause() -> None:
+    mask = torch.zeros(3, 5, dtype=torch.bool)
+    mask[:, 3:] = True
+    captured = capture(Padded().eval(), (torch.randn(3, 5, 8), mask))
+    goldens, _, captured = make_goldens(captured)
+    method, step = captured.methods[0], goldens[0].steps[0]
+    program = torch.export.export(captured.module, tuple(step.inputs.values()), strict=False)
+    difference = first_difference(program, method, step, module=captured.module)
+    assert difference is not None
+    assert "the fast path of attention in encoder" in difference.sentence
+    assert "set_fastpath_enabled(False)" in advice_on(difference.sentence)
+
+
+class Squares(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x * x
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient
+
+
+class OwnGradient(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        squares: Tensor = Squares.apply(x)
+        return squares
+
+
+def test_a_lost_format_names_those_that_could_do_it(tmp_path: Path) -> None:
+    with pytest.raises(isthmus.ExportError, match="try the formats onnx, aoti"):
+        isthmus.export(OwnGradient().eval(), (torch.randn(3),), path=tmp_path / "b")
+
+
+def test_advice_is_on_the_reason_that_is_shown() -> None:
+    wrong = Decision("dynamo", False, "3 of 9 goldens fail; golden a: output y")
+    unsupported = Decision("torchscript", False, "UnsupportedOperatorError: aten::x")
+    error = isthmus.ExportError("dynamo: 3 of 9 goldens fail")
+    error.decisions = (wrong, unsupported)
+    result = plan._failed(plan.FormatResult("onnx", False, 0.0), error)
+    assert result.reason.startswith("dynamo: 3 of 9 goldens fail")
+    assert "no form in ONNX" not in result.advice
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_quantised_model_is_refused_by_onnx_for_what_it_is(tmp_path: Path) -> None:
+    module = torch.ao.quantization.quantize_dynamic(Waves().eval(), {nn.Linear})
+    with pytest.raises(isthmus.ExportError, match=r"the model is quantised \(first\).*int8"):
+        isthmus.export(module, (torch.randn(3, 4),), path=tmp_path / "b", formats=("onnx",))
 
 
 def test_an_unknown_format_or_isa_is_refused(tmp_path: Path) -> None:
