@@ -236,6 +236,11 @@ def test_deploy_ships_only_what_is_proven(packed: Bundle, tmp_path: Path) -> Non
     isthmus.deploy(folder, tmp_path / "app", engine="onnxruntime")
     shipped = isthmus.open_bundle(tmp_path / "app" / "bundle")
     assert proofs(shipped, "onnx")["onnxruntime"].passed
+    assert (
+        [entry.special for entry in shipped.manifest.specials]
+        == [entry.special for entry in packed.manifest.specials]
+        != []
+    )
 
 
 def test_inspect_and_the_report_show_the_verdicts(packed: Bundle) -> None:

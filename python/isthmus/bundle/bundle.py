@@ -86,6 +86,13 @@ class Bundle:
         """Returns all goldens, in the order of the manifest."""
         return [self.golden(golden.name) for golden in self.manifest.goldens]
 
+    def specials(self) -> list[tuple[Golden, Mapping[str, str]]]:
+        """Returns the goldens of special values, each with `GoldenEntry.special`."""
+        return [
+            (_parse_golden(entry, self.read(entry.file)), entry.special)
+            for entry in self.manifest.specials
+        ]
+
     def artifact(self, name: str) -> Artifact:
         """Returns the artifact of that name.
 

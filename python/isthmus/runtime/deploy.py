@@ -280,6 +280,7 @@ def _write_part(bundle: Bundle, artifact: Artifact, folder: Path) -> None:
             }
         },
         goldens=bundle.goldens(),
+        specials=bundle.specials(),
         extra_files={entry.path: bundle.path / entry.path for entry in bundle.manifest.files},
     )
 
