@@ -3,6 +3,9 @@
 Good: every engine on the goldens of 20 seeds; sums in another order; fused kernels; one unit in
 the last place of noise. Bad: the faults of `faults.py`, planted into the artifacts past every
 check. The verdicts are those of `isthmus-run verify`, a process without Python.
+
+The traps of `misleading.py` are faults that stored goldens do not show: they are planted into the
+exporters, and must be refused at export, at load or at the call.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from typing import Any
 import torch
 from faults import MODELS, faults_of, planted
 from hf_models import Example
+from misleading import misleading
 from planting import export, one_ulp, plant, reseed, verify
 from shared import Result, engine_pairs, run
 from torch import Tensor, nn
@@ -30,6 +34,8 @@ from isthmus.exporters.options import FORMATS
 from isthmus.goldens.compare import compare
 
 SEEDS = 20
+TRAPS = "traps"
+"""The name of the traps among the models."""
 
 Row = dict[str, Any]
 
@@ -159,32 +165,36 @@ def bad(
             }
 
 
+def judged(name: str, formats: Sequence[str], seeds: int, folder: Path) -> Iterator[Row]:
+    """Yields the rows of a model, or those of the traps."""
+    if name == TRAPS:
+        yield from misleading(formats, folder)
+        return
+    example = MODELS[name](0)
+    bundle = export(example, folder / "right", formats)
+    yield from good(name, example, bundle, formats, seeds, folder)
+    yield from bad(name, example, bundle, formats, folder)
+
+
 def measure(options: argparse.Namespace) -> Result:
     """Verifies the good computations and the faults of all models."""
     rows: list[Row] = []
     formats = options.formats.split(",")
-    for name in options.models.split(",") if options.models else MODELS:
-        example = MODELS[name](0)
+    for name in options.models.split(",") if options.models else (*MODELS, TRAPS):
         with tempfile.TemporaryDirectory(prefix="isthmus-proof-") as text:
-            folder = Path(text)
-            bundle = export(example, folder / "right", formats)
-            for model_rows in (
-                good(name, example, bundle, formats, options.seeds, folder),
-                bad(name, example, bundle, formats, folder),
-            ):
-                for row in model_rows:
-                    rows.append(row)
-                    mark = "" if row["right"] else "  <-- WRONG VERDICT"
-                    print(
-                        f"  {row['what']} | {row['engine']} | {row['verdict']} | "
-                        f"{row['of allowed']:.3g}{mark} {row['reason'] if mark else ''}",
-                        file=sys.stderr,
-                    )
+            for row in judged(name, formats, options.seeds, Path(text)):
+                rows.append(row)
+                mark = "" if row["right"] else "  <-- WRONG VERDICT"
+                print(
+                    f"  {row['what']} | {row['engine']} | {row['verdict']} | "
+                    f"{row['of allowed']:.3g}{mark} {row['reason'] if mark else ''}",
+                    file=sys.stderr,
+                )
     alarms = [row for row in rows if row["kind"] == "good" and not row["right"]]
     planted_rows = [row for row in rows if row["kind"] == "bad"]
     tried = [row for row in planted_rows if row["verdict"] != "cannot be planted"]
     caught = [row for row in tried if row["right"]]
-    least = min((row["of allowed"] for row in caught), default=0.0)
+    least = min((row["of allowed"] for row in caught if row["of allowed"]), default=0.0)
     most = max((row["of allowed"] for row in rows if row["kind"] == "good"), default=0.0)
     return Result(
         name="proof",
@@ -201,7 +211,9 @@ def measure(options: argparse.Namespace) -> Result:
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--models", default="", help=f"comma-separated, of {', '.join(MODELS)}")
+    parser.add_argument(
+        "--models", default="", help=f"comma-separated, of {', '.join([*MODELS, TRAPS])}"
+    )
     parser.add_argument("--formats", default=",".join(FORMATS))
     parser.add_argument("--seeds", type=int, default=SEEDS)
 
