@@ -20,8 +20,8 @@ std::unique_ptr<Executable> load_torchscript(const ArtifactSource& source,
 std::unique_ptr<Executable> load_aoti(const ArtifactSource& source, const LoadOptions& options,
                                       int concurrency);
 
-/// Returns the message of an error without LibTorch's C++ frames, with the names that code has in
-/// the archive.
+/// Returns the message of an error, its cause first, without LibTorch's C++ frames and with the
+/// names that code has in the archive.
 std::string model_error(const std::exception& error);
 
 }  // namespace isthmus::torch_engine

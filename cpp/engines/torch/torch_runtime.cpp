@@ -5,6 +5,7 @@
 #include <torch/version.h>
 
 #include <charconv>
+#include <string_view>
 
 #include "engines/call_gate.h"
 #include "engines/torch/cuda_device.h"
@@ -17,12 +18,25 @@
 
 namespace isthmus::torch_engine {
 
+namespace {
+
+/// Moves the last line of an error of the TorchScript interpreter, the cause, before its traceback.
+std::string cause_first(const std::string& text) {
+  constexpr std::string_view kInterpreter = "The following operation failed in the TorchScript";
+  const auto traceback = text.find('\n');
+  const auto cause = text.rfind('\n');
+  if (!text.starts_with(kInterpreter) || traceback == cause) return text;
+  return text.substr(cause + 1) + text.substr(traceback, cause - traceback);
+}
+
+}  // namespace
+
 std::string model_error(const std::exception& error) {
   std::string text = error.what();
   if (const auto* torch_error = dynamic_cast<const c10::Error*>(&error))
     text = torch_error->what_without_backtrace();
   const auto end = text.find_last_not_of(" \n");
-  return with_archive_names(end == std::string::npos ? text : text.substr(0, end + 1));
+  return with_archive_names(cause_first(end == std::string::npos ? text : text.substr(0, end + 1)));
 }
 
 namespace {
