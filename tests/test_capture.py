@@ -384,25 +384,28 @@ def test_a_dimension_that_the_module_cannot_change_is_refused() -> None:
 
 def test_resize_keeps_real_values() -> None:
     values = {
-        "ids": torch.tensor([[11, 12, 13]]),
+        "ids": torch.tensor([[11, 13, 12]]),
+        "offsets": torch.tensor([0, 3, 7]),
         "mask": torch.tensor([[1, 1, 0]]),
         "pixels": torch.tensor([[0.0, 0.5, 1.0]]),
         "scale": 2.0,
     }
-    axes = {name: {0: "b", 1: "s"} for name in ("ids", "mask", "pixels")}
+    axes = {name: {0: "b", 1: "s"} for name in ("ids", "mask", "pixels")} | {"offsets": {0: "s"}}
     plain = resize(values, axes, {"b": 2, "s": 5})
-    assert plain["ids"].tolist() == [[11, 12, 13, 11, 12]] * 2
+    assert plain["ids"].tolist() == [[11, 13, 12, 11, 13]] * 2
     assert plain["mask"].tolist() == [[1, 1, 0, 1, 1]] * 2
-    assert resize(values, axes, {"b": 1, "s": 2})["ids"].tolist() == [[11, 12]]
+    assert resize(values, axes, {"b": 1, "s": 2})["ids"].tolist() == [[11, 13]]
     varied = resize(values, axes, {"b": 2, "s": 5}, seed=3)
     assert set(varied["ids"].flatten().tolist()) == {11, 12, 13}
     assert torch.equal(varied["mask"], plain["mask"])
     assert not torch.equal(varied["pixels"], plain["pixels"])
     assert 0 <= float(varied["pixels"].min()) <= float(varied["pixels"].max()) <= 1
     assert varied["scale"] == 2.0
+    for made in (plain, varied):
+        assert made["offsets"].tolist() == [0, 0, 3, 3, 7], "what rises still rises"
     again = resize(values, axes, {"b": 2, "s": 5}, seed=3)
     assert torch.equal(varied["pixels"], again["pixels"])
-    assert values["ids"].tolist() == [[11, 12, 13]]
+    assert values["ids"].tolist() == [[11, 13, 12]]
 
 
 @pytest.mark.parametrize(
