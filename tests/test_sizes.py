@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from isthmus.bundle.manifest import DimRange, Method, Tree, ValueRange, ValueSpe
 from isthmus.bundle.manifest_json import from_json, to_json
 from isthmus.bundle.size_expression import SizeExpression, bind_sizes, parse_size
 from isthmus.bundle_diff.cross_check import refusal
+from isthmus.bundle_diff.findings import Findings
+from isthmus.bundle_diff.signature import compare_signatures
 from isthmus.capture.capture import capture
 from isthmus.capture.data_sizes import computed_axes
 from isthmus.capture.dynamic import resolve
@@ -334,6 +337,44 @@ def test_a_cross_check_knows_expressions() -> None:
     assert why(5, 3, 2) == ""
     assert why(6, 3, 2) == "A gives mask[0] = 6, B takes past + seq = 5 (past = 2, seq = 3)"
     assert why(8, 3, 5) == "past is 0 to 4 in B"
+
+
+JOINED = ValueSpec("mask", "tensor", "float32", ("past + seq",))
+FREE = ValueSpec("mask", "tensor", "float32", ("total",))
+ROWS = ValueSpec("x", "tensor", "float32", ("seq", "past"))
+RENAMED = ValueSpec("x", "tensor", "float32", ("new", "past"))
+SET = {"seq": DimRange(2, 8, (2, 4, 8))}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "dims", "expected"),
+    [
+        ((JOINED, ROWS), (JOINED, ROWS), {}, []),
+        ((FREE, ROWS), (JOINED, ROWS), {}, ["breaking"]),
+        ((JOINED, ROWS), (FREE, ROWS), {}, ["changed"]),
+        ((JOINED, ROWS), (replace(JOINED, shape=("new + past",)), RENAMED), {}, ["changed"]),
+        ((JOINED, ROWS), (JOINED, ROWS), SET, ["breaking"]),
+    ],
+)
+def test_a_diff_tells_which_changes_of_sizes_break_callers(
+    before: tuple[ValueSpec, ...],
+    after: tuple[ValueSpec, ...],
+    dims: dict[str, DimRange],
+    expected: list[str],
+    model: isthmus.Bundle,
+) -> None:
+    ranges = {name: DimRange(2, 8) for name in ("seq", "past", "new")}
+    ranges["total"] = DimRange(4, 16)
+    manifest = replace(model.manifest, dims=ranges)
+    leaves = tuple(Tree("leaf", name=spec.name) for spec in before)
+    methods = [Method("forward", specs, (), leaves, (), Tree("none")) for specs in (before, after)]
+    findings = Findings()
+    compare_signatures(
+        replace(manifest, methods=(methods[0],)),
+        replace(manifest, methods=(methods[1],), dims={**ranges, **dims}),
+        findings,
+    )
+    assert [change.severity for change in findings.changes] == expected
 
 
 # --- every engine ---------------------------------------------------------------------------------

@@ -129,7 +129,8 @@ def _examples(
             size for spec in method.inputs for size in spec.shape or () if isinstance(size, int)
         }
         given = {name: golden.dims.get(name, size.min) for name, size in manifest.dims.items()}
-        sizes = choose_sizes(manifest.dims, given, fixed)
+        derived = {size for entry in axes.values() for size in entry.values()}
+        sizes = choose_sizes(manifest.dims, given, fixed, derived)
         examples[method.name] = resize(inputs, axes, sizes)
     return examples
 
