@@ -45,9 +45,8 @@ def symbolic_sizes(
     from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
     # Without duck shapes two inputs of equal size do not share a symbol.
-    mode = FakeTensorMode(
-        shape_env=ShapeEnv(duck_shape=False, allow_scalar_outputs=True), allow_non_fake_inputs=True
-    )
+    env: Any = ShapeEnv(duck_shape=False, allow_scalar_outputs=True)
+    mode = FakeTensorMode(shape_env=env, allow_non_fake_inputs=True)
     try:
         symbols: dict[Any, SizeExpression] = {}
         inputs = {
@@ -56,9 +55,9 @@ def symbolic_sizes(
         }
         with runner.run(), mode:
             _, leaves = returns_tree(method.name, runner.call(method, inputs))
-            if any(mode.shape_env.replace(symbol).is_number for symbol in symbols):
+            if any(env.replace(symbol).is_number for symbol in symbols):
                 return None  # the code asked for a size, and went on with the example's
-            reader = _Reader(mode.shape_env, symbols)
+            reader = _Reader(env, symbols)
             return {
                 name: tuple(reader.read(size) for size in value.shape)
                 for name, value in leaves.items()
