@@ -99,7 +99,7 @@ void bind_model(py::module_& module) {
                              [](const BoundModel& self) { return self.model().load_report(); })
       .def_property(
           "timeout", &BoundModel::timeout, &BoundModel::set_timeout,
-          "Seconds after which each call is stopped; 0: no limit. Raises InvalidInput for "
+          "Seconds after which a call is stopped; 0: no limit. Raises InvalidInput for "
           "an engine that cannot stop calls.")
       .def_property_readonly("methods",
                              [](const BoundModel& self) { return self.model().methods(); })

@@ -246,7 +246,7 @@ class EngineProof:
 
     @property
     def note(self) -> str:
-        """Why it failed, or on which values it is not proven; empty when there is nothing to say."""
+        """The reason why it failed, or the values on which it is not proven; may be empty."""
         return self.reason or "; ".join(self.limits)
 
     @property

@@ -41,8 +41,8 @@ Explain = Callable[[Step], Difference | None]
 
 
 _EFFECTS = ("writes_input", "changes_argument", "output_without_example")
-"""The kinds of hazards that hold on every engine: what a call does to its inputs, and what no golden
-shows."""
+"""The kinds of hazards that hold on every engine: effects on inputs, and outputs that no golden
+has."""
 
 
 @dataclass(frozen=True)
