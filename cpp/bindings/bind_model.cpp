@@ -97,10 +97,9 @@ void bind_model(py::module_& module) {
           "Waits until the warm-up is over; raises ExecutionError when it failed.")
       .def_property_readonly("load_report",
                              [](const BoundModel& self) { return self.model().load_report(); })
-      .def_property(
-          "timeout", &BoundModel::timeout, &BoundModel::set_timeout,
-          "Seconds after which a call is stopped; 0: no limit. Raises InvalidInput for "
-          "an engine that cannot stop calls.")
+      .def_property("timeout", &BoundModel::timeout, &BoundModel::set_timeout,
+                    "Seconds after which a call is stopped; 0: no limit. Engines that cannot raise "
+                    "InvalidInput.")
       .def_property_readonly("methods",
                              [](const BoundModel& self) { return self.model().methods(); })
       .def_property_readonly("stateful",

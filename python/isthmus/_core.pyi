@@ -245,7 +245,7 @@ class Model:
     @property
     def timeout(self) -> float:
         """
-        Seconds after which a call is stopped; 0: no limit. Raises InvalidInput for an engine that cannot stop calls.
+        Seconds after which a call is stopped; 0: no limit. Engines that cannot raise InvalidInput.
         """
     @timeout.setter
     def timeout(self, arg1: typing.SupportsFloat | typing.SupportsIndex) -> None: ...

@@ -10,8 +10,8 @@ namespace isthmus::detail {
 namespace {
 
 // Adds the values of one call to `into` and returns their number. Only optional values, or with
-// `some` any values, may be absent. The dtype of inputs is checked; that of outputs may be of another precision than the
-// signature's.
+// `some` any values, may be absent. The dtype of inputs is checked; that of outputs may be of
+// another precision than the signature's.
 std::size_t take(const std::vector<ValueSpec>& specs, const std::string& prefix,
                  const NamedTensors& tensors, std::string_view label, bool check_dtype,
                  NamedTensors& into, bool some = false) {

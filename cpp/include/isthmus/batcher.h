@@ -96,8 +96,8 @@ class ISTHMUS_API Batcher {
   using Done = std::function<void(Answer)>;
 
   /// Starts the workers.
-  /// @throws InvalidInput for a stateful model, a method that writes its inputs, an unknown method, options that are out of range,
-  /// or a
+  /// @throws InvalidInput for a stateful model, a method that writes its inputs, an unknown method,
+  /// options that are out of range, or a
   ///     padding value that the input cannot hold.
   explicit Batcher(Model model, BatcherOptions options = {});
   Batcher(const Batcher&) = delete;

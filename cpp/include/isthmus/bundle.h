@@ -88,7 +88,7 @@ struct Artifact {
   std::vector<OpLibrary> op_libraries;
   std::map<std::string, std::int64_t> operators;             ///< operator -> count
   std::map<std::string, Tolerance, std::less<>> tolerances;  ///< by output name
-  std::vector<std::string> state;  ///< attributes that calls change, such as "cell.h"
+  std::vector<std::string> state;     ///< attributes that calls change, such as "cell.h"
   std::vector<EngineProof> proofs{};  ///< the verdicts of the engines that were tried at export
 };
 
