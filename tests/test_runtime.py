@@ -435,3 +435,19 @@ def test_constants_may_be_repeated_in_a_call_and_not_changed(tmp_path: Path) -> 
     ):
         with pytest.raises(InvalidInput, match=f'"{name}" became a part of the model'):
             model(*args, **kwargs)
+
+
+class TooLoud(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        if bool(x.sum() > 1000):
+            raise ValueError("too loud")
+        return x
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_error_inside_a_script_begins_with_its_cause(tmp_path: Path) -> None:
+    isthmus.export(torch.jit.script(TooLoud()), (torch.ones(3),), path=tmp_path / "b")
+    model = isthmus.load(tmp_path / "b", warmup=False, specials="allow")
+    with pytest.raises(isthmus.ExecutionError) as caught:
+        model(torch.full((3,), 1e6))
+    assert "too loud" in str(caught.value).splitlines()[0]
