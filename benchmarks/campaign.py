@@ -351,14 +351,15 @@ def in_process(
                 stage, rows = (stage, message) if isinstance(message, list) else (message, None)
     except EOFError:
         pass
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            assert process.pid is not None
+            os.killpg(process.pid, signal.SIGKILL)
+        process.join()
     killed_eager = stage.startswith(EAGER) and time.monotonic() < deadline
     if rows is None and not killed_eager:
         how = "took too long" if time.monotonic() >= deadline else "died"
         rows = lost(names, [engine for _, engine in engine_pairs(formats)], stage, how)
-    with contextlib.suppress(ProcessLookupError):
-        assert process.pid is not None
-        os.killpg(process.pid, signal.SIGKILL)
-    process.join()
     if rows is None:
         more = {*skipped, stage.removeprefix(EAGER)}
         return in_process(names, entries, formats, seconds, more)
@@ -485,6 +486,8 @@ def main() -> int:
     parser.add_argument("--fresh", action="store_true", help="forget the results so far")
     parser.add_argument("--json", type=Path, metavar="FILE", help="stores the table")
     options = parser.parse_args()
+    # An end by a signal, too, has to end the process of the operator.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     entries = operators()
     names = list(entries)
     if options.only:
