@@ -100,7 +100,7 @@ class BundleReport:
         parts: dict[str, list[FileEntry]] = {}
         for artifact in manifest.artifacts:
             parts.setdefault(artifact.name, []).extend(artifact.files)
-        for golden in manifest.goldens:
+        for golden in (*manifest.goldens, *manifest.specials):
             parts.setdefault("goldens", []).append(golden.file)
         for file in manifest.files:
             parts.setdefault("other files", []).append(file)
