@@ -34,7 +34,7 @@ def prove(bundle: Bundle, module: nn.Module) -> VerifyReport:
     cpp = report.row("torchscript")
     assert cpp.vs_torch_jit == 0.0, "the same LibTorch on the same graph gives the same bits"
     goldens = {entry.name for entry in bundle.manifest.goldens}
-    outputs = {spec.name for method in bundle.manifest.methods for spec in method.outputs}
+    outputs = {spec.name for method in bundle.manifest.methods for spec in method.results}
     for row in report.rows:
         assert {result.golden for result in row.results} == goldens
         assert {result.output for result in row.results} == outputs

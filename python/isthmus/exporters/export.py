@@ -23,7 +23,7 @@ from isthmus.bundle.manifest import Manifest, NoiseFloor
 from isthmus.capture.capture import Captured, capture
 from isthmus.capture.dynamic import DimsSpec, DynamicSpec
 from isthmus.capture.size_proposals import possible_sum
-from isthmus.errors import ExportError
+from isthmus.errors import ExportError, InvalidInput
 from isthmus.exporters.edge_values import with_edges
 from isthmus.exporters.engine_proofs import warn_of_failures
 from isthmus.exporters.export_request import ExportedArtifact, ExportRequest
@@ -289,13 +289,14 @@ def _report_losses(results: Sequence[FormatResult], advice: str) -> None:
     """
     lost = [result for result in results if not result.ok]
     if len(lost) == len(results):
-        if len(lost) == 1 and lost[0].error is not None and not advice:
-            raise _with_advice(lost[0].error, lost[0].advice)
+        error = lost[0].error
+        if len(lost) == 1 and error is not None and (not advice or isinstance(error, InvalidInput)):
+            raise _with_advice(error, lost[0].advice)
         lines = ["no format verifies, and nothing was written:"]
         lines += [f"  {result.label}: {result.explanation}" for result in lost]
-        error = ExportError("\n".join([*lines, *([f"  {advice}"] if advice else [])]))
-        error.decisions = decisions_of(lost)
-        raise error
+        nothing = ExportError("\n".join([*lines, *([f"  {advice}"] if advice else [])]))
+        nothing.decisions = decisions_of(lost)
+        raise nothing
     for result in lost:
         warnings.warn(
             f"{result.label} is not in the bundle: {result.explanation}",
