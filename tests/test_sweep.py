@@ -247,3 +247,20 @@ def test_only_operators_whose_sizes_vary_are_named() -> None:
 
     assert operators_of(Fixed(), torch.rand(5)) == []
     assert operators_of(Ramp(), torch.rand(5)) == ["linspace", "adaptive_avg_pool2d"]
+
+
+def test_sizes_that_were_too_costly_to_try_are_named() -> None:
+    class Wide(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x[:, None].expand(-1, 40_000) * 2
+
+    captured = capture(Wide(), (torch.rand(4),), dynamic={"x": {0: "n"}}, dims={"n": (2, 300)})
+    goldens, _, complete = make_goldens(captured)
+    largest = max(golden.dims["n"] for golden in (*goldens, *complete.sweep))
+    untried = [note for note in complete.notes if note.kind == "untried_sizes"]
+    assert largest < 300
+    assert f'no size of "n" above {largest} was tried, of up to 300' in untried[0].message
+    _, _, small = make_goldens(
+        capture(Wide(), (torch.rand(4),), dynamic={"x": {0: "n"}}, dims={"n": (2, 9)})
+    )
+    assert not [note for note in small.notes if note.kind == "untried_sizes"]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from isthmus.bundle.golden import Golden, Step, with_written
-from isthmus.bundle.manifest import Hazard, Method, NoiseFloor, written_name
+from isthmus.bundle.manifest import DimRange, Hazard, Method, NoiseFloor, written_name
 from isthmus.bundle.size_expression import bind_sizes, names_of
 from isthmus.capture.flat import returns_tree, tensors_of
 from isthmus.capture.made_values import Donor, made_values
@@ -127,6 +127,7 @@ class _GoldenMaker:
         everything = [_with_errors(run, floor.errors_of(at)) for at, run in enumerate(everything)]
         if self._not_made:
             self._notes.append(_unproven_sizes(self._not_made))
+        self._notes += _untried_sizes(self._captured.dims, [run.plan.dims for run in everything])
         chosen = self._conditioned(everything[: len(runs)], floor)
         swept = [
             run
@@ -467,6 +468,26 @@ class _GoldenMaker:
 def _sizes_text(shape: Mapping[str, int]) -> str:
     """Returns "batch=2, sequence=14" for messages."""
     return ", ".join(f"{name}={size}" for name, size in shape.items()) or "the example"
+
+
+def _untried_sizes(
+    dims: Mapping[str, DimRange], shapes: Sequence[Mapping[str, int]]
+) -> list[Hazard]:
+    """Returns a hazard for each dimension whose largest sizes were too costly to run."""
+    notes = []
+    for name, size in dims.items():
+        tried = [shape[name] for shape in shapes if name in shape]
+        if tried and max(tried) < size.max:
+            notes.append(
+                Hazard(
+                    "untried_sizes",
+                    "warning",
+                    f'no size of "{name}" above {max(tried)} was tried, of up to {size.max}: such '
+                    "calls are too large for an export",
+                    remedy="give an example at the largest size that you serve, or narrow dims",
+                )
+            )
+    return notes
 
 
 def _unproven_sizes(not_made: Mapping[str, str]) -> Hazard:
