@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from isthmus.bundle.manifest import Method
 from isthmus.capture.flat import returns_tree
+from isthmus.capture.operator_mode import OperatorMode
 from isthmus.capture.run_module import ModuleRunner, fresh
 
 __all__ = ["computed_axes"]
@@ -77,11 +77,11 @@ def computed_axes(
     return axes
 
 
-class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Watch(OperatorMode):  # type: ignore[no-untyped-call]
     """Observes each operator of a call, and follows the axes with sizes from data."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._axes: dict[int, frozenset[int]] = {}
         """Maps the id of a tensor to its axes with sizes from data."""
         self._alive: list[Tensor] = []  # so that no id is used for another tensor
@@ -97,14 +97,8 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Returns the axes of a tensor whose sizes are computed from data."""
         return self._axes.get(id(value), frozenset())
 
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
+    def operate(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        result = func(*args, **kwargs)
         arguments = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         of_data = any(hasattr(argument, _OF_DATA) for argument in arguments)
         if func is _aten._local_scalar_dense.default and type(result) is int:

@@ -14,12 +14,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from isthmus.bundle.manifest import DimRange, Method, ValueRange
 from isthmus.bundle.size_expression import parse_size
 from isthmus.capture.made_values import Donor, bounds_of, made_values
+from isthmus.capture.operator_mode import OperatorMode
 from isthmus.capture.run_module import ModuleRunner, fresh
 
 __all__ = ["index_ranges"]
@@ -288,13 +288,13 @@ def _eager_fails(
 # --- observing ------------------------------------------------------------------------------------
 
 
-class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Watch(OperatorMode):  # type: ignore[no-untyped-call]
     """Observes each operator of a call, and tracks integer inputs through views and copies."""
 
     supports_higher_order_operators = True
 
     def __init__(self, module: nn.Module, values: Mapping[str, Any]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.values = fresh(values)
         """The inputs to call the method with, each in a storage of its own."""
         self.lookups: list[_Lookup] = []
@@ -314,18 +314,12 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._follow(value, numbers)
                 count += value.numel()
 
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
+    def operate(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         operator = getattr(func, "overloadpacket", None)
         for lookup in self._lookups(operator, args):
             self._add(str(operator), *lookup)
-        result = func(*args, **(kwargs or {}))
-        for value in _written(func, args, kwargs or {}):
+        result = func(*args, **kwargs)
+        for value in _written(func, args, kwargs):
             self._origins.pop(_address(value), None)
         if operator in _COPIES and isinstance(result, Tensor) and _is_integer(result):
             self._follow(result, self._copied(operator, args))

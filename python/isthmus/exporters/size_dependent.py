@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from isthmus.bundle.manifest import Artifact, Hazard
 from isthmus.capture.capture import Captured
+from isthmus.capture.operator_mode import OperatorMode
 from isthmus.capture.run_module import ModuleRunner
 from isthmus.exporters.source_lines import in_frames
 
@@ -70,25 +70,17 @@ def _observe(
     return watch.found
 
 
-class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Watch(OperatorMode):  # type: ignore[no-untyped-call]
     supports_higher_order_operators = True
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.found: list[tuple[SizeDependent, Any]] = []
 
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
+    def operate(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        result = func(*args, **kwargs)
         name = getattr(getattr(func, "overloadpacket", None), "__name__", "").strip("_")
-        plain = tuple(
-            leaf for leaf in tree_leaves((args, kwargs or {})) if not isinstance(leaf, Tensor)
-        )
+        plain = tuple(leaf for leaf in tree_leaves((args, kwargs)) if not isinstance(leaf, Tensor))
         sizes: Any = None
         if name.startswith(_RESIZING):
             shapes = [tuple(leaf.shape) for leaf in tree_leaves(args) if isinstance(leaf, Tensor)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import multiprocessing
 import os
 import pickle
@@ -11,7 +10,6 @@ import signal
 import tempfile
 import time
 import traceback
-import warnings
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -19,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from isthmus.errors import ExportError
+from isthmus.goldens.apart import start_forked
 from isthmus.runtime.workers import explain_exit
 
 __all__ = ["can_isolate", "isolated"]
@@ -85,17 +84,7 @@ def _attempt(
     ours, theirs = context.Pipe(duplex=False)
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
         process = context.Process(target=_child, args=(work, theirs, output.fileno()))
-        with warnings.catch_warnings():
-            # The threads of runtimes do not exist in the child, which starts its own (see _child).
-            warnings.filterwarnings("ignore", category=DeprecationWarning)
-            # The child must not collect this process's garbage: objects that own threads would wait
-            # for threads that the child does not have.
-            gc.collect()
-            gc.freeze()
-            try:
-                process.start()
-            finally:
-                gc.unfreeze()
+        start_forked(process)
         theirs.close()
         assert process.pid is not None
         try:

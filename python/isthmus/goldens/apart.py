@@ -12,10 +12,11 @@ import time
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, TypeVar
 
-__all__ = ["run_apart"]
+__all__ = ["run_apart", "start_forked"]
 
 T = TypeVar("T")
 
@@ -60,16 +61,7 @@ def _results(tasks: Sequence[Callable[[], Any]], seconds: float, end: float) -> 
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_child, args=(tasks, theirs), daemon=True)
-    with warnings.catch_warnings():
-        # The threads of runtimes do not exist in the child, which starts its own (see _child).
-        warnings.filterwarnings("ignore", category=DeprecationWarning)
-        # The child must not collect this process's garbage, which may own threads.
-        gc.collect()
-        gc.freeze()
-        try:
-            process.start()
-        finally:
-            gc.unfreeze()
+    start_forked(process)
     theirs.close()
     try:
         for _ in tasks:
@@ -84,6 +76,21 @@ def _results(tasks: Sequence[Callable[[], Any]], seconds: float, end: float) -> 
         process.kill()
         process.join()
         ours.close()
+
+
+def start_forked(process: BaseProcess) -> None:
+    """Starts a process that forks this one, which may have threads."""
+    with warnings.catch_warnings():
+        # The threads of runtimes do not exist in the child, which has to start its own.
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        # The child must not collect this process's garbage: objects that own threads would wait for
+        # threads that the child does not have.
+        gc.collect()
+        gc.freeze()
+        try:
+            process.start()
+        finally:
+            gc.unfreeze()
 
 
 def _child(tasks: Sequence[Callable[[], Any]], pipe: Connection[Any, Any]) -> None:

@@ -6,32 +6,28 @@ from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
+
+from isthmus.capture.operator_mode import OperatorMode
 
 __all__ = ["OperationCounter"]
 
 
-class OperationCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class OperationCounter(OperatorMode):  # type: ignore[no-untyped-call]
     """Counts while it is entered: multiplications and additions of products, convolutions and
     attention; for any other operator, the elements that it reads and writes."""
 
     supports_higher_order_operators = True
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.operations = 0
 
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        self.operations += _operations(func, args, kwargs or {}, result)
+    def operate(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """Runs an operator and counts its operations."""
+        result = func(*args, **kwargs)
+        self.operations += _operations(func, args, kwargs, result)
         return result
 
 

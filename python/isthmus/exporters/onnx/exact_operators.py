@@ -295,21 +295,22 @@ def _wide(compute: Translation, self: Any, other: Any) -> Any:
 
 def _truncated_quotient(a: Any, b: Any) -> Any:
     """Divides integers towards zero, also in engines whose division rounds down."""
-    op = _operators()
-    quotient = op.Div(a, b)
-    rest = op.Sub(a, op.Mul(quotient, b))
     # A quotient that was rounded down leaves a rest with the sign of b where the signs differ.
-    rounded_down = op.And(op.Not(op.Equal(rest, _zero(a))), _signs_differ(rest, a))
-    return op.Where(rounded_down, op.Add(quotient, _one(a)), quotient)
+    return _corrected_quotient(a, b, a, _operators().Add)
 
 
 def _floor_quotient(a: Any, b: Any) -> Any:
     """Divides integers and rounds down, also in engines whose division truncates."""
+    return _corrected_quotient(a, b, b, _operators().Sub)
+
+
+def _corrected_quotient(a: Any, b: Any, sign: Any, correct: Any) -> Any:
+    """Divides integers, and corrects quotients whose rest has another sign than `sign` by one."""
     op = _operators()
     quotient = op.Div(a, b)
     rest = op.Sub(a, op.Mul(quotient, b))
-    truncated = op.And(op.Not(op.Equal(rest, _zero(a))), _signs_differ(rest, b))
-    return op.Where(truncated, op.Sub(quotient, _one(a)), quotient)
+    wrong = op.And(op.Not(op.Equal(rest, _zero(a))), _signs_differ(rest, sign))
+    return op.Where(wrong, correct(quotient, _one(a)), quotient)
 
 
 def _floor_quotient_of_floats(a: Any, b: Any) -> Any:
