@@ -484,11 +484,7 @@ void check_outputs(const Signature& signature, std::span<const Tensor> inputs,
                          spec_text(spec) + ", the engine gave " + tensor.describe() + " (" + why +
                          "); the artifact does not do what its manifest says: export it again");
   };
-  if (outputs.size() != signature.outputs.size())
-    throw ExecutionError(detail::in_quotes(signature.method) + " gave " +
-                         std::to_string(outputs.size()) + " outputs, expected " +
-                         std::to_string(signature.outputs.size()) +
-                         "; the artifact does not do what its manifest says: export it again");
+  detail::check_count(signature, outputs.size(), 0);
   std::optional<DimensionSizes> sizes;  // of the inputs; only signatures with expressions need it
   for (std::size_t i = 0; i < outputs.size(); ++i) {
     const ValueSpec& spec = signature.outputs[i];
