@@ -14,8 +14,8 @@ __all__ = ["SHAPES", "Load", "Price", "every_size", "sweep_shapes", "wrong_sizes
 SHAPES = 64
 """The number of shapes of a sweep; with several methods they share it."""
 OPERATIONS = 8e9
-"""The operations (see `OperationCounter`) of eager's calls together: half a second on two cores.
-float64 and each engine run them once more; all-MiniLM-L6-v2 takes a third longer to export."""
+"""The operations (see `OperationCounter`) of eager's calls together. float64 and each engine run
+them once more."""
 NBYTES = 256 << 20
 """The bytes of inputs, outputs and errors, which stay in memory until the export ends."""
 _SHARE = 4.0
