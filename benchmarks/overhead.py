@@ -33,8 +33,11 @@ class ThreeInputs(nn.Module):
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Maps three inputs int64[batch, sequence] to two outputs of the same shape."""
-        return input_ids + attention_mask, token_type_ids
+        """Maps three inputs int64[batch, sequence] to two outputs of the same shape.
+
+        No output is an input, which a call would copy.
+        """
+        return input_ids + attention_mask, token_type_ids + attention_mask
 
 
 def export_all(folder: Path) -> dict[str, Path]:

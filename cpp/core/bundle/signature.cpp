@@ -444,6 +444,45 @@ std::string specs_text(const std::vector<ValueSpec>& specs) {
   });
 }
 
+/// Returns the size of a named dimension in the first input that has it.
+std::optional<std::int64_t> given_size(const Signature& signature, std::span<const Tensor> inputs,
+                                       const Dim& dim) {
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    const auto& shape = signature.inputs[i].shape;
+    if (!shape || !inputs[i].defined()) continue;
+    const auto same = std::find(shape->begin(), shape->end(), dim);
+    if (same != shape->end())
+      return inputs[i].shape()[static_cast<std::size_t>(same - shape->begin())];
+  }
+  return std::nullopt;
+}
+
+/// Checks the sizes of outputs that no input has alone: expressions, and names that are solved from
+/// the inputs' expressions. Sizes of unknown names are not checked.
+void check_computed_sizes(const Signature& signature, std::span<const Tensor> inputs,
+                          std::span<const Tensor> outputs, const auto& fail) {
+  const DimensionSizes sizes = sizes_of(signature, inputs);
+  for (std::size_t i = 0; i < outputs.size(); ++i) {
+    const ValueSpec& spec = signature.outputs[i];
+    if (!spec.shape || !outputs[i].defined()) continue;
+    for (std::size_t axis = 0; axis < spec.shape->size(); ++axis) {
+      const Dim& dim = (*spec.shape)[axis];
+      const std::int64_t size = outputs[i].shape()[axis];
+      const auto check = [&](std::optional<std::int64_t> expected, const auto& text) {
+        if (expected != size)
+          fail(spec, outputs[i], "axis " + std::to_string(axis) + " should be " + text());
+      };
+      if (dim.expression) {
+        if (const auto values = known_sizes(*dim.expression, sizes))
+          check(dim.expression->evaluate(*values),
+                [&] { return dim.expression->explain(*values); });
+      } else if (const auto* known = dim.name.empty() ? nullptr : sizes.find(dim.name)) {
+        check(known->size, [&] { return std::to_string(known->size); });
+      }
+    }
+  }
+}
+
 }  // namespace
 
 std::string Signature::describe() const {
@@ -485,7 +524,7 @@ void check_outputs(const Signature& signature, std::span<const Tensor> inputs,
                          "); the artifact does not do what its manifest says: export it again");
   };
   detail::check_count(signature, outputs.size(), 0);
-  std::optional<DimensionSizes> sizes;  // of the inputs; only signatures with expressions need it
+  bool has_computed = false;
   for (std::size_t i = 0; i < outputs.size(); ++i) {
     const ValueSpec& spec = signature.outputs[i];
     const Tensor& tensor = outputs[i];
@@ -502,35 +541,15 @@ void check_outputs(const Signature& signature, std::span<const Tensor> inputs,
         if (dim.size >= 0 && dim.size != tensor.shape()[axis]) fail(spec, tensor, "another size");
         continue;
       }
-      if (dim.expression) {
-        if (!sizes) sizes = sizes_of(signature, inputs);
-        const auto values = known_sizes(*dim.expression, *sizes);
-        if (values && dim.expression->evaluate(*values) != tensor.shape()[axis])
-          fail(spec, tensor,
-               "axis " + std::to_string(axis) + " should be " + dim.expression->explain(*values));
-        continue;
-      }
       // check_inputs has seen that all inputs with this dimension agree.
-      bool found = false;
-      for (std::size_t j = 0; j < inputs.size() && !found; ++j) {
-        const auto& shape = signature.inputs[j].shape;
-        if (!shape || !inputs[j].defined()) continue;
-        const auto same = std::find(shape->begin(), shape->end(), dim);
-        if (same == shape->end()) continue;
-        if (inputs[j].shape()[static_cast<std::size_t>(same - shape->begin())] !=
-            tensor.shape()[axis])
-          fail(spec, tensor, "dimension \"" + dim.name + "\" differs from the input's");
-        found = true;
-      }
-      if (found) continue;
-      // No input has it alone, so it may have been solved from "2 * n".
-      if (!sizes) sizes = sizes_of(signature, inputs);
-      const auto* known = sizes->find(dim.name);
-      if (known != nullptr && known->size != tensor.shape()[axis])
-        fail(spec, tensor,
-             "axis " + std::to_string(axis) + " should be " + std::to_string(known->size));
+      const auto size = dim.expression ? std::nullopt : given_size(signature, inputs, dim);
+      if (!size)
+        has_computed = true;
+      else if (*size != tensor.shape()[axis])
+        fail(spec, tensor, "dimension \"" + dim.name + "\" differs from the input's");
     }
   }
+  if (has_computed) check_computed_sizes(signature, inputs, outputs, fail);
 }
 
 }  // namespace isthmus

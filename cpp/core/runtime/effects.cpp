@@ -1,6 +1,7 @@
 #include "core/runtime/effects.h"
 
 #include <algorithm>
+#include <array>
 #include <string>
 
 #include "core/bundle/methods.h"
@@ -64,12 +65,21 @@ std::vector<Tensor> take_written(const Signature& signature, std::span<const Ten
 
 void separate_outputs(Executable& executable, std::span<const Tensor> inputs,
                       std::vector<Tensor>& outputs) {
-  for (std::size_t i = 0; i < outputs.size(); ++i) {
-    const auto shares = [&](const Tensor& other) { return ranges_meet(outputs[i], other); };
-    const auto earlier = outputs.begin() + static_cast<std::ptrdiff_t>(i);
-    if (std::any_of(inputs.begin(), inputs.end(), shares) ||
-        std::any_of(outputs.begin(), earlier, shares))
-      outputs[i] = executable.copy(outputs[i]);
+  std::array<MemoryRange, 16> few;  // most calls need no allocation
+  std::vector<MemoryRange> many;
+  MemoryRange* taken = few.data();
+  if (inputs.size() + outputs.size() > few.size()) {
+    many.resize(inputs.size() + outputs.size());
+    taken = many.data();
+  }
+  MemoryRange* next = taken;
+  for (const Tensor& input : inputs) *next++ = memory_range(input);
+  for (Tensor& output : outputs) {
+    const MemoryRange range = memory_range(output);
+    if (std::any_of(taken, next, [&](const MemoryRange& other) { return range.meets(other); }))
+      output = executable.copy(output);
+    else
+      *next++ = range;
   }
 }
 

@@ -7,26 +7,10 @@
 #include <utility>
 #include <vector>
 
+#include "core/tensor/dtype_table.h"
+
 namespace isthmus::detail {
 namespace {
-
-struct Range {
-  std::uintptr_t begin = 0;
-  std::uintptr_t end = 0;
-};
-
-Range range_of(const Tensor& tensor) noexcept {
-  if (!tensor.defined() || tensor.numel() == 0) return {};
-  const auto start = reinterpret_cast<std::uintptr_t>(tensor.data());
-  if (tensor.strides().empty()) return {start, start + tensor.nbytes()};
-  const auto item = static_cast<std::int64_t>(size_of(tensor.dtype()));
-  Range range{start, start + static_cast<std::uintptr_t>(item)};
-  for (std::size_t axis = 0; axis < tensor.rank(); ++axis) {
-    const std::int64_t reach = (tensor.shape()[axis] - 1) * tensor.strides()[axis] * item;
-    (reach < 0 ? range.begin : range.end) += static_cast<std::uintptr_t>(reach);
-  }
-  return range;
-}
 
 /// Calls `visit(element)` with the address of each element of a strided tensor.
 template <typename Visit>
@@ -39,13 +23,13 @@ void for_each_element(const Tensor& tensor, char* at, std::size_t axis, const Vi
 }
 
 /// Returns, for each byte of a range, whether the tensor has it.
-std::vector<bool> bytes_in(const Tensor& tensor, Range range) {
+std::vector<bool> bytes_in(const Tensor& tensor, const MemoryRange& range) {
   std::vector<bool> bytes(range.end - range.begin);
   const auto mark = [&](std::uintptr_t begin, std::uintptr_t end) {
     for (std::uintptr_t at = std::max(begin, range.begin); at < std::min(end, range.end); ++at)
       bytes[at - range.begin] = true;
   };
-  const Range own = range_of(tensor);
+  const MemoryRange own = memory_range(tensor);
   if (tensor.is_contiguous()) {
     mark(own.begin, own.end);
   } else {
@@ -59,18 +43,27 @@ std::vector<bool> bytes_in(const Tensor& tensor, Range range) {
 
 }  // namespace
 
-bool ranges_meet(const Tensor& a, const Tensor& b) noexcept {
-  const Range first = range_of(a);
-  const Range second = range_of(b);
-  return first.begin < second.end && second.begin < first.end;
+MemoryRange memory_range(const Tensor& tensor) noexcept {
+  const auto item = static_cast<std::int64_t>(row_of(tensor.dtype()).size);
+  std::int64_t bytes = tensor.defined() ? item : 0;
+  for (const std::int64_t size : tensor.shape()) bytes *= size;
+  if (bytes == 0) return {};
+  const auto start = reinterpret_cast<std::uintptr_t>(tensor.data());
+  if (tensor.strides().empty()) return {start, start + static_cast<std::uintptr_t>(bytes)};
+  MemoryRange range{start, start + static_cast<std::uintptr_t>(item)};
+  for (std::size_t axis = 0; axis < tensor.rank(); ++axis) {
+    const std::int64_t reach = (tensor.shape()[axis] - 1) * tensor.strides()[axis] * item;
+    (reach < 0 ? range.begin : range.end) += static_cast<std::uintptr_t>(reach);
+  }
+  return range;
 }
 
 bool share_elements(const Tensor& a, const Tensor& b) {
-  if (!ranges_meet(a, b)) return false;
+  const MemoryRange first = memory_range(a);
+  const MemoryRange second = memory_range(b);
+  if (!first.meets(second)) return false;
   if (a.is_contiguous() && b.is_contiguous()) return true;
-  const Range first = range_of(a);
-  const Range second = range_of(b);
-  const Range common{std::max(first.begin, second.begin), std::min(first.end, second.end)};
+  const MemoryRange common{std::max(first.begin, second.begin), std::min(first.end, second.end)};
   const std::vector<bool> of_a = bytes_in(a, common);
   const std::vector<bool> of_b = bytes_in(b, common);
   for (std::size_t i = 0; i < of_a.size(); ++i)

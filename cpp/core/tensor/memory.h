@@ -1,12 +1,23 @@
 #pragma once
 
+#include <cstdint>
+
 #include "isthmus/tensor.h"
 
 namespace isthmus::detail {
 
-/// Returns true when the memory ranges of two tensors meet, gaps between elements included.
-/// Undefined and empty tensors have none. Tensors of two devices never share memory.
-bool ranges_meet(const Tensor& a, const Tensor& b) noexcept;
+/// The addresses between which the elements of a tensor lie, gaps between elements included.
+/// Undefined and empty tensors have none (0 to 0). Tensors of two devices never share memory.
+struct MemoryRange {
+  std::uintptr_t begin;
+  std::uintptr_t end;  ///< exclusive
+
+  [[nodiscard]] bool meets(const MemoryRange& other) const noexcept {
+    return begin < other.end && other.begin < end;
+  }
+};
+
+MemoryRange memory_range(const Tensor& tensor) noexcept;
 
 /// Returns true when two tensors share an element. Where the ranges of non-contiguous tensors meet,
 /// every element is looked at.

@@ -192,7 +192,7 @@ TEST_CASE("the memory of two inputs of a call that writes must be apart") {
   };
   const Tensor even = over(memory, {4}, {2});
   const Tensor odd = Tensor::wrap(memory.data() + 1, DType::kFloat32, {3}, nullptr, {}, {2});
-  CHECK(detail::ranges_meet(even, odd));
+  CHECK(detail::memory_range(even).meets(detail::memory_range(odd)));
   CHECK(check(even, odd).size() == 1);
   CHECK_THROWS_WITH_AS(check(even, over(memory, {8})), doctest::Contains("shares memory"),
                        InvalidInput);

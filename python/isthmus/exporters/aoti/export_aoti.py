@@ -13,6 +13,7 @@ import torch
 
 from isthmus.bundle.manifest import Artifact, Method
 from isthmus.errors import InvalidInput
+from isthmus.exporters.aoti.exact_operators import with_exact_operators
 from isthmus.exporters.attempts import (
     Explain,
     ExportAttempt,
@@ -75,6 +76,7 @@ def _compile(
     request.progress("Compiling (a minute for a model of 100 MB)")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        program = with_exact_operators(program)
         torch._inductor.aoti_compile_and_package(
             program, package_path=str(path), inductor_configs=_configs(request)
         )
