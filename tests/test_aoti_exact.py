@@ -35,7 +35,7 @@ class Quotients(nn.Module):
 
 
 def values(count: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns numbers, divisors of both signs, and halves: many quotients are near whole numbers."""
+    """Returns numbers, divisors and halves; many of their quotients are near whole numbers."""
     generator = torch.Generator().manual_seed(seed)
     a = torch.randint(-400, 400, (count,), generator=generator) / 2
     divisors = torch.tensor([0.7, -0.7, 0.1, -0.3])
@@ -49,7 +49,7 @@ def test_floors_of_quotients_are_those_of_eager_mode(tmp_path: Path) -> None:
         module,
         values(6, 0),
         path=tmp_path / "quotients",
-        dynamic=dict.fromkeys(("a", "b", "half"), {0: "n"}),
+        dynamic={key: {0: "n"} for key in ("a", "b", "half")},
         dims={"n": (1, 2048)},
         formats=("aoti",),
     )
