@@ -372,10 +372,18 @@ class State:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.rows: dict[tuple[str, str], list[Row]] = {}
-        if path.exists():
-            for line in path.read_text(encoding="utf-8").splitlines():
+        self.read()
+
+    def read(self) -> None:
+        """Reads what other processes have added."""
+        if self.path.exists():
+            for line in self.path.read_text(encoding="utf-8").splitlines():
                 entry = json.loads(line)
                 self.rows[entry["operator"], entry["work"]] = entry["rows"]
+
+    def waiting(self, names: Iterable[str], work: str) -> list[str]:
+        """Returns the operators that have no rows of a kind of work."""
+        return [name for name in names if (name, work) not in self.rows]
 
     def add(self, work: str, names: Iterable[str], rows: Sequence[Row]) -> None:
         """Writes the rows of operators."""
@@ -395,32 +403,68 @@ def run_campaign(
     console: Console,
     group: int = GROUP,
 ) -> None:
-    """Examines the operators that the state does not have."""
+    """Examines the operators that the state does not have, one group after the other."""
     plain = [name for name in formats if name != "aoti"]
+    work = ",".join(plain)
+    for name in state.waiting(names, work) if plain else ():
+        rows = in_process([name], entries, plain, SECONDS["export"])
+        state.add(work, [name], rows)
+        report(console, rows)
+    if "aoti" in formats:
+        waiting = state.waiting(names, "aoti")
+        for at in range(0, len(waiting), group):
+            together = waiting[at : at + group]
+            rows = in_process(together, entries, ["aoti"], SECONDS["aoti"])
+            state.add("aoti", together, rows)
+            report(console, rows)
+
+
+def run_in_parallel(
+    names: Sequence[str],
+    entries: Mapping[str, Any],
+    formats: Sequence[str],
+    state: State,
+    group: int,
+    jobs: int,
+) -> None:
+    """Divides the operators among processes, and shows how far they are.
+
+    Raises:
+        RuntimeError: A process failed.
+    """
+    work = {",".join(name for name in formats if name != "aoti")} - {""}
+    work |= {"aoti"} & set(formats)
+
+    def todo() -> int:
+        return sum(len(state.waiting(names, kind)) for kind in work)
+
+    console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
     )  # fmt: skip
-    with Progress(*columns, console=console) as progress:
-        if plain:
-            work = ",".join(plain)
-            waiting = [name for name in names if (name, work) not in state.rows]
-            task = progress.add_task(work, total=len(waiting))
-            for name in waiting:
-                progress.update(task, description=name)
-                rows = in_process([name], entries, plain, SECONDS["export"])
-                state.add(work, [name], rows)
-                report(console, rows)
-                progress.advance(task)
-        if "aoti" in formats:
-            waiting = [name for name in names if (name, "aoti") not in state.rows]
-            task = progress.add_task("aoti", total=len(waiting))
-            for at in range(0, len(waiting), group):
-                together = waiting[at : at + group]
-                progress.update(task, description=f"aoti, {together[0]} ...")
-                rows = in_process(together, entries, ["aoti"], SECONDS["aoti"])
-                state.add("aoti", together, rows)
-                report(console, rows)
-                progress.advance(task, len(together))
+    context = multiprocessing.get_context("fork")
+    processes = [
+        context.Process(
+            target=run_campaign, args=(names[job::jobs], entries, formats, state, console, group)
+        )
+        for job in range(jobs)
+    ]
+    for process in processes:
+        process.start()
+    try:
+        with Progress(*columns, console=console) as progress:
+            total = todo()
+            task = progress.add_task("operators", total=total)
+            while any(process.is_alive() for process in processes):
+                time.sleep(1)
+                state.read()
+                progress.update(task, completed=total - todo())
+    finally:
+        for process in processes:
+            process.terminate()
+            process.join()
+    if any(process.exitcode for process in processes):
+        raise RuntimeError("a process of the campaign failed; run it again to go on")
 
 
 def report(console: Console, rows: Sequence[Row]) -> None:
@@ -482,6 +526,7 @@ def main() -> int:
     parser.add_argument("--sample", type=int, metavar="N", help="a fixed sample of N operators")
     parser.add_argument("--formats", default="torchscript,onnx,aoti")
     parser.add_argument("--group", type=int, default=GROUP, help="operators in an AOTI module")
+    parser.add_argument("--jobs", type=int, default=1, help="processes at once")
     parser.add_argument("--state", type=Path, default=Path("build/campaign/state.jsonl"))
     parser.add_argument("--fresh", action="store_true", help="forget the results so far")
     parser.add_argument("--json", type=Path, metavar="FILE", help="stores the table")
@@ -503,7 +548,7 @@ def main() -> int:
     # A run that is ended early has then tried a fair sample.
     order = names if options.only else shuffled(names)
     formats = options.formats.split(",")
-    run_campaign(order, entries, formats, state, Console(stderr=True), options.group)
+    run_in_parallel(order, entries, formats, state, options.group, options.jobs)
     result = summary(names, formats, state)
     print_report(result)
     if options.json:

@@ -34,41 +34,61 @@ bool CallGate::due() const {
 }
 
 bool CallGate::enter(Clock::time_point deadline) {
+  std::uint64_t state = state_;
+  while (state < limit_)  // there is room, and nobody waits
+    if (state_.compare_exchange_weak(state, state + 1)) return state == 0;
+  return enter_with_others(deadline);
+}
+
+bool CallGate::enter_with_others(Clock::time_point deadline) {
   std::unique_lock lock(mutex_);
-  if (running_ < limit_ && !due()) return ++running_ == 1;
-  Waiter self;
-  self.since = Clock::now();
-  waiting_.push_back(&self);
-  const auto admitted = [&] {
-    return self.admitted || (waiting_.front() == &self && running_ < limit_);
-  };
-  if (deadline == Clock::time_point::max()) {
-    self.wake.wait(lock, admitted);
-  } else if (!self.wake.wait_until(lock, deadline, admitted)) {
-    std::erase(waiting_, &self);
-    // A call that ended may have notified this waiter only.
-    if (!waiting_.empty() && running_ < limit_) waiting_.front()->wake.notify_one();
-    throw ExecutionError(
-        "the call was stopped at its timeout, while it waited for others to end; allow more time, "
-        "or make fewer calls at once");
+  // From here on to the end, others change the state only when they hold the mutex.
+  state_ += kWaiter;
+  if (running() >= limit_ || due()) {
+    Waiter self;
+    self.since = Clock::now();
+    waiting_.push_back(&self);
+    const auto admitted = [&] {
+      return self.admitted || (waiting_.front() == &self && running() < limit_);
+    };
+    bool in_time = true;
+    if (deadline == Clock::time_point::max())
+      self.wake.wait(lock, admitted);
+    else
+      in_time = self.wake.wait_until(lock, deadline, admitted);
+    if (self.admitted)
+      --state_;  // the call that ended has counted this one
+    else
+      std::erase(waiting_, &self);
+    // Several calls may have ended and all have notified this waiter, so that more may enter.
+    const std::uint64_t others = running() + (in_time ? 1 : 0);
+    if (!waiting_.empty() && others < limit_) waiting_.front()->wake.notify_one();
+    if (!in_time) {
+      state_ -= kWaiter;
+      throw ExecutionError(
+          "the call was stopped at its timeout, while it waited for others to end; allow more "
+          "time, or make fewer calls at once");
+    }
   }
-  if (!self.admitted) {
-    waiting_.pop_front();
-    ++running_;
-  }
-  // Several calls may have ended and all have notified this waiter, so that more may enter.
-  if (!waiting_.empty() && running_ < limit_) waiting_.front()->wake.notify_one();
-  return running_ == 1;
+  state_ -= kWaiter - 1;
+  return running() == 1;
 }
 
 void CallGate::leave() {
+  std::uint64_t state = state_;
+  while (state < kWaiter)  // nobody waits
+    if (state_.compare_exchange_weak(state, state - 1)) return;
+  leave_to_others();
+}
+
+void CallGate::leave_to_others() {
   const std::lock_guard lock(mutex_);
-  --running_;
+  --state_;
   if (waiting_.empty()) return;
   Waiter& next = *waiting_.front();
   if (due()) {
     next.admitted = true;
-    ++running_;
+    ++state_;
     waiting_.pop_front();
   }
   next.wake.notify_one();  // the waiter lives on its thread's stack until it gets the mutex

@@ -1,7 +1,9 @@
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <cstdint>
 #include <deque>
 #include <mutex>
 #include <optional>
@@ -20,7 +22,7 @@ namespace isthmus {
 class CallGate {
  public:
   /// `limit` 0: no bound.
-  explicit CallGate(int limit) : limit_(limit) {}
+  explicit CallGate(int limit) : limit_(static_cast<std::uint64_t>(limit)) {}
 
   /// The right to run, released by the destructor. A thread that holds a pass already (in an
   /// operator that calls another model) does not wait, because it would wait for itself.
@@ -52,12 +54,20 @@ class CallGate {
   /// Waits for room. Returns true when no other call is running.
   /// @throws ExecutionError when there is none until `deadline`.
   bool enter(Clock::time_point deadline);
+  bool enter_with_others(Clock::time_point deadline);
   void leave();
+  void leave_to_others();
+  /// Returns the number of running calls.
+  [[nodiscard]] std::uint64_t running() const { return state_ % kWaiter; }
   /// Returns true when the longest waiting caller must not be overtaken. The mutex must be held.
   [[nodiscard]] bool due() const;
 
-  const int limit_;
-  int running_ = 0;
+  static constexpr std::uint64_t kWaiter = std::uint64_t{1} << 32;
+
+  const std::uint64_t limit_;
+  /// The number of running calls, plus `kWaiter` for each caller that waits or is about to. Without
+  /// waiters it is changed without the mutex.
+  std::atomic<std::uint64_t> state_{0};
   std::mutex mutex_;
   std::deque<Waiter*> waiting_;  ///< longest first
 };

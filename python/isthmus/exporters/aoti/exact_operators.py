@@ -9,7 +9,7 @@ compute what `div_floor_floating` and `remainder` of ATen do (aten/src/ATen/nati
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -30,7 +30,7 @@ def with_exact_operators(program: ExportedProgram) -> ExportedProgram:
     table = _decompositions()
     if all(node.target not in table for node in program.graph.nodes):
         return program
-    return program.run_decompositions(table)
+    return cast("ExportedProgram", program.run_decompositions(table))
 
 
 def _decompositions() -> dict[Any, Callable[..., Any]]:
