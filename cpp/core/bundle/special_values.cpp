@@ -97,8 +97,10 @@ struct Bands {
 };
 
 // The loops below read each element once and have no early exit, so that they are vectorised. They
-// are compiled for wider registers too, and the processor decides at run time.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__linux__)
+// are compiled for wider registers too, and the processor decides at run time. ThreadSanitizer
+// crashes in that decision, which is made before the sanitizer has started.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__linux__) && \
+    !defined(__SANITIZE_THREAD__)
 #define ISTHMUS_WIDE __attribute__((target_clones("avx2", "default")))
 #else
 #define ISTHMUS_WIDE
