@@ -115,6 +115,46 @@ def test_values_of_further_sizes_are_made_of_the_nearest_example() -> None:
         assert value == pytest.approx(1.0 if golden.dims["n"] < 40 else 7.0)
 
 
+class Masked(nn.Module):
+    """Adds a mask over the past and the present to what both give."""
+
+    def forward(self, x: Tensor, past: Tensor, mask: Tensor) -> Tensor:
+        return torch.cat([past, x], 1) + mask
+
+
+def masked(batch: int, past: int, sequence: int) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.rand(batch, sequence), torch.rand(batch, past), torch.rand(batch, past + sequence)
+
+
+MASKED_AXES = {"x": {0: "batch", 1: "sequence"}, "past": {0: "batch", 1: "past"}}
+
+
+def test_sizes_that_follow_from_others_are_found_in_the_examples() -> None:
+    captured = capture(
+        Masked(),
+        masked(2, 5, 3),
+        dynamic=MASKED_AXES,
+        examples=[masked(1, 9, 1), masked(4, 2, 6)],
+    )
+    mask = captured.methods[0].inputs[2]
+    assert mask.shape == ("batch", "past + sequence")
+    _, _, complete = make_goldens(captured)
+    assert complete.methods[0].outputs[0].shape == ("batch", "past + sequence")
+    found = [note.message for note in notes(captured, "inferred_size")]
+    assert [text.partition(",")[0] for text in found] == [
+        'axis 0 of "mask" is "batch" in every example',
+        'axis 1 of "mask" is "past + sequence" in every example',
+    ]
+
+
+def test_sizes_that_two_examples_leave_open_are_not_taken() -> None:
+    with pytest.raises(InvalidInput, match=r'axis 1 of "mask" is 8, and 5 .* more examples'):
+        # 8 is 5 + 3, and past + 3 in both.
+        capture(
+            Masked(), masked(2, 2, 3), dynamic=MASKED_AXES, examples=[masked(1, 5, 3)],
+        )  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [

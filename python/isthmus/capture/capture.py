@@ -13,7 +13,7 @@ from isthmus.bundle.manifest import DimRange, Hazard, Method, Tree
 from isthmus.capture import resize as resizing
 from isthmus.capture.determinism import describe, stuck_in_training
 from isthmus.capture.dynamic import DimsSpec, DynamicSpec, resolve
-from isthmus.capture.examples import bind_examples, calls_of, check_ranges
+from isthmus.capture.examples import bind_examples, calls_of, check_ranges, donors_of, infer_axes
 from isthmus.capture.flat import Bound, FlatModule, bind, input_specs
 from isthmus.capture.made_values import Donor, made_values
 from isthmus.capture.observe_methods import Examples, observe_methods
@@ -135,10 +135,15 @@ def capture(
     given = {name: example.values for name, example in bound.items()}
     spec = resolve(dynamic, dims, given)
     first = calls[0].method
-    donors = bind_examples(module, first, bound[first], further, constants, spec.axes)
+    real = bind_examples(module, first, bound[first], further, constants)
+    for name, followed in infer_axes([given[first], *real], spec.axes).items():
+        notes += [_inferred(name, axis, size) for axis, size in followed.items()]
+        axes = {**spec.axes, name: {**spec.axes.get(name, {}), **followed}}
+        spec = resolve(axes, dims, given)
+    donors = donors_of(real, given[first], spec.axes)
     if dims is None and donors:
         largest = {n: max(d.sizes[n] for d in donors) for n in donors[0].sizes}
-        spec = resolve(dynamic, None, given, largest)
+        spec = resolve(spec.axes, None, given, largest)
     check_ranges(donors, spec.dims)
     notes += spec.notes
     derived = {dim for entry in spec.axes.values() for dim in entry.values()}
@@ -364,6 +369,16 @@ def _collisions(sizes: Mapping[str, int]) -> list[Hazard]:
                     )
                 )
     return notes
+
+
+def _inferred(name: str, axis: int, size: str) -> Hazard:
+    """Returns the note that an axis was found to follow from others."""
+    return Hazard(
+        "inferred_size",
+        "info",
+        f'axis {axis} of "{name}" is "{size}" in every example, and is taken to be; where that '
+        f'does not always hold, give the axis a name: dynamic={{"{name}": {{{axis}: "..."}}}}',
+    )
 
 
 def _train_mode(module: nn.Module) -> list[Hazard]:

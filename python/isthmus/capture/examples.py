@@ -12,9 +12,12 @@ from isthmus.bundle.manifest import DimRange
 from isthmus.bundle.size_expression import bind_sizes, is_plain, parse_size
 from isthmus.capture.flat import Bound, bind, dtype_name
 from isthmus.capture.made_values import Donor
+from isthmus.capture.size_inference import infer_expressions
 from isthmus.errors import InvalidInput
 
-__all__ = ["MOST_EXAMPLES", "bind_examples", "calls_of", "check_ranges"]
+__all__ = [
+    "MOST_EXAMPLES", "bind_examples", "calls_of", "check_ranges", "donors_of", "infer_axes",
+]  # fmt: skip
 
 MOST_EXAMPLES = 8
 """The number of calls that are taken of a longer list or a data set."""
@@ -63,37 +66,99 @@ def bind_examples(
     own: Bound,
     calls: Sequence[ExampleCall],
     constants: Iterable[str],
-    axes: Mapping[str, Mapping[int, str]],
-) -> list[Donor]:
-    """Returns the values of each call by input name, with the sizes of its dimensions.
+) -> list[dict[str, Any]]:
+    """Returns the values of each call by input name.
 
     Args:
         module: The module.
         method: The name of the method that takes the calls.
-        own: The bound example, whose nesting and fixed sizes the calls have to have.
+        own: The bound example, whose nesting the calls have to have.
         calls: The calls, from `calls_of`.
         constants: Parameters whose numbers are part of the model.
+
+    Raises:
+        InvalidInput: A call does not fit the example; names it.
+    """
+    values = []
+    for at, (args, kwargs) in enumerate(calls):
+        try:
+            bound = bind(module, method, args, kwargs, tuple(constants))
+        except InvalidInput as error:
+            raise InvalidInput(f"examples[{at}]: {error}") from error
+        if _trees(bound) != _trees(own):
+            raise InvalidInput(
+                f"examples[{at}]: its arguments ({', '.join(bound.values) or 'none'}) are not "
+                f"those of the example ({', '.join(own.values) or 'none'}), or are nested "
+                "otherwise; give every call the same arguments"
+            )
+        values.append(
+            {name: _like(value, own.values[name]) for name, value in bound.values.items()}
+        )
+    return values
+
+
+def infer_axes(
+    calls: Sequence[Mapping[str, Any]], axes: Mapping[str, Mapping[int, str]]
+) -> dict[str, dict[int, str]]:
+    """Returns the axes that change between calls and have no name, where their sizes follow.
+
+    Args:
+        calls: The values of several calls by input name, the example's among them.
+        axes: The dynamic axes by input name.
+
+    Returns:
+        The expression by input name and axis, such as {"mask": {1: "past + sequence"}}, for each
+        axis whose sizes in all calls a single expression over the named dimensions gives.
+    """
+    shapes = [
+        {name: value.shape for name, value in call.items() if isinstance(value, Tensor)}
+        for call in calls
+    ]
+    common = [name for name in shapes[0] if all(name in call for call in shapes)]
+    alike = [name for name in common if len({len(call[name]) for call in shapes}) == 1]
+    free = {
+        (name, axis): [int(call[name][axis]) for call in shapes]
+        for name in alike
+        for axis in range(len(shapes[0][name]))
+        if axis not in axes.get(name, {})
+    }
+    sizes = [
+        bind_sizes(
+            (size, int(call[name][axis]))
+            for name in alike
+            for axis, size in axes.get(name, {}).items()
+        )
+        for call in shapes
+    ]
+    known = {name: [call[name] for call in sizes] for name in sizes[0]}
+    same = any(len(set(of_calls)) == 1 for of_calls in known.values())
+    found: dict[str, dict[int, str]] = {}
+    for (name, axis), expression in infer_expressions(free, known).items():
+        # A constant may be the size of a dimension that is the same in every call.
+        if not (expression.constant and same):
+            found.setdefault(name, {})[axis] = str(expression)
+    return found
+
+
+def donors_of(
+    calls: Sequence[Mapping[str, Any]],
+    own: Mapping[str, Any],
+    axes: Mapping[str, Mapping[int, str]],
+) -> list[Donor]:
+    """Returns the calls with the sizes of their dimensions.
+
+    Args:
+        calls: The values of the calls, from `bind_examples`.
+        own: The values of the example, whose fixed sizes the calls have to have.
         axes: The dynamic axes by input name.
 
     Raises:
         InvalidInput: A call does not fit the example; names it.
     """
-    donors = []
-    for at, (args, kwargs) in enumerate(calls):
-        label = f"examples[{at}]"
-        try:
-            bound = bind(module, method, args, kwargs, tuple(constants))
-        except InvalidInput as error:
-            raise InvalidInput(f"{label}: {error}") from error
-        if _trees(bound) != _trees(own):
-            raise InvalidInput(
-                f"{label}: its arguments ({', '.join(bound.values) or 'none'}) are not those of "
-                f"the example ({', '.join(own.values) or 'none'}), or are nested otherwise; give "
-                "every call the same arguments"
-            )
-        values = {name: _like(value, own.values[name]) for name, value in bound.values.items()}
-        donors.append(Donor(values, _sizes(label, values, own.values, axes)))
-    return donors
+    return [
+        Donor(dict(call), _sizes(f"examples[{at}]", call, own, axes))
+        for at, call in enumerate(calls)
+    ]
 
 
 def _like(value: Any, known: Any) -> Any:
@@ -137,7 +202,8 @@ def _sizes(
             elif size != expected:
                 raise InvalidInput(
                     f'{label}: axis {axis} of "{name}" is {size}, and {expected} in the example; '
-                    f'name it in dynamic={{"{name}": {{{axis}: "..."}}}} if it may change'
+                    f'name it in dynamic={{"{name}": {{{axis}: "..."}}}} if it may change, or give '
+                    "more examples if it follows from the named sizes"
                 )
     sizes = bind_sizes(pairs)
     for name, size in pairs:
