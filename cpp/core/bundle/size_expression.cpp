@@ -243,7 +243,7 @@ std::optional<std::int64_t> SizeExpression::solve(std::size_t name, std::int64_t
 std::string SizeExpression::explain(const Sizes& sizes) const {
   const auto value = evaluate(sizes);
   std::string text = value ? std::to_string(*value) : "more than 64 bits hold";
-  if (names_.empty()) return text;
+  if (names_.empty() || text_ == names_.front()) return text;
   const char* separator = " (";
   for (std::size_t i = 0; i < names_.size(); ++i) {
     text += separator + names_[i] + " = " + std::to_string(sizes[i]);

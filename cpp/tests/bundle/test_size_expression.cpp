@@ -39,6 +39,7 @@ TEST_CASE("names are listed once, and keep their text") {
   CHECK(expression.names() == std::vector<std::string>{"a", "b1"});
   CHECK(expression.text() == "a + b1 * 2 + a");
   CHECK(expression.explain({5, 3}) == "16 (a = 5, b1 = 3)");
+  CHECK(SizeExpression("a").explain({5}) == "5");
 }
 
 TEST_CASE("a name outside of divisions is solved exactly") {
