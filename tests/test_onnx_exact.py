@@ -37,15 +37,20 @@ class Together(nn.Module):
 
 
 def engines(
-    folder: Path, module: nn.Module, inputs: Sequence[Tensor], dynamic: Any = None
+    folder: Path,
+    module: nn.Module,
+    inputs: Sequence[Tensor],
+    dynamic: Any = None,
+    may_be_empty: bool = False,
 ) -> dict[str, Call]:
     """Exports a module, and returns how ONNX Runtime and OpenVINO call the file."""
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.export.export(module.eval(), tuple(inputs), dynamic_shapes=dynamic)
+        table = exact_translations(may_be_empty)
         exported = torch.onnx.export(
-            program, (), dynamo=True, custom_translation_table=exact_translations(), verbose=False
+            program, (), dynamo=True, custom_translation_table=table, verbose=False
         )
     assert exported is not None
     file = folder / "exact.onnx"
@@ -98,6 +103,24 @@ def test_nearest_indices_are_those_of_eager() -> None:
                 expected = functional.interpolate(x, size=output_size, mode=mode)[0, 0].long()
                 indices = nearest_indices(size, output_size, None, exact)
                 assert expected.tolist() == indices.tolist()
+
+
+def test_the_mean_of_nothing_is_not_a_number(tmp_path: Path) -> None:
+    module = Together(
+        lambda x: x.mean(),
+        lambda x: x.mean(0),
+        lambda x: x.mean((0, 1), keepdim=True),
+        lambda x: x.half().mean(0),
+    )
+    rows = torch.export.Dim("rows", min=0, max=100)
+    runs = engines(tmp_path, module, [torch.randn(3, 4)], {"inputs": ({0: rows},)}, True)
+    for x in (torch.zeros(0, 4), torch.randn(1, 4), torch.randn(70, 4)):
+        for name, run in runs.items():
+            for at, (expected, actual) in enumerate(zip(module(x), run(x), strict=True)):
+                torch.testing.assert_close(
+                    actual, expected, equal_nan=True, msg=lambda text, at=at, name=name:
+                    f"{name}, output {at}: {text}",
+                )  # fmt: skip
 
 
 def whole_numbers(dtype: torch.dtype, limit: int) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ file did, and its values are compared with those of the program.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -123,6 +123,11 @@ class _Recorder(fx.Interpreter):
             self._bytes += value.nbytes
         return value
 
+    def output_names(self) -> list[str]:
+        """Returns the names of the nodes whose values the program returns, in order."""
+        specs = self._program.graph_signature.output_specs
+        return [spec.arg.name for spec in specs if spec.kind.name == "USER_OUTPUT"]
+
     def nodes(self) -> list[fx.Node]:
         """Returns the nodes whose values were kept, in order."""
         graph = self._program.graph_module.graph
@@ -133,7 +138,7 @@ def _first_operator(
     recorder: _Recorder, method: Method, step: Step, file: Path
 ) -> Difference | None:
     """Returns the first operator whose value in the file is another than in the program."""
-    actual = _values_in_file(file, method, step, set(recorder.values))
+    actual = _values_in_file(file, method, step, set(recorder.values), recorder.output_names())
     errors = {
         name: _error(recorder.values[name], value)
         for name, value in actual.items()
@@ -154,14 +159,26 @@ def _first_operator(
     return None
 
 
-def _values_in_file(file: Path, method: Method, step: Step, wanted: set[str]) -> dict[str, Tensor]:
-    """Runs an ONNX file with intermediate values as outputs, and returns those that are wanted."""
+def _values_in_file(
+    file: Path, method: Method, step: Step, wanted: set[str], returned: Sequence[str]
+) -> dict[str, Tensor]:
+    """Runs an ONNX file with intermediate values as outputs, and returns those that are wanted.
+
+    Args:
+        file: The file, whose inner values have the names of the program's nodes.
+        method: The method that is called.
+        step: The call.
+        wanted: The names of nodes.
+        returned: The names of the nodes whose values the file returns, by names of its own.
+    """
     import onnx
     import onnxruntime
 
     model = onnx.load(file, load_external_data=False)
     names = [name for node in model.graph.node for name in node.output if name in wanted]
-    names += [output.name for output in model.graph.output]
+    outputs = [output.name for output in model.graph.output]
+    node_of = dict(zip(outputs, returned, strict=False))
+    names += outputs
     del model.graph.output[:]
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in dict.fromkeys(names))
     observed = file.with_name(f"{file.stem}.observed.onnx")
@@ -184,7 +201,7 @@ def _values_in_file(file: Path, method: Method, step: Step, wanted: set[str]) ->
     finally:
         observed.unlink(missing_ok=True)
     return {
-        name: torch.as_tensor(value)
+        node_of.get(name, name): torch.as_tensor(value)
         for name, value in zip(dict.fromkeys(names), values, strict=True)
     }
 

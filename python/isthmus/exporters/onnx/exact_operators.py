@@ -28,8 +28,12 @@ _LARGEST_EXPONENT = 8
 """The largest exponent of an integer power that becomes products."""
 
 
-def exact_translations() -> dict[Callable[..., Any], Translation]:
-    """Returns translations for the `custom_translation_table` of `torch.onnx.export`."""
+def exact_translations(may_be_empty: bool = False) -> dict[Callable[..., Any], Translation]:
+    """Returns translations for the `custom_translation_table` of `torch.onnx.export`.
+
+    Args:
+        may_be_empty: Whether an axis may have the size 0, so that a mean may be of nothing.
+    """
     table: dict[Callable[..., Any], Translation] = {
         _aten.div.Tensor_mode: _divide,
         _aten.div.Scalar_mode: _divide,
@@ -52,6 +56,8 @@ def exact_translations() -> dict[Callable[..., Any], Translation]:
         _aten.__lshift__.Tensor: _shift_left,
         _aten.__lshift__.Scalar: _shift_left,
     }
+    if may_be_empty:
+        table |= {_aten.mean.default: _mean, _aten.mean.dim: _mean_over}
     for name, exact in (("upsample_nearest", False), ("_upsample_nearest_exact", True)):
         vec, *by_rank = _nearest_translations(exact)
         for rank, translation in enumerate(by_rank, start=1):
@@ -387,6 +393,34 @@ def _cumsum(self: Any, dim: int, dtype: int | None = None) -> Any:
     if self.shape is not None and len(self.shape) == 0:
         return op.Identity(self)
     return op.CumSum(self, op.Constant(value_int=dim))
+
+
+def _mean(self: Any, dtype: int = -1) -> Any:
+    """Translates the mean of all elements."""
+    return _mean_over(self, None, False, dtype)
+
+
+def _mean_over(self: Any, dim: Sequence[int] | None, keepdim: bool = False, dtype: int = -1) -> Any:
+    """Translates a mean; of nothing it is NaN, where `ReduceMean` gives 0 on ONNX Runtime."""
+    from onnxscript import ir
+
+    op = _operators()
+    if dtype in (-1, None):
+        dtype = self.dtype
+    # A sum of halves may be larger than a half can be.
+    halves = dtype in (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+    wide = ir.DataType.FLOAT if halves else dtype
+    if self.dtype != wide:
+        self = op.Cast(self, to=wide)
+    if dim is None or len(dim) == 0:
+        total = op.ReduceSum(self, keepdims=int(keepdim))
+        count = op.Size(self)
+    else:
+        axes = op.Constant(value_ints=list(dim))
+        total = op.ReduceSum(self, axes, keepdims=int(keepdim))
+        count = op.ReduceProd(op.Gather(op.Shape(self), axes), keepdims=0)
+    mean = op.Div(total, op.Cast(count, to=wide))
+    return op.Cast(mean, to=dtype) if halves else mean
 
 
 def _to_copy(

@@ -98,6 +98,7 @@ def _write_program(
 ) -> Explain:
     program = export(request, method, "cpu")
     inputs, outputs = value_names(method)
+    may_be_empty = any(limits.min == 0 for limits in request.dims.values())
     with _quiet_exporter(), _blamed_on_the_source(program):
         exported = torch.onnx.export(
             program,
@@ -106,7 +107,7 @@ def _write_program(
             opset_version=request.options.opset or OPSET,
             input_names=inputs,
             output_names=outputs,
-            custom_translation_table={**exact_translations(), **translations()},
+            custom_translation_table={**exact_translations(may_be_empty), **translations()},
             verbose=False,
         )
     assert exported is not None
