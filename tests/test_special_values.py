@@ -200,6 +200,31 @@ def test_an_engine_of_another_version_is_tried_on_the_stored_values(sensor: Bund
         isthmus.load(sensor.path, engine="openvino")(x)
 
 
+class Meeting(nn.Module):
+    """Functions of two inputs that engines mistake only where special values of both meet."""
+
+    def forward(self, y: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Maps two float32[n] to angles and to whether either is anything but zero."""
+        return torch.atan2(y, x), torch.logical_or(y, x)
+
+
+def test_special_values_of_several_inputs_are_tried_where_they_meet(tmp_path: Path) -> None:
+    bundle = isthmus.export(
+        Meeting().eval(),
+        (torch.rand(6) + 1, torch.rand(6) + 1),
+        path=tmp_path / "meeting",
+        formats=("onnx",),
+    )
+    kinds = {proof.engine: proof.unproven for proof in bundle.manifest.artifacts[0].proofs}
+    # The angle of two infinities is a number; engines that divide give NaN.
+    assert all("inf" in kinds["onnxruntime"][name] for name in ("y", "x"))
+    # NaN is not zero; beside anything else than zero it does not matter.
+    assert all("nan" in kinds["openvino"][name] for name in ("y", "x"))
+    infinite = torch.full((6,), math.inf)
+    with pytest.raises(isthmus.InvalidInput, match="for infinities"):
+        isthmus.load(bundle.path, engine="onnxruntime")(infinite, infinite)
+
+
 # --- the rule -------------------------------------------------------------------------------------
 
 
@@ -238,3 +263,14 @@ def test_floats_have_one_limit_for_both_signs() -> None:
     trials = [special({"x": 256}), special({"x": 4096})]
     assert limits_of(trials, [False, True], [own]).values == {"x": ValueRange(-256, 256)}
     assert limits_of(trials, [True, True], [own]).values == {"x": ValueRange(-3, 3)}
+
+
+def test_kinds_that_fail_only_together_are_those_of_all_inputs() -> None:
+    def of(*names: str) -> SpecialGolden:
+        return SpecialGolden(golden(), dict.fromkeys(names, "inf"), {})
+
+    trials = [of("a"), of("b"), of("a", "b")]
+    found = limits_of(trials, [False, False, True], [golden()])
+    assert found.unproven == {"a": ("inf",), "b": ("inf",)}
+    found = limits_of(trials, [True, False, True], [golden()])
+    assert found.unproven == {"a": ("inf",)}

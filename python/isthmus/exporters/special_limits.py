@@ -39,18 +39,25 @@ def limits_of(
     passed: dict[str, dict[int, bool]] = {}
     joint: list[SpecialGolden] = []
     for special, wrong in zip(specials, differs, strict=True):
+        if len(special.special) > 1:
+            if wrong:
+                joint.append(special)
+            continue
         for name, kind in special.special.items():
-            if kind != MAGNITUDE:
-                if wrong:
-                    unproven.setdefault(name, set()).add(kind)
-            elif len(special.limits) == 1:
+            if kind == MAGNITUDE:
                 numbers = passed.setdefault(name, {})
                 limit = special.limits[name]
                 numbers[limit] = numbers.get(limit, True) and not wrong
-        if wrong and len(special.limits) > 1:
-            joint.append(special)
+            elif wrong:
+                unproven.setdefault(name, set()).add(kind)
+    alone = {name: frozenset(kinds) for name, kinds in unproven.items()}
     for special in joint:
         # When one of the inputs alone explains it, the others are not to blame.
+        if any(kind in alone.get(name, ()) for name, kind in special.special.items()):
+            continue
+        for name, kind in special.special.items():
+            if kind != MAGNITUDE:
+                unproven.setdefault(name, set()).add(kind)
         if any(_fails_up_to(passed.get(name, {}), limit) for name, limit in special.limits.items()):
             continue
         for name, limit in special.limits.items():

@@ -48,6 +48,17 @@ _SHARE = 0.3
 """The share of the elements that have a special value, where several have it."""
 _JUMP = 1e-2
 """An output that float64 changes by this share of its largest value proves nothing."""
+_TOGETHER: dict[str, tuple[tuple[float, ...], ...]] = {
+    "nan": ((math.nan,),),
+    "inf": ((math.inf,), (-math.inf,), (math.inf, -math.inf), (-math.inf, math.inf)),
+    "zero": ((0.0,),),
+    "negative_zero": ((-0.0,),),
+}
+"""Special values of all inputs at once, by kind; several numbers alternate among the inputs."""
+_BESIDE_ZEROS = {"nan": math.nan, "inf": math.inf}
+"""The special values that are tried where all other inputs are zero."""
+_MOST_BESIDE_ZEROS = 4
+"""The number of inputs up to which each is tried beside zeros."""
 _MOST_BYTES = 4 << 20
 """The size of the largest golden that is varied, in bytes."""
 _SECOND_BYTES = 1 << 18
@@ -70,6 +81,8 @@ class SpecialGolden:
     """The kind of the special values, by input: one of `KINDS`, or "magnitude"."""
     limits: Mapping[str, int]
     """The number furthest from 0, by input, for magnitudes; both signs for floating point."""
+    beside_zeros: bool = False
+    """Whether the other inputs are zero where the values are."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +95,7 @@ class _Trial:
     inputs: Mapping[str, Tensor]
     special: Mapping[str, str]
     limits: Mapping[str, int]
+    beside_zeros: bool = False
 
     @property
     def group(self) -> tuple[tuple[str, str, bool], ...]:
@@ -136,10 +150,15 @@ def own_range(name: str, goldens: Iterable[Golden]) -> tuple[int, int]:
 def stored_specials(
     specials: Sequence[SpecialGolden], budget_bytes: int = _MOST_STORED
 ) -> list[SpecialGolden]:
-    """Returns the few goldens to store: the smallest of each input and kind, within the budget."""
-    chosen: dict[tuple[tuple[str, str], ...], SpecialGolden] = {}
-    for special in sorted(specials, key=lambda special: special.golden.nbytes):
-        chosen.setdefault(tuple(special.special.items()), special)
+    """Returns the few goldens to store: the smallest of each input and kind, within the budget.
+
+    Those of one input come first, for an engine that differs on them need not be tried on several
+    inputs at once.
+    """
+    chosen: dict[tuple[tuple[tuple[str, str], ...], bool], SpecialGolden] = {}
+    smallest = sorted(specials, key=lambda special: special.golden.nbytes)
+    for special in sorted(smallest, key=lambda special: len(special.special)):
+        chosen.setdefault((tuple(special.special.items()), special.beside_zeros), special)
     kept: list[SpecialGolden] = []
     for special in chosen.values():
         budget_bytes -= special.golden.nbytes
@@ -177,12 +196,51 @@ def _trials(
                 yield _Trial(f"{name}-{limit}-{at}", base, step, {spec.name: special}, one, limits)
                 if not is_float(value) and value.dim():
                     varied.setdefault(limit, {})[spec.name] = special
+        if number == 0:
+            yield from _of_several_inputs(method, base, step)
         for limit, inputs in varied.items():
             if len(inputs) > 1:
                 kinds = dict.fromkeys(inputs, MAGNITUDE)
                 limits = dict.fromkeys(inputs, limit)
                 name = f"special-{number}-integers-{limit}"
                 yield _Trial(name, base, step, inputs, kinds, limits)
+
+
+def _of_several_inputs(method: Method, base: Golden, step: int) -> Iterator[_Trial]:
+    """Yields trials with special values in the last element of several inputs, which meet there."""
+    given = {spec.name: base.steps[step].inputs.get(spec.name) for spec in method.inputs}
+    values = {
+        name: value
+        for name, value in given.items()
+        if value is not None and value.numel() and value.is_floating_point()
+    }
+    if len(values) < 2:
+        return
+    for kind, choices in _TOGETHER.items():
+        for at, numbers in enumerate(choices):
+            inputs = {
+                name: _with_last(value, numbers[index % len(numbers)])
+                for index, (name, value) in enumerate(values.items())
+            }
+            special = dict.fromkeys(inputs, kind)
+            yield _Trial(f"special-together-{kind}-{at}", base, step, inputs, special, {})
+    if len(values) > _MOST_BESIDE_ZEROS:
+        return
+    for name in values:
+        for kind, number in _BESIDE_ZEROS.items():
+            inputs = {
+                other: _with_last(value, number if other == name else 0.0)
+                for other, value in values.items()
+            }
+            title = f"special-{name}-{kind}-beside-zeros"
+            yield _Trial(title, base, step, inputs, {name: kind}, {}, beside_zeros=True)
+
+
+def _with_last(value: Tensor, number: float) -> Tensor:
+    """Returns a copy of a tensor with another last element."""
+    changed = value.clone(memory_format=torch.contiguous_format)
+    changed.view(-1)[-1] = number
+    return changed
 
 
 def _bases(method: Method, goldens: Sequence[Golden]) -> Iterator[tuple[Golden, int]]:
@@ -323,7 +381,7 @@ class _Maker:
         if not any(step.outputs for step in steps):
             raise ValueError("rounding alone changes every output")
         golden = Golden(_file_name(trial.name), dict(trial.base.dims), tuple(steps))
-        return SpecialGolden(golden, trial.special, trial.limits)
+        return SpecialGolden(golden, trial.special, trial.limits, trial.beside_zeros)
 
     def outputs(self, steps: Sequence[Step]) -> list[dict[str, Tensor]]:
         """Returns the outputs of each call of the untouched module, on the CPU."""
