@@ -138,6 +138,8 @@ def run(
     )  # fmt: skip
     arguments(parser)
     options = parser.parse_args()
+    if options.rounds < 2:
+        parser.error("--rounds: an interval needs at least 2")
     result = measure(options)
     print_report(result)
     if options.json:

@@ -174,11 +174,11 @@ void check_range(const ValueSpec& spec, const Tensor& tensor, const Bounds& boun
   const T* bad = std::find_if(data, data + tensor.numel(), [&](T value) {
     return std::cmp_less(value, bounds.min) || std::cmp_greater(value, bounds.max);
   });
-  std::string why = "; the value indexes another input, which ends there";
+  std::string why = "; the model itself fails on others";
   if (bounds.limit != nullptr)
     why = "; beyond these, " + differs(*bounds.limit);
   else if (bounds.origin.empty())
-    why = "; the value indexes a table of the model that ends there: is it of another vocabulary?";
+    why += ", for example because a table ends there: is the value of another vocabulary?";
   throw InvalidInput(input_label(spec) + "expected values " + std::to_string(bounds.min) + " to " +
                      std::to_string(bounds.max) + std::string(bounds.origin) + ", got " +
                      std::to_string(*bad) + at_place(tensor, bad - data) + why);
