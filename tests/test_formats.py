@@ -253,7 +253,7 @@ def test_wrong_numbers_name_the_first_operator_that_differs(
     from isthmus.exporters.onnx import export_onnx
 
     wrong = {torch.ops.aten.tanh.default: opset18.Sin}
-    monkeypatch.setattr(export_onnx, "exact_translations", lambda: wrong)
+    monkeypatch.setattr(export_onnx, "exact_translations", lambda _: wrong)
     monkeypatch.setattr(export_onnx, "_ATTEMPTS", export_onnx._ATTEMPTS[:1])
     with pytest.raises(isthmus.ExportError) as caught:
         isthmus.export(Waves().eval(), (torch.randn(3, 4),), path=tmp_path / "b", formats=("onnx",))

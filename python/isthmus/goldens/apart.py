@@ -85,7 +85,6 @@ def start_forked(process: BaseProcess) -> None:
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         # The child must not collect this process's garbage: objects that own threads would wait for
         # threads that the child does not have.
-        gc.collect()
         gc.freeze()
         try:
             process.start()

@@ -53,8 +53,10 @@ _TOGETHER: dict[str, tuple[tuple[float, ...], ...]] = {
     "inf": ((math.inf,), (-math.inf,), (math.inf, -math.inf), (-math.inf, math.inf)),
     "zero": ((0.0,),),
     "negative_zero": ((-0.0,),),
+    "denormal": ((1.0,), (1.0, -1.0)),
 }
-"""Special values of all inputs at once, by kind; several numbers alternate among the inputs."""
+"""Special values of all inputs at once, by kind; several numbers alternate among the inputs. Denormals
+are in units of the half of the smallest normal number of their type."""
 _BESIDE_ZEROS = {"nan": math.nan, "inf": math.inf}
 """The special values that are tried where all other inputs are zero."""
 _MOST_BESIDE_ZEROS = 4
@@ -218,10 +220,10 @@ def _of_several_inputs(method: Method, base: Golden, step: int) -> Iterator[_Tri
         return
     for kind, choices in _TOGETHER.items():
         for at, numbers in enumerate(choices):
-            inputs = {
-                name: _with_last(value, numbers[index % len(numbers)])
-                for index, (name, value) in enumerate(values.items())
-            }
+            inputs = {}
+            for index, (name, value) in enumerate(values.items()):
+                unit = torch.finfo(value.dtype).tiny / 2 if kind == "denormal" else 1.0
+                inputs[name] = _with_last(value, numbers[index % len(numbers)] * unit)
             special = dict.fromkeys(inputs, kind)
             yield _Trial(f"special-together-{kind}-{at}", base, step, inputs, special, {})
     if len(values) > _MOST_BESIDE_ZEROS:
