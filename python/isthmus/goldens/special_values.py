@@ -55,7 +55,7 @@ _TOGETHER: dict[str, tuple[tuple[float, ...], ...]] = {
     "negative_zero": ((-0.0,),),
     "denormal": ((1.0,), (1.0, -1.0)),
 }
-"""Special values of all inputs at once, by kind; several numbers alternate among the inputs. Denormals
+"""Special values of all inputs at once, by kind; several numbers alternate among them. Denormals
 are in units of the half of the smallest normal number of their type."""
 _BESIDE_ZEROS = {"nan": math.nan, "inf": math.inf}
 """The special values that are tried where all other inputs are zero."""
