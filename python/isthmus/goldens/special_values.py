@@ -53,7 +53,7 @@ _TOGETHER: dict[str, tuple[tuple[float, ...], ...]] = {
     "inf": ((math.inf,), (-math.inf,), (math.inf, -math.inf), (-math.inf, math.inf)),
     "zero": ((0.0,),),
     "negative_zero": ((-0.0,),),
-    "denormal": ((1.0,), (1.0, -1.0)),
+    "denormal": ((1.0,), (1e-3,), (1e-3, -1e-3)),
 }
 """Special values of all inputs at once, by kind; several numbers alternate among them. Denormals
 are in units of the half of the smallest normal number of their type."""
