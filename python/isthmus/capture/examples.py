@@ -130,7 +130,8 @@ def infer_axes(
         )
         for call in shapes
     ]
-    known = {name: [call[name] for call in sizes] for name in sizes[0]}
+    names = [name for name in sizes[0] if all(name in call for call in sizes)]
+    known = {name: [call[name] for call in sizes] for name in names}
     same = any(len(set(of_calls)) == 1 for of_calls in known.values())
     found: dict[str, dict[int, str]] = {}
     for (name, axis), expression in infer_expressions(free, known).items():

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -28,7 +28,10 @@ def with_exact_operators(program: ExportedProgram) -> ExportedProgram:
     A program without such operators is returned as it is.
     """
     table = _decompositions()
-    if all(node.target not in table for node in program.graph.nodes):
+    graphs = [
+        part.graph for part in program.graph_module.modules() if isinstance(part, fx.GraphModule)
+    ]
+    if all(node.target not in table for graph in graphs for node in graph.nodes):
         return program
     return cast("ExportedProgram", program.run_decompositions(table))
 
