@@ -26,6 +26,8 @@ from isthmus.exporters.torchscript.strategies import export_torchscript
 __all__ = ["ExportPlan", "decisions_of", "export_artifact", "formats_that_could"]
 
 _IS_WRONG = "goldens fail"
+_TRIED = 8
+"""The number of goldens on which another way of export is tried before it is advised."""
 
 
 @dataclass(frozen=True)
@@ -101,10 +103,11 @@ def formats_that_could(request: ExportRequest, results: Sequence[FormatResult]) 
     if not others or not request.has_source or request.stateful or quantised:
         return ()
     try:
-        step = request.goldens[0].steps[0]
         for method in request.methods:
             program = export_module(request, method, request.device)
-            if step.method == method.name and first_difference(program, method, step) is not None:
+            steps = [golden.steps[0] for golden in request.goldens[:_TRIED]]
+            own = [step for step in steps if step.method == method.name]
+            if any(first_difference(program, method, step) is not None for step in own):
                 return ()
     except Exception:  # whatever torch.export says of code that it cannot follow
         return ()
