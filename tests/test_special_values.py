@@ -208,6 +208,23 @@ class Meeting(nn.Module):
         return torch.atan2(y, x), torch.logical_or(y, x)
 
 
+class Largest(nn.Module):
+    """The place of the largest number, which is still the largest when 2^32 - 1 becomes -1."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps int64[n] to the index of its largest number."""
+        return x.argmax(-1)
+
+
+def test_numbers_just_beyond_the_end_of_a_type_are_tried(tmp_path: Path) -> None:
+    bundle = isthmus.export(
+        Largest().eval(), (torch.tensor([-8, 6, -8]),), path=tmp_path / "b", formats=("onnx",)
+    )
+    limits = {proof.engine: proof.values for proof in bundle.manifest.artifacts[0].proofs}
+    assert limits["openvino"]["x"].max == 2**31 - 1
+    assert "x" not in limits["onnxruntime"]
+
+
 def test_special_values_of_several_inputs_are_tried_where_they_meet(tmp_path: Path) -> None:
     bundle = isthmus.export(
         Meeting().eval(),

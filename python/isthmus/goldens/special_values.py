@@ -37,10 +37,12 @@ MAGNITUDE = "magnitude"
 
 _INTEGER_LIMITS = (
     *(2**power - 1 for power in (7, 8, 15, 16, 31, 32, 63)),
+    *(2**power + 1 for power in (7, 8, 15, 16, 31, 32)),
     *(2**power for power in (11, 24, 53, 62)),
 )
 """The magnitudes of integers that are tried. Engines lose integers at the ends of smaller types,
-beyond the mantissas of float32 and float64 (2^24, 2^53), and where products leave these."""
+where those just beyond have the other sign, beyond the mantissas of float32 and float64 (2^24,
+2^53), and where products leave these."""
 _FLOAT_LIMITS = tuple(2**power for power in (8, 12, 16, 24, 31, 40, 62))
 """The magnitudes of floating-point numbers that are tried. They are cast to integers (2^8, 2^16,
 2^31), or leave float16 (2^16, and 2^8 when they are squared)."""
