@@ -114,12 +114,16 @@ def test_the_mean_of_nothing_is_not_a_number(tmp_path: Path) -> None:
     )
     rows = torch.export.Dim("rows", min=0, max=100)
     runs = engines(tmp_path, module, [torch.randn(3, 4)], {"inputs": ({0: rows},)}, True)
-    for x in (torch.zeros(0, 4), torch.randn(1, 4), torch.randn(70, 4)):
+    generator = torch.Generator().manual_seed(0)
+    # An engine may leave out the rounding of x to halves, which is up to 1e-3 for these numbers.
+    near = {torch.float16: {"atol": 1e-3, "rtol": 1e-3}}
+    for rows_given in (0, 1, 70):
+        x = torch.randn(rows_given, 4, generator=generator)
         for name, run in runs.items():
             for at, (expected, actual) in enumerate(zip(module(x), run(x), strict=True)):
                 torch.testing.assert_close(
-                    actual, expected, equal_nan=True, msg=lambda text, at=at, name=name:
-                    f"{name}, output {at}: {text}",
+                    actual, expected, equal_nan=True, **near.get(expected.dtype, {}),
+                    msg=lambda text, at=at, name=name: f"{name}, output {at}: {text}",
                 )  # fmt: skip
 
 
