@@ -14,8 +14,10 @@ import isthmus
 from isthmus.bundle.bundle import Bundle
 from isthmus.bundle.golden import Golden, Step
 from isthmus.bundle.manifest import EngineProof, ValueRange
+from isthmus.capture.capture import capture
 from isthmus.exporters.special_limits import limits_of
-from isthmus.goldens.special_values import KINDS, SpecialGolden
+from isthmus.goldens.make import make_goldens
+from isthmus.goldens.special_values import KINDS, SpecialGolden, make_special_goldens
 
 ENGINES = ("torchscript", "onnxruntime", "openvino", "aoti")
 
@@ -240,6 +242,25 @@ def test_special_values_of_several_inputs_are_tried_where_they_meet(tmp_path: Pa
     infinite = torch.full((6,), math.inf)
     with pytest.raises(isthmus.InvalidInput, match="for infinities"):
         isthmus.load(bundle.path, engine="onnxruntime")(infinite, infinite)
+
+
+class Compass(Meeting):
+    """A module with a second method, whose inputs meet too."""
+
+    def turned(self, north: Tensor, east: Tensor) -> Tensor:
+        """Maps two float32[n] to angles."""
+        return torch.atan2(east, north)
+
+
+def test_special_values_meet_in_every_method() -> None:
+    pair = (torch.rand(6) + 1, torch.rand(6) + 1)
+    captured = capture(Compass(), pair, methods={"turned": (pair, {})})
+    goldens, _, complete = make_goldens(captured)
+    specials = make_special_goldens(complete, goldens)
+    together = {tuple(special.special) for special in specials if len(special.special) > 1}
+    assert together == {("y", "x"), ("north", "east")}
+    names = [special.golden.name for special in specials]
+    assert len(set(names)) == len(names)
 
 
 # --- the rule -------------------------------------------------------------------------------------

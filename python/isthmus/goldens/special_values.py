@@ -160,8 +160,7 @@ def stored_specials(
     inputs at once.
     """
     chosen: dict[tuple[tuple[tuple[str, str], ...], bool], SpecialGolden] = {}
-    smallest = sorted(specials, key=lambda special: special.golden.nbytes)
-    for special in sorted(smallest, key=lambda special: len(special.special)):
+    for special in sorted(specials, key=lambda s: (len(s.special), s.golden.nbytes)):
         chosen.setdefault((tuple(special.special.items()), special.beside_zeros), special)
     kept: list[SpecialGolden] = []
     for special in chosen.values():
@@ -200,8 +199,8 @@ def _trials(
                 yield _Trial(f"{name}-{limit}-{at}", base, step, {spec.name: special}, one, limits)
                 if not is_float(value) and value.dim():
                     varied.setdefault(limit, {})[spec.name] = special
-        if number == 0:
-            yield from _of_several_inputs(method, base, step)
+        if number == 0 or bases[number - 1][0] is not method:
+            yield from _of_several_inputs(method, base, step, f"-{number}" if number else "")
         for limit, inputs in varied.items():
             if len(inputs) > 1:
                 kinds = dict.fromkeys(inputs, MAGNITUDE)
@@ -210,8 +209,15 @@ def _trials(
                 yield _Trial(name, base, step, inputs, kinds, limits)
 
 
-def _of_several_inputs(method: Method, base: Golden, step: int) -> Iterator[_Trial]:
-    """Yields trials with special values in the last element of several inputs, which meet there."""
+def _of_several_inputs(method: Method, base: Golden, step: int, suffix: str) -> Iterator[_Trial]:
+    """Yields trials with special values in the last element of several inputs, which meet there.
+
+    Args:
+        method: The method that is called.
+        base: The golden to vary.
+        step: The number of its call to vary.
+        suffix: The end of the trials' names, which tells them from those of other methods.
+    """
     given = {spec.name: base.steps[step].inputs.get(spec.name) for spec in method.inputs}
     values = {
         name: value
@@ -227,7 +233,7 @@ def _of_several_inputs(method: Method, base: Golden, step: int) -> Iterator[_Tri
                 unit = torch.finfo(value.dtype).tiny / 2 if kind == "denormal" else 1.0
                 inputs[name] = _with_last(value, numbers[index % len(numbers)] * unit)
             special = dict.fromkeys(inputs, kind)
-            yield _Trial(f"special-together-{kind}-{at}", base, step, inputs, special, {})
+            yield _Trial(f"special-together-{kind}-{at}{suffix}", base, step, inputs, special, {})
     if len(values) > _MOST_BESIDE_ZEROS:
         return
     for name in values:
@@ -236,7 +242,7 @@ def _of_several_inputs(method: Method, base: Golden, step: int) -> Iterator[_Tri
                 other: _with_last(value, number if other == name else 0.0)
                 for other, value in values.items()
             }
-            title = f"special-{name}-{kind}-beside-zeros"
+            title = f"special-{name}-{kind}-beside-zeros{suffix}"
             yield _Trial(title, base, step, inputs, {name: kind}, {}, beside_zeros=True)
 
 
