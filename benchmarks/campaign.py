@@ -378,24 +378,36 @@ class State:
         self.read()
 
     def read(self) -> None:
-        """Reads what other processes have added."""
+        """Reads what this and other processes have added."""
         if self.path.exists():
             for line in self.path.read_text(encoding="utf-8").splitlines():
                 entry = json.loads(line)
                 self.rows[entry["operator"], entry["work"]] = entry["rows"]
+
+    def count(self) -> int:
+        """Returns the number of lines that all processes have written so far."""
+        return self.path.read_bytes().count(b"\n") if self.path.exists() else 0
 
     def waiting(self, names: Iterable[str], work: str) -> list[str]:
         """Returns the operators that have no rows of a kind of work."""
         return [name for name in names if (name, work) not in self.rows]
 
     def add(self, work: str, names: Iterable[str], rows: Sequence[Row]) -> None:
-        """Writes the rows of operators."""
+        """Writes the rows of operators, in whole lines: other processes write to the file too."""
+        lines = ""
+        for name in names:
+            own = [row for row in rows if row["operator"] == name]
+            self.rows[name, work] = own
+            lines += json.dumps({"operator": name, "work": work, "rows": own}) + "\n"
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as file:
-            for name in names:
-                own = [row for row in rows if row["operator"] == name]
-                self.rows[name, work] = own
-                file.write(json.dumps({"operator": name, "work": work, "rows": own}) + "\n")
+        with self.path.open("ab", buffering=0) as file:
+            file.write(lines.encode())
+
+
+def kinds_of_work(formats: Sequence[str]) -> list[str]:
+    """Returns the formats, comma-separated, that are made of an operator at once."""
+    plain = ",".join(name for name in formats if name != "aoti")
+    return [work for work in (plain, "aoti") if set(work.split(",")) <= set(formats)]
 
 
 def run_campaign(
@@ -407,18 +419,13 @@ def run_campaign(
     group: int = GROUP,
 ) -> None:
     """Examines the operators that the state does not have, one group after the other."""
-    plain = [name for name in formats if name != "aoti"]
-    work = ",".join(plain)
-    for name in state.waiting(names, work) if plain else ():
-        rows = in_process([name], entries, plain, SECONDS["export"])
-        state.add(work, [name], rows)
-        report(console, rows)
-    if "aoti" in formats:
-        waiting = state.waiting(names, "aoti")
-        for at in range(0, len(waiting), group):
-            together = waiting[at : at + group]
-            rows = in_process(together, entries, ["aoti"], SECONDS["aoti"])
-            state.add("aoti", together, rows)
+    for work in kinds_of_work(formats):
+        size, seconds = (group, SECONDS["aoti"]) if work == "aoti" else (1, SECONDS["export"])
+        waiting = state.waiting(names, work)
+        for at in range(0, len(waiting), size):
+            together = waiting[at : at + size]
+            rows = in_process(together, entries, work.split(","), seconds)
+            state.add(work, together, rows)
             report(console, rows)
 
 
@@ -435,12 +442,6 @@ def run_in_parallel(
     Raises:
         RuntimeError: A process failed.
     """
-    work = {",".join(name for name in formats if name != "aoti")} - {""}
-    work |= {"aoti"} & set(formats)
-
-    def todo() -> int:
-        return sum(len(state.waiting(names, kind)) for kind in work)
-
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
@@ -452,22 +453,23 @@ def run_in_parallel(
         )
         for job in range(jobs)
     ]
+    known = state.count()
     for process in processes:
         process.start()
     try:
         with Progress(*columns, console=console) as progress:
-            total = todo()
+            total = sum(len(state.waiting(names, work)) for work in kinds_of_work(formats))
             task = progress.add_task("operators", total=total)
             while any(process.is_alive() for process in processes):
                 time.sleep(1)
-                state.read()
-                progress.update(task, completed=total - todo())
+                progress.update(task, completed=state.count() - known)
     finally:
         for process in processes:
             process.terminate()
             process.join()
     if any(process.exitcode for process in processes):
         raise RuntimeError("a process of the campaign failed; run it again to go on")
+    state.read()
 
 
 def report(console: Console, rows: Sequence[Row]) -> None:

@@ -267,19 +267,11 @@ struct Model::Impl {
 
   mutable std::atomic<std::int64_t> sessions{0};  ///< created so far; they count from 1
 
-  /// Runs a call, and records it if calls are recorded. `inputs()` and `outputs(result)` return
-  /// named tensors.
+  /// Runs a call and records it. `inputs()` and `outputs(result)` return named tensors.
   template <typename Run, typename Given, typename Results>
-  [[gnu::always_inline]] auto recorded(std::string_view method, std::int64_t session,
-                                       const Run& run, const Given& inputs,
-                                       const Results& outputs) const {
+  auto recorded(std::string_view method, std::int64_t session, Run run, Given inputs,
+                Results outputs) const {
     if (recorder == nullptr) return run();
-    return record(method, session, run, inputs, outputs);
-  }
-
-  template <typename Run, typename Given, typename Results>
-  auto record(std::string_view method, std::int64_t session, const Run& run, const Given& inputs,
-              const Results& outputs) const {
     const auto to_cpu = [this](const Tensor& tensor) {
       return executable->transfer(tensor, Device{});
     };
@@ -295,7 +287,7 @@ struct Model::Impl {
   }
 
   template <typename Call>
-  [[gnu::always_inline]] auto with_executable(const Call& call) const {
+  auto with_executable(Call call) const {
     if (!shared_state) return call(*executable);
     const std::lock_guard lock(state_mutex);
     return call(*shared_state);

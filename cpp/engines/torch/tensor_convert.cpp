@@ -10,8 +10,6 @@ Tensor from_model(at::Tensor tensor) {
     if (tensor.layout() == at::kStrided && !tensor.is_quantized()) {
       // Another tensor has the same memory: a weight, a constant, the state or another output.
       const bool shared = tensor.has_storage() && tensor.storage().use_count() > 1;
-      // `at::Tensor::clone` takes several times as long as `Tensor::clone` for small tensors.
-      if (shared && tensor.is_cpu()) return isthmus::from_torch(std::move(tensor)).clone();
       if (shared || !tensor.is_contiguous()) tensor = tensor.clone(at::MemoryFormat::Contiguous);
     }
     return isthmus::from_torch(std::move(tensor));

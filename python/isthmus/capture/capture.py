@@ -136,9 +136,11 @@ def capture(
     spec = resolve(dynamic, dims, given)
     first = calls[0].method
     real = bind_examples(module, first, bound[first], further, constants)
-    for name, followed in infer_axes([given[first], *real], spec.axes).items():
-        notes += [_inferred(name, axis, size) for axis, size in followed.items()]
-        axes = {**spec.axes, name: {**spec.axes.get(name, {}), **followed}}
+    if inferred := infer_axes([given[first], *real], spec.axes):
+        notes += [_inferred(*place) for place in inferred]
+        axes = {name: dict(entry) for name, entry in spec.axes.items()}
+        for name, axis, size in inferred:
+            axes.setdefault(name, {})[axis] = size
         spec = resolve(axes, dims, given)
     donors = donors_of(real, given[first], spec.axes)
     if dims is None and donors:

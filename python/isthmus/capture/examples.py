@@ -99,7 +99,7 @@ def bind_examples(
 
 def infer_axes(
     calls: Sequence[Mapping[str, Any]], axes: Mapping[str, Mapping[int, str]]
-) -> dict[str, dict[int, str]]:
+) -> list[tuple[str, int, str]]:
     """Returns the axes that change between calls and have no name, where their sizes follow.
 
     Args:
@@ -107,7 +107,7 @@ def infer_axes(
         axes: The dynamic axes by input name.
 
     Returns:
-        The expression by input name and axis, such as {"mask": {1: "past + sequence"}}, for each
+        The input name, the axis and the expression, such as ("mask", 1, "past + sequence"), of each
         axis whose sizes in all calls a single expression over the named dimensions gives.
     """
     shapes = [
@@ -133,12 +133,12 @@ def infer_axes(
     names = [name for name in sizes[0] if all(name in call for call in sizes)]
     known = {name: [call[name] for call in sizes] for name in names}
     same = any(len(set(of_calls)) == 1 for of_calls in known.values())
-    found: dict[str, dict[int, str]] = {}
-    for (name, axis), expression in infer_expressions(free, known).items():
-        # A constant may be the size of a dimension that is the same in every call.
-        if not (expression.constant and same):
-            found.setdefault(name, {})[axis] = str(expression)
-    return found
+    # A constant may be the size of a dimension that is the same in every call.
+    return [
+        (name, axis, str(expression))
+        for (name, axis), expression in infer_expressions(free, known).items()
+        if not (expression.constant and same)
+    ]
 
 
 def donors_of(

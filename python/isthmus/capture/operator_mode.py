@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 __all__ = ["OperatorMode"]
 
 
-class OperatorMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class OperatorMode(TorchDispatchMode, ABC):  # type: ignore[no-untyped-call]
     """Calls `operate` for each operator while it is entered."""
 
     def __init__(self) -> None:
@@ -25,6 +26,6 @@ class OperatorMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         return self.operate(func, args, kwargs or {})
 
+    @abstractmethod
     def operate(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Runs an operator on its arguments, and returns its result."""
-        raise NotImplementedError

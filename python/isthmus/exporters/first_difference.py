@@ -125,8 +125,7 @@ class _Recorder(fx.Interpreter):
 
     def output_names(self) -> list[str]:
         """Returns the names of the nodes whose values the program returns, in order."""
-        specs = self._program.graph_signature.output_specs
-        return [spec.arg.name for spec in specs if spec.kind.name == "USER_OUTPUT"]
+        return [str(name) for name in self._program.graph_signature.user_outputs]
 
     def nodes(self) -> list[fx.Node]:
         """Returns the nodes whose values were kept, in order."""

@@ -37,6 +37,7 @@ def with_exact_operators(program: ExportedProgram) -> ExportedProgram:
 
 
 def _decompositions() -> dict[Any, Callable[..., Any]]:
+    """Returns the decompositions by operator; NotImplemented from one keeps the operator."""
     return {
         _aten.floor_divide.default: _floor_divide,
         _aten.div.Tensor_mode: _divide,
