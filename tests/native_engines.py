@@ -1,9 +1,11 @@
-"""Engines written for the tests, compiled against the installed library."""
+"""Engines and operators written for the tests, compiled against the installed libraries."""
 
 from __future__ import annotations
 
 import subprocess
 from pathlib import Path
+
+import torch
 
 from isthmus.runtime import install_paths
 
@@ -24,4 +26,30 @@ def compile_engine(source: str, folder: Path, name: str, **definitions: str) -> 
         ],
         check=True,
     )
+    return target
+
+
+OPERATOR = """
+#include <torch/library.h>
+#include <ATen/ATen.h>
+static at::Tensor twice(const at::Tensor& x) { return x * 2; }
+TORCH_LIBRARY(isthmus_test, m) {
+  m.def("twice(Tensor x) -> Tensor");
+  m.impl("twice", c10::DispatchKey::CompositeExplicitAutograd, TORCH_FN(twice));
+}
+"""
+
+
+def compile_operators(target: Path) -> Path:
+    """Compiles a library that registers `isthmus_test::twice`; returns its path."""
+    root = Path(torch.__file__).parent
+    source = target.with_suffix(".cpp")
+    source.write_text(OPERATOR)
+    abi = int(torch._C._GLIBCXX_USE_CXX11_ABI)
+    subprocess.run(
+        ["g++", "-std=c++20", "-O0", "-shared", "-fPIC", f"-D_GLIBCXX_USE_CXX11_ABI={abi}",
+         f"-I{root}/include", f"-I{root}/include/torch/csrc/api/include", source, "-o", target,
+         f"-L{root}/lib", "-ltorch", "-ltorch_cpu", "-lc10"],
+        check=True,
+    )  # fmt: skip
     return target

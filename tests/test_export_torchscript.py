@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.native_engines import compile_operators
 from torch import Tensor, nn
 
 import isthmus
@@ -274,16 +275,6 @@ def test_an_existing_folder_is_not_overwritten(tmp_path: Path) -> None:
     assert (tmp_path / "b" / "precious.txt").read_text() == "mine"
 
 
-OPERATOR = """
-#include <torch/library.h>
-#include <ATen/ATen.h>
-static at::Tensor twice(const at::Tensor& x) { return x * 2; }
-TORCH_LIBRARY(isthmus_test, m) {
-  m.def("twice(Tensor x) -> Tensor");
-  m.impl("twice", c10::DispatchKey::CompositeExplicitAutograd, TORCH_FN(twice));
-}
-"""
-
 EXPORT = """
 import sys, torch, isthmus
 torch.ops.load_library(sys.argv[1])
@@ -297,16 +288,7 @@ print(b.manifest.artifacts[0].op_libraries)
 
 @pytest.mark.slow
 def test_a_custom_operator_needs_its_library_and_runs_with_it(tmp_path: Path) -> None:
-    root = Path(torch.__file__).parent
-    source, library = tmp_path / "op.cpp", tmp_path / "libisthmus_test_op.so"
-    source.write_text(OPERATOR)
-    abi = int(torch._C._GLIBCXX_USE_CXX11_ABI)
-    subprocess.run(
-        ["g++", "-std=c++20", "-O0", "-shared", "-fPIC", f"-D_GLIBCXX_USE_CXX11_ABI={abi}",
-         f"-I{root}/include", f"-I{root}/include/torch/csrc/api/include", str(source), "-o",
-         str(library), f"-L{root}/lib", "-ltorch", "-ltorch_cpu", "-lc10"],
-        check=True,
-    )  # fmt: skip
+    library = compile_operators(tmp_path / "libisthmus_test_op.so")
     bundle = tmp_path / "b"
     export_run = subprocess.run(
         [sys.executable, "-c", EXPORT, library, bundle], capture_output=True, text=True

@@ -84,7 +84,7 @@ def test_doctor_says_that_a_bundle_fits(isthmus_run: Runner, affine_bundle: Path
         (
             {"op_libraries": [{"namespace": "my_ops", "library": "libmy_ops.so"}]},
             [],
-            "my_ops::* (libmy_ops.so)",
+            "my_ops (libmy_ops.so)",
         ),
     ],
     ids=["device", "data", "native", "version", "format", "operators"],

@@ -39,6 +39,7 @@ void bind_load_options(py::module_& module) {
           "unproven", [](const LoadOptions& self) { return std::string(name(self.unproven)); },
           [](LoadOptions& self, std::string_view text) { self.unproven = parse_unproven(text); })
       .def_readwrite("op_libraries", &LoadOptions::op_libraries)
+      .def_readwrite("installed_op_libraries", &LoadOptions::installed_op_libraries)
       .def_readwrite("engine_options", &LoadOptions::engine_options)
       .def_readwrite("record", &LoadOptions::record)
       .def_readwrite("record_limit", &LoadOptions::record_limit);
@@ -65,6 +66,7 @@ void bind_load_report(py::module_& module) {
       .def_readonly("warmup_ms", &LoadReport::warmup_ms)
       .def_readonly("total_ms", &LoadReport::total_ms)
       .def_readonly("warmup", &LoadReport::warmup)
+      .def_readonly("op_libraries", &LoadReport::op_libraries)
       .def_readonly("notes", &LoadReport::notes);
 }
 

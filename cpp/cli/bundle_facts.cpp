@@ -18,9 +18,7 @@ std::uint64_t total_size(const Manifest& manifest) {
 
 std::vector<std::string> library_names(const Artifact& artifact) {
   std::vector<std::string> names;
-  for (const OpLibrary& needed : artifact.op_libraries)
-    names.push_back(needed.op_namespace +
-                    (needed.library.empty() ? "" : " (" + needed.library + ")"));
+  for (const OpLibrary& needed : artifact.op_libraries) names.push_back(needed.describe());
   return names;
 }
 

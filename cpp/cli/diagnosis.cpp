@@ -27,12 +27,9 @@ std::string refusal_of(const Artifact& artifact, const LoadOptions& options) {
   if (!trusted(artifact, options.trust))
     return "it needs trust \"" + artifact.trust +
            "\"; if you trust where the bundle came from, add --trust " + artifact.trust;
-  if (!artifact.op_libraries.empty() && options.op_libraries.empty()) {
-    std::vector<std::string> needed;
-    for (const OpLibrary& library : artifact.op_libraries)
-      needed.push_back(library.op_namespace + "::*" +
-                       (library.library.empty() ? "" : " (" + library.library + ")"));
-    return "it needs a library of operators: " + join(needed) + "; name its file with --op-library";
+  if (!artifact.op_libraries.empty() && op_libraries_of(artifact, options).empty()) {
+    return "it needs a library of operators: " + join(library_names(artifact)) +
+           "; name its file with --op-library";
   }
   return "";
 }

@@ -70,6 +70,14 @@ std::optional<std::vector<detail::ByteRange>> tensor_ranges(std::span<const std:
 
 }  // namespace
 
+std::string OpLibrary::describe() const {
+  std::string origin = library;
+  if (!package.empty())
+    origin += (origin.empty() ? "" : " of ") + ("the Python package " + package) +
+              (version.empty() ? "" : " " + version);
+  return op_namespace + (origin.empty() ? "" : " (" + origin + ")");
+}
+
 Bundle Bundle::open(const std::filesystem::path& path) {
   const IdentifiedFile file = identify_file(path);
   if (file.kind != "bundle") throw BundleError("no bundle: " + file.advice);

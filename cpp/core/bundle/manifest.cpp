@@ -139,7 +139,11 @@ Artifact parse_artifact(const JsonReader& json, const std::set<std::string>& inp
   artifact.requires_versions = find_texts(json, "requires");
   if (const auto libraries = json.find("op_libraries")) {
     for (const JsonReader& item : libraries->list()) {
-      artifact.op_libraries.push_back({item.at("namespace").name(), item.at("library").text()});
+      OpLibrary& library = artifact.op_libraries.emplace_back();
+      library.op_namespace = item.at("namespace").name();
+      library.library = item.at("library").text();
+      if (const auto package = item.find("package")) library.package = package->text();
+      if (const auto version = item.find("version")) library.version = version->text();
     }
   }
   if (const auto operators = json.find("operators")) {

@@ -317,6 +317,7 @@ EngineSelection Model::Impl::load_selected(const LoadOptions& options, const Tun
   EngineSelection selected = select_engine(manifest(), options, device, tuning, proofs);
   LoadOptions settled = options;
   if (settled.threads == 0) settled.threads = selected.threads;
+  settled.op_libraries = op_libraries_of(*selected.artifact, options);
   artifact = selected.artifact;
   key = selected.key;
 
@@ -345,6 +346,7 @@ EngineSelection Model::Impl::load_selected(const LoadOptions& options, const Tun
   report.device = to_string(device);
   report.chosen = selected.reason;
   report.threads = settled.threads;
+  report.op_libraries = std::move(settled.op_libraries);
   return selected;
 }
 
@@ -398,6 +400,9 @@ Model Model::load(const std::filesystem::path& bundle, const LoadOptions& option
     report.warmup = warm_up(impl->bundle, *impl->executable, device, never);
     report.warmup_ms = ms_since(phase);
   }
+  if (options.op_libraries.empty())
+    for (const std::filesystem::path& library : report.op_libraries)
+      report.notes.push_back("custom operators are those of " + library.string());
   for (std::string& note : impl->executable->notes()) report.notes.push_back(std::move(note));
   if (!proofs.note().empty()) report.notes.push_back(proofs.note());
   if (!impl->proof.passed) report.notes.push_back(report.proof);

@@ -6,6 +6,7 @@
 #include <mutex>
 #include <string>
 
+#include "core/runtime/engine_folders.h"
 #include "core/tensor/memory.h"
 #include "core/text.h"
 #include "isthmus/engine.h"
@@ -26,27 +27,6 @@ fs::path library_folder() {
   std::error_code ignored;
   const fs::path here = fs::canonical(info.dli_fname, ignored);
   return here.empty() ? fs::path() : here.parent_path();
-}
-
-/// Returns the folders in which engines are searched, in order.
-/// @throws InvalidInput for a folder that the caller names and that does not exist. In the
-/// environment variable such folders are passed over, as in PATH.
-std::vector<fs::path> search_path(std::span<const fs::path> first) {
-  for (const fs::path& folder : first)
-    if (std::error_code error; !fs::is_directory(folder, error))
-      throw InvalidInput("engine_path: there is no folder " + folder.string() +
-                         "; name the folder that holds libisthmus_engine_*.so");
-  std::vector<fs::path> folders(first.begin(), first.end());
-  if (const char* variable = std::getenv("ISTHMUS_ENGINE_PATH")) {
-    std::string_view rest(variable);
-    while (!rest.empty()) {
-      const auto colon = rest.find(':');
-      if (colon != 0) folders.emplace_back(rest.substr(0, colon));
-      rest = colon == std::string_view::npos ? std::string_view() : rest.substr(colon + 1);
-    }
-  }
-  folders.push_back(library_folder());
-  return folders;
 }
 
 std::string known_engines(std::span<const fs::path> engine_path) {
@@ -90,6 +70,24 @@ Opened& opened() {
 
 }  // namespace
 
+std::vector<fs::path> detail::engine_folders(std::span<const fs::path> first) {
+  for (const fs::path& folder : first)
+    if (std::error_code error; !fs::is_directory(folder, error))
+      throw InvalidInput("engine_path: there is no folder " + folder.string() +
+                         "; name the folder that holds libisthmus_engine_*.so");
+  std::vector<fs::path> folders(first.begin(), first.end());
+  if (const char* variable = std::getenv("ISTHMUS_ENGINE_PATH")) {
+    std::string_view rest(variable);
+    while (!rest.empty()) {
+      const auto colon = rest.find(':');
+      if (colon != 0) folders.emplace_back(rest.substr(0, colon));
+      rest = colon == std::string_view::npos ? std::string_view() : rest.substr(colon + 1);
+    }
+  }
+  folders.push_back(library_folder());
+  return folders;
+}
+
 Tensor Executable::copy(const Tensor& tensor) {
   return tensor.clone();
 }
@@ -113,7 +111,7 @@ std::set<std::string> ArtifactSource::data_names() const {
 
 std::vector<std::string> engine_names(std::span<const fs::path> engine_path) {
   std::vector<std::string> names;
-  for (const fs::path& folder : search_path(engine_path)) {
+  for (const fs::path& folder : detail::engine_folders(engine_path)) {
     std::error_code ignored;
     for (const auto& entry : fs::directory_iterator(folder, ignored)) {
       const std::string file = entry.path().filename().string();
@@ -134,7 +132,7 @@ Engine& open_engine(std::string_view name, std::span<const fs::path> engine_path
   const std::string file = std::string(kPrefix) + std::string(name) + std::string(kSuffix);
   std::string sought;
   if (plain) {
-    for (const fs::path& folder : search_path(engine_path)) {
+    for (const fs::path& folder : detail::engine_folders(engine_path)) {
       sought += (sought.empty() ? "" : ", ") + folder.string();
       std::error_code ignored;
       const fs::path path = fs::canonical(folder / file, ignored);

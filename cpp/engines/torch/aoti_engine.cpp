@@ -195,6 +195,7 @@ std::unique_ptr<Executable> load_aoti(const ArtifactSource& source, const LoadOp
   const bool records = cuda->records();
   const std::size_t runners = runners_of(options, concurrency, records);
   open_op_libraries(options.op_libraries);
+  check_operators(source.artifact);
   Packages packages;
   if (records) packages.serial = std::make_unique<std::mutex>();
   for (const FileBytes& file : source.files)

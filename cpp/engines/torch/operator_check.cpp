@@ -66,10 +66,21 @@ bool registered(const std::string& op) {
          !torch::jit::getAllBuiltinFunctionsFor(symbol).empty();
 }
 
-std::string library_of(const Artifact& artifact, const std::string& op_namespace) {
-  for (const OpLibrary& library : artifact.op_libraries)
-    if (library.op_namespace == op_namespace && !library.library.empty()) return library.library;
-  return "lib" + op_namespace + ".so";
+/// Returns what to do to get the operators of a namespace.
+std::string remedy_for(const Artifact& artifact, const std::string& op_namespace) {
+  OpLibrary library{.op_namespace = op_namespace, .library = "lib" + op_namespace + ".so"};
+  for (const OpLibrary& listed : artifact.op_libraries)
+    if (listed.op_namespace == op_namespace && !listed.library.empty()) library = listed;
+  std::string remedy = "open the library that registers " + library.describe() +
+                       " with op_libraries={\"" + library.library + "\"} (--op-library " +
+                       library.library + ")";
+  if (!library.package.empty())
+    remedy +=
+        "; `pip install " + library.package +
+        (library.version.empty() ? ""
+                                 : "==" + library.version.substr(0, library.version.find('+'))) +
+        "` brings it, and `pip show -f " + library.package + "` lists where it is";
+  return remedy;
 }
 
 }  // namespace
@@ -99,10 +110,7 @@ void check_operators(const Artifact& artifact) {
     // Some of prim is syntax of the interpreter (prim::If, prim::Loop) and not in the registry.
     if (op_namespace == "prim" || op.find("::") == std::string::npos || registered(op)) continue;
     missing += (missing.empty() ? "" : ", ") + op;
-    if (!own_namespaces().contains(op_namespace))
-      remedy = "open the library that registers \"" + op_namespace + "\" with op_libraries={\"" +
-               library_of(artifact, op_namespace) + "\"} (--op-library " +
-               library_of(artifact, op_namespace) + ")";
+    if (!own_namespaces().contains(op_namespace)) remedy = remedy_for(artifact, op_namespace);
   }
   if (missing.empty()) return;
   const auto exported = artifact.requires_versions.find("torch");

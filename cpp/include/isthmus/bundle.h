@@ -51,6 +51,11 @@ struct NoiseFloor {
 struct OpLibrary {
   std::string op_namespace;  ///< "torchvision" for "torchvision::nms"
   std::string library;       ///< file name at export; may be empty
+  std::string package{};     ///< Python package that the file came with; may be empty
+  std::string version{};     ///< version of the package
+
+  /// Returns "torchvision (_C.so of the Python package torchvision 0.29.1)".
+  [[nodiscard]] ISTHMUS_API std::string describe() const;
 };
 
 /// The verdict of one engine on an artifact, from a run of all goldens.

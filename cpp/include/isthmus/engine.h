@@ -159,4 +159,11 @@ ISTHMUS_API std::vector<std::string> engine_names(
 ISTHMUS_API Engine& open_engine(std::string_view name,
                                 std::span<const std::filesystem::path> engine_path = {});
 
+/// Returns the libraries of custom operators to open for an artifact: `op_libraries` where the
+/// caller named any, else for each namespace that the artifact lists the one in
+/// `installed_op_libraries`, or `operators/NAMESPACE.so` in a folder that `engine_names` searches.
+/// The bundle names no file. A namespace without a library is left out.
+ISTHMUS_API std::vector<std::filesystem::path> op_libraries_of(const Artifact& artifact,
+                                                               const LoadOptions& options);
+
 }  // namespace isthmus

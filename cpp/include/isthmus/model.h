@@ -45,8 +45,9 @@ struct LoadReport {
   double load_ms = 0;    ///< loading by the engine
   double warmup_ms = 0;  ///< the warm-up; 0 until it has ended when it runs in the background
   double total_ms = 0;   ///< the whole call of `load`
-  std::vector<WarmupReport> warmup;  ///< one for each golden of the warm-up
-  std::vector<std::string> notes;    ///< sentences about the load, such as an unverified device
+  std::vector<WarmupReport> warmup;                 ///< one for each golden of the warm-up
+  std::vector<std::filesystem::path> op_libraries;  ///< custom operator libraries that were opened
+  std::vector<std::string> notes;  ///< sentences about the load, such as an unverified device
 };
 
 /// The state of one caller of a stateful model (a stream, a decoder). Sessions share the weights,

@@ -83,6 +83,9 @@ struct LoadOptions {
   /// What a call gets with values on which the engine is not proven.
   Specials specials = Specials::kRefuse;
   std::vector<std::filesystem::path> op_libraries{};  ///< custom operator libraries to open first
+  /// Libraries of custom operators by namespace. One is opened where an artifact lists its
+  /// namespace and `op_libraries` is empty; so is `operators/NAMESPACE.so` in a folder of engines.
+  std::map<std::string, std::filesystem::path> installed_op_libraries{};
   std::vector<std::filesystem::path>
       engine_path{};  ///< folders that are searched first; must exist
   std::map<std::string, std::string> engine_options{};  ///< see docs/engines.md

@@ -209,6 +209,10 @@ class OpLibrary:
     namespace: Name
     library: str
     """The file name as seen at export; empty when it could not be told."""
+    package: str = ""
+    """The Python package that the library came with; empty when it came with none."""
+    version: str = ""
+    """The version of the package."""
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,11 @@ against are copied with them, except for the C library, which belongs to the sys
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from isthmus.bundle.manifest import Artifact
 from isthmus.document import Document, Table
 from isthmus.errors import BundleError, EngineUnavailable, InvalidInput
 from isthmus.runtime.engines import formats_of_engine
+from isthmus.runtime.op_libraries import installed_libraries
 from isthmus.runtime.prove import prove_engine
 
 __all__ = ["DeployedFile", "Deployment", "deploy"]
@@ -141,13 +143,16 @@ def deploy(
         library,
         *(Path(runtime_file) for runtime_file in info.runtime_files),
     ]
+    operators = _operators(chosen)
     with staging(target) as work:
         say("Copying the program and its libraries")
         (work / "bin").mkdir()
         (work / "lib").mkdir()
         shutil.copy2(install_paths.binary(), work / "bin" / "isthmus-run")
-        for name, file in {**_needed(roots), **{root.name: root for root in roots[1:]}}.items():
+        needed = {**_needed(roots), **{root.name: root for root in roots[1:]}}
+        for name, file in needed.items():
             shutil.copyfile(file, work / "lib" / name)
+        _copy_operators(operators, work / "lib", needed)
         say("Copying the bundle")
         _write_part(bundle, _proven(bundle, chosen, engine, info.runtime, trust, say), work)
         files = tuple(
@@ -236,8 +241,48 @@ def _proven(
     return replace(artifact, proofs=(*others, *known))
 
 
-def _needed(roots: Sequence[Path]) -> Mapping[str, Path]:
+def _operators(artifact: Artifact) -> Mapping[str, Path]:
+    """Returns the libraries of the artifact's custom operators by namespace.
+
+    Raises:
+        EngineUnavailable: The package of one is not installed.
+    """
+    found = installed_libraries(artifact.op_libraries)
+    for library in artifact.op_libraries:
+        if library.namespace not in found:
+            origin = library.package or library.library or "an unknown library"
+            raise EngineUnavailable(
+                f"{artifact.name} needs the operators {library.namespace}::* of {origin}, which is "
+                "no installed package, so that nothing can be copied; install it, or deploy an "
+                "artifact without them"
+            )
+    return found
+
+
+def _copy_operators(operators: Mapping[str, Path], folder: Path, present: Collection[str]) -> None:
+    """Copies libraries of operators to where `op_libraries_of` looks for them in a deployment.
+
+    What they link against and is not there yet is put where it lies relative to them in their
+    package, for that is where they look for it.
+    """
+    for namespace, file in operators.items():
+        target = folder / "operators" / f"{namespace}.so"
+        target.parent.mkdir(exist_ok=True)
+        shutil.copyfile(file, target)
+        for name, linked in _needed([file], present).items():
+            beside = os.path.relpath(linked.parent, file.parent)
+            place = Path(os.path.normpath(target.parent / beside / name))
+            if place.is_relative_to(folder):
+                place.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(linked, place)
+
+
+def _needed(roots: Sequence[Path], present: Collection[str] = ()) -> Mapping[str, Path]:
     """Returns the libraries that files link against, directly or not, by their link names.
+
+    Args:
+        roots: The files.
+        present: The link names of libraries that are left out.
 
     Raises:
         EngineUnavailable: One of them is not found on this machine.
@@ -251,7 +296,9 @@ def _needed(roots: Sequence[Path]) -> Mapping[str, Path]:
         done = subprocess.run(["ldd", str(root)], capture_output=True, text=True, check=False)
         for line in done.stdout.splitlines():
             name, arrow, rest = line.strip().partition(" => ")
-            if not arrow or _OF_THE_SYSTEM.match(Path(name).name) or name in needed:
+            if not arrow or _OF_THE_SYSTEM.match(Path(name).name):
+                continue
+            if name in needed or name in present:
                 continue
             if rest.startswith("not found"):
                 place = next(

@@ -15,6 +15,7 @@ from isthmus.errors import BundleError, InvalidInput
 from isthmus.runtime.engine_spec import EngineSpec
 from isthmus.runtime.engines import EAGER, ENGINES_IN_PYTHON
 from isthmus.runtime.file_engines import AotiEngine, OnnxRuntimeEngine, OpenVinoEngine
+from isthmus.runtime.op_libraries import libraries_to_open
 from isthmus.runtime.python_engine import PythonEngine
 from isthmus.runtime.python_engines import EagerEngine, NativeEngine, TorchJitEngine
 
@@ -38,8 +39,10 @@ def load_engine(spec: EngineSpec, bundle: Bundle) -> tuple[PythonEngine, float]:
             torch.set_num_interop_threads(1)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     operators: Any = torch.ops
-    for library in spec.op_libraries if spec.kind != "isthmus" else ():
-        operators.load_library(library)
+    if spec.kind not in ("isthmus", EAGER):
+        needed = bundle.artifact(spec.artifact).op_libraries
+        for library in libraries_to_open(needed, spec.op_libraries):
+            operators.load_library(library)
     # Finding and importing the eager module is not part of its load.
     module = resolve_model(spec.model, bundle.manifest) if spec.kind == EAGER else None
     start = time.perf_counter()

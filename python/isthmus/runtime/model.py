@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from isthmus.bundle.manifest import MANIFEST_NAME, Manifest, Method, Tree
 from isthmus.bundle.manifest_json import loads
 from isthmus.capture.tree import flatten, refuse_other_constants, unflatten
-from isthmus.errors import InvalidInput
+from isthmus.errors import Error, InvalidInput
+from isthmus.runtime.op_libraries import installed_libraries
 
 try:
     from isthmus import _core
@@ -59,7 +60,8 @@ def load(
             copied, and processes share them. The files may then be replaced (renamed over) while
             the model is in use, but not written to in place. False: read a private copy.
         trust: "data", "graph" (pure operators only) or "native" (as much as running a program).
-        op_libraries: Libraries of custom operators to open first.
+        op_libraries: Libraries of custom operators to open first. Where none is given, those of the
+            installed Python packages that the artifact names are opened; `load_report` lists them.
         optimize: "auto", "none", "freeze" or "inference": the rewriting in memory at load.
         unproven: What to do with an engine that was never tried on the goldens with this version of
             its runtime: "prove" (run them now, once; the verdict is kept in proofs.json),
@@ -106,6 +108,18 @@ def load(
     return model
 
 
+def _installed_operators(path: Path) -> dict[str, Path]:
+    """Returns the installed libraries of the operators that a bundle's artifacts need."""
+    try:
+        text = (path / MANIFEST_NAME).read_text(encoding="utf-8")
+        needed = [
+            library for artifact in loads(text).artifacts for library in artifact.op_libraries
+        ]
+    except (Error, OSError, UnicodeError):
+        return {}  # the native part says what is wrong with the bundle
+    return installed_libraries(needed)
+
+
 class Model(_core.Model):
     """A loaded model, called like the original module.
 
@@ -115,6 +129,7 @@ class Model(_core.Model):
     """
 
     def __init__(self, path: Path, options: _core.LoadOptions) -> None:
+        options.installed_op_libraries = _installed_operators(path)
         super().__init__(path, options)
         self.path = path
         self._manifest = loads((path / MANIFEST_NAME).read_text(encoding="utf-8"))

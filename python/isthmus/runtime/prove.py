@@ -10,6 +10,7 @@ from isthmus.bundle.manifest import Artifact, EngineProof
 from isthmus.bundle.proofs_file import read_proofs
 from isthmus.errors import ExecutionError
 from isthmus.runtime import install_paths
+from isthmus.runtime.op_libraries import libraries_to_open
 from isthmus.runtime.workers import LineWorker, explain_exit, run_command
 
 __all__ = ["prove_engine", "try_specials"]
@@ -156,7 +157,8 @@ def _words(
 ) -> list[str]:
     words = ["--artifact", artifact.name, "--engine", engine, "--device", device]
     words += ["--trust", artifact.trust]
-    return [*words, *(word for path in op_libraries for word in ("--op-library", str(path)))]
+    libraries = libraries_to_open(artifact.op_libraries, op_libraries)
+    return [*words, *(word for path in libraries for word in ("--op-library", path))]
 
 
 def _error(output: str) -> str:

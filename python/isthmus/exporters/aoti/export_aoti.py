@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import warnings
+import zipfile
+from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +31,7 @@ from isthmus.exporters.export_request import ExportedArtifact, ExportRequest
 from isthmus.exporters.exported_program import export_module, export_scripted
 from isthmus.exporters.first_difference import first_difference
 from isthmus.exporters.remedies import with_remedies
+from isthmus.exporters.torchscript.operators import custom_operators, find_libraries
 from isthmus.runtime.file_engines import AotiEngine
 
 __all__ = ["export_aoti"]
@@ -62,7 +67,23 @@ def export_aoti(request: ExportRequest) -> ExportedArtifact:
     verified = first_that_verifies(
         _ATTEMPTS, request, files, request.check(request.device), AotiEngine
     )
-    return ExportedArtifact(_artifact(request, name, verified, needed), tuple(paths))
+    called = Counter(operator for path in paths for operator in _called_operators(path))
+    custom = {operator: called[operator] for operator in custom_operators(called)}
+    libraries = find_libraries(custom, request.options.op_libraries)
+    artifact = _artifact(request, name, verified, needed)
+    artifact = replace(artifact, operators=custom, op_libraries=libraries)
+    return ExportedArtifact(artifact, tuple(paths))
+
+
+def _called_operators(package: Path) -> list[str]:
+    """Returns the operators that the compiled code calls through LibTorch's dispatcher."""
+    called = []
+    with zipfile.ZipFile(package) as members:
+        for name in members.namelist():
+            if name.endswith(".wrapper.json"):
+                nodes = json.loads(members.read(name)).get("nodes", [])
+                called += [node["node"]["target"].split(".", 1)[0] for node in nodes]
+    return called
 
 
 def _compile(

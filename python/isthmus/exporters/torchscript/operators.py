@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from isthmus.bundle.manifest import OpLibrary
+from isthmus.runtime.op_libraries import package_of, registers
 
 CORE_NAMESPACES = frozenset(
     {"aten", "prim", "prims", "quantized", "onednn", "mkldnn", "mkldnn_prepacked", "xnnpack",
@@ -81,9 +82,9 @@ def python_only(operators: Iterable[str]) -> tuple[str, ...]:
 def find_libraries(
     operators: Iterable[str], given: Sequence[str | Path] = ()
 ) -> tuple[OpLibrary, ...]:
-    """Returns the file name of the library that registers each custom namespace.
+    """Returns the library that registers each custom namespace, with the package that it is of.
 
-    The name is empty when no library is found.
+    Its name is empty when no library is found.
 
     Args:
         operators: Names such as "my_ops::twice".
@@ -94,8 +95,9 @@ def find_libraries(
     candidates += [path for path in _mapped_libraries() if path not in candidates]
     libraries = []
     for namespace in sorted({name.split("::", 1)[0] for name in custom_operators(operators)}):
-        owner = next((path for path in candidates if _registers(path, namespace)), None)
-        libraries.append(OpLibrary(namespace, owner.name if owner else ""))
+        owner = next((path for path in candidates if registers(path, namespace)), None)
+        package, version = package_of(owner) if owner else ("", "")
+        libraries.append(OpLibrary(namespace, owner.name if owner else "", package, version))
     return tuple(libraries)
 
 
@@ -112,13 +114,3 @@ def _mapped_libraries() -> list[Path]:
     }
     system = ("/lib/", "/usr/lib/", "/lib64/")
     return sorted(p for p in paths if p.parent != own and not str(p).startswith(system))
-
-
-def _registers(library: Path, namespace: str) -> bool:
-    """Returns True when a library holds the namespace as a C string, as TORCH_LIBRARY leaves it."""
-    try:
-        data = library.read_bytes()
-    except OSError:
-        return False
-    name = namespace.encode()
-    return b"\0" + name + b"\0" in data or b"\0" + name + b"::" in data
