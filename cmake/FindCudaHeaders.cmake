@@ -61,6 +61,7 @@ else()
     # The folders are used together only when their headers compile together.
     file(WRITE ${CMAKE_BINARY_DIR}/CMakeFiles/cuda_headers.cpp
          "#include <cuda.h>\n#include <cuda_runtime_api.h>\nint main() { return CUDART_VERSION < 12040; }\n")
+    unset(_CudaHeaders_compile CACHE)
     try_compile(
       _CudaHeaders_compile ${CMAKE_BINARY_DIR}/CMakeFiles/cuda_headers
       ${CMAKE_BINARY_DIR}/CMakeFiles/cuda_headers.cpp
