@@ -8,6 +8,7 @@
 #include <mutex>
 
 #include "engines/dl_error.h"
+#include "engines/torch/python_environment.h"
 #include "engines/torch/torch_version.h"
 #include "isthmus/error.h"
 
@@ -17,11 +18,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kMainLibrary = "libtorch_cpu.so";
-
-/// Returns "2.13.0" for "2.13.0+cpu", the version that `pip install torch==` takes.
-std::string plain(const std::string& version) {
-  return version.substr(0, version.find('+'));
-}
 
 /// Returns the path of libtorch_cpu.so when the process has loaded it already, else an empty path.
 fs::path already_loaded() {
@@ -39,6 +35,7 @@ fs::path already_loaded() {
 
 /// Returns the location in a LibTorch folder (with lib/) or in a plain folder of libraries.
 std::optional<Location> location_in(const fs::path& folder, const std::string& origin) {
+  if (folder.empty()) return std::nullopt;
   std::error_code ignored;
   if (fs::exists(folder / "lib" / kMainLibrary, ignored))
     return Location{folder / "lib", read_version(folder), origin};
@@ -55,31 +52,46 @@ void* open_library(const fs::path& path) {
   return dlopen(path.c_str(), RTLD_NOW | RTLD_GLOBAL);
 }
 
+/// Returns how to get a LibTorch that one of the runtime libraries fits.
+std::string how_to_get(const std::vector<RuntimeLibrary>& libraries,
+                       const std::string& options = {}) {
+  const std::string& newest = libraries.back().torch;
+  const auto environment = python_environment(engine_folder());
+  if (!environment) return "set ISTHMUS_LIBTORCH to the folder of an unpacked LibTorch " + newest;
+  return "`" + install_command(*environment, options + "torch==" + newest + ".*") + "`";
+}
+
 Libtorch open_now() {
+  const auto libraries = runtime_libraries(engine_folder());
+  if (libraries.empty())
+    throw EngineUnavailable("there is no engines/torch-*/libisthmus_libtorch.so in " +
+                            engine_folder().string() +
+                            ": isthmus was built without LibTorch, or "
+                            "copied in part");
   const auto location = find_libtorch();
-  const std::string built = ISTHMUS_TORCH_VERSION;
   if (!location) {
     const char* variable = std::getenv("ISTHMUS_LIBTORCH");
-    throw EngineUnavailable("LibTorch was not found" +
-                            (variable != nullptr ? " (ISTHMUS_LIBTORCH=" + std::string(variable) +
-                                                       " holds no lib/libtorch_cpu.so)"
-                                                 : std::string()) +
-                            ": isthmus was built for torch " + built +
-                            "; install it with `pip install torch==" + plain(built) +
-                            "`, or set ISTHMUS_LIBTORCH to an unpacked LibTorch");
+    throw EngineUnavailable(
+        "LibTorch was not found: isthmus was built for torch " + torch_versions(libraries) +
+        (variable != nullptr ? ", and ISTHMUS_LIBTORCH=" + std::string(variable) +
+                                   " holds no lib/libtorch_cpu.so; correct the variable, or unset "
+                                   "it and get LibTorch: "
+                             : std::string("; get it: ")) +
+        how_to_get(libraries));
   }
-  if (const std::string refusal = version_refusal(*location); !refusal.empty())
-    throw EngineUnavailable(refusal);
+  const RuntimeLibrary* fitting = fitting_library(libraries, *location);
+  if (fitting == nullptr) throw EngineUnavailable(version_refusal(libraries, *location));
 
   Libtorch libtorch;
   libtorch.location = *location;
+  libtorch.runtime = fitting->file;
   const fs::path& folder = location->libraries;
   for (const char* name : {"libc10.so", kMainLibrary}) {
     void* handle = open_library(folder / name);
     if (handle == nullptr) {
-      throw EngineUnavailable(
-          "LibTorch in " + folder.string() + " cannot be opened: " + dl_error() +
-          "; install it again with `pip install --force-reinstall torch==" + plain(built) + "`");
+      throw EngineUnavailable("LibTorch in " + folder.string() +
+                              " cannot be opened: " + dl_error() +
+                              "; get it again: " + how_to_get({*fitting}, "--force-reinstall "));
     }
     libtorch.cpu_handle = handle;
   }
@@ -135,8 +147,10 @@ std::optional<Location> find_libtorch() {
 }
 
 std::vector<fs::path> deployed_files(const Location& location) {
-  std::vector<fs::path> files{engine_folder() / "libisthmus_libtorch.so",
-                              location.libraries / kMainLibrary};
+  std::vector<fs::path> files{location.libraries / kMainLibrary};
+  if (const auto libraries = runtime_libraries(engine_folder());
+      const RuntimeLibrary* fitting = fitting_library(libraries, location))
+    files.push_back(fitting->file);
   std::error_code ignored;
   for (const fs::path& file :
        {location.libraries / "libtorch_cuda.so", location.libraries / "version.py",
@@ -146,15 +160,28 @@ std::vector<fs::path> deployed_files(const Location& location) {
   return files;
 }
 
-std::string version_refusal(const Location& location) {
-  const std::string built = ISTHMUS_TORCH_VERSION;
-  if (location.version.empty() || minor_version(location.version) == minor_version(built))
-    return {};
-  return "isthmus was built for torch " + built + ", found torch " + location.version + " in " +
-         location.libraries.string() + " (" + location.origin +
-         "): install the one that fits with `pip install torch==" + plain(built) +
-         "`, or build isthmus for this one with `pip install --force-reinstall --no-deps "
-         "--no-build-isolation isthmus`";
+const RuntimeLibrary* fitting_library(const std::vector<RuntimeLibrary>& libraries,
+                                      const Location& location) {
+  // A LibTorch that does not tell its version may be the only one that is built for.
+  if (location.version.empty()) return libraries.size() == 1 ? libraries.data() : nullptr;
+  for (const RuntimeLibrary& library : libraries)
+    if (library.torch == minor_version(location.version)) return &library;
+  return nullptr;
+}
+
+std::string version_refusal(const std::vector<RuntimeLibrary>& libraries,
+                            const Location& location) {
+  const std::string found = "isthmus was built for torch " + torch_versions(libraries) +
+                            ", found torch " +
+                            (location.version.empty() ? "without a version" : location.version) +
+                            " in " + location.libraries.string() + " (" + location.origin + "): ";
+  const auto environment = python_environment(engine_folder());
+  const std::string rebuild = environment ? rebuild_command(*environment) : std::string();
+  const bool named = std::getenv("ISTHMUS_LIBTORCH") != nullptr;
+  return found +
+         (named ? "unset ISTHMUS_LIBTORCH, or let it name a LibTorch that fits"
+                : "get one that fits: " + how_to_get(libraries)) +
+         (rebuild.empty() ? std::string() : ", or build isthmus for this one: `" + rebuild + "`");
 }
 
 const Libtorch& open_libtorch() {

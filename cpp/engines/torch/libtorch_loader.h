@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "engines/torch/runtime_library.h"
+
 namespace isthmus::torch_engine {
 
 /// A LibTorch on disk.
@@ -17,7 +19,8 @@ struct Location {
 /// The LibTorch that this process has opened.
 struct Libtorch {
   Location location;
-  void* cpu_handle = nullptr;  ///< libtorch_cpu.so, for dlsym
+  std::filesystem::path runtime;  ///< our library for its version; not open yet
+  void* cpu_handle = nullptr;     ///< libtorch_cpu.so, for dlsym
   /// The reason why its CUDA libraries cannot be opened; empty when they are open or absent.
   std::string cuda_error;
   bool has_cuda_libraries = false;
@@ -37,11 +40,15 @@ std::string read_version(const std::filesystem::path& folder);
 /// version, and our runtime library. The libraries that these link to are not listed.
 std::vector<std::filesystem::path> deployed_files(const Location& location);
 
-/// Returns why a LibTorch of this version does not fit this build, with the remedy; empty when it
-/// fits.
-std::string version_refusal(const Location& location);
+/// Returns the runtime library that was built for the version of a LibTorch; null without one.
+const RuntimeLibrary* fitting_library(const std::vector<RuntimeLibrary>& libraries,
+                                      const Location& location);
 
-/// Finds LibTorch, checks its version and opens it with its CUDA libraries, once per process.
+/// Returns why no runtime library fits a LibTorch, with the commands that mend it.
+std::string version_refusal(const std::vector<RuntimeLibrary>& libraries, const Location& location);
+
+/// Finds LibTorch, takes the runtime library for its version and opens LibTorch with its CUDA
+/// libraries, once per process.
 /// @throws EngineUnavailable with the reason of the first failure, at every call after it.
 const Libtorch& open_libtorch();
 

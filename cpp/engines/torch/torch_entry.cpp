@@ -7,27 +7,38 @@
 #include "engines/dl_error.h"
 #include "engines/torch/fit.h"
 #include "engines/torch/libtorch_loader.h"
+#include "engines/torch/python_environment.h"
 #include "engines/torch/runtime.h"
 #include "isthmus/engine.h"
 #include "isthmus/error.h"
+#include "isthmus/machine.h"
 
 namespace isthmus::torch_engine {
 namespace {
 
+/// Returns how to build isthmus again, to end a message with.
+std::string rebuild_advice() {
+  const auto environment = python_environment(engine_folder());
+  const std::string command = environment ? rebuild_command(*environment) : std::string();
+  return command.empty() ? "; build isthmus again for this torch"
+                         : "; build it again: `" + command + "`";
+}
+
 const Runtime& open_runtime_now() {
   const Libtorch& libtorch = open_libtorch();
-  const auto path = engine_folder() / "libisthmus_libtorch.so";
+  const std::string path = libtorch.runtime.string();
   void* handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (handle == nullptr) {
-    throw EngineUnavailable(path.string() + " does not fit torch " + libtorch.location.version +
-                            " in " + libtorch.location.libraries.string() + ": " + dl_error() +
-                            "; build isthmus for it with `pip install --force-reinstall --no-deps "
-                            "--no-build-isolation isthmus`");
+    throw EngineUnavailable(path + " does not fit torch " + libtorch.location.version + " in " +
+                            libtorch.location.libraries.string() + ": " + dl_error() +
+                            rebuild_advice());
   }
+  const auto release = reinterpret_cast<const char* (*)()>(dlsym(handle, "isthmus_release"));
   using Make = const Runtime* (*)(const RuntimeContext*);
   const auto make = reinterpret_cast<Make>(dlsym(handle, "isthmus_libtorch_runtime"));
-  if (make == nullptr)
-    throw EngineUnavailable(path.string() + " is of another isthmus: reinstall isthmus");
+  if (make == nullptr || release == nullptr || release() != isthmus::version())
+    throw EngineUnavailable(path + " is of isthmus " + (release ? release() : "0.2 or older") +
+                            ", and this is isthmus " + isthmus::version() + rebuild_advice());
   const RuntimeContext context{libtorch.cpu_handle, libtorch.cuda_error,
                                libtorch.has_cuda_libraries};
   return *make(&context);
@@ -65,7 +76,8 @@ class TorchEngine final : public Engine {
       info.runtime_files = deployed_files(libtorch.location);
       info.devices = opened.devices();
       info.details = opened.details();
-      info.details.push_back("built for torch " + std::string(ISTHMUS_TORCH_VERSION) +
+      info.details.push_back("built for torch " +
+                             torch_versions(runtime_libraries(engine_folder())) +
                              ", LibTorch found: " + libtorch.location.origin);
       if (libtorch.location.version.empty())
         info.details.emplace_back("this LibTorch does not tell its version");

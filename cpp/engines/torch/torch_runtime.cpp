@@ -85,3 +85,7 @@ extern "C" ISTHMUS_API const isthmus::torch_engine::Runtime* isthmus_libtorch_ru
   static const isthmus::torch_engine::LibtorchRuntime runtime(*context);
   return &runtime;
 }
+
+extern "C" ISTHMUS_API const char* isthmus_release() {
+  return ISTHMUS_VERSION;
+}

@@ -137,10 +137,10 @@ def deploy(
     info = _core.engine_info(engine)
     if info.unavailable:
         raise EngineUnavailable(info.unavailable)
-    library = install_paths.lib_dir() / f"libisthmus_engine_{engine}.so"
+    libraries = install_paths.lib_dir()
     roots = [
         install_paths.binary(),
-        library,
+        libraries / f"libisthmus_engine_{engine}.so",
         *(Path(runtime_file) for runtime_file in info.runtime_files),
     ]
     operators = _operators(chosen)
@@ -149,8 +149,10 @@ def deploy(
         (work / "bin").mkdir()
         (work / "lib").mkdir()
         shutil.copy2(install_paths.binary(), work / "bin" / "isthmus-run")
-        needed = {**_needed(roots), **{root.name: root for root in roots[1:]}}
+        own = {_name_in_lib(root, libraries): root for root in roots[1:]}
+        needed = {**_needed(roots), **own}
         for name, file in needed.items():
+            (work / "lib" / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, work / "lib" / name)
         _copy_operators(operators, work / "lib", needed)
         say("Copying the bundle")
@@ -275,6 +277,12 @@ def _copy_operators(operators: Mapping[str, Path], folder: Path, present: Collec
             if place.is_relative_to(folder):
                 place.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(linked, place)
+
+
+def _name_in_lib(file: Path, libraries: Path) -> str:
+    """Returns the path in `lib`: our own libraries keep their subfolders, which engines search."""
+    inside = file.is_relative_to(libraries)
+    return file.relative_to(libraries).as_posix() if inside else file.name
 
 
 def _needed(roots: Sequence[Path], present: Collection[str] = ()) -> Mapping[str, Path]:
