@@ -17,6 +17,9 @@ OLDEST = (2, 11)
 NEWEST = (2, 14)
 """The newest minor version that was tried, which is taken where there is none."""
 
+_NAMES = ("LibTorch_ROOT", "ISTHMUS_LIBTORCH")
+"""The variables that name a LibTorch, in the order in which CMake takes them."""
+
 _FIND = "import importlib.util as u; s = u.find_spec('torch'); print(s.origin if s else '')"
 
 
@@ -56,7 +59,7 @@ def find_torch(folder: str = "") -> Torch | None:
     Raises:
         SystemExit: The folder that is named holds no torch, or the torch is too old.
     """
-    named = folder or os.environ.get("LibTorch_ROOT") or os.environ.get("ISTHMUS_LIBTORCH")
+    named = folder or next((os.environ[name] for name in _NAMES if os.environ.get(name)), "")
     if named:
         torch = _torch_in(Path(named))
         if torch is None:
@@ -102,8 +105,8 @@ def _calling_pythons() -> list[Path]:
     """Returns the interpreters of the environment that the build was called from.
 
     pip runs a build with the interpreter of the environment that it installs into. uv runs it in an
-    environment of its own, which it names in VIRTUAL_ENV, and says nothing about the other one; what
-    it was started with does.
+    environment of its own, which it names in VIRTUAL_ENV; the variables and the folder that uv was
+    started with tell the environment that it installs into.
     """
     pythons = [Path(sys.executable)]
     try:

@@ -105,8 +105,9 @@ Verdict judge(const std::vector<EngineDiagnosis>& engines,
     if (engines.empty())
       return {
           kExitEngine,
-          "no engine is installed here: `pip install isthmus` brings them; a copied isthmus-run "
-          "needs libisthmus_engine_*.so beside it (`isthmus deploy folder` copies them), or "
+          "no engine is installed here: `pip install .` in isthmus's sources builds them; a copied "
+          "isthmus-run needs libisthmus_engine_*.so beside it (`isthmus deploy folder` copies "
+          "them), or "
           "their folder in ISTHMUS_ENGINE_PATH"};
     if (ready == 0)
       return {kExitEngine,

@@ -202,7 +202,7 @@ void check_version(const JsonReader& json) {
   throw JsonError("written by a newer isthmus (format " + std::to_string(version) +
                   "); this is isthmus " ISTHMUS_VERSION ", which reads format " +
                   std::to_string(kFormatVersion) +
-                  ": upgrade it with `pip install --upgrade isthmus`");
+                  ": install the isthmus that wrote it, or a newer one");
 }
 
 void parse_noise_floor(const JsonReader& json, const std::set<std::string>& outputs,
