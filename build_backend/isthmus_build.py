@@ -79,7 +79,8 @@ class TorchRequirement:
     """Gives scikit-build-core the requirements: those of pyproject.toml, and the torch."""
 
     torch: Torch | None = None
-    """The torch of the hook that runs; its settings do not reach `dynamic_metadata`."""
+    """The torch of the wheel that is built, because its settings do not reach `dynamic_metadata`;
+    None for a source distribution, which is made for any torch."""
 
     @classmethod
     def choose(cls, config_settings: Settings | None) -> Settings:
@@ -97,11 +98,6 @@ class TorchRequirement:
             settings["cmake.define.LibTorch_ROOT"] = str(cls.torch.folder)
             settings.setdefault("cmake.define.ISTHMUS_TORCH", "ON")
         return settings
-
-    def build_state(self, state: str) -> None:
-        """Takes what scikit-build-core makes: a source distribution is made for any torch."""
-        if state == "sdist":
-            type(self).torch = None
 
     def dynamic_metadata(
         self, settings: Mapping[str, Any], project: Mapping[str, Any]
