@@ -13,12 +13,15 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = Path(sysconfig.get_path("purelib"))
+BUILD = "build/test-build-backend"
+"""A build folder of their own, because a hook clears that of a build that is going on."""
 HOOK = """
 import os, sys
 os.chdir({root!r})
 sys.path.insert(0, "build_backend")
 import isthmus_build
-print("RESULT", getattr(isthmus_build, sys.argv[1])(*sys.argv[2:]))
+settings = {{"build-dir": sys.argv[2]}}
+print("RESULT", getattr(isthmus_build, sys.argv[1])(*sys.argv[3:], config_settings=settings))
 """
 
 
@@ -55,7 +58,7 @@ def hook(
     hidden = ("PYTHONPATH", "VIRTUAL_ENV", "ISTHMUS_LIBTORCH", "LibTorch_ROOT")
     inherited = {key: value for key, value in os.environ.items() if key not in hidden}
     return subprocess.run(
-        [python, "-c", HOOK.format(root=str(ROOT)), name, *arguments],
+        [python, "-c", HOOK.format(root=str(ROOT)), name, BUILD, *arguments],
         capture_output=True,
         text=True,
         env={**inherited, **variables},
@@ -154,7 +157,8 @@ def test_uv_builds_against_the_torch_of_its_caller(requirements: Path, tmp_path:
     script = tmp_path / "frontend.sh"
     script.write_text(f'VIRTUAL_ENV={own.parents[1]} PYTHONPATH={requirements} "$@"; exit $?\n')
     (requirements / "sitecustomize.py").unlink(missing_ok=True)
-    command = [own, "-c", HOOK.format(root=str(ROOT)), "prepare_metadata_for_build_wheel", tmp_path]
+    name = "prepare_metadata_for_build_wheel"
+    command = [own, "-c", HOOK.format(root=str(ROOT)), name, BUILD, tmp_path]
     done = subprocess.run(
         ["sh", script, *command],
         capture_output=True,

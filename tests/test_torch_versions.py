@@ -92,6 +92,13 @@ def test_a_torch_that_nothing_fits_is_answered_with_commands(here: Installation)
     assert f"`uv pip install --python {here.python} --force-reinstall --no-deps {source}`" in reason
 
 
+def test_a_torch_that_is_damaged_is_installed_again(here: Installation) -> None:
+    here.put_torch(MINOR + ".0")
+    reason = here.torchscript()["reason"]
+    assert f"LibTorch in {here.packages / 'torch' / 'lib'} cannot be opened" in reason
+    assert f"`{here.python} -m pip install --force-reinstall 'torch=={MINOR}.*'`" in reason
+
+
 def test_without_a_torch_the_command_gets_one(here: Installation, tmp_path: Path) -> None:
     reason = here.torchscript(ISTHMUS_LIBTORCH=str(tmp_path))["reason"]
     assert f"ISTHMUS_LIBTORCH={tmp_path} holds no lib/libtorch_cpu.so" in reason

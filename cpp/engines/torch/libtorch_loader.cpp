@@ -54,11 +54,11 @@ void* open_library(const fs::path& path) {
 
 /// Returns how to get a LibTorch that one of the runtime libraries fits.
 std::string how_to_get(const std::vector<RuntimeLibrary>& libraries,
-                       const std::string& options = {}) {
+                       const std::string& option = {}) {
   const std::string& newest = libraries.back().torch;
   const auto environment = python_environment(engine_folder());
   if (!environment) return "set ISTHMUS_LIBTORCH to the folder of an unpacked LibTorch " + newest;
-  return "`" + install_command(*environment, options + "torch==" + newest + ".*") + "`";
+  return "`" + install_command(*environment, "torch==" + newest + ".*", option) + "`";
 }
 
 Libtorch open_now() {
@@ -91,7 +91,7 @@ Libtorch open_now() {
     if (handle == nullptr) {
       throw EngineUnavailable("LibTorch in " + folder.string() +
                               " cannot be opened: " + dl_error() +
-                              "; get it again: " + how_to_get({*fitting}, "--force-reinstall "));
+                              "; get it again: " + how_to_get({*fitting}, "--force-reinstall"));
     }
     libtorch.cpu_handle = handle;
   }

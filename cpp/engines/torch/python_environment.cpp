@@ -53,8 +53,9 @@ std::optional<PythonEnvironment> python_environment(const fs::path& engines) {
   return PythonEnvironment{packages, fs::exists(python, ignored) ? python : fs::path()};
 }
 
-std::string install_command(const PythonEnvironment& environment, const std::string& requirement) {
-  return installer(environment) + " " + quoted(requirement);
+std::string install_command(const PythonEnvironment& environment, const std::string& requirement,
+                            const std::string& option) {
+  return installer(environment) + (option.empty() ? "" : " " + option) + " " + quoted(requirement);
 }
 
 std::string rebuild_command(const PythonEnvironment& environment) {

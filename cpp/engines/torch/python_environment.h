@@ -18,7 +18,8 @@ std::optional<PythonEnvironment> python_environment(const std::filesystem::path&
 
 /// Returns the shell command that installs a requirement, such as "torch==2.13.*", there. It is
 /// complete: it names the interpreter, and uv where the environment has no pip.
-std::string install_command(const PythonEnvironment& environment, const std::string& requirement);
+std::string install_command(const PythonEnvironment& environment, const std::string& requirement,
+                            const std::string& option = {});
 
 /// Returns the shell command that builds isthmus again from where it was installed from; empty when
 /// that is unknown, gone, or a wheel.

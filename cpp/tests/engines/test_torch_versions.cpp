@@ -69,6 +69,8 @@ TEST_CASE("a command names the interpreter of the environment, and uv where ther
   fs::create_directories(here.packages() / "pip");
   CHECK(install_command(*environment, "torch==2.13.*") ==
         "'" + here.python() + "' -m pip install 'torch==2.13.*'");
+  CHECK(install_command(*environment, "torch==2.13.*", "--force-reinstall") ==
+        "'" + here.python() + "' -m pip install --force-reinstall 'torch==2.13.*'");
   fs::remove(here.python());
   CHECK(install_command(*python_environment(here.engines()), "numpy") == "pip install numpy");
 }
