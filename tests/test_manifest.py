@@ -66,6 +66,16 @@ def full() -> Manifest:
             ("ids", leaf("ids")),
             ("opt", Tree("dict", keys=("a", 0), items=(leaf("opt.a"), leaf("opt.0")))),
             ("empty", Tree("list")),
+            (
+                "box",
+                Tree(
+                    "pytree",
+                    value={"tuple": [4, None]},
+                    type="package:Box",
+                    keys=(0, "low"),
+                    items=(Tree("none"), Tree("list")),
+                ),
+            ),
         ),
         returns=Tree(
             "model_output",

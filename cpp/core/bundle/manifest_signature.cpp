@@ -109,22 +109,22 @@ void parse_items(const JsonReader& json, const std::set<std::string>& leaves, in
 Tree parse_tree(const JsonReader& json, const std::set<std::string>& leaves, int depth = 0) {
   if (depth > kMaxTreeDepth) json.fail("at most 64 levels of nesting");
   using Kind = Tree::Kind;
-  static const std::map<std::string, Kind, std::less<>> kKinds{
-      {"leaf", Kind::kLeaf},
-      {"none", Kind::kNone},
-      {"const", Kind::kConst},
-      {"list", Kind::kList},
-      {"tuple", Kind::kTuple},
-      {"dict", Kind::kDict},
-      {"namedtuple", Kind::kNamedTuple},
-      {"dataclass", Kind::kDataclass},
-      {"model_output", Kind::kModelOutput}};
+  static const std::map<std::string, Kind, std::less<>> kKinds{{"leaf", Kind::kLeaf},
+                                                               {"none", Kind::kNone},
+                                                               {"const", Kind::kConst},
+                                                               {"list", Kind::kList},
+                                                               {"tuple", Kind::kTuple},
+                                                               {"dict", Kind::kDict},
+                                                               {"namedtuple", Kind::kNamedTuple},
+                                                               {"dataclass", Kind::kDataclass},
+                                                               {"model_output", Kind::kModelOutput},
+                                                               {"pytree", Kind::kPytree}};
   const JsonReader node = json.at("node");
   const auto kind = kKinds.find(node.text());
   if (kind == kKinds.end()) {
     node.fail(
         "one of \"leaf\", \"none\", \"const\", \"list\", \"tuple\", \"dict\", \"namedtuple\", "
-        "\"dataclass\", \"model_output\"");
+        "\"dataclass\", \"model_output\", \"pytree\"");
   }
   Tree tree;
   tree.kind = kind->second;
@@ -151,8 +151,10 @@ void parse_items(const JsonReader& json, const std::set<std::string>& leaves, in
   }
   if (tree.kind == Tree::Kind::kList || tree.kind == Tree::Kind::kTuple) return;
   if (tree.kind != Tree::Kind::kDict) tree.type = json.at("type").name();
+  const bool pytree = tree.kind == Tree::Kind::kPytree;
+  if (pytree) tree.text = json.at("value").value().dump();
   for (const JsonReader& key : json.at("keys").list()) {
-    if (tree.kind == Tree::Kind::kDict && key.value().is_number()) {
+    if ((pytree || tree.kind == Tree::Kind::kDict) && key.value().is_number()) {
       tree.keys.emplace_back(key.integer(INT64_MIN, INT64_MAX));
     } else {
       tree.keys.emplace_back(key.text());

@@ -81,6 +81,7 @@ class Builder {
         return dictionary(tree, type);
       case Tree::Kind::kDataclass:
       case Tree::Kind::kModelOutput:
+      case Tree::Kind::kPytree:
         break;
     }
     throw BundleError("\"" + signature_.method + "\": an argument of type " + type->repr_str() +
@@ -159,6 +160,7 @@ class Flattener {
       case Tree::Kind::kDict:
       case Tree::Kind::kDataclass:
       case Tree::Kind::kModelOutput:
+      case Tree::Kind::kPytree:
         if (value.isGenericDict()) return from_dict(tree, value);
         if (value.isObject()) return from_object(tree, value);
         return from_sequence(tree, value);

@@ -95,10 +95,11 @@ struct Tree {
     kConst,  ///< a constant; `text` is its JSON
     kList,
     kTuple,
-    kDict,        ///< `keys` and `items`, in order
-    kNamedTuple,  ///< `type`, `keys` and `items`
-    kDataclass,   ///< the same members as kNamedTuple
-    kModelOutput  ///< a Hugging Face ModelOutput; the same members as kNamedTuple
+    kDict,         ///< `keys` and `items`, in order
+    kNamedTuple,   ///< `type`, `keys` and `items`
+    kDataclass,    ///< the same members as kNamedTuple
+    kModelOutput,  ///< a Hugging Face ModelOutput; the same members as kNamedTuple
+    kPytree        ///< an object of another class: `text` is the JSON of what it has beside `items`
   };
   using Key = std::variant<std::string, std::int64_t>;
 

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
@@ -35,8 +35,9 @@ CHUNK_BYTES = 4 << 20
 
 ValueKind = Literal["tensor", "int", "float", "bool"]
 NodeKind = Literal[
-    "leaf", "none", "const", "list", "tuple", "dict", "namedtuple", "dataclass", "model_output"
-]
+    "leaf", "none", "const", "list", "tuple", "dict", "namedtuple", "dataclass", "model_output",
+    "pytree",
+]  # fmt: skip
 Severity = Literal["error", "warning", "info"]
 Size = Count | SizeText | None
 """A fixed size, the name of a dimension, an expression over names such as "past + sequence", or
@@ -116,9 +117,9 @@ class Tree:
     """The name of the input or output that a leaf stands for; a const that is a positional argument
     has its parameter's name."""
     value: Any = None
-    """The JSON value of a const."""
+    """The JSON value of a const, or of what the class of a pytree node keeps beside its parts."""
     type: Name = ""
-    """The class of a named tuple, dataclass or model output: "module:QualName"."""
+    """The class of a named tuple, dataclass, model output or pytree node: "module:QualName"."""
     keys: Keys = ()
     """The key of each item."""
     items: tuple[Tree, ...] = ()
@@ -128,6 +129,12 @@ class Tree:
         if self.node == "leaf":
             return (self.name,)
         return tuple(name for item in self.items for name in item.leaves())
+
+    def nodes(self) -> Iterator[Tree]:
+        """Yields this node and those below it, depth first."""
+        yield self
+        for item in self.items:
+            yield from item.nodes()
 
 
 NODE_FIELDS: Mapping[NodeKind, tuple[str, ...]] = {
@@ -140,6 +147,7 @@ NODE_FIELDS: Mapping[NodeKind, tuple[str, ...]] = {
     "namedtuple": ("type", "keys", "items"),
     "dataclass": ("type", "keys", "items"),
     "model_output": ("type", "keys", "items"),
+    "pytree": ("type", "value", "keys", "items"),
 }
 """The fields of each kind of node, besides `node` itself."""
 
@@ -156,6 +164,11 @@ class Method:
     returns: Tree
     writes: tuple[Name, ...] = ()
     """The inputs that the call changes in place, in the order of `inputs`."""
+
+    @property
+    def arguments(self) -> tuple[Tree, ...]:
+        """The nesting of each argument, the positional ones first."""
+        return (*self.args, *(tree for _, tree in self.kwargs))
 
     @property
     def results(self) -> tuple[ValueSpec, ...]:

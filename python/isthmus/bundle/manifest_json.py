@@ -204,8 +204,7 @@ def _tree(at: JsonCursor, depth: int = 0) -> Tree:
 def _method(at: JsonCursor) -> Method:
     outputs = tuple(_output(item) for item in at["outputs"].items())
     method: Method = read_object(at, Method, _READERS, outputs=outputs)
-    arguments = [*method.args, *(tree for _, tree in method.kwargs)]
-    leaves = [name for tree in arguments for name in tree.leaves()]
+    leaves = [name for tree in method.arguments for name in tree.leaves()]
     for key, specs, names in (
         ("inputs", method.inputs, leaves),
         ("outputs", method.outputs, list(method.returns.leaves())),

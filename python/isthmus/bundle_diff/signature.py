@@ -284,6 +284,8 @@ def text_of(tree: Tree, names: Mapping[str, str]) -> str:
         pairs = zip(keys, items, strict=True)
         return f"{{{', '.join(f'{key}: {item}' for key, item in pairs)}}}"
     fields = ", ".join(f"{key}={item}" for key, item in zip(keys, items, strict=True))
+    if tree.node == "pytree" and tree.value is not None:
+        fields += f"; {json.dumps(tree.value)}"
     return f"{tree.type.rpartition('.')[2].rpartition(':')[2]}({fields})"
 
 
@@ -303,7 +305,7 @@ def _without(tree: Tree, leaves: set[str]) -> Tree:
     """Removes these leaves where callers take items by key, since more keys break no caller."""
     if not tree.items:
         return tree
-    keyed = tree.node in ("dict", "dataclass", "model_output")
+    keyed = tree.node in ("dict", "dataclass", "model_output", "pytree")
     kept = [
         at
         for at, item in enumerate(tree.items)

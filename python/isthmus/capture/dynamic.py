@@ -81,7 +81,9 @@ def _resolve_axes(
                 f'dynamic["{key}"]: expected a dict of axis to name such as {{0: "batch"}}, got '
                 f"{entry!r}"
             )
-        for name, value in matches:
+        sized = [(n, v) for n, v in matches if n == key or not isinstance(v, Tensor) or v.dim()]
+        # A number among the tensors below a prefix, such as the length of a cache, has no axes.
+        for name, value in sized or matches:
             for axis, text in entry.items():
                 index, dim = _axis(name, value, axis, text)
                 known = axes.setdefault(name, {}).setdefault(index, dim)

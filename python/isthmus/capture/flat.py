@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from isthmus.bundle.manifest import Method, Tree, ValueSpec
 from isthmus.bundle.manifest_rules import DTYPES
+from isthmus.capture.caches import WITHOUT_CACHE
 from isthmus.capture.run_module import function_of
 from isthmus.capture.tree import build_tree, flatten, unflatten
 from isthmus.capture.values import SCALAR_DTYPES, to_tensor
@@ -150,7 +151,9 @@ def _check_value(label: str, value: Any, hint: str) -> None:
         kind = f"{type(value).__module__}.{type(value).__qualname__}"
         raise InvalidInput(
             f"{label} is a {kind}; expected a tensor, int, float, bool, None, or lists, tuples, "
-            f"dicts, named tuples and dataclasses of these{hint}"
+            "dicts, named tuples, dataclasses and objects of classes that are registered with "
+            f"torch.utils._pytree of these{hint}"
+            f"{f'; {WITHOUT_CACHE}' if 'cache' in kind.lower() else ''}"
         )
 
 

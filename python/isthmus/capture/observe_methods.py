@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from isthmus.bundle.manifest import DimRange, Hazard, Method
+from isthmus.bundle.manifest import DimRange, Hazard, Method, Tree
+from isthmus.capture.caches import WITHOUT_CACHE, is_known_cache
 from isthmus.capture.determinism import check_repeatable
 from isthmus.capture.flat import output_specs, returns_tree
 from isthmus.capture.index_ranges import index_ranges
@@ -65,6 +66,7 @@ def observe_methods(
         result, second, effects = _run(runner, draft, resized, own)
         changed[name] = list(dict.fromkeys((*first, *second)))
         tree, leaves = returns_tree(_label(runner, draft), result)
+        notes += _cache_note(draft, tree)
         donors = [Donor(called.values[name], called.sizes) for called in (own, resized)]
         ranges = index_ranges(runner, draft, donors, dims)
         inputs = tuple(replace(spec, values=ranges.get(spec.name)) for spec in draft.inputs)
@@ -113,9 +115,10 @@ def with_effects(method: Method, effects: Iterable[Effects]) -> tuple[Method, li
                 Hazard(
                     "changes_argument",
                     "warning",
-                    f'{method.name} changes the nesting of its argument "{name}" (an item that it '
-                    "adds or takes out); the caller's own list or dictionary stays as it is here: "
-                    "return what the caller needs",
+                    f'{method.name} changes its argument "{name}" (an item that it adds or takes '
+                    "out, a tensor of an object that it replaces, as a cache that grows); the "
+                    "caller's own list, dictionary or object stays as it is here: return what the "
+                    "caller needs",
                 )
             )
     notes += [
@@ -129,6 +132,22 @@ def with_effects(method: Method, effects: Iterable[Effects]) -> tuple[Method, li
     ]
     names = tuple(spec.name for spec in method.inputs if spec.name in written)
     return replace(method, writes=names), list(dict.fromkeys(notes))
+
+
+def _cache_note(method: Method, tree: Tree) -> list[Hazard]:
+    """Returns the note that the outputs hold a cache, and how to do without."""
+    caches = [node for node in tree.nodes() if is_known_cache(node.type) and len(node.leaves()) > 2]
+    if not caches:
+        return []
+    kind = caches[0].type.rpartition(":")[2]
+    return [
+        Hazard(
+            "cache_output",
+            "info",
+            f"{method.name} returns a {kind}, whose {len(caches[0].leaves())} tensors are outputs; "
+            f"{WITHOUT_CACHE}",
+        )
+    ]
 
 
 def _kind(value: Any) -> str:

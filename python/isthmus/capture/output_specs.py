@@ -101,7 +101,7 @@ def _merged(a: Tree, b: Tree, where: _Where, path: str = "") -> Tree:
         raise where.error(path, _describe(a), _describe(b))
     if a.node == "leaf":
         return a
-    if a.node == "const" and a.value != b.value:
+    if a.value != b.value:  # of a constant, or what an object is made with beside its parts
         raise where.error(path, repr(a.value), repr(b.value))
     keys = a.keys or tuple(range(len(a.items)))
     items = tuple(
@@ -118,6 +118,8 @@ def _describe(tree: Tree) -> str:
         return "None"
     if tree.node == "const":
         return f"the constant {tree.value!r}"
+    if tree.node == "pytree":
+        return f"a {tree.type} of {len(tree.items)}"
     if tree.keys:
         return f"a {tree.node} with keys {', '.join(map(str, tree.keys))}"
     return f"a {tree.node} of {len(tree.items)}"

@@ -130,7 +130,7 @@ def call(module: nn.Module, method: Method, values: Mapping[str, Any]) -> tuple[
     with torch.no_grad(), torch.compiler.set_stance("force_eager"):
         args, kwargs = arguments(method, copies)
         result = function_of(module, method)(*args, **kwargs)
-    after, restructured = arguments_after(method, args, kwargs)
+    after, restructured = arguments_after(method, args, kwargs, copies)
     return result, Effects(values, {**copies, **after}, restructured)
 
 

@@ -30,7 +30,7 @@ def arguments(method: Method, values: Mapping[str, Any]) -> tuple[tuple[Any, ...
 
 
 def arguments_after(
-    method: Method, args: Sequence[Any], kwargs: Mapping[str, Any]
+    method: Method, args: Sequence[Any], kwargs: Mapping[str, Any], before: Mapping[str, Any]
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Returns the inputs by name as a call left them in its arguments.
 
@@ -38,10 +38,13 @@ def arguments_after(
         method: The method that was called.
         args: The positional arguments that it was called with.
         kwargs: The keyword arguments that it was called with.
+        before: The inputs by name, as they were in the arguments.
 
     Returns:
-        The inputs, and the arguments whose nesting is no longer the signature's: "args[0]" or the
-        keyword. The inputs in these have no entry.
+        The inputs, and the arguments whose nesting is no longer the signature's or that hold an
+        object with other tensors, such as a cache that grew: "args[0]" or the keyword. The inputs
+        in an argument with another nesting have no entry; an object's are the tensors that it was
+        made of.
     """
     values: dict[str, Any] = {}
     restructured: list[str] = []
@@ -53,11 +56,21 @@ def arguments_after(
             same = len(build_tree(value, "")[1]) == len(left) + _constant_numbers(tree)
         except InvalidInput:
             same = False
-        if same:
-            values.update(left)
-        else:
+        if not same:
             restructured.append(name)
+            continue
+        replaced = [key for key in _in_objects(tree) if before.get(key) is not left.get(key)]
+        if replaced:
+            restructured.append(name)
+        values.update(left | {key: before.get(key) for key in replaced})
     return values, tuple(restructured)
+
+
+def _in_objects(tree: Tree) -> tuple[str, ...]:
+    """Returns the names of the leaves in objects, which hold tensors that are not the caller's."""
+    if tree.node == "pytree":
+        return tree.leaves()
+    return tuple(name for item in tree.items for name in _in_objects(item))
 
 
 def _constant_numbers(tree: Tree) -> int:

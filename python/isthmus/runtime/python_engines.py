@@ -38,6 +38,7 @@ class EagerEngine(PythonEngine):
         self._origin = deep_copy(module).to(torch.device(device)).eval()
         self._module = self._origin
         self._arguments: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
+        self._inputs: Values = {}
         self.reset()
 
     def reset(self) -> None:
@@ -46,20 +47,26 @@ class EagerEngine(PythonEngine):
             self._module = deep_copy(self._origin)
 
     def _bind(self, method: Method, inputs: Values) -> Callable[[], Any]:
-        args, kwargs = arguments(method, inputs)
         function = function_of(self._module, method)
-        self._arguments = args, kwargs
+        self._inputs = inputs
+        self._arguments = arguments(method, inputs)
+        # A call may change an object in its arguments, such as a cache that grows.
+        nodes = [node for tree in method.arguments for node in tree.nodes()]
+        renewed = any(node.node == "pytree" for node in nodes)
         # State that is written in inference mode could not be written outside it again.
         guard = torch.no_grad if self._stateful else torch.inference_mode
 
         def call() -> object:
+            if renewed:
+                self._arguments = arguments(method, inputs)
+            args, kwargs = self._arguments
             with guard():
                 return function(*args, **kwargs)
 
         return call
 
     def _outputs(self, method: Method, result: Any) -> Mapping[str, Any]:
-        after, _ = arguments_after(method, *self._arguments)
+        after, _ = arguments_after(method, *self._arguments, self._inputs)
         written = {written_name(name): after.get(name) for name in method.writes}
         return {**flatten(method.returns, result), **written}
 

@@ -104,7 +104,7 @@ def _flat_method(method: Method, dtype: torch.dtype | None) -> Callable[..., Any
                 f"the output {missing[0]} is None here, and a trace cannot hold that"
             )
         if method.writes:
-            after, _ = arguments_after(method, args, kwargs)
+            after, _ = arguments_after(method, args, kwargs, inputs)
             # A copy, because torch.export merges outputs that are the same tensor.
             own = after if _tracing() else {name: after[name].clone() for name in method.writes}
             values |= {written_name(name): own[name] for name in method.writes}
