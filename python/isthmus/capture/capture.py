@@ -17,9 +17,11 @@ from isthmus.capture.examples import bind_examples, calls_of, check_ranges, dono
 from isthmus.capture.flat import Bound, FlatModule, bind, input_specs
 from isthmus.capture.made_values import Donor, made_values
 from isthmus.capture.observe_methods import Examples, observe_methods
+from isthmus.capture.prepared import check_prepared, prepared, require_module, unwrapped
 from isthmus.capture.program_sizes import ProgramSizes, program_sizes
 from isthmus.capture.quantised import is_quantised
 from isthmus.capture.run_module import ModuleRunner, evaluating
+from isthmus.capture.settled import calls_at_corners, settled
 from isthmus.errors import InvalidInput
 
 __all__ = ["Call", "Captured", "FlatModule", "capture", "evaluating", "resize_example"]
@@ -39,7 +41,8 @@ class Captured:
     """A module and all facts about calling it."""
 
     module: nn.Module
-    """The module as handed in, in the modes it came in; `ModuleRunner` puts it in eval mode."""
+    """The module as handed in, in the modes it came in, or a copy of it where it had to be prepared
+    or settles after its first call; `ModuleRunner` puts it in eval mode."""
     methods: tuple[Method, ...]
     """The exported methods; "forward" comes first, where there is one."""
     dims: dict[str, DimRange]
@@ -123,7 +126,9 @@ def capture(
             in train mode, or writes its parameters.
     """
     notes: list[Hazard] = []
-    module = _unwrapped(_require_module(module), notes)
+    own_module = unwrapped(require_module(module), notes)
+    module, prepared_notes = prepared(own_module)
+    notes += prepared_notes
     further = calls_of(examples)
     if further and not args and not kwargs:
         (args, kwargs), *further = further
@@ -159,18 +164,11 @@ def capture(
     sizes = chosen[0] if chosen[0] == spec.sizes else next(uncut, chosen[0])
     notes += _collisions(sizes)
     resized = {name: resizing.resize(values, spec.axes, sizes) for name, values in given.items()}
-    notes += _train_mode(module)
-    drafts = [
-        Method(
-            name,
-            input_specs(resized[name], spec.axes),
-            (),
-            example.args,
-            example.kwargs,
-            Tree("none"),
-        )
-        for name, example in bound.items()
-    ]
+    notes += _train_mode(own_module)
+    drafts = [_draft(name, example, resized[name], spec.axes) for name, example in bound.items()]
+    if module is not own_module:
+        for draft in drafts:
+            check_prepared(own_module, module, draft, given[draft.name])
     with ModuleRunner(module) as runner:
         stuck_in_training(module)
         for draft in drafts:
@@ -186,6 +184,19 @@ def capture(
             )
             for method in complete
         }
+    if changed:
+        calls_of_all = [
+            one
+            for method in complete
+            for one in calls_at_corners(
+                method, Donor(given[method.name], spec.sizes), resized[method.name], spec
+            )
+        ]
+        found = settled(module, changed, calls_of_all)
+        if found is not None:
+            module, note = found
+            changed = ()
+            observed = [note, *(other for other in observed if other.kind != "state")]
     notes += observed
     return Captured(
         module=module,
@@ -223,48 +234,6 @@ def resize_example(
 
 
 # --- the parts of capture -------------------------------------------------------------------------
-
-
-def _require_module(module: Any) -> nn.Module:
-    """Returns the module that was handed in, if it is an `nn.Module`.
-
-    Raises:
-        InvalidInput: It is something else; says what to do about it.
-    """
-    if isinstance(module, nn.Module):
-        return module
-    if isinstance(module, type) and issubclass(module, nn.Module):
-        raise InvalidInput(
-            f"expected a torch.nn.Module, got the class {module.__name__}: call it first, as in "
-            f"export({module.__name__}(...), ...)"
-        )
-    if isinstance(module, Mapping):
-        raise InvalidInput(
-            f"expected a torch.nn.Module, got a {type(module).__name__}: this looks like a state "
-            "dict, which holds weights and no code; make the module, load_state_dict() it, and "
-            "export that"
-        )
-    hint = "; wrap the function in a small nn.Module" if callable(module) else ""
-    raise InvalidInput(f"expected a torch.nn.Module, got {type(module).__name__}{hint}")
-
-
-def _unwrapped(module: nn.Module, notes: list[Hazard]) -> nn.Module:
-    inner: Any = None
-    if hasattr(module, "_orig_mod"):  # torch.compile
-        inner = module._orig_mod
-    elif isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-        inner = module.module
-    if not isinstance(inner, nn.Module):
-        return module
-    notes.append(
-        Hazard(
-            "unwrapped",
-            "info",
-            f"the module was wrapped in {type(module).__name__}; the {type(inner).__name__} inside "
-            "is what is exported",
-        )
-    )
-    return _unwrapped(inner, notes)
 
 
 def _has_forward(module: nn.Module) -> bool:
@@ -310,6 +279,13 @@ def _calls(
             )
         calls.append(Call(name, tuple(example[0]), dict(example[1])))
     return calls
+
+
+def _draft(
+    name: str, bound: Bound, values: Mapping[str, Any], axes: Mapping[str, Mapping[int, str]]
+) -> Method:
+    """Returns a method whose outputs are not known yet."""
+    return Method(name, input_specs(values, axes), (), bound.args, bound.kwargs, Tree("none"))
 
 
 def _accepted(

@@ -109,12 +109,13 @@ def _first_difference(runner: ModuleRunner, method: Method, values: Mapping[str,
     for a, b in zip(*runs, strict=False):
         if a.path != b.path:
             break
-        if _all_close(a.inputs, b.inputs) and not _all_close(a.outputs, b.outputs):
+        if all_close(a.inputs, b.inputs) and not all_close(a.outputs, b.outputs):
             return describe(a.path, modules[a.path])
     return f"{describe('', runner.module)}, in the code of {method.name} and not in a submodule"
 
 
-def _all_close(a: list[Tensor], b: list[Tensor]) -> bool:
+def all_close(a: list[Tensor], b: list[Tensor]) -> bool:
+    """Returns True for lists of tensors that differ by no more than the order of sums explains."""
     return len(a) == len(b) and all(_close(x, y) for x, y in zip(a, b, strict=True))
 
 

@@ -1,8 +1,9 @@
 """Saves the state of a module, finds what calls changed in it, and restores it.
 
 Streaming models write their own attributes in `forward`. The state holds the buffers, parameters
-and plain attributes of each submodule, with the content of lists, dictionaries and objects, so that
-every eager run can start from the state as handed in, and the module is left as it came.
+and plain attributes of each submodule, with the content of lists, dictionaries and objects, and the
+submodules that it has, so that every eager run can start from the state as handed in, and the
+module is left as it came.
 """
 
 from __future__ import annotations
@@ -48,6 +49,11 @@ class ModuleState:
             )
             for path, submodule in module.named_modules()
         ]
+        self._submodules = [
+            (path, submodule, dict(vars(submodule)["_modules"]))
+            for path, submodule in module.named_modules()
+            if not _is_scripted(submodule)
+        ]
         self._hooks = [
             (table, dict(table))
             for submodule in module.modules()
@@ -71,13 +77,23 @@ class ModuleState:
                 for name, value in now.items()
                 if name not in nodes and not (hooked and isinstance(value, bool))
             )
+        for path, module, before in self._submodules:
+            now_inside = vars(module)["_modules"]
+            prefix = f"{path}." if path else ""
+            names.extend(
+                prefix + name
+                for name in dict.fromkeys((*before, *now_inside))
+                if before.get(name) is not now_inside.get(name)
+            )
         return tuple(dict.fromkeys(names))
 
     def restore(self) -> None:
         """Restores every attribute: the same objects, with the same content."""
         done: set[int] = set()
-        for table, before in self._hooks:
-            if list(table) != list(before):
+        tables = [(vars(module)["_modules"], before) for _, module, before in self._submodules]
+        for table, before in (*tables, *self._hooks):
+            same = list(table) == list(before) and all(table[key] is before[key] for key in before)
+            if not same:
                 table.clear()
                 table.update(before)
         with torch.no_grad():

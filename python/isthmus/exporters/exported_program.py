@@ -14,10 +14,10 @@ from torch import nn
 
 from isthmus.bundle.manifest import DimRange, Method
 from isthmus.bundle.size_expression import is_plain, names_of, parse_size
+from isthmus.capture.private_copy import private_copy
 from isthmus.exporters.check import load_bytes
 from isthmus.exporters.export_request import ExportRequest
 from isthmus.exporters.torchscript.call_source import flat_call_source, structured_call_source
-from isthmus.exporters.torchscript.script import private_copy
 from isthmus.exporters.torchscript.trace import as_tensors, flat_holder
 from isthmus.goldens.precision_copy import cast_copy
 

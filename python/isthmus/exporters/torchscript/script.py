@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from isthmus.errors import InvalidInput
 from isthmus.exporters.options import Target
@@ -33,36 +33,6 @@ def describe(target: Target) -> str:
     if isinstance(target, str):
         return target
     return f"{target.__module__}:{target.__qualname__}"
-
-
-def private_copy(module: nn.Module, changed: Sequence[str] = ()) -> nn.Module:
-    """Copies a module's buffers and attributes; the copy shares the parameters.
-
-    Args:
-        module: The user's module; it is left as it is.
-        changed: Dotted names of attributes that calls change, which are never shared.
-
-    Raises:
-        InvalidInput: The module cannot be copied.
-    """
-    memo: dict[int, Any] = {}
-    for name, parameter in module.named_parameters():
-        if name not in changed:
-            memo[id(parameter)] = parameter
-    for sub in module.modules():
-        for value in vars(sub).values():
-            if isinstance(value, torch.jit.ScriptFunction):
-                memo[id(value)] = value  # immutable, and copy refuses it
-            elif isinstance(value, Tensor) and not value.is_leaf:
-                memo[id(value)] = value.detach().clone()
-    try:
-        return copy.deepcopy(module, memo)
-    except Exception as error:
-        raise InvalidInput(
-            f"{type(module).__name__} cannot be copied ({type(error).__name__}: {error}), and an "
-            "export works on a copy so that yours is left as it is. Expected a module that "
-            "copy.deepcopy accepts: keep locks, files and handles out of its attributes"
-        ) from error
 
 
 def script_module(module: nn.Module, methods: Sequence[str]) -> torch.jit.ScriptModule:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from isthmus.bundle.manifest import Hazard
+from isthmus.capture.private_copy import private_copy
 from isthmus.capture.run_module import ModuleRunner
 from isthmus.errors import Decision, ExportError
 from isthmus.exporters.check import Verdict
@@ -35,7 +36,6 @@ from isthmus.exporters.torchscript.operators import python_only
 from isthmus.exporters.torchscript.script import (
     ScriptingFailed,
     describe,
-    private_copy,
     resolve,
     script_module,
     scripted_parts,
