@@ -20,15 +20,11 @@ from typer.testing import CliRunner
 import isthmus
 from isthmus import _core
 from isthmus.bundle.bundle import Bundle
-from isthmus.capture.capture import capture
 from isthmus.cli import app
 from isthmus.errors import Decision
 from isthmus.exporters import plan, subprocess_export
 from isthmus.exporters.export_request import ExportedArtifact
-from isthmus.exporters.first_difference import first_difference
-from isthmus.exporters.remedies import advice_on
 from isthmus.exporters.subprocess_export import isolated
-from isthmus.goldens.make import make_goldens
 from isthmus.runtime import install_paths
 from isthmus.timing.tune import FILE, TuneReport
 
@@ -276,18 +272,58 @@ class Padded(nn.Module):
         return self.encoder(x, src_key_padding_mask=mask)
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_attentions_fast_path_is_named_as_the_cause() -> None:
-    mask = torch.zeros(3, 5, dtype=torch.bool)
-    mask[:, 3:] = True
-    captured = capture(Padded().eval(), (torch.randn(3, 5, 8), mask))
-    goldens, _, captured = make_goldens(captured)
-    method, step = captured.methods[0], goldens[0].steps[0]
-    program = torch.export.export(captured.module, tuple(step.inputs.values()), strict=False)
-    difference = first_difference(program, method, step, module=captured.module)
-    assert difference is not None
-    assert "the fast path of attention in encoder" in difference.sentence
-    assert "set_fastpath_enabled(False)" in advice_on(difference.sentence)
+def padded(batch: int, length: int, lengths: list[int]) -> tuple[Tensor, Tensor]:
+    places = torch.arange(length)[None].expand(batch, length)
+    return torch.rand(batch, length, 8), places >= torch.tensor(lengths)[:, None]
+
+
+@pytest.mark.filterwarnings("ignore:enable_nested_tensor")
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.filterwarnings("ignore:.*is not proven on openvino")
+@pytest.mark.parametrize("formats", [("onnx",), ("aoti", "torchscript")], ids=str)
+def test_attentions_fast_path_is_off_where_no_export_follows_it(
+    formats: tuple[str, ...], tmp_path: Path
+) -> None:
+    module = Padded().eval()
+    axes = {0: "b", 1: "t"}
+    bundle = isthmus.export(
+        module, padded(2, 9, [9, 5]), path=tmp_path / "b", formats=formats,
+        dynamic={"x": axes, "mask": axes}, dims={"b": (1, 8), "t": (2, 32)},
+    )  # fmt: skip
+    assert torch.backends.mha.get_fastpath_enabled()
+    for artifact in bundle.manifest.artifacts:
+        (hazard,) = (h for h in artifact.hazards if h.kind == "attention_fast_path")
+        assert '32 of the 144 values of "output" differ' in hazard.message
+    x, mask = padded(3, 12, [12, 3, 7])
+    with torch.no_grad():
+        eager = module(x, mask)
+        torch.backends.mha.set_fastpath_enabled(False)
+        try:
+            expected = module(x, mask)
+        finally:
+            torch.backends.mha.set_fastpath_enabled(True)
+    assert not eager[mask].any() and expected[mask].any()
+    for artifact in bundle.manifest.artifacts:
+        model = isthmus.load(bundle.path, artifact=artifact.name, trust="native")
+        answer = model(x, mask)
+        torch.testing.assert_close(answer, expected, rtol=0, atol=1e-5)
+        torch.testing.assert_close(answer[~mask], eager[~mask], rtol=0, atol=1e-5)
+    rows = isthmus.verify(bundle.path, module, ["eager"], ["cpu"]).rows
+    assert [row.status for row in rows] == ["passed"]
+
+
+@pytest.mark.filterwarnings("ignore:enable_nested_tensor")
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_a_trace_alone_keeps_attentions_fast_path(tmp_path: Path) -> None:
+    module = Padded().eval()
+    bundle = isthmus.export(module, padded(2, 9, [9, 5]), path=tmp_path / "b")
+    x, mask = padded(2, 9, [4, 9])
+    with torch.no_grad():
+        torch.testing.assert_close(
+            isthmus.load(bundle.path)(x, mask), module(x, mask), rtol=0, atol=1e-6
+        )
+    kinds = [hazard.kind for hazard in bundle.manifest.artifacts[0].hazards]
+    assert "attention_fast_path" not in kinds
 
 
 class Squares(torch.autograd.Function):

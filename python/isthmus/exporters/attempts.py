@@ -10,6 +10,7 @@ from typing import Literal
 
 from isthmus.bundle.golden import Step
 from isthmus.bundle.manifest import Hazard, Method
+from isthmus.capture.fast_path import FAST_PATH
 from isthmus.capture.quantised import quantised_parts
 from isthmus.errors import Decision, ExportError
 from isthmus.exporters.check import FileEngine, GoldenCheck, Verdict
@@ -40,9 +41,9 @@ Explain = Callable[[Step], Difference | None]
 """Returns the first layer and operator at which a call of a file leaves the model."""
 
 
-_EFFECTS = ("writes_input", "changes_argument", "output_without_example")
-"""The kinds of hazards that hold on every engine: effects on inputs, and outputs that no golden
-has."""
+_EFFECTS = ("writes_input", "changes_argument", "output_without_example", FAST_PATH)
+"""The kinds of hazards that hold on every engine: effects on inputs, outputs that no golden has,
+and answers of attention without its fast path."""
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from isthmus.bundle.golden import Golden
 from isthmus.bundle.manifest import Manifest, NoiseFloor
 from isthmus.capture.capture import Captured, capture
 from isthmus.capture.dynamic import DimsSpec, DynamicSpec
+from isthmus.capture.fast_path import noted, without_fast_path
 from isthmus.capture.size_proposals import possible_sum
 from isthmus.errors import ExportError, InvalidInput
 from isthmus.exporters.edge_values import with_edges
@@ -156,7 +157,7 @@ def export(
     )
     check_destination(path, overwrite=overwrite)
     open_libraries(op_libraries)
-    with quiet_torch():
+    with quiet_torch(), without_fast_path(model, options.formats) as switched_off:
         options.progress("Capturing the module's calls")
         captured = capture(
             model,
@@ -168,6 +169,8 @@ def export(
             constants=constants,
             examples=examples,
         )
+        if switched_off:
+            captured = noted(captured)
         captured = with_edges(captured)
         options.progress("Making goldens over the grid of shapes and values")
         goldens, noise, captured = make_goldens(captured, seed=seed, probes=probes)

@@ -18,7 +18,6 @@ from torch.utils._pytree import tree_leaves
 
 from isthmus.bundle.manifest import Method
 from isthmus.capture.run_module import ModuleRunner, watching
-from isthmus.capture.values import flat_outputs
 from isthmus.exporters.source_lines import in_stack_text
 from isthmus.exporters.torchscript.trace import as_tensors
 
@@ -37,7 +36,6 @@ _ROUNDING = 1e-4
 """The relative error of a program's own answer that rounding explains."""
 _MOST_BYTES = 1 << 30
 """The size of all values of a program that are kept."""
-_WITH_FAST_PATH = (nn.TransformerEncoder, nn.TransformerEncoderLayer, nn.MultiheadAttention)
 _PREFIXES = ("holder.module", "module")
 """The paths of the model inside the modules that exporters get."""
 
@@ -81,8 +79,7 @@ def first_difference(
     if error > _ROUNDING:
         found = None
         if module is not None:
-            found = _fast_path(module, method, step)
-            found = found or _first_layer(recorder, module, method, step, _SHARE * error)
+            found = _first_layer(recorder, module, method, step, _SHARE * error)
         return found or Difference("torch.export's own program answers otherwise than the module")
     if file is None:
         return None
@@ -203,27 +200,6 @@ def _values_in_file(
         node_of.get(name, name): torch.as_tensor(value)
         for name, value in zip(dict.fromkeys(names), values, strict=True)
     }
-
-
-def _fast_path(module: nn.Module, method: Method, step: Step) -> Difference | None:
-    """Returns a difference where the module without attention's fast path gives other answers."""
-    paths = [path for path, part in module.named_modules() if isinstance(part, _WITH_FAST_PATH)]
-    if not paths or not torch.backends.mha.get_fastpath_enabled():
-        return None
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with ModuleRunner(module) as runner, runner.run():
-            outputs = flat_outputs(method, runner.call(method, step.inputs))
-    finally:
-        torch.backends.mha.set_fastpath_enabled(True)
-    common = [name for name in outputs if name in step.outputs]
-    if all(_error(step.outputs[name], outputs[name]) <= _ROUNDING for name in common):
-        return None
-    return Difference(
-        f"eager takes the fast path of attention in {paths[0] or 'the module itself'}, which no "
-        "export does; it answers otherwise than attention itself, for example zeros where keys are "
-        "padded"
-    )
 
 
 def _first_layer(

@@ -34,6 +34,9 @@ REMEDIES = {
     "size_dependent": "narrow dims, or list the sizes that occur, so that each can be tried",
     "eager_refuses": "check these values before the call",
     "batch_dependent": "call it with one sample, or take the fp32 artifact, where that matters",
+    "attention_fast_path": "do not use answers at padded places; "
+    "torch.backends.mha.set_fastpath_enabled(False) gives the same in eager, and "
+    'formats=["torchscript"] alone keeps the fast path',
     "train_mode": "call super().train(mode) in train(), or set .training = False before exporting",
 }
 """Maps a hazard's kind to its remedy."""
@@ -78,11 +81,6 @@ _ADVICE = (
         r"goldens fail.*slightly above the limit",
         "the artifact may compute the same with other rounding: give an example with usual values, "
         "or use another format",
-    ),
-    (
-        r"the fast path of attention",
-        "call torch.backends.mha.set_fastpath_enabled(False) before the export: eager then answers "
-        "as attention itself does",
     ),
     (
         r"first operator whose values differ is aten\.\S*upsample",

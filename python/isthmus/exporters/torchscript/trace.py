@@ -48,6 +48,9 @@ _SIZED_BY_VALUES = {
 }  # fmt: skip
 """Operators whose results have sizes that the values of their arguments decide."""
 
+_OVERRIDES = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
+"""What torch's Python functions ask before they hand themselves to a mode."""
+
 
 @dataclass(frozen=True)
 class Site:
@@ -233,7 +236,25 @@ class _Watcher(TorchFunctionMode):
             # `for row in tensor` unbinds it in Tensor.__iter__; a plain unbind is traceable.
             if name != "unbind" or frame.f_code.co_name == "__iter__":
                 self._record(name, args[0], frame)
+        if getattr(func, "__globals__", None) is vars(nn.functional):
+            return self._inside(func, args, kwargs or {})
         return func(*args, **(kwargs or {}))
+
+    def _inside(
+        self, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> Any:
+        """Runs a function of torch.nn.functional so that conversions inside of it are seen too.
+
+        A mode is off while it handles a function, and these ask for a mode once more.
+        """
+        space = vars(nn.functional)
+        saved = {name: space[name] for name in _OVERRIDES if name in space}
+        space.update(dict.fromkeys(saved, lambda *_: False))
+        try:
+            with self:
+                return func(*args, **kwargs)
+        finally:
+            space.update(saved)
 
     def _record(self, name: str, tensor: Tensor, frame: types.FrameType) -> None:
         where, frames = in_frames(frame)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from isthmus.bundle.manifest import Artifact
+from isthmus.capture.fast_path import as_exported
 from isthmus.capture.run_module import ModuleRunner
 from isthmus.errors import InvalidInput
 from isthmus.proof.explain.explain_job import ENGINES, ExplainJob
@@ -103,7 +104,7 @@ def explain_engine(
     bundle = open_bundle(path)
     artifact, engine = _choose(bundle, engine, options.artifact or "")
     job = ExplainJob(bundle, artifact, engine, _golden(bundle, golden), options)
-    with ModuleRunner(_module(model, bundle)) as runner:
+    with as_exported(bundle.manifest), ModuleRunner(_module(model, bundle)) as runner:
         comparison = LayerComparison(job, runner, budget_bytes)
         return _explain(job, runner.module, comparison, repro)
 
