@@ -116,7 +116,7 @@ def test_the_hub_refuses_what_would_be_random_or_is_foreign(
         load_model(str(bert_folder), "juggling")
     with pytest.raises(InvalidInput, match=r"config\.json"):
         load_model(str(tmp_path))
-    with pytest.raises(InvalidInput, match="adopt"):
+    with pytest.raises(InvalidInput, match="give its folder"):
         load_model(str(next(bert_folder.glob("*.safetensors"))))
 
 

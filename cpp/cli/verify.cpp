@@ -164,6 +164,10 @@ int run(const VerifyOptions& verify_options) {
 
   const auto reporter = make_reporter(options, "verify", "isthmus-run verify");
   Facts facts = context_of(model);
+  const auto& source = model.bundle().manifest().source;
+  if (const auto reference = source.find("reference"); reference != source.end())
+    facts.emplace_back("reference", "no eager module: the file's own answers, by " +
+                                        reference->second + " where it was adopted");
   add_notes(facts, model.load_report().notes);
   if (!not_remembered.empty()) facts.emplace_back("not remembered", not_remembered);
   if (const auto& specials = model.bundle().manifest().specials; !specials.empty()) {
@@ -183,7 +187,8 @@ int run(const VerifyOptions& verify_options) {
 
 void add_verify(CLI::App& app, Action& action) {
   auto* command = app.add_subcommand(
-      "verify", "Runs every golden at least twice and compares with the eager module's answers");
+      "verify",
+      "Runs every golden at least twice and compares with the answers that the bundle holds");
   const auto options = std::make_shared<VerifyOptions>();
   CommonOptions& common = options->common;
   // The first and second run of each golden are compared too; a warm-up would replace them.

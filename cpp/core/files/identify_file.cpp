@@ -45,9 +45,10 @@ IdentifiedFile identify_zip(const detail::Descriptor& file, std::uint64_t size,
     });
   };
   if (beneath("data/aotinductor/")) {
-    return make("aoti", path, "an AOTInductor package, which is native code",
-                "make a bundle from the model it was compiled from, with `isthmus export "
-                "package.module:factory -o BUNDLE`");
+    return make(
+        "aoti", path, "an AOTInductor package, which is native code",
+        "if you trust it as you would a program, make a bundle from it with `isthmus adopt " +
+            path + " --trust native --inputs example.npz -o BUNDLE`");
   }
   if (has("constants.pkl") && has("data.pkl")) {
     return make(
@@ -55,9 +56,10 @@ IdentifiedFile identify_zip(const detail::Descriptor& file, std::uint64_t size,
         "make a bundle from it with `isthmus adopt " + path + " --inputs example.npz -o BUNDLE`");
   }
   if (beneath("models/") || has("serialized_exported_program.json")) {
-    return make("exported_program", path, "a program saved by torch.export.save",
-                "export the model it was made from with `isthmus export package.module:factory -o "
-                "BUNDLE`");
+    return make("exported_program", path,
+                "a program saved by torch.export.save, which no engine runs as it is",
+                "load it in Python with torch.export.load(...).module(), and write a bundle with "
+                "isthmus.export(module, args, path=...)");
   }
   if (has("data.pkl")) {
     return make(
@@ -122,9 +124,9 @@ IdentifiedFile identify_regular_file(const fs::path& file_path) {
   // An ONNX file is a protobuf message that begins with its version: field 1, a small number.
   if (head.size() > 2 && head[0] == std::byte{8} && head[1] > std::byte{0} &&
       head[1] < std::byte{64}) {
-    return make("onnx", path, "an ONNX file",
-                "make a bundle from the model it was converted from, with `isthmus export "
-                "package.module:factory -o BUNDLE`");
+    return make(
+        "onnx", path, "an ONNX file",
+        "make a bundle from it with `isthmus adopt " + path + " --inputs example.npz -o BUNDLE`");
   }
   if (file_path.filename() == "manifest.json") {
     return make("manifest", path, "a bundle's manifest", "open the folder that holds it");

@@ -151,7 +151,7 @@ def open_bundle(path: str | Path | Bundle) -> Bundle:
     if not root.is_dir():
         raise BundleError(
             f"{root}: expected a bundle, which is a directory with a {MANIFEST_NAME}, got a file; "
-            "`isthmus adopt` makes a bundle of a TorchScript file"
+            "`isthmus adopt` makes a bundle of a TorchScript, ONNX or AOTInductor file"
         )
     if not (root / MANIFEST_NAME).exists():
         raise BundleError(

@@ -73,7 +73,9 @@ class Loaded:
     constants: tuple[str, ...] = ()
 
 
-def load_hf(reference: str, task: str = "", attention: str = "") -> Loaded:
+def load_hf(
+    reference: str, task: str = "", attention: str = "", *, offline: bool = False
+) -> Loaded:
     """Loads a model in float32 with `use_cache=False`, and makes an example call for it.
 
     The example of a text model is the sentence pair "Who was Jim Henson ?", "Jim Henson was a
@@ -84,6 +86,7 @@ def load_hf(reference: str, task: str = "", attention: str = "") -> Loaded:
         reference: A local folder, or an id on the hub.
         task: One of `TASKS`; empty for the task of the configuration's architecture.
         attention: "sdpa" or "eager"; empty for the model's own choice. The manifest records it.
+        offline: True to take every file from the cache, and to ask no hub.
 
     Raises:
         InvalidInput: The model cannot be loaded, the task is unknown, or the folder lacks weights
@@ -96,18 +99,20 @@ def load_hf(reference: str, task: str = "", attention: str = "") -> Loaded:
             "loading a Hugging Face model needs the package transformers: pip install "
             "'transformers>=4.56'; a module of your own is exported as package.module:factory"
         ) from error
-    _check_reference(reference)
     if attention not in ("", "sdpa", "eager"):
         raise InvalidInput(f'attention: expected "sdpa" or "eager", got "{attention}"')
     with _quiet(transformers):
-        config = _load(reference, "config", transformers.AutoConfig.from_pretrained, reference)
+        hub = {"local_files_only": offline}
+        config = _load(
+            reference, "config", transformers.AutoConfig.from_pretrained, reference, **hub
+        )
         task = task or _task_of(config)
         if task not in TASKS:
             raise InvalidInput(f'task: expected one of {", ".join(TASKS)}, got "{task}"')
         config.use_cache = False
-        module = _model(transformers, reference, config, task, attention)
-        inputs, dims = _example(transformers, reference, config, module)
-        files = _tokenizer_files(reference)
+        module = _model(transformers, reference, config, task, attention, hub)
+        inputs, dims = _example(transformers, reference, config, module, hub)
+        files = _tokenizer_files(reference, hub)
         # A model without a loss warns once when this is read: here the warning is not shown.
         getattr(module, "loss_function", None)
     folder = Path(reference)
@@ -128,26 +133,6 @@ def load_hf(reference: str, task: str = "", attention: str = "") -> Loaded:
         extra_files=files,
         name=name,
     )
-
-
-def _check_reference(reference: str) -> None:
-    path = Path(reference)
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise InvalidInput(
-                f"{reference}: expected a Hugging Face folder with config.json and weights, got a "
-                "folder without config.json; give the folder that save_pretrained() wrote"
-            )
-        return
-    if path.exists():
-        raise InvalidInput(
-            f"{reference} is a file; expected a Hugging Face folder or id, or "
-            "package.module:factory. For a TorchScript file use `isthmus adopt`"
-        )
-    if reference.startswith((".", "/", "~")) or reference.count("/") > 1 or not reference:
-        raise InvalidInput(
-            f'there is no folder "{reference}"; expected a Hugging Face folder or id'
-        )
 
 
 @contextmanager
@@ -184,9 +169,16 @@ def _task_of(config: Any) -> str:
     return "feature-extraction"
 
 
-def _model(transformers: Any, reference: str, config: Any, task: str, attention: str) -> nn.Module:
+def _model(
+    transformers: Any,
+    reference: str,
+    config: Any,
+    task: str,
+    attention: str,
+    hub: Mapping[str, bool],
+) -> nn.Module:
     factory = getattr(transformers, TASKS[task]).from_pretrained
-    options: dict[str, Any] = {"config": config, "dtype": torch.float32}
+    options: dict[str, Any] = {"config": config, "dtype": torch.float32, **hub}
     options["output_loading_info"] = True
     if attention:
         options["attn_implementation"] = attention
@@ -213,7 +205,7 @@ def _axes(value: Tensor) -> dict[int, str]:
 
 
 def _example(
-    transformers: Any, reference: str, config: Any, module: nn.Module
+    transformers: Any, reference: str, config: Any, module: nn.Module, hub: Mapping[str, bool]
 ) -> tuple[dict[str, Tensor], dict[str, tuple[int, int]]]:
     parameters = inspect.signature(module.forward).parameters
     if "pixel_values" in parameters and "input_ids" not in parameters:
@@ -232,7 +224,7 @@ def _example(
     longest = _longest(config)
     encoded: dict[str, Tensor] = {}
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(reference)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(reference, **hub)
         pair = dict(tokenizer(*SENTENCES, return_tensors="pt"))
         encoded = {name: pair[name] for name in parameters if name in pair}
         own = getattr(tokenizer, "model_max_length", longest)
@@ -257,7 +249,7 @@ def _longest(config: Any) -> int:
     return min(int(positions), 1 << 15)
 
 
-def _tokenizer_files(reference: str) -> dict[str, Path | bytes]:
+def _tokenizer_files(reference: str, hub: Mapping[str, bool]) -> dict[str, Path | bytes]:
     from transformers.utils.hub import cached_file
 
     files: dict[str, Path | bytes] = {}
@@ -268,6 +260,7 @@ def _tokenizer_files(reference: str) -> dict[str, Path | bytes]:
             _raise_exceptions_for_gated_repo=False,
             _raise_exceptions_for_missing_entries=False,
             _raise_exceptions_for_connection_errors=False,
+            **hub,
         )
         if path is not None:
             files[f"tokenizer/{name}"] = Path(path)

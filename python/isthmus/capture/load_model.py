@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isthmus.bundle.manifest import Manifest
+from isthmus.capture.hub import must_stay_offline
 from isthmus.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -35,11 +36,12 @@ def load_model(reference: str, task: str = "", attention: str = "") -> Loaded:
     Raises:
         InvalidInput: The module cannot be found or loaded, or the factory returns something else.
     """
-    from isthmus.capture.huggingface import load_hf
-
     if is_factory(reference):
         return _from_factory(reference)
-    return load_hf(reference, task, attention)
+    offline = must_stay_offline(reference)
+    from isthmus.capture.huggingface import load_hf
+
+    return load_hf(reference, task, attention, offline=offline)
 
 
 def is_factory(reference: str) -> bool:

@@ -8,6 +8,7 @@ computed once: no format has to follow how. The user's module is left as it came
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import PurePath
 from typing import Any
 
 import torch
@@ -46,6 +47,8 @@ def require_module(module: Any) -> nn.Module:
             "export that"
         )
     hint = "; wrap the function in a small nn.Module" if callable(module) else ""
+    if isinstance(module, (str, PurePath)):
+        hint = "; `isthmus export NAME -o BUNDLE` loads a model by name, and says what a file is"
     raise InvalidInput(f"expected a torch.nn.Module, got {type(module).__name__}{hint}")
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from isthmus.bundle.manifest import Method, Size
 from isthmus.capture.data_sizes import computed_axes
+from isthmus.capture.file_module import FileModule
 from isthmus.capture.run_module import ModuleRunner
 from isthmus.capture.symbolic_sizes import symbolic_sizes
 
@@ -39,6 +40,8 @@ def program_sizes(
         examples: Example calls; in the first no dynamic size is 0 or 1, and no two are equal.
         axes: The dynamic axes by input name.
     """
+    if isinstance(runner.module, FileModule):
+        return ProgramSizes(computed=runner.module.computed_sizes)
     stated = symbolic_sizes(runner, method, examples[0], axes)
     if stated is not None:
         return ProgramSizes(stated=stated)

@@ -25,7 +25,11 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     # Written straight into `training`: an overridden `train()` could refuse to go back.
     modes = [(submodule, submodule.training) for submodule in module.modules()]
     try:
-        module.eval()
+        try:
+            module.eval()
+        except NotImplementedError:  # a program that torch.export made has one mode only
+            for submodule, _ in modes:
+                submodule.training = False
         yield
     finally:
         for submodule, training in modes:

@@ -77,13 +77,15 @@ def export(
         from isthmus.bundle.bundle import check_destination
         from isthmus.bundle.tensor_file import read_tensors
         from isthmus.capture.load_model import load_model, parse_axes, parse_dims
-        from isthmus.exporters.export import export as run
 
         check_destination(output, overwrite=overwrite)
         axes, ranges = parse_axes(dynamic or ()), parse_dims(dim or ())
         say("Importing torch and loading the model")
         loaded = load_model(model, task, attention)
         say(f"Loaded {type(loaded.module).__name__}")
+        # Imported late, so that a model that cannot be found is told at once.
+        from isthmus.exporters.export import export as run
+
         chosen = axes or loaded.dynamic
         names = {dimension for by_axis in chosen.values() for dimension in by_axis.values()}
         known = {key: value for key, value in loaded.dims.items() if key in names}
@@ -120,7 +122,12 @@ def export(
 
 @app.command()
 def adopt(
-    file: Annotated[Path, typer.Argument(metavar="FILE.pt", help="A TorchScript file.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE", help="A TorchScript file, an ONNX file or an AOTInductor package."
+        ),
+    ],
     output: Output,
     inputs: Annotated[Path, typer.Option(help="Example inputs by name: .npz or .safetensors.")],
     method: Annotated[
@@ -136,7 +143,7 @@ def adopt(
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Makes a bundle of a TorchScript file, whose own answers are the reference."""
+    """Makes a bundle of a model's file, whose own answers are the reference."""
     with work() as say:
         from isthmus.capture.load_model import parse_axes, parse_dims
         from isthmus.exporters.adopt import adopt as run

@@ -1,69 +1,77 @@
-"""Makes a bundle of a TorchScript file that somebody else made; the file itself is the truth."""
+"""Makes a bundle of a model's file that somebody else made; the file itself is the truth."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from isthmus.bundle.bundle import Bundle, check_destination
 from isthmus.bundle.tensor_file import read_tensors
 from isthmus.capture.dynamic import DimsSpec, DynamicSpec
-from isthmus.errors import BundleError, InvalidInput, first_line
-from isthmus.exporters.check import load_bytes
+from isthmus.capture.file_module import FileModule
+from isthmus.errors import ExportError, InvalidInput
+from isthmus.exporters.aoti.adopt_aoti import open_aoti, refuse_unchecked_sizes
+from isthmus.exporters.aoti.aoti_file import AotiFile
 from isthmus.exporters.export import export
+from isthmus.exporters.onnx.adopt_onnx import dynamic_axes, open_onnx
+from isthmus.exporters.onnx.onnx_file import OnnxFile
 from isthmus.exporters.options import ExportOptions, ignore_progress, open_libraries
-from isthmus.exporters.quiet_torch import quiet_torch
-from isthmus.exporters.torchscript.archive import read_archive
-from isthmus.exporters.torchscript.operators import CORE_NAMESPACES
+from isthmus.exporters.torchscript.adopt_torchscript import arguments_of, load_scripted
 
 __all__ = ["adopt"]
+
+_Inputs = Mapping[str, Any] | str | Path
 
 
 def adopt(
     path: str | Path,
-    inputs: Mapping[str, Any] | str | Path,
+    inputs: _Inputs,
     *,
     output: str | Path,
     dynamic: DynamicSpec | None = None,
     dims: DimsSpec | None = None,
-    methods: Mapping[str, Mapping[str, Any] | str | Path] | None = None,
-    examples: Sequence[Mapping[str, Any] | str | Path] = (),
+    methods: Mapping[str, _Inputs] | None = None,
+    examples: Sequence[_Inputs] = (),
     trust: str = "graph",
     op_libraries: Sequence[str | Path] = (),
     name: str = "",
     overwrite: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> Bundle:
-    """Makes a bundle of a TorchScript archive.
+    """Makes a bundle of a TorchScript archive, an ONNX file or an AOTInductor package.
 
     The file is scanned before it is loaded; its own answers on the example, over the grid of
-    shapes, become the goldens.
+    shapes, become the goldens. An ONNX file answers by ONNX Runtime in Python, in float32. A
+    package is native code, cannot be scanned, and needs `trust`.
 
     Args:
-        path: A file that `torch.jit.save` wrote.
-        inputs: Example inputs by the names of `forward`'s parameters: tensors, or arrays, in a
-            dict, an .npz or a .safetensors file. A file's single values without a dimension are
-            scalars where the parameter is a number.
+        path: A file that `torch.jit.save` wrote; an ONNX file with its weights in it or beside it;
+            or a package that `torch._inductor.aoti_compile_and_package` wrote.
+        inputs: Example inputs by the names of `forward`'s parameters or of the graph's inputs:
+            tensors, or arrays, in a dict, an .npz or a .safetensors file. A file's single values
+            without a dimension are scalars where the parameter is a number. A package has no names
+            for positional arguments: they are "arg.0", "arg.1" and so on.
         output: The folder to make for the bundle.
-        dynamic: The dynamic dimensions, as for `isthmus.export`.
+        dynamic: The dynamic dimensions, as for `isthmus.export`. An ONNX file brings those that it
+            names or leaves open; what is given here counts first.
         dims: The range of each dimension, as for `isthmus.export`.
-        methods: Further methods to export, by name, each with its example inputs, as `inputs`:
-            `{"reset": {}}`.
+        methods: Further methods of TorchScript to export, by name, each with its example inputs, as
+            `inputs`: `{"reset": {}}`.
         examples: Further inputs of `forward` at other sizes, each as `inputs`; see
             `isthmus.export`.
-        trust: "graph", or "native" for operators that are not on the allowlist.
-        op_libraries: Libraries of custom operators to open first.
+        trust: "graph", or "native" for operators that are not on the allowlist, and for packages.
+        op_libraries: Libraries of custom operators of torch to open first.
         name: The model's name; the file's name when empty.
         overwrite: Replace an existing bundle.
         progress: Receives a sentence at each stage.
 
     Raises:
-        BundleError: The file is not a TorchScript archive, or the scan refuses it.
+        BundleError: The file is of another kind, or the scan refuses it.
         InvalidInput: The example or an option does not fit.
-        ExportError: The module does not repeat its own answers.
+        ExportError: The file does not repeat its own answers, or no engine gives them.
     """
     options = ExportOptions(
         trust=trust, op_libraries=op_libraries, progress=progress or ignore_progress
@@ -71,103 +79,83 @@ def adopt(
     check_destination(output, overwrite=overwrite)
     source = Path(path)
     options.progress(f"Scanning {source.name}")
-    module = _load_scripted(source, options)
-    example = _arguments(module, "forward", _read(inputs))
-    others = [_arguments(module, "forward", _read(values)) for values in examples]
+    common: dict[str, Any] = {
+        "path": output,
+        "dims": dims,
+        "name": name or source.stem,
+        "overwrite": overwrite,
+        "progress": options.progress,
+    }
+    kind = _kind_of(source)
+    if kind in ("onnx", "aoti"):
+        _refuse(methods, "methods", "the file has one method, which is called forward")
+        with tempfile.TemporaryDirectory(prefix="isthmus-adopt-") as folder:
+            if kind == "onnx":
+                _refuse(op_libraries, "op_libraries", "no library is opened for an ONNX file")
+                model: OnnxFile | AotiFile = open_onnx(source, Path(folder))
+            else:
+                open_libraries(op_libraries)
+                model = open_aoti(source, Path(folder), trust)
+            with _reworded(model):
+                args, kwargs = model.arguments(_read(inputs))
+                if isinstance(model, OnnxFile):
+                    dynamic = dynamic_axes(model, kwargs, dynamic)
+                else:
+                    refuse_unchecked_sizes(model, args, kwargs, dynamic)
+                return export(
+                    model,
+                    args,
+                    kwargs,
+                    dynamic=dynamic,
+                    examples=[model.arguments(_read(values)) for values in examples],
+                    formats=(kind,),
+                    op_libraries=op_libraries,
+                    source={"kind": kind, "file": source.name},
+                    **common,
+                )
+    module = load_scripted(source, options)
     further = {
-        method: ((), _arguments(module, method, _read(values)))
+        method: ((), arguments_of(module, method, _read(values)))
         for method, values in (methods or {}).items()
     }
     return export(
         module,
         (),
-        example,
-        path=output,
+        arguments_of(module, "forward", _read(inputs)),
         dynamic=dynamic,
-        dims=dims,
         methods=further or None,
-        examples=others,
+        examples=[arguments_of(module, "forward", _read(values)) for values in examples],
         op_libraries=op_libraries,
-        name=name or source.stem,
         source={"kind": "torchscript", "file": source.name},
-        overwrite=overwrite,
-        progress=options.progress,
+        **common,
     )
 
 
-def _load_scripted(path: Path, options: ExportOptions) -> torch.jit.ScriptModule:
-    """Loads a TorchScript archive after the scanner has read it.
+@contextmanager
+def _reworded(model: FileModule) -> Iterator[None]:
+    """Says of the file what errors say of an eager module."""
+    try:
+        yield
+    except (InvalidInput, ExportError) as error:
+        error.args = (model.reworded(str(error)),)
+        raise
 
-    Raises:
-        BundleError: The file is something else, or holds what `trust` does not allow.
-    """
+
+def _kind_of(path: Path) -> str:
+    """Returns the kind of a file by its content; ".onnx" is one whatever it begins with."""
     from isthmus import _core
 
-    archive = read_archive(path)
-    namespaces = _open_libraries(options.op_libraries)
-    if options.trust == "graph":
-        scan = _core.scan_torchscript(archive, namespaces)
-        if scan.refused:
-            raise BundleError(
-                f"{path} is refused: {scan.describe()}. Pure operators are allowed; if you trust "
-                'the file as you would a program, pass trust="native" (--trust native)'
-            )
-    try:
-        with quiet_torch():
-            return load_bytes(archive, "cpu")
-    except Exception as error:  # whatever torch says of a file that it cannot read
-        raise BundleError(
-            f"{path}: torch {torch.__version__} cannot load it ({first_line(error)}); it may come "
-            "from a newer torch, or need --op-library"
-        ) from error
+    if not path.is_file():
+        return "missing"
+    return "onnx" if path.suffix == ".onnx" else _core.identify_file(path).kind
 
 
-def _open_libraries(libraries: Sequence[str | Path]) -> set[str]:
-    """Opens libraries, and returns the operator namespaces that they brought."""
-    if not libraries:
-        return set()
-    before = _namespaces()
-    open_libraries(libraries)
-    return (_namespaces() - before) or (_namespaces() - CORE_NAMESPACES)
+def _refuse(given: object, option: str, reason: str) -> None:
+    if given:
+        raise InvalidInput(f"{option}: {reason}; leave it out")
 
 
-def _namespaces() -> set[str]:
-    return {schema.name.partition("::")[0] for schema in torch._C._jit_get_all_schemas()}
-
-
-def _read(inputs: Mapping[str, Any] | str | Path) -> dict[str, Any]:
+def _read(inputs: _Inputs) -> dict[str, Any]:
     if isinstance(inputs, Mapping):
         return dict(inputs)
     return dict(read_tensors(Path(inputs), "inputs"))
-
-
-def _arguments(
-    module: torch.jit.ScriptModule, method: str, values: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Returns a method's keyword arguments; single values become numbers where it takes numbers."""
-    if not module._c._has_method(method):
-        has = ", ".join(sorted(module._c._method_names()))
-        raise InvalidInput(f'the module has no method "{method}"; it has {has or "none"}')
-    arguments = module._c._get_method(method).schema.arguments[1:]
-    names = [argument.name for argument in arguments]
-    unknown = [name for name in values if name not in names]
-    missing = [argument.name for argument in arguments if not argument.has_default_value()]
-    missing = [name for name in missing if name not in values]
-    if unknown or missing:
-        wrong = f"{unknown[0]} is unknown" if unknown else f"{missing[0]} is missing"
-        raise InvalidInput(
-            f"inputs: {wrong}; {method} takes "
-            + (", ".join(f"{a.name}: {a.type}" for a in arguments) or "nothing")
-        )
-    result = {}
-    for argument in arguments:
-        if argument.name not in values:
-            continue
-        value = values[argument.name]
-        if not isinstance(value, torch.Tensor) and hasattr(value, "__array__"):
-            value = torch.from_numpy(value)
-        is_number = argument.type.kind() in ("IntType", "FloatType", "BoolType", "NumberType")
-        if is_number and isinstance(value, torch.Tensor) and value.numel() == 1:
-            value = value.item()
-        result[argument.name] = value
-    return result

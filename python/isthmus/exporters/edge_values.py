@@ -12,11 +12,13 @@ from torch import Tensor
 from isthmus.bundle.manifest import Hazard, Method, ValueRange, ValueSpec
 from isthmus.bundle.size_expression import parse_size
 from isthmus.capture.capture import Captured
+from isthmus.capture.file_module import FileModule
 from isthmus.capture.made_values import Donor, bounds_of
 from isthmus.capture.resize import is_mask
 from isthmus.capture.run_module import ModuleRunner
 from isthmus.errors import ExportError
 from isthmus.exporters.subprocess_export import can_isolate, isolated
+from isthmus.goldens.apart import limit_memory
 
 __all__ = ["with_edges"]
 
@@ -24,6 +26,8 @@ _SECONDS = 120.0
 """The time that the probes may take before they are given up."""
 _FAR = 1009
 """How far beyond the sizes a value is that no size explains."""
+_LARGEST = 2**31 - 1
+"""The largest number, and with a sign the smallest, among which edges are searched for."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,8 @@ def with_edges(captured: Captured) -> Captured:
     value and refuses the next one everywhere, that is the edge of a range: lengths from 1 to
     "time". Inputs whose range follows from a dimension, such as offsets, get the ends of that
     range, which eager may refuse at some places. Eager may end the process on such values, so this
-    runs in a forked one.
+    runs in a forked one. The code of a file is not seen: the edges of its inputs are searched for
+    among all numbers, because they may index a table.
 
     Args:
         captured: A captured module, on the CPU.
@@ -59,6 +64,9 @@ def with_edges(captured: Captured) -> Captured:
         return captured
 
     def work(_: Callable[[str], None]) -> dict[tuple[str, str], _Edges]:
+        if isinstance(captured.module, FileModule):
+            _ = captured.module.opened  # opening it takes memory, and is no probe
+        limit_memory()  # such a number may be a size
         with ModuleRunner(captured.module) as runner:
             return {
                 (method.name, name): _Prober(captured, runner, method, name).edges()
@@ -111,7 +119,7 @@ def _may_have_edges(captured: Captured, method: Method, spec: ValueSpec) -> bool
         and value.dtype in (torch.int64, torch.int32, torch.int16)
         and value.device.type == "cpu"
         and value.numel() > 0
-        and not is_mask(value)
+        and (not is_mask(value) or isinstance(captured.module, FileModule))
     )
 
 
@@ -140,8 +148,11 @@ class _Prober:
         bounds = torch.iinfo(self.donors[0].values[self.name].dtype)
         far = [max(self._largest(at), *donor.sizes.values(), 0) * 4 + _FAR
                for at, donor in enumerate(self.donors)]  # fmt: skip
-        lowest = self._lowest()
-        highest = self._highest() if self._all(False, far) else None
+        lowest: int | None = self._lowest()
+        highest: str | int | None = self._highest() if self._all(False, far) else None
+        if isinstance(self.captured.module, FileModule) and self.donors[0].values[self.name].dim():
+            lowest = self._searched(-1) if lowest is None else lowest
+            highest = self._searched(1) if highest is None else highest
         if lowest is not None or highest is not None:
             return _Edges(
                 ValueRange(
@@ -171,6 +182,28 @@ class _Prober:
                 if self._all(True, values) and self._all(False, [value + 1 for value in values]):
                     return str(parse_size(f"{dim} - 1" if difference else dim))
         return None
+
+    def _searched(self, sign: int) -> int | None:
+        """Returns the last number that is accepted, where the file refuses what is beyond it."""
+        tensors = [donor.values[self.name] for donor in self.donors]
+        inside = sign * max(int((sign * tensor).max()) for tensor in tensors)
+        outside = sign * min(_LARGEST, torch.iinfo(tensors[0].dtype).max)
+        if not self._all(False, [outside, outside]):
+            return None
+        while abs(outside - inside) > 1:
+            middle = (inside + outside) // 2
+            if self._runs_everywhere(middle):
+                inside = middle
+            else:
+                outside = middle
+        edge = self._all(True, [inside, inside]) and self._all(False, [outside, outside])
+        return inside if edge else None
+
+    def _runs_everywhere(self, value: int) -> bool:
+        donor = self.donors[0]
+        return self._runs(
+            {**donor.values, self.name: torch.full_like(donor.values[self.name], value)}
+        )
 
     def _largest(self, at: int) -> int:
         return int(self.donors[at].values[self.name].max())

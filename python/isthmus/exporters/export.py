@@ -23,6 +23,7 @@ from isthmus.bundle.manifest import Manifest, NoiseFloor
 from isthmus.capture.capture import Captured, capture
 from isthmus.capture.dynamic import DimsSpec, DynamicSpec
 from isthmus.capture.fast_path import noted, without_fast_path
+from isthmus.capture.file_module import FileModule
 from isthmus.capture.size_proposals import possible_sum
 from isthmus.errors import ExportError, InvalidInput
 from isthmus.exporters.edge_values import with_edges
@@ -322,6 +323,8 @@ def _now() -> str:
 
 
 def _source(module: nn.Module) -> dict[str, str]:
+    if isinstance(module, FileModule):
+        return {"reference": module.reference}
     kind = type(module)
     return {"kind": "module", "class": f"{kind.__module__}.{kind.__qualname__}"}
 

@@ -8,15 +8,20 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from isthmus.bundle.format_result import FormatResult
+from isthmus.capture.file_module import FileModule
 from isthmus.capture.quantised import quantised_parts
 from isthmus.errors import Decision, ExportError
+from isthmus.exporters.aoti.adopt_aoti import adopted_aoti
+from isthmus.exporters.aoti.aoti_file import AotiFile
 from isthmus.exporters.aoti.export_aoti import export_aoti
 from isthmus.exporters.engine_proofs import proven
 from isthmus.exporters.export_request import ExportedArtifact, ExportRequest
 from isthmus.exporters.exported_program import export_module
 from isthmus.exporters.first_difference import first_difference
+from isthmus.exporters.onnx.adopt_onnx import adopted_onnx
 from isthmus.exporters.onnx.export_onnx import export_onnx
 from isthmus.exporters.onnx.int8 import WHY_NOT, export_int8
+from isthmus.exporters.onnx.onnx_file import OnnxFile
 from isthmus.exporters.options import ExportOptions, Progress
 from isthmus.exporters.remedies import advice_on
 from isthmus.exporters.source_lines import summarize
@@ -46,7 +51,12 @@ class ExportPlan:
         """
         steps = [(name, request) for name in self.options.formats for request in self.requests]
         # A single TorchScript export has nothing to lose, and stays where a debugger can follow it.
-        in_process = [name for name, _ in steps] == ["torchscript"] or not can_isolate()
+        # A file that is adopted is kept as it is.
+        in_process = (
+            [name for name, _ in steps] == ["torchscript"]
+            or isinstance(self.requests[0].module, FileModule)
+            or not can_isolate()
+        )
         exported: list[ExportedArtifact] = []
         results: list[FormatResult] = []
         for name, request in steps:
@@ -83,6 +93,10 @@ def export_artifact(name: str, request: ExportRequest, progress: Progress) -> Ex
         if name in WHY_NOT:
             raise ExportError(WHY_NOT[name])
         return export_int8(request)
+    if isinstance(request.module, OnnxFile):
+        return adopted_onnx(request.module, request)
+    if isinstance(request.module, AotiFile):
+        return adopted_aoti(request.module, request)
     if name == "onnx":
         return export_onnx(request)
     if name == "aoti":

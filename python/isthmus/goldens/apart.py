@@ -16,7 +16,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, TypeVar
 
-__all__ = ["run_apart", "start_forked"]
+__all__ = ["limit_memory", "run_apart", "start_forked"]
 
 T = TypeVar("T")
 
@@ -100,7 +100,7 @@ def _child(tasks: Sequence[Callable[[], Any]], pipe: Connection[Any, Any]) -> No
     os.dup2(null, 2)
     # The parent's thread pool does not exist here; waiting for it would never end.
     torch.set_num_threads(1)
-    _limit_memory()
+    limit_memory()
     for task in tasks:
         try:
             answer = pickle.dumps(task())
@@ -112,7 +112,8 @@ def _child(tasks: Sequence[Callable[[], Any]], pipe: Connection[Any, Any]) -> No
     os._exit(0)
 
 
-def _limit_memory() -> None:
+def limit_memory() -> None:
+    """Limits what this process may allocate on top of what it has."""
     with contextlib.suppress(OSError, ValueError):
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
         limit = pages * resource.getpagesize() + _SPARE_BYTES

@@ -149,9 +149,18 @@ def verify_bundle(
             **machine_facts(),
             "threads": str(options.thread_count),
             "goldens": str(len(job.goldens)),
-            "reference": "the model given" if reference is not None else "the bundle's goldens",
+            "reference": (
+                "the model given" if reference is not None else _origin_of_goldens(bundle)
+            ),
         },
     )
+
+
+def _origin_of_goldens(bundle: Bundle) -> str:
+    by = bundle.manifest.source.get("reference")
+    if by is None:
+        return "the bundle's goldens"
+    return f"the bundle's goldens: there is no eager module, and {by} ran the adopted file itself"
 
 
 def _explanations(

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from isthmus.bundle.manifest import Method
 from isthmus.runtime.python_engine import PythonEngine, Values
@@ -24,7 +25,7 @@ class OnnxRuntimeEngine(PythonEngine):
 
         super().__init__(methods, "cpu")
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # errors are raised
         options.intra_op_num_threads = threads
         self.runtime = f"onnxruntime {onnxruntime.__version__}"
         self._sessions = {
@@ -33,6 +34,10 @@ class OnnxRuntimeEngine(PythonEngine):
             )
             for method, file in zip(methods, files, strict=False)
         }
+
+    def session(self, method: str) -> Any:
+        """Returns the `onnxruntime.InferenceSession` of a method."""
+        return self._sessions[method]
 
     def _bind(self, method: Method, inputs: Values) -> Callable[[], list[Any]]:
         session = self._sessions[method.name]
@@ -93,15 +98,23 @@ class AotiEngine(PythonEngine):
     def _bind(self, method: Method, inputs: Values) -> Callable[[], Any]:
         package = self._packages[method.name]
         arguments = [inputs[spec.name].contiguous() for spec in method.inputs]
+        flat = _takes_flat(package, len(arguments))
 
         def call() -> Any:
             with torch.inference_mode():
-                return package(*arguments)
+                # The loader takes the list's items away.
+                return package(*arguments) if flat else package.loader.boxed_run([*arguments])
 
         return call
 
     def _outputs(self, method: Method, result: Any) -> Mapping[str, Any]:
         return _by_name(method, list(result) if isinstance(result, (tuple, list)) else [result])
+
+
+def _takes_flat(package: Any, count: int) -> bool:
+    """Returns True for a package that takes so many positional tensors, as isthmus makes them."""
+    spec = pytree.treespec_loads(package.loader.get_call_spec()[0])
+    return bool(spec == pytree.tree_structure((tuple([0] * count), {})))
 
 
 def _by_name(method: Method, values: Sequence[Tensor]) -> dict[str, Tensor]:

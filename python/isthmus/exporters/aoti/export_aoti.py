@@ -34,9 +34,9 @@ from isthmus.exporters.remedies import with_remedies
 from isthmus.exporters.torchscript.operators import custom_operators, find_libraries
 from isthmus.runtime.file_engines import AotiEngine
 
-__all__ = ["export_aoti"]
+__all__ = ["NEEDED", "export_aoti"]
 
-_NEEDED = {
+NEEDED = {
     "avx2": ("avx2", "fma", "f16c"),
     "avx512": ("avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512dq", "avx512vl"),
 }
@@ -131,7 +131,7 @@ def _instruction_sets(isa: str) -> tuple[str, ...]:
         if isa == "portable":
             return ()
         raise InvalidInput(f'isa="{isa}" is for x86-64, this machine is {platform.machine()}')
-    needed = _NEEDED["avx2" if isa == "portable" else isa]
+    needed = NEEDED["avx2" if isa == "portable" else isa]
     missing = [instruction_set for instruction_set in needed if instruction_set not in present]
     if missing:
         raise InvalidInput(
