@@ -13,6 +13,8 @@ from isthmus.errors import InvalidInput
 
 __all__ = ["must_stay_offline"]
 
+_CONFIGURATIONS = ("config.json", "adapter_config.json", "modules.json")
+"""A folder of a model has one of these; the last two name where the model itself lies."""
 _SECONDS = 3.0
 """The time that the hub has to answer, whatever it answers."""
 
@@ -55,7 +57,7 @@ def _check(reference: str) -> None:
                 f"{reference} is a bundle already; `isthmus-run verify {reference}` proves it, and "
                 "`isthmus convert` makes further formats of it"
             )
-        if not (path / "config.json").is_file():
+        if not any((path / name).is_file() for name in _CONFIGURATIONS):
             raise InvalidInput(
                 f"{reference}: expected a Hugging Face folder with config.json and weights, got a "
                 "folder without config.json; give the folder that save_pretrained() wrote"

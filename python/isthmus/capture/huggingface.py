@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from isthmus.capture.hub import must_stay_offline
+from isthmus.capture.lora import Adapter, merge_adapter, read_adapter, read_weights
+from isthmus.capture.sentence_pipeline import (
+    ReadFile,
+    SentencePipeline,
+    sentence_modules,
+    transformer_path,
+)
 from isthmus.errors import InvalidInput, first_line
 
 __all__ = ["TASKS", "Loaded", "load_hf"]
@@ -103,23 +113,42 @@ def load_hf(
         raise InvalidInput(f'attention: expected "sdpa" or "eager", got "{attention}"')
     with _quiet(transformers):
         hub = {"local_files_only": offline}
-        config = _load(
-            reference, "config", transformers.AutoConfig.from_pretrained, reference, **hub
-        )
-        task = task or _task_of(config)
+        files_of = partial(_cached_file, reference, hub)
+        adapter = read_adapter(files_of("adapter_config.json"))
+        base = _base(reference, adapter, files_of)
+        config = _load(base, "config", transformers.AutoConfig.from_pretrained, base, **hub)
+        pipeline = sentence_modules(reference, files_of)
+        if pipeline and task not in ("", "feature-extraction"):
+            warnings.warn(
+                f"{reference}: its modules.json ({', '.join(type(m).__name__ for m in pipeline)}) "
+                f'makes sentence embeddings, and is left out for the task "{task}"',
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            pipeline = []
+        task = task or ("feature-extraction" if pipeline else _task_of(config))
         if task not in TASKS:
             raise InvalidInput(f'task: expected one of {", ".join(TASKS)}, got "{task}"')
         config.use_cache = False
-        module = _model(transformers, reference, config, task, attention, hub)
-        inputs, dims = _example(transformers, reference, config, module, hub)
-        files = _tokenizer_files(reference, hub)
+        weights: dict[str, Tensor] = {}
+        if adapter is not None:
+            weights = read_weights(files_of("adapter_model.safetensors"), reference)
+        module = _model(transformers, base, config, task, attention, hub, brought=weights)
+        if adapter is not None:
+            merge_adapter(module, adapter, weights, reference)
+        tokenizer = reference if files_of("tokenizer_config.json") else base
+        inputs, dims = _example(transformers, tokenizer, config, module, hub)
+        files = _tokenizer_files(tokenizer, hub)
         # A model without a loss warns once when this is read: here the warning is not shown.
         getattr(module, "loss_function", None)
     folder = Path(reference)
     name = folder.resolve().name if folder.is_dir() else reference.rpartition("/")[2]
     chosen = str(getattr(module.config, "_attn_implementation", "") or "")
+    origin = {}
+    if adapter is not None:
+        origin["adapter_of"] = Path(base).resolve().name if Path(base).is_dir() else base
     return Loaded(
-        module=module,
+        module=SentencePipeline(module, pipeline).eval() if pipeline else module,
         kwargs=inputs,
         dynamic={name: _axes(value) for name, value in inputs.items()},
         dims=dims,
@@ -129,10 +158,53 @@ def load_hf(
             "id": name if folder.is_dir() else reference,
             "task": task,
             "attention": chosen,
+            **origin,
         },
         extra_files=files,
         name=name,
     )
+
+
+def _base(reference: str, adapter: Adapter | None, files_of: ReadFile) -> str:
+    """Returns where the transformer lies: the reference, a folder in it, or an adapter's base.
+
+    Raises:
+        InvalidInput: The adapter names no base, or an id has its transformer in a folder.
+    """
+    if adapter is not None:
+        named = str(adapter.get("base_model_name_or_path") or "")
+        if not named:
+            raise InvalidInput(
+                f"{reference}: its adapter_config.json names no base_model_name_or_path; write the "
+                "folder or id of the model there for which the adapter was trained"
+            )
+        beside = Path(reference, named)
+        if beside.is_dir() and not Path(named).is_dir():
+            return str(beside)
+        must_stay_offline(named)
+        return named
+    inside = transformer_path(files_of)
+    if inside and not Path(reference, inside).is_dir():
+        raise InvalidInput(
+            f'{reference}: its transformer is in the folder "{inside}"; download it, and give the '
+            "folder"
+        )
+    return str(Path(reference, inside)) if inside else reference
+
+
+def _cached_file(reference: str, hub: Mapping[str, bool], name: str) -> Path | None:
+    """Returns where a file of a folder or id lies; None where there is none."""
+    from transformers.utils.hub import cached_file
+
+    path = cached_file(
+        reference,
+        name,
+        _raise_exceptions_for_gated_repo=False,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+        **hub,
+    )
+    return None if path is None else Path(path)
 
 
 @contextmanager
@@ -176,7 +248,10 @@ def _model(
     task: str,
     attention: str,
     hub: Mapping[str, bool],
+    *,
+    brought: Container[str] = (),
 ) -> nn.Module:
+    """Returns the model; weights that the checkpoint lacks have to be among those `brought`."""
     factory = getattr(transformers, TASKS[task]).from_pretrained
     options: dict[str, Any] = {"config": config, "dtype": torch.float32, **hub}
     options["output_loading_info"] = True
@@ -190,6 +265,7 @@ def _model(
             reference, "model", factory, reference, add_pooling_layer=False, **options
         )
         missing = sorted(info.get("missing_keys") or ())
+    missing = [name for name in missing if name not in brought]
     if missing:
         raise InvalidInput(
             f'{reference} lacks {len(missing)} weights that the task "{task}" needs, such as '
@@ -250,18 +326,5 @@ def _longest(config: Any) -> int:
 
 
 def _tokenizer_files(reference: str, hub: Mapping[str, bool]) -> dict[str, Path | bytes]:
-    from transformers.utils.hub import cached_file
-
-    files: dict[str, Path | bytes] = {}
-    for name in _TOKENIZER_FILES:
-        path = cached_file(
-            reference,
-            name,
-            _raise_exceptions_for_gated_repo=False,
-            _raise_exceptions_for_missing_entries=False,
-            _raise_exceptions_for_connection_errors=False,
-            **hub,
-        )
-        if path is not None:
-            files[f"tokenizer/{name}"] = Path(path)
-    return files
+    found = {name: _cached_file(reference, hub, name) for name in _TOKENIZER_FILES}
+    return {f"tokenizer/{name}": path for name, path in found.items() if path is not None}
