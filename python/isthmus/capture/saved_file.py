@@ -63,8 +63,9 @@ def refusal_of_file(path: Path) -> str:
 def _weights(path: Path, what: str, loading: str) -> str:
     return (
         f"{path} is {what}: weights without the program that uses them. Write a function that "
-        f"makes the module, calls load_state_dict({loading}) and returns the module with example "
-        "arguments, and give it as package.module:function"
+        f"makes the module, calls load_state_dict({loading}), or of a checkpoint with the entry of "
+        "it that holds the weights, and returns the module with example arguments; give it as "
+        "package.module:function"
     )
 
 
