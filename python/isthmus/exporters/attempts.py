@@ -218,7 +218,8 @@ def _refusal(decisions: Sequence[Decision]) -> ExportError:
 
 def _kind(error: Exception) -> str:
     name = type(error).__name__
-    return "" if name in ("RuntimeError", "ExportError") else f"{name}: "
+    known = isinstance(error, ExportError) or name == "RuntimeError"
+    return "" if known else f"{name}: "
 
 
 def refuse_state(request: ExportRequest, format_name: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -17,6 +17,7 @@ from isthmus.bundle.size_expression import is_plain, names_of, parse_size
 from isthmus.capture.private_copy import private_copy
 from isthmus.exporters.check import load_bytes
 from isthmus.exporters.export_request import ExportRequest
+from isthmus.exporters.size_guards import SizesNotServed, allowed_sizes, read_size_guards
 from isthmus.exporters.torchscript.call_source import flat_call_source, structured_call_source
 from isthmus.exporters.torchscript.trace import as_tensors, flat_holder
 from isthmus.goldens.precision_copy import cast_copy
@@ -128,30 +129,77 @@ def _axis_symbol(size: str, roots: Mapping[str, Any]) -> Any:
 def _export(
     module: nn.Module, request: ExportRequest, method: Method, device: str
 ) -> ExportedProgram:
+    """Exports a module that takes the method's inputs in order.
+
+    Raises:
+        SizesNotServed: The program does not serve every size of the ranges.
+        Exception: Whatever else `torch.export` says of code that it cannot follow.
+    """
     args = as_tensors(method, request.examples[method.name], device)
+
+    def export(inferred: Collection[str] = ()) -> ExportedProgram:
+        dynamic = _dynamic_shapes(module, request, method, inferred)
+        return torch.export.export(module, args, dynamic_shapes=dynamic, strict=False)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return export()
+        except torch._dynamo.exc.UserError:
+            pass
+        # A size that may become 1 somewhere inside, such as that of a feature map, is refused, for
+        # torch treats 1 as special. Without that, one program serves it too.
+        with size_settings.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
+            try:
+                return export()
+            except torch._dynamo.exc.UserError as error:
+                refused = error
+        if "Constraints violated" not in str(refused):
+            raise refused
+        limits = {name: DimRange(size.min, size.max) for name, size in request.dims.items()}
+        guards = read_size_guards(str(refused), limits, _sizes_of(request))
+        if guards.understood and all(
+            served.allows(size)
+            for name, served in guards.served.items()
+            for size in allowed_sizes(request.dims[name])
+        ):
+            # torch has no range with gaps. The sizes in them never come, for calls are checked.
+            return export(guards.served)
+        raise SizesNotServed(guards, request.dims) from refused
+
+
+def _dynamic_shapes(
+    module: nn.Module, request: ExportRequest, method: Method, inferred: Collection[str]
+) -> Any:
+    """Returns the dynamic dimensions as `torch.export` takes them.
+
+    Args:
+        module: The module that is exported.
+        request: The request, with the range of each dimension.
+        method: The method that the module is.
+        inferred: Dimensions whose guards torch shall infer within their range.
+    """
     roots = {
-        name: _symbol(name, limits)
+        name: torch.export.Dim.AUTO(min=limits.min, max=limits.max)
+        if name in inferred
+        else _symbol(name, limits)
         for name, limits in request.dims.items()
         if limits.min != limits.max
     }
     shapes = tuple(
         {
-            axis: _axis_symbol(size, roots)
+            axis: torch.export.Dim.AUTO
+            if set(names_of(size)) & set(inferred) and not is_plain(size)
+            else _axis_symbol(size, roots)
             for axis, size in request.axes.get(spec.name, {}).items()
             if set(names_of(size)) & set(roots)
         }
         for spec in method.inputs
     )
     names = list(inspect.signature(module.forward).parameters)
-    dynamic: Any = {names[0]: shapes} if names == ["flat"] else shapes
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            return torch.export.export(module, args, dynamic_shapes=dynamic, strict=False)
-        except torch._dynamo.exc.UserError:
-            # A size that may become 1 somewhere inside, such as that of a feature map, is refused,
-            # for torch treats 1 as special. Without that, one program serves it too.
-            with size_settings.patch(  # type: ignore[attr-defined]
-                backed_size_oblivious=True
-            ):
-                return torch.export.export(module, args, dynamic_shapes=dynamic, strict=False)
+    return {names[0]: shapes} if names == ["flat"] else shapes
+
+
+def _sizes_of(request: ExportRequest) -> Mapping[str, int]:
+    """Returns the sizes of the user's example; empty where there are no goldens."""
+    return request.goldens[0].dims if request.goldens else {}

@@ -53,9 +53,13 @@ _ADVICE = (
         "that part (--script), which TorchScript keeps",
     ),
     (
-        r"specialized|Constraints violated|marked .* as dynamic|Not all values of",
-        "the code fixes a size that was declared dynamic: take that dimension out of dynamic, or "
-        "narrow its range (--dim)",
+        r"torch\.export needs .* to be equal",
+        "give both dimensions one name in dynamic=",
+    ),
+    (
+        r"torch\.export (fixes|serves|does not serve)|specialized|Constraints violated",
+        "the code fixes a size that was declared dynamic: take that dimension out of dynamic=, or "
+        "narrow its range in dims= (--dim)",
     ),
     (
         r"No ONNX function|UnsupportedOperator|Unsupported.*operator|not supported in opset|"

@@ -12,6 +12,9 @@ from isthmus.errors import cause_of
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 _TRACED_FRAME = re.compile(r"^(?P<file>[^\n]+?)\((?P<line>\d+)\): (?P<name>\S+)", re.MULTILINE)
+_SENTENCE_END = re.compile(r"(?<=[.!?]) +(?=[A-Z-])")
+_TORCH_ADVICE = re.compile(r"TORCH_LOGS|mark_dynamic|Dim\.[A-Z]|draft_export|torch\._check")
+"""What torch advises its own callers to do, which users of isthmus are not."""
 _SCRIPTED_FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
 
 
@@ -109,7 +112,7 @@ def summarize(error: BaseException) -> tuple[str, str]:
         cause.append(line)
         if len(" ".join(cause)) > 300:
             break
-    sentence = " ".join(cause) or type(error).__name__
+    sentence = _without_advice(" ".join(cause)) or type(error).__name__
     if len(sentence) > 400:
         sentence = sentence[:397] + "..."
     known = getattr(error, "where", "")
@@ -117,6 +120,12 @@ def summarize(error: BaseException) -> tuple[str, str]:
         return sentence.rstrip(":. "), str(known)
     where, _ = in_source_range(text)
     return sentence.rstrip(":. "), where or _in_traceback(error)
+
+
+def _without_advice(text: str) -> str:
+    """Returns the sentences that do not advise the caller of torch; all where each of them does."""
+    sentences = _SENTENCE_END.split(text)
+    return " ".join(each for each in sentences if not _TORCH_ADVICE.search(each)) or text
 
 
 def _in_traceback(error: BaseException) -> str:

@@ -38,6 +38,7 @@ OPSET = 20
 """The newest operator set that ONNX Runtime 1.21 and OpenVINO run in full."""
 TORCHSCRIPT_OPSET = 18
 """The newest operator set of which the TorchScript exporter knows every operator."""
+_NEEDS_OPSET = re.compile(r"Support for this operator was added in version (\d+)")
 
 
 def export_onnx(request: ExportRequest) -> ExportedArtifact:
@@ -119,25 +120,36 @@ def _write_program(
 def _write_scripted(request: ExportRequest, method: Method, path: Path) -> None:
     import onnx
 
-    inputs, outputs = value_names(method)
+    most = request.options.opset or OPSET
     exporters_own = path.with_name("exporter.onnx")
+    try:
+        _export_scripted(request, method, exporters_own, min(most, TORCHSCRIPT_OPSET))
+    except torch.onnx.errors.UnsupportedOperatorError as error:
+        needed = _NEEDS_OPSET.search(str(error))
+        if needed is None or int(needed[1]) > most:
+            raise
+        _export_scripted(request, method, exporters_own, int(needed[1]))
+    model = onnx.load(exporters_own)
+    for file in path.parent.glob("exporter.onnx*"):
+        file.unlink()
+    save_model(model, path)
+
+
+def _export_scripted(request: ExportRequest, method: Method, file: Path, opset: int) -> None:
+    inputs, outputs = value_names(method)
     with _quiet_exporter():
         torch.onnx.export(
             flat_script(request, method, "cpu"),
             as_tensors(method, request.examples[method.name], "cpu"),
-            exporters_own,
+            file,
             dynamo=False,
-            opset_version=min(request.options.opset or TORCHSCRIPT_OPSET, TORCHSCRIPT_OPSET),
+            opset_version=opset,
             input_names=inputs,
             output_names=outputs,
             dynamic_axes={
                 name: dict(request.axes[name]) for name in inputs if name in request.axes
             },
         )
-    model = onnx.load(exporters_own)
-    for file in path.parent.glob("exporter.onnx*"):
-        file.unlink()
-    save_model(model, path)
 
 
 _ATTEMPTS = (

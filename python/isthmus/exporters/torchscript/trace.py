@@ -23,7 +23,7 @@ from isthmus.bundle.manifest import Method, written_name
 from isthmus.capture.tree import flatten, unflatten
 from isthmus.capture.values import arguments_after, to_tensor
 from isthmus.exporters.quiet_torch import ignore_deprecation
-from isthmus.exporters.source_lines import in_frames, source_line
+from isthmus.exporters.source_lines import in_frames, is_machinery, source_line
 
 Depends = Literal["data", "shape", "constant"]
 
@@ -47,6 +47,9 @@ _SIZED_BY_VALUES = {
     "aten::unique_dim_consecutive", "aten::repeat_interleave", "torchvision::nms",
 }  # fmt: skip
 """Operators whose results have sizes that the values of their arguments decide."""
+_SIZE_CHECKS = ("check_forward_args",)
+"""Methods of torch's recurrent layers that compare sizes, and raise an error or do nothing. The
+sizes of packed sequences are values of a tensor."""
 
 _OVERRIDES = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
 """What torch's Python functions ask before they hand themselves to a mode."""
@@ -260,7 +263,8 @@ class _Watcher(TorchFunctionMode):
         where, frames = in_frames(frame)
         # Torch's own code has a line as well, by which the user can accept it.
         where = where or source_line(frame.f_code.co_filename, frame.f_lineno)
-        depends: Depends = "shape" if name in ("unbind", "__len__") else provenance(tensor)
+        sizes_only = name in ("unbind", "__len__") or _only_checks_sizes(frame)
+        depends: Depends = "shape" if sizes_only else provenance(tensor)
         what = _CONVERSIONS[name]
         if (where, what, depends) not in self.sites:
             self.sites[where, what, depends] = Site(
@@ -274,6 +278,15 @@ class _Watcher(TorchFunctionMode):
             if path and path not in owners:
                 owners.append(path)
         return tuple(owners)
+
+
+def _only_checks_sizes(frame: types.FrameType | None) -> bool:
+    """Returns True inside a check of sizes in torch's own layers."""
+    while frame is not None and is_machinery(frame.f_code.co_filename):
+        if frame.f_code.co_name in _SIZE_CHECKS:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _function_of(frames: list[types.FrameType]) -> Callable[..., Any] | None:
