@@ -24,6 +24,7 @@ from isthmus.capture.tree import flatten, unflatten
 from isthmus.capture.values import arguments_after, to_tensor
 from isthmus.exporters.quiet_torch import ignore_deprecation
 from isthmus.exporters.source_lines import in_frames, is_machinery, source_line
+from isthmus.exporters.torchscript.autograd_functions import traced_through
 
 Depends = Literal["data", "shape", "constant"]
 
@@ -170,7 +171,7 @@ def trace(
     """
     holder = flat_holder(module, methods, dtype)
     inputs = {m.name: as_tensors(m, examples[m.name], device) for m in methods}
-    with warnings.catch_warnings(record=True) as caught:
+    with traced_through(), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         ignore_deprecation()
         # check_trace only repeats the traced call; the goldens vary shapes and values.
@@ -205,7 +206,7 @@ def diagnose(
     holder = flat_holder(module, methods, dtype)
     watcher = _Watcher({id(sub): name for name, sub in module.named_modules()})
     inputs = {m.name: as_tensors(m, examples[m.name], device) for m in methods}
-    with warnings.catch_warnings():
+    with traced_through(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             with watcher:
