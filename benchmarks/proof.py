@@ -28,8 +28,8 @@ from torch import Tensor, nn
 
 from isthmus.bundle.bundle import Bundle
 from isthmus.capture.capture import capture
-from isthmus.capture.run_module import call
-from isthmus.capture.values import flat_outputs
+from isthmus.capture.run_module import function_of
+from isthmus.capture.values import arguments, flat_outputs
 from isthmus.exporters.options import FORMATS
 from isthmus.goldens.compare import compare
 
@@ -86,7 +86,10 @@ def judge_variant(bundle: Bundle, module: nn.Module | None, seed: int) -> tuple[
                 for name, value in step.outputs.items()
             }
         else:
-            outputs = flat_outputs(method, call(module, method, step.inputs))
+            # Not by `call` of capture, in which torch.compile runs eagerly.
+            args, kwargs = arguments(method, step.inputs)
+            with torch.no_grad():
+                outputs = flat_outputs(method, function_of(module, method)(*args, **kwargs))
         for name, value in step.outputs.items():
             parity = compare(
                 name, value, outputs[name], tolerances[name], None, step.errors.get(name)
