@@ -6,6 +6,7 @@ What is checked is what is shipped: the artifact's bytes, loaded again.
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -200,8 +201,11 @@ class GoldenCheck:
 
 def load_bytes(archive: bytes, device: str) -> torch.jit.ScriptModule:
     """Loads a TorchScript archive on a device, as a consumer would."""
-    loaded = torch.jit.load(  # type: ignore[no-untyped-call]
-        io.BytesIO(archive), map_location=device
-    )
+    with warnings.catch_warnings():
+        # torch 2.14 warns at each load that TorchScript is deprecated.
+        warnings.simplefilter("ignore")
+        loaded = torch.jit.load(  # type: ignore[no-untyped-call]
+            io.BytesIO(archive), map_location=device
+        )
     assert isinstance(loaded, torch.jit.ScriptModule)
     return loaded

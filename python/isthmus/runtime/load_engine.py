@@ -38,6 +38,7 @@ def load_engine(spec: EngineSpec, bundle: Bundle) -> tuple[PythonEngine, float]:
         if torch.get_num_interop_threads() != 1:  # may be set once in a process
             torch.set_num_interop_threads(1)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
+    warnings.filterwarnings("ignore", message=".*torch.jit.*", category=FutureWarning)
     operators: Any = torch.ops
     if spec.kind not in ("isthmus", EAGER):
         needed = bundle.artifact(spec.artifact).op_libraries
