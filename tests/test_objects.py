@@ -149,6 +149,14 @@ def test_a_dataclass_stays_one_when_it_is_registered() -> None:
     finally:
         _pytree._deregister_pytree_node(Pair)
     assert (tree.node, tree.keys) == ("dataclass", ("a", "b"))
+    _pytree.register_pytree_node(
+        Pair, lambda pair: ([pair.a], object()), lambda values, _: Pair(values[0], values[0])
+    )
+    try:
+        tree, _ = build_tree(Pair(torch.ones(1), torch.ones(1)), "p")
+    finally:
+        _pytree._deregister_pytree_node(Pair)
+    assert (tree.node, tree.keys) == ("dataclass", ("a", "b"))
 
 
 @pytest.mark.parametrize(

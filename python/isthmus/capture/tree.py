@@ -6,6 +6,7 @@ module and the name of their types, and `objects` knows the classes that are reg
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import operator
 import sys
@@ -65,7 +66,11 @@ def _build(value: Any, name: str, leaves: dict[str, Any]) -> Tree:
     if special is not None:
         return Tree("const", value=special)
     kind = _kind_of(value)
-    parts = parts_of(value, name) if kind in (None, "dataclass") else None
+    parts = None
+    if kind in (None, "dataclass"):
+        # A dataclass whose registration a manifest cannot hold has its fields.
+        with contextlib.suppress(*([InvalidInput] if kind == "dataclass" else [])):
+            parts = parts_of(value, name)
     if parts is not None and not (kind == "dataclass" and _same_items(parts.items, value)):
         kind = "pytree"
     if kind is None:
