@@ -30,6 +30,7 @@ from isthmus.bundle.manifest import (
     Method,
     NoiseFloor,
     OpLibrary,
+    ServedCase,
     Tolerance,
     Tree,
     ValueRange,
@@ -83,6 +84,7 @@ def full() -> Manifest:
             keys=("first", "second"),
             items=(Tree("tuple", items=(leaf("output.0"),)), leaf("output.1")),
         ),
+        served=(ServedCase({"batch": 2}, {"opt.a": 3.0}), ServedCase({}, {"opt.a": -1.5})),
     )
     reset = Method("reset", (), (), (), (), Tree("none"))
     artifact = Artifact(

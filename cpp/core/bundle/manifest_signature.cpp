@@ -184,6 +184,26 @@ std::vector<std::size_t> parse_writes(const JsonReader& json,
   return writes;
 }
 
+std::vector<ServedCase> parse_served(const JsonReader& json, const DimRanges& dims,
+                                     const std::vector<ValueSpec>& inputs) {
+  std::vector<ServedCase> served;
+  for (const JsonReader& item : json.list()) {
+    ServedCase& one = served.emplace_back();
+    for (const auto& [name, size] : item.at("sizes").members()) {
+      if (!dims.contains(name)) size.fail("the size of one of dims");
+      one.sizes[name] = size.integer(0, INT64_MAX);
+    }
+    for (const auto& [name, number] : item.at("numbers").members()) {
+      const auto named = [&](const ValueSpec& spec) { return spec.name == name; };
+      const auto input = std::find_if(inputs.begin(), inputs.end(), named);
+      if (input == inputs.end() || input->kind == ValueKind::kTensor || !number.value().is_number())
+        number.fail("a number, by the name of a scalar input");
+      one.numbers[name] = number.value().get<double>();
+    }
+  }
+  return served;
+}
+
 Signature parse_method(const JsonReader& json, const DimRanges& dims) {
   Signature signature;
   signature.method = json.at("name").name();
@@ -191,6 +211,8 @@ Signature parse_method(const JsonReader& json, const DimRanges& dims) {
   signature.outputs = parse_values(json.at("outputs"), dims, Side::kOutput);
   if (const auto writes = json.find("writes"))
     signature.writes = parse_writes(*writes, signature.inputs);
+  if (const auto served = json.find("served"))
+    signature.served = parse_served(*served, dims, signature.inputs);
   const auto inputs = names_of(signature.inputs);
   for (const JsonReader& item : json.at("args").list()) {
     signature.args.push_back(parse_tree(item, inputs));

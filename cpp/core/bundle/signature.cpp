@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "core/bundle/methods.h"
+#include "core/bundle/served_cases.h"
 #include "core/bundle/size_expression.h"
 #include "core/bundle/special_values.h"
 #include "core/text.h"
@@ -514,6 +515,13 @@ void check_inputs(const Signature& signature, std::span<Tensor> inputs, Device d
   for (std::size_t i = 0; i < inputs.size(); ++i)
     check_value(signature, signature.inputs[i], inputs[i], device, sizes);
   if (sizes.has_expressions()) check_expressions(signature, inputs, device, sizes);
+  if (signature.served.empty()) return;
+  const DimensionSizes all = sizes_of(signature, inputs);
+  detail::check_served(signature, inputs,
+                       [&all](const std::string& name) -> std::optional<std::int64_t> {
+                         const auto* entry = all.find(name);
+                         return entry == nullptr ? std::nullopt : std::optional(entry->size);
+                       });
 }
 
 void check_outputs(const Signature& signature, std::span<const Tensor> inputs,

@@ -111,6 +111,12 @@ struct Tree {
   std::vector<Tree> items;
 };
 
+/// Sizes of named dimensions and values of scalar inputs that a method serves together.
+struct ServedCase {
+  std::map<std::string, std::int64_t, std::less<>> sizes;
+  std::map<std::string, double, std::less<>> numbers;  ///< a bool is 0 or 1
+};
+
 /// The inputs and outputs of a method.
 struct Signature {
   std::string method = "forward";
@@ -123,6 +129,8 @@ struct Signature {
   std::vector<std::pair<std::string, Tree>> kwargs;   ///< keyword arguments in Python
   Tree returns;                                       ///< the result in Python
   std::map<std::string, DimRange, std::less<>> dims;  ///< ranges of the named dimensions
+  /// The combinations of sizes and numbers that are served; empty: every combination is.
+  std::vector<ServedCase> served{};
 
   /// Returns a text such as "forward(input_ids: int64[batch, sequence]) -> (...)", with the written
   /// inputs at the end.
@@ -131,8 +139,9 @@ struct Signature {
 
 /// Checks inputs against a signature: names, kinds, dtypes, ranks, fixed sizes, ranges of named
 /// dimensions and their equality in all inputs, sizes and bounds that are derived from them,
-/// devices, null data, and the ranges of values on the CPU. Values on a GPU are not read, because
-/// that would wait for it. Non-contiguous CPU tensors are copied.
+/// combinations of sizes and numbers that are served, devices, null data, and the ranges of values
+/// on the CPU. Values on a GPU are not read, because that would wait for it. Non-contiguous CPU
+/// tensors are copied.
 /// @param device  the device of the model; scalars are on the CPU
 /// @returns the tensors in the signature's order; absent optional inputs are undefined
 /// @throws InvalidInput with the input, what was expected, what was given, and what to do.

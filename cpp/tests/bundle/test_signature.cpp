@@ -1,5 +1,8 @@
 #include <doctest/doctest.h>
 
+#include <cstdint>
+#include <optional>
+
 #include "core/bundle/size_expression.h"
 #include "isthmus/error.h"
 #include "isthmus/signature.h"
@@ -122,6 +125,28 @@ TEST_CASE("the size of every named dimension is checked, however many there are"
                        doctest::Contains("dimension \"d39\" (axis 39) is 2, but it is 1 in input "
                                          "\"a\""),
                        InvalidInput);
+}
+
+TEST_CASE("combinations of sizes and numbers that are not served are refused") {
+  Signature method = signature();
+  method.inputs.push_back({"rate", ValueKind::kInteger, DType::kInt64, std::vector<Dim>{}, true});
+  method.served = {{{{"batch", 2}}, {{"rate", 16000}, {"flag", 1}}},
+                   {{{"batch", 4}}, {{"rate", 8000}, {"flag", 0}}}};
+  const auto call = [&](std::int64_t batch, bool flag, std::optional<std::int64_t> rate) {
+    Inputs inputs{{"x", floats({batch, 4})}, {"y", longs({batch})}, {"flag", Tensor::scalar(flag)}};
+    if (rate) inputs.add("rate", Tensor::scalar(*rate));
+    return check_inputs(method, inputs, {});
+  };
+  CHECK_NOTHROW(call(2, true, 16000));
+  CHECK_NOTHROW(call(4, false, 8000));
+  CHECK_NOTHROW(call(4, false, std::nullopt));
+  CHECK_THROWS_WITH_AS(call(2, true, 8000),
+                       doctest::Contains("called with batch=2, flag=1, rate=8000, which the model "
+                                         "does not take together; expected batch=2, flag=1, "
+                                         "rate=16000; or batch=4, flag=0, rate=8000"),
+                       InvalidInput);
+  CHECK_THROWS_AS(call(4, true, std::nullopt), InvalidInput);
+  CHECK_THROWS_AS(call(3, false, 8000), InvalidInput);
 }
 
 TEST_CASE("a value outside its range is refused with its position") {

@@ -14,6 +14,7 @@ from isthmus.bundle.manifest_rules import (
     Count,
     DimName,
     Dtype,
+    Finite,
     Int64,
     Keys,
     Name,
@@ -153,6 +154,20 @@ NODE_FIELDS: Mapping[NodeKind, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True)
+class ServedCase:
+    """Sizes of dimensions and values of scalar inputs that a method serves together."""
+
+    sizes: Mapping[DimName, Count]
+    numbers: Mapping[Name, Finite]
+    """The value of each scalar input; a bool is 0 or 1."""
+
+    def __str__(self) -> str:
+        """Returns "samples=512, rate=16000"."""
+        numbers = {name: f"{number:.17g}" for name, number in self.numbers.items()}
+        return ", ".join(f"{name}={value}" for name, value in {**self.sizes, **numbers}.items())
+
+
+@dataclass(frozen=True)
 class Method:
     """The signature of a method, flat and in its nesting; `isthmus::Signature` in C++."""
 
@@ -164,6 +179,8 @@ class Method:
     returns: Tree
     writes: tuple[Name, ...] = ()
     """The inputs that the call changes in place, in the order of `inputs`."""
+    served: tuple[ServedCase, ...] = ()
+    """The combinations of sizes and numbers that are served; none where every one is."""
 
     @property
     def arguments(self) -> tuple[Tree, ...]:

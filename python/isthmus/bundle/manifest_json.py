@@ -60,6 +60,7 @@ def dumps(manifest: Manifest) -> str:
 LEFT_OUT: dict[str, tuple[Any, ...]] = {
     "chunks": ((),),
     "proofs": ((),),
+    "served": ((),),
     "sizes": ((),),
     "special": ({},),
     "specials": ((),),
@@ -215,6 +216,10 @@ def _method(at: JsonCursor) -> Method:
     tensors = [spec.name for spec in method.inputs if spec.kind == "tensor"]
     if list(method.writes) != [name for name in tensors if name in method.writes]:
         at["writes"].fail("names of inputs that are tensors, in the order of the inputs")
+    scalars = {spec.name for spec in method.inputs if spec.kind != "tensor"}
+    for case in method.served:
+        if not scalars.issuperset(case.numbers):
+            at["served"].fail("the names of scalar inputs in numbers")
     return method
 
 

@@ -49,6 +49,11 @@ def _number(value: Any) -> str:
     return "" if numeric and 0 <= value < float("inf") else "a finite number of at least 0"
 
 
+def _finite(value: Any) -> str:
+    numeric = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return "" if numeric and abs(value) < float("inf") else "a finite number"
+
+
 def _key(value: Any) -> str:
     known = isinstance(value, (str, int)) and not isinstance(value, bool)
     return "" if known else "text or an integer"
@@ -105,6 +110,7 @@ SizeText = Annotated[str, Rule(_size_text, {"minLength": 1})]
 Count = Annotated[int, _at_least(0)]
 Int64 = Annotated[int, _at_least(-(2**63))]
 Number = Annotated[float, Rule(_number, {"minimum": 0})]
+Finite = Annotated[float, Rule(_finite, {})]
 Key = Annotated[str | int, Rule(_key, {})]
 """The key of an item of a dictionary or of an object with named parts."""
 Keys = Annotated[tuple[Key, ...], Rule(_distinct, {"uniqueItems": True})]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from isthmus.capture.prepared import check_prepared, prepared, require_module, u
 from isthmus.capture.program_sizes import ProgramSizes, program_sizes
 from isthmus.capture.quantised import is_quantised
 from isthmus.capture.run_module import ModuleRunner, evaluating
+from isthmus.capture.served import Served, find_served
 from isthmus.capture.settled import calls_at_corners, settled
 from isthmus.errors import InvalidInput
 
@@ -152,6 +153,14 @@ def capture(
         largest = {n: max(d.sizes[n] for d in donors) for n in donors[0].sizes}
         spec = resolve(spec.axes, None, given, largest)
     check_ranges(donors, spec.dims)
+    served = Served((), dict(spec.dims), donors, [])
+    if donors:
+        draft = _draft(first, bound[first], given[first], spec.axes)
+        own = Donor(given[first], spec.sizes)
+        with ModuleRunner(module) as runner:
+            served = find_served(runner, draft, [own, *donors], spec.axes, spec.dims)
+    donors, notes = served.donors, [*notes, *served.notes]
+    spec = replace(spec, dims=served.dims)
     notes += spec.notes
     derived = {dim for entry in spec.axes.values() for dim in entry.values()}
     fixed = _fixed_sizes(given, spec.axes)
@@ -165,7 +174,13 @@ def capture(
     notes += _collisions(sizes)
     resized = {name: resizing.resize(values, spec.axes, sizes) for name, values in given.items()}
     notes += _train_mode(own_module)
-    drafts = [_draft(name, example, resized[name], spec.axes) for name, example in bound.items()]
+    drafts = [
+        replace(
+            _draft(name, example, resized[name], spec.axes),
+            served=served.cases if name == first else (),
+        )
+        for name, example in bound.items()
+    ]
     if module is not own_module:
         for draft in drafts:
             check_prepared(own_module, module, draft, given[draft.name])

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from isthmus.capture.module_state import ModuleState, same_tensor
-from isthmus.capture.values import arguments, arguments_after
+from isthmus.capture.values import arguments, arguments_after, serves
+from isthmus.errors import InvalidInput
 
 if TYPE_CHECKING:
     from isthmus.bundle.manifest import Method
@@ -126,7 +127,13 @@ def call(module: nn.Module, method: Method, values: Mapping[str, Any]) -> tuple[
         module: The module that has the method.
         method: The method's inputs and their nesting.
         values: Inputs by name.
+
+    Raises:
+        InvalidInput: The method does not serve these sizes and numbers together.
+        Exception: Whatever the module raises.
     """
+    if not serves(method, values):
+        raise InvalidInput(f"{method.name} does not serve these sizes and numbers together")
     copies = fresh(values)
     # Not inference_mode: state that is written in there could never be written again outside.
     # Structured control flow (torch.cond) compiles itself when it is called, and fails once a call

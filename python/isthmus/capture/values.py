@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from isthmus.bundle.size_expression import bind_sizes
 from isthmus.capture.tree import build_tree, flatten, unflatten
 from isthmus.errors import InvalidInput
 
@@ -106,3 +107,23 @@ def flat_outputs(method: Method, result: Any) -> dict[str, Tensor]:
         for spec in method.outputs
         if values.get(spec.name) is not None
     }
+
+
+def serves(method: Method, values: Mapping[str, Any]) -> bool:
+    """Returns True for inputs with a combination of sizes and numbers that a method serves."""
+    if not method.served:
+        return True
+    sizes = bind_sizes(
+        (size, int(actual))
+        for spec in method.inputs
+        if isinstance(tensor := values.get(spec.name), Tensor) and spec.kind == "tensor"
+        for size, actual in zip(spec.shape or (), tensor.shape, strict=False)
+    )
+    return any(
+        all(sizes.get(name, size) == size for name, size in case.sizes.items())
+        and all(
+            values.get(name) is None or float(values[name]) == number
+            for name, number in case.numbers.items()
+        )
+        for case in method.served
+    )
