@@ -15,6 +15,7 @@ import isthmus
 from isthmus.bundle.bundle import Bundle
 from isthmus.bundle.manifest import ValueRange
 from isthmus.errors import BundleError, InvalidInput
+from isthmus.exporters.onnx.adopt_onnx import open_onnx
 from isthmus.runtime import install_paths
 from tiny_onnx import FLOAT, INT64, node, value, write_linear, write_onnx
 
@@ -218,6 +219,8 @@ def test_sizes_from_data_are_unknown(tmp_path: Path) -> None:
         [value("x", FLOAT, ["n"])],
         [value("places", INT64, [1, "found"])],
     )
+    (tmp_path / "copy").mkdir()
+    assert open_onnx(path, tmp_path / "copy").computed_sizes == {"places": frozenset({1})}
     bundle = adopt(path, {"x": floats(5)})
     assert bundle.manifest.methods[0].outputs[0].shape == (1, None)
     (places,) = run_in(bundle, "onnxruntime", x=np.array([0, 1, 0, 2], np.float32))
