@@ -26,8 +26,8 @@ constexpr double kBytesPerCall = 160;
 /// Returns the calls of all goldens, with inputs on the model's device unless the call writes them.
 std::vector<Sequence> sequences_of(const Model& model) {
   std::vector<Sequence> sequences;
-  for (const Golden& golden : model.bundle().manifest().goldens) {
-    Sequence calls = model.bundle().golden(golden);
+  for (const Golden* golden : model.bundle().manifest().goldens_of(model.artifact())) {
+    Sequence calls = model.bundle().golden(*golden);
     for (GoldenCall& call : calls)
       if (model.signature(call.method).writes.empty())
         call.inputs = model.transfer_inputs(call.inputs, call.method);

@@ -83,12 +83,11 @@ Facts facts_of(const Bundle& bundle) {
   for (const Signature& method : manifest.methods)
     dims.insert(method.dims.begin(), method.dims.end());
   for (const auto& [name, range] : dims) {
-    std::string sizes;
-    for (const std::int64_t size : range.sizes)
-      sizes += (sizes.empty() ? "" : " or ") + std::to_string(size);
-    if (sizes.empty()) sizes = std::to_string(range.min) + " to " + std::to_string(range.max);
-    facts.emplace_back("dim " + name, sizes);
+    facts.emplace_back("dim " + name, range.text());
   }
+  for (const Artifact& artifact : manifest.artifacts)
+    if (!artifact.sizes.empty())
+      facts.emplace_back("sizes of " + artifact.name, artifact.sizes_text() + " only");
   for (const auto& [output, floor] : manifest.noise_floor)
     facts.emplace_back("noise floor " + output, number(floor.max_abs) + " (" + floor.method + ")");
   for (const Golden& golden : manifest.goldens)

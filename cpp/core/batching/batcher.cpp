@@ -170,7 +170,9 @@ struct Batcher::Impl {
   void prove_padding() {
     const Manifest& manifest = model.bundle().manifest();
     for (const Golden& golden : manifest.goldens) {
-      if (golden.steps.size() != 1 || golden.steps[0].method != options.method) continue;
+      if (golden.steps.size() != 1 || golden.steps[0].method != options.method ||
+          !model.artifact().serves(golden))
+        continue;
       const GoldenCall call = model.bundle().golden(golden).front();
       BatchPlan::Request request = plan.prepare(call.inputs);
       const std::int64_t longer = std::min(request.length + 3, plan.most_length());

@@ -120,8 +120,9 @@ ErrorLimits parse_limits(const JsonReader& json) {
   return limits;
 }
 
-Artifact parse_artifact(const JsonReader& json, const std::set<std::string>& inputs,
-                        const std::set<std::string>& outputs, FileEntries& files) {
+Artifact parse_artifact(const JsonReader& json, const DimRanges& dims,
+                        const std::set<std::string>& inputs, const std::set<std::string>& outputs,
+                        FileEntries& files) {
   Artifact artifact;
   artifact.name = json.at("name").name();
   artifact.format = json.at("format").name();
@@ -164,6 +165,11 @@ Artifact parse_artifact(const JsonReader& json, const std::set<std::string>& inp
   if (const auto proofs = json.find("proofs"))
     for (const JsonReader& item : proofs->list())
       artifact.proofs.push_back(parse_proof(item, inputs));
+  if (const auto sizes = json.find("sizes")) {
+    artifact.sizes = parse_dims(*sizes);
+    for (const auto& [name, range] : artifact.sizes)
+      if (!dims.contains(name)) sizes->at(name.c_str()).fail("the name of a dimension as the key");
+  }
   return artifact;
 }
 
@@ -235,7 +241,7 @@ Manifest parse(std::string_view text) {
 
   std::set<std::string> names;
   for (const JsonReader& item : json.at("artifacts").list()) {
-    manifest.artifacts.push_back(parse_artifact(item, inputs, outputs, files));
+    manifest.artifacts.push_back(parse_artifact(item, dims, inputs, outputs, files));
     if (!names.insert(manifest.artifacts.back().name).second) {
       item.at("name").fail("a name of its own");
     }

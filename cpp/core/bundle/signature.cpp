@@ -20,18 +20,6 @@ std::string dim_text(const Dim& dim) {
   return dim.size < 0 ? "?" : std::to_string(dim.size);
 }
 
-std::string range_text(const DimRange& range) {
-  std::string text;
-  for (const std::int64_t size : range.sizes)
-    text += (text.empty() ? "" : " or ") + std::to_string(size);
-  return text.empty() ? std::to_string(range.min) + " to " + std::to_string(range.max) : text;
-}
-
-bool allows(const DimRange& range, std::int64_t size) {
-  if (size < range.min || size > range.max) return false;
-  return range.sizes.empty() || std::binary_search(range.sizes.begin(), range.sizes.end(), size);
-}
-
 std::string spec_text(const ValueSpec& spec) {
   std::string text(name(spec.dtype));
   if (spec.kind != ValueKind::kTensor) return text + "[] (a scalar)";
@@ -116,11 +104,12 @@ void check_shape(const Signature& signature, const ValueSpec& spec, const Tensor
       continue;
     }
     const auto range = signature.dims.find(dim.name);
-    if (range != signature.dims.end() && !allows(range->second, size))
+    if (range != signature.dims.end() && !range->second.allows(size))
       mismatch(spec, tensor, device,
                "dimension \"" + dim.name + "\" (axis " + std::to_string(axis) + ") is " +
-                   std::to_string(size) + ", outside its range " + range_text(range->second) +
-                   ": stay inside it, or export with a wider range");
+                   std::to_string(size) + ", outside its range " + range->second.text() + ": " +
+                   (range->second.advice.empty() ? "stay inside it, or export with a wider range"
+                                                 : range->second.advice));
     sizes.add({&dim.name, &spec.name, size});
   }
 }
@@ -317,14 +306,16 @@ void solve_names(const Signature& signature, std::span<const Tensor> inputs,
           const std::string& name = expression.names()[unknown];
           const auto range = signature.dims.find(name);
           const auto size = expression.solve(unknown, tensor.shape()[axis], values);
-          if (!size || *size < 0 ||
-              (range != signature.dims.end() && !allows(range->second, *size)))
+          if (!size || *size < 0 || (range != signature.dims.end() && !range->second.allows(*size)))
             throw InvalidInput(
                 input_label(spec) + "axis " + std::to_string(axis) + " is " +
                 std::to_string(tensor.shape()[axis]) + ", expected \"" + expression.text() +
                 "\" with \"" + name + "\" " +
-                (range == signature.dims.end() ? "a whole number" : range_text(range->second)) +
-                "; got " + tensor.describe());
+                (range == signature.dims.end() ? "a whole number" : range->second.text()) +
+                "; got " + tensor.describe() +
+                (range == signature.dims.end() || range->second.advice.empty()
+                     ? ""
+                     : "; " + range->second.advice));
           sizes.add({&name, &spec.name, *size});
           found = true;
         });

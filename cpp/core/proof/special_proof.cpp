@@ -183,7 +183,9 @@ void detail::add_limits(const Model& model, EngineProof& proof) {
   };
   std::optional<SpecialJudge> judge;
   for (const Golden& golden : specials) {
-    if (std::any_of(golden.special.begin(), golden.special.end(), known)) continue;
+    if (!model.artifact().serves(golden) ||
+        std::any_of(golden.special.begin(), golden.special.end(), known))
+      continue;
     if (!judge) judge.emplace(model, model.can_stop() ? kTimeout : 0);
     if (judge->difference(golden).empty()) continue;
     for (const auto& [input, kind] : golden.special) {

@@ -103,7 +103,7 @@ ParityResult verify(const Model& model, const std::function<void(std::string_vie
                       .artifact = report.artifact,
                       .goldens = {},
                       .error = ""};
-  const std::vector<Golden>& goldens = model.bundle().manifest().goldens;
+  const std::vector<const Golden*> goldens = model.bundle().manifest().goldens_of(model.artifact());
   if (goldens.empty()) {
     result.error =
         "the bundle has no goldens, so there is nothing to compare with; export the model again";
@@ -111,9 +111,9 @@ ParityResult verify(const Model& model, const std::function<void(std::string_vie
   }
 
   std::size_t count = 0;
-  for (const Golden& golden : goldens) {
-    count += golden.steps.size();
-    result.goldens.push_back({.golden = golden.name, .outputs = {}, .error = ""});
+  for (const Golden* golden : goldens) {
+    count += golden->steps.size();
+    result.goldens.push_back({.golden = golden->name, .outputs = {}, .error = ""});
   }
   const std::size_t needed = count == 0 ? 1 : (kMinCalls + count - 1) / count;
   const int runs = std::max(kRuns, static_cast<int>(needed));
@@ -123,7 +123,7 @@ ParityResult verify(const Model& model, const std::function<void(std::string_vie
       if (run == 0 && progress) progress(golden.golden);
       // Read again for each run, because all goldens together may not fit into memory.
       if (golden.error.empty())
-        GoldenRun(model, model.bundle().golden(goldens[i]), run, options).into(golden);
+        GoldenRun(model, model.bundle().golden(*goldens[i]), run, options).into(golden);
     }
   }
   return result;

@@ -68,6 +68,21 @@ std::vector<Signature> detail::with_limits(const Manifest& manifest, const Engin
   return methods;
 }
 
+void detail::narrow_sizes(const Manifest& manifest, const Artifact& artifact,
+                          std::vector<Signature>& methods) {
+  for (const auto& [name, range] : artifact.sizes) {
+    std::vector<std::string> others;
+    for (const Artifact& other : manifest.artifacts)
+      if (!other.sizes.contains(name)) others.push_back(in_quotes(other.name));
+    DimRange narrowed = range;
+    narrowed.advice = "the artifact " + in_quotes(artifact.name) + " serves these sizes only; " +
+                      (others.empty() ? "export with a format that serves the others too"
+                                      : "load the artifact " + joined(others) + " for others");
+    for (Signature& method : methods)
+      if (const auto dim = method.dims.find(name); dim != method.dims.end()) dim->second = narrowed;
+  }
+}
+
 std::vector<std::string> EngineProof::limits() const {
   std::vector<std::string> texts;
   for (const auto& [input, names] : unproven) {

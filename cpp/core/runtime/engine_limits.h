@@ -13,4 +13,8 @@ namespace isthmus::detail {
 std::vector<Signature> with_limits(const Manifest& manifest, const EngineProof& proof,
                                    const std::string& origin);
 
+/// Narrows the dimensions of the signatures to the sizes that the artifact serves.
+void narrow_sizes(const Manifest& manifest, const Artifact& artifact,
+                  std::vector<Signature>& methods);
+
 }  // namespace isthmus::detail

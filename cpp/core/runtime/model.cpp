@@ -256,7 +256,7 @@ struct Model::Impl {
     warm_report = std::make_unique<LoadReport>(report);
     background = std::make_unique<BackgroundWarmup>([this](const std::atomic<bool>& stop) {
       const auto start = Clock::now();
-      warm_report->warmup = warm_up(bundle, *executable, device, stop);
+      warm_report->warmup = warm_up(bundle, *artifact, *executable, device, stop);
       warm_report->warmup_ms = ms_since(start);
       for (std::string& note : executable->notes())
         if (std::find(report.notes.begin(), report.notes.end(), note) == report.notes.end())
@@ -379,8 +379,8 @@ Model Model::load(const std::filesystem::path& bundle, const LoadOptions& option
     taken = impl->proof.passed;
     if (!taken) continue;
     impl->report.proof = "proven with " + impl->key.runtime + " now, on " +
-                         std::to_string(manifest.goldens.size()) + " goldens in " +
-                         std::to_string(static_cast<int>(ms)) + " ms";
+                         std::to_string(manifest.goldens_of(*impl->artifact).size()) +
+                         " goldens in " + std::to_string(static_cast<int>(ms)) + " ms";
     if (!not_written.empty())
       impl->report.notes.push_back(not_written + ", so the next load proves " + impl->key.engine +
                                    " again");
@@ -393,11 +393,17 @@ Model Model::load(const std::filesystem::path& bundle, const LoadOptions& option
       report.notes.push_back(impl->key.engine + " is " + limit +
                              (refuses ? ": other values are refused (specials)" : ""));
   }
+  if (!impl->artifact->sizes.empty()) {
+    if (impl->limited.empty()) impl->limited = manifest.methods;
+    detail::narrow_sizes(manifest, *impl->artifact, impl->limited);
+    report.notes.push_back(impl->artifact->name + " serves " + impl->artifact->sizes_text() +
+                           " only: others are refused");
+  }
   auto phase = Clock::now();
   if (options.warmup && !options.warmup_in_background) {
     phase = Clock::now();
     const std::atomic<bool> never = false;
-    report.warmup = warm_up(impl->bundle, *impl->executable, device, never);
+    report.warmup = warm_up(impl->bundle, *impl->artifact, *impl->executable, device, never);
     report.warmup_ms = ms_since(phase);
   }
   if (options.op_libraries.empty())

@@ -88,6 +88,14 @@ std::vector<Candidate> candidates_of(const std::vector<const Artifact*>& artifac
   for (const Artifact* artifact : artifacts)
     for (const std::string& engine : engines)
       if (!known(artifact, engine)) candidates.push_back({artifact, engine, nullptr});
+  // What serves all sizes comes before what serves some of them.
+  if (uses_tuning(options)) {
+    const auto last = std::find_if(candidates.rbegin(), candidates.rend(), [](const auto& each) {
+      return each.artifact->precision == "fp32" && each.artifact->sizes.empty();
+    });
+    std::stable_partition(candidates.begin(), last.base(),
+                          [](const auto& each) { return each.artifact->sizes.empty(); });
+  }
   return candidates;
 }
 
@@ -100,7 +108,7 @@ std::string explain(const Candidate& candidate, const LoadOptions& options, cons
     return (place == 0 ? "the fastest" : "number " + std::to_string(place + 1)) + " of " +
            std::to_string(tuning.ranking.size()) +
            " that were measured on this machine (tuning.json, " + tuning.created + ")" +
-           (place == 0 ? "" : "; those before cannot run with these options");
+           (place == 0 ? "" : "; those before cannot run with these options, or not at every size");
   }
   return "the first of the bundle's artifacts that an engine here runs; " +
          (tuning.note.empty() ? "`isthmus tune` measures which is the fastest" : tuning.note);

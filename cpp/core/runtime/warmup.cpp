@@ -93,30 +93,35 @@ WarmupReport warm_up_golden(const Bundle& bundle, const Golden& golden, Executab
 }
 
 /// Returns the goldens of the manifest's list, and with `every_shape` one of each further shape.
-std::vector<const Golden*> goldens_to_run(const Manifest& manifest, bool every_shape) {
+std::vector<const Golden*> goldens_to_run(const Manifest& manifest, const Artifact& artifact,
+                                          bool every_shape) {
   std::vector<const Golden*> goldens;
-  for (const std::string& name : manifest.warmup)
-    goldens.push_back(&*std::find_if(manifest.goldens.begin(), manifest.goldens.end(),
-                                     [&](const Golden& golden) { return golden.name == name; }));
+  const std::vector<const Golden*> served = manifest.goldens_of(artifact);
+  for (const std::string& name : manifest.warmup) {
+    const auto found = std::find_if(served.begin(), served.end(),
+                                    [&](const Golden* golden) { return golden->name == name; });
+    if (found != served.end()) goldens.push_back(*found);
+  }
   if (!every_shape) return goldens;
   const auto same_shape = [](const Golden& a, const Golden& b) {
     return a.dims == b.dims &&
            std::equal(a.steps.begin(), a.steps.end(), b.steps.begin(), b.steps.end(),
                       [](const auto& x, const auto& y) { return x.method == y.method; });
   };
-  for (const Golden& golden : manifest.goldens)
+  for (const Golden* golden : served)
     if (std::none_of(goldens.begin(), goldens.end(),
-                     [&](const Golden* known) { return same_shape(*known, golden); }))
-      goldens.push_back(&golden);
+                     [&](const Golden* known) { return same_shape(*known, *golden); }))
+      goldens.push_back(golden);
   return goldens;
 }
 
 }  // namespace
 
-std::vector<WarmupReport> warm_up(const Bundle& bundle, Executable& executable, Device device,
+std::vector<WarmupReport> warm_up(const Bundle& bundle, const Artifact& artifact,
+                                  Executable& executable, Device device,
                                   const std::atomic<bool>& stop) {
   std::vector<WarmupReport> reports;
-  for (const Golden* golden : goldens_to_run(bundle.manifest(), executable.prepares())) {
+  for (const Golden* golden : goldens_to_run(bundle.manifest(), artifact, executable.prepares())) {
     if (stop) break;
     try {
       const auto fork = executable.fork();

@@ -17,7 +17,8 @@ namespace isthmus {
 /// golden. An executable that prepares for shapes gets a golden of every shape, and prepares when
 /// its calls are steady. When `stop` becomes true, the warm-up ends after the current call.
 /// @throws ExecutionError when the model fails on its own golden.
-std::vector<WarmupReport> warm_up(const Bundle& bundle, Executable& executable, Device device,
+std::vector<WarmupReport> warm_up(const Bundle& bundle, const Artifact& artifact,
+                                  Executable& executable, Device device,
                                   const std::atomic<bool>& stop);
 
 }  // namespace isthmus

@@ -76,6 +76,8 @@ struct EngineProof {
   [[nodiscard]] ISTHMUS_API std::vector<std::string> limits() const;
 };
 
+struct Golden;
+
 /// One executable file format of the model.
 struct Artifact {
   std::string name;                  ///< unique in the bundle, e.g. "torchscript-cpu-fp32"
@@ -95,6 +97,13 @@ struct Artifact {
   std::map<std::string, Tolerance, std::less<>> tolerances;  ///< by output name
   std::vector<std::string> state;     ///< attributes that calls change, such as "cell.h"
   std::vector<EngineProof> proofs{};  ///< the verdicts of the engines that were tried at export
+  /// By dimension: the sizes that the artifact serves, where these are fewer than the signature's.
+  std::map<std::string, DimRange, std::less<>> sizes{};
+
+  /// Returns true when the artifact serves the sizes of a golden.
+  [[nodiscard]] ISTHMUS_API bool serves(const Golden& golden) const;
+  /// Returns `sizes` in words, such as "33 to 128 of "t""; empty where there are none.
+  [[nodiscard]] ISTHMUS_API std::string sizes_text() const;
 };
 
 /// One call of a golden.
@@ -137,6 +146,9 @@ struct Manifest {
   std::map<std::string, NoiseFloor, std::less<>> noise_floor;  ///< by output name
   std::vector<std::string> warmup;  ///< names of the goldens for the warm-up
   std::vector<FileEntry> files;     ///< other files, such as a tokenizer's
+
+  /// Returns the goldens whose sizes an artifact serves.
+  [[nodiscard]] ISTHMUS_API std::vector<const Golden*> goldens_of(const Artifact& artifact) const;
 };
 
 /// The bytes of a file, which is read or mapped once.

@@ -41,6 +41,14 @@ struct DimRange {
   std::int64_t min = 1;
   std::int64_t max = 1;
   std::vector<std::int64_t> sizes{};  ///< not empty: the only sizes allowed, in increasing order
+  /// In the signature of a loaded model, where the artifact serves fewer sizes than the model: what
+  /// to do about others. Empty elsewhere.
+  std::string advice{};
+
+  /// Returns true for a size that the dimension may have.
+  [[nodiscard]] ISTHMUS_API bool allows(std::int64_t size) const;
+  /// Returns "1 to 64", or the sizes of a list, "2 or 4 to 9".
+  [[nodiscard]] ISTHMUS_API std::string text() const;
 };
 
 /// The inclusive range of the values of an integer input.

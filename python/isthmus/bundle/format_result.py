@@ -32,6 +32,8 @@ class FormatResult:
     """Every strategy that was tried."""
     proofs: tuple[EngineProof, ...] = ()
     """The verdict of each engine that was tried."""
+    sizes: str = ""
+    """The sizes that it serves, in words, where these are fewer than the bundle's."""
     error: Exception | None = None
     """The exception, for a caller that asked for this format only."""
 

@@ -75,8 +75,25 @@ class DimRange:
         return size in self.sizes if self.sizes else self.min <= size <= self.max
 
     def __str__(self) -> str:
-        """Returns "1 to 64", or "256 or 512"."""
-        return " or ".join(map(str, self.sizes)) if self.sizes else f"{self.min} to {self.max}"
+        """Returns "1 to 64", or the sizes of a list, "2 or 4 to 9"."""
+        if not self.sizes:
+            return f"{self.min} to {self.max}"
+        runs: list[list[int]] = []
+        for size in self.sizes:
+            if runs and size == runs[-1][-1] + 1:
+                runs[-1].append(size)
+            else:
+                runs.append([size])
+        texts = (
+            [f"{run[0]} to {run[-1]}"] if len(run) > 2 else map(str, run)  # two are named
+            for run in runs
+        )
+        return " or ".join(text for run in texts for text in run)
+
+
+def sizes_text(sizes: Mapping[str, DimRange]) -> str:
+    """Returns sizes of dimensions in words, such as '33 to 128 of "t"'."""
+    return ", ".join(f'{limits} of "{name}"' for name, limits in sizes.items())
 
 
 @dataclass(frozen=True)
@@ -329,6 +346,19 @@ class Artifact:
     hazards: tuple[Hazard, ...] = ()
     proofs: tuple[EngineProof, ...] = ()
     """The verdict of each engine that was tried at export, by engine and device."""
+    sizes: Mapping[DimName, DimRange] = field(default_factory=dict)
+    """The sizes that it serves, by dimension, where these are fewer than the manifest's `dims`."""
+
+    def serves(self, dims: Mapping[str, int]) -> bool:
+        """Returns True when the artifact serves these sizes of named dimensions."""
+        return all(
+            self.sizes[name].allows(size) for name, size in dims.items() if name in self.sizes
+        )
+
+    @property
+    def sizes_text(self) -> str:
+        """`sizes` in words, such as '33 to 128 of "t"'; empty where there are none."""
+        return sizes_text(self.sizes)
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ LEFT_OUT: dict[str, tuple[Any, ...]] = {
     "chunks": ((),),
     "proofs": ((),),
     "served": ((),),
-    "sizes": ((),),
+    "sizes": ((), {}),
     "special": ({},),
     "specials": ((),),
     "unproven": ({},),
@@ -260,6 +260,9 @@ def _check_references(manifest: Manifest) -> None:
                     JsonCursor(place, step.method).fail(f"one of the methods ({known})")
     inputs = {spec.name for method in manifest.methods for spec in method.inputs}
     for number, artifact in enumerate(manifest.artifacts):
+        for name in artifact.sizes:
+            if name not in manifest.dims:
+                JsonCursor(f"$.artifacts[{number}].sizes", name).fail("names of dims as keys")
         for at, proof in enumerate(artifact.proofs):
             place = f"$.artifacts[{number}].proofs[{at}]"
             for key, names in (("values", proof.values), ("unproven", proof.unproven)):

@@ -18,6 +18,7 @@ from isthmus.errors import Error, exit_code
 
 if TYPE_CHECKING:
     from isthmus.bundle.bundle import Bundle
+    from isthmus.bundle.format_result import FormatResult
     from isthmus.bundle.manifest import Artifact
     from isthmus.document import Reportable
 
@@ -77,7 +78,7 @@ def print_formats(bundle: Bundle, console: Console) -> None:
         where = f"\n({result.where})" if result.where else ""
         table.add_row(
             result.label,
-            "[green]proven[/green]" if result.ok else "[red]failed[/red]",
+            _verdict(result),
             f"{result.seconds:.1f} s",
             f"{result.size / 1e6:.1f} MB" if result.ok else "-",
             result.strategy or "-",
@@ -85,6 +86,13 @@ def print_formats(bundle: Bundle, console: Console) -> None:
             escape(result.advice),
         )
     console.print(table)
+
+
+def _verdict(result: FormatResult) -> str:
+    if not result.ok:
+        return "[red]failed[/red]"
+    sizes = f" for {escape(result.sizes)} only" if result.sizes else ""
+    return f"[green]proven[/green]{sizes}"
 
 
 def print_proofs(artifact: Artifact, console: Console) -> None:
@@ -115,6 +123,7 @@ def print_bundle(bundle: Bundle, as_json: bool) -> None:
                 "seconds": result.seconds,
                 "size": result.size,
                 "strategy": result.strategy,
+                "sizes": result.sizes,
                 "reason": result.reason,
                 "where": result.where,
                 "advice": result.advice,

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from isthmus.bundle.golden import Step
-from isthmus.bundle.manifest import Hazard, Method
+from isthmus.bundle.manifest import DimRange, Hazard, Method
 from isthmus.capture.fast_path import FAST_PATH
 from isthmus.capture.quantised import quantised_parts
 from isthmus.errors import Decision, ExportError
 from isthmus.exporters.check import FileEngine, GoldenCheck, Verdict
 from isthmus.exporters.engine_proofs import format_of, proof_of_files
+from isthmus.exporters.experts import experts_hazard
 from isthmus.exporters.export_request import ExportRequest
 from isthmus.exporters.first_difference import Difference
 from isthmus.exporters.frozen_branches import (
@@ -24,8 +25,11 @@ from isthmus.exporters.frozen_branches import (
     unaccepted,
 )
 from isthmus.exporters.options import ignore_progress
+from isthmus.exporters.served_sizes import has_core, sizes_hazard
+from isthmus.exporters.size_guards import SizesNotServed
 from isthmus.exporters.source_lines import summarize
 from isthmus.exporters.torchscript.strategies import export_torchscript
+from isthmus.exporters.unsupported_types import explain_unsupported_type
 from isthmus.runtime.engines import engines_of
 
 __all__ = [
@@ -68,6 +72,8 @@ class Verified:
     inherited: tuple[Hazard, ...] = ()
     """What calls do to their inputs, and the hazards of the TorchScript that the files were made
     of."""
+    sizes: Mapping[str, DimRange] = field(default_factory=dict)
+    """The sizes that the files serve, by dimension, where these are fewer than the request's."""
 
 
 def first_that_verifies(
@@ -89,45 +95,101 @@ def first_that_verifies(
     Raises:
         ExportError: No attempt verified; its `decisions` say why.
     """
-    decisions: list[Decision] = []
-    written: list[tuple[ExportAttempt, ExportRequest, tuple[Hazard, ...]]] = []
-    torchscript_failed = False
+    series = _Series(request, files, check, engine)
     for attempt in attempts:
+        found = series.try_one(attempt)
+        if found is not None:
+            return found
+    for attempt, made_from, hazards in series.written:
+        reason = _passes_elsewhere(attempt, made_from, files)
+        if reason:
+            return _verified(series.decisions, attempt, made_from, hazards, reason)
+    for attempt, sizes in series.partial:
+        found = series.try_one(attempt, sizes)
+        if found is not None:
+            return found
+    raise _refusal(series.decisions)
+
+
+class _Series:
+    """Tries attempts one after the other, and logs why each was kept or refused."""
+
+    def __init__(
+        self,
+        request: ExportRequest,
+        files: Sequence[tuple[Method, Path]],
+        check: GoldenCheck,
+        engine: FileEngine,
+    ) -> None:
+        self.decisions: list[Decision] = []
+        self.written: list[tuple[ExportAttempt, ExportRequest, tuple[Hazard, ...]]] = []
+        """The attempts whose files failed the check."""
+        self.partial: list[tuple[ExportAttempt, Mapping[str, DimRange]]] = []
+        """The attempts that serve the core of the ranges, and the sizes that they serve."""
+        self._request = request
+        self._files = files
+        self._check = check
+        self._engine = engine
+        self._torchscript_failed = False
+
+    def try_one(
+        self, attempt: ExportAttempt, sizes: Mapping[str, DimRange] | None = None
+    ) -> Verified | None:
+        """Writes the files by one attempt and checks them; returns None when they are refused.
+
+        Args:
+            attempt: The attempt.
+            sizes: The only sizes of some dimensions that the files have to serve.
+        """
+        if attempt.needs == "module" and not self._request.has_source:
+            return None
+        if attempt.needs == "torchscript" and self._torchscript_failed:
+            return None
         hazards: tuple[Hazard, ...] = ()
-        if attempt.needs == "module" and not request.has_source:
-            continue
-        if attempt.needs == "torchscript" and torchscript_failed:
-            continue
         try:
             if attempt.needs == "torchscript":
-                torchscript_failed = True
-                request = _with_torchscript(request)
-                hazards = _inherited(request)
-                torchscript_failed = False
+                self._torchscript_failed = True
+                self._request = _with_torchscript(self._request)
+                hazards = _inherited(self._request)
+                self._torchscript_failed = False
+            request = self._request.within(sizes or {})
             request.progress(f"Exporting by way of {attempt.name}")
-            explain = {method.name: attempt.write(request, method, path) for method, path in files}
+            explain = {
+                method.name: attempt.write(request, method, path) for method, path in self._files
+            }
+        except SizesNotServed as error:
+            served = {**(sizes or {}), **error.guards.served}
+            if error.guards.understood and sizes != served and has_core(self._request, served):
+                self.partial.append((attempt, served))
+            self._refuse(attempt, error)
+            return None
         except Exception as error:  # whatever an exporter says of code that it cannot follow
-            reason, where = summarize(error)
-            decisions.append(Decision(attempt.name, False, f"{_kind(error)}{reason}", where))
-            continue
+            self._refuse(attempt, error)
+            return None
+        check = replace(self._check, goldens=request.goldens, sweep=request.sweep)
         request.progress(f"Proving it on {len(request.goldens)} goldens")
         try:
-            verdict = check.check_files(engine, [path for _, path in files])
+            verdict = check.check_files(self._engine, [path for _, path in self._files])
         except Exception as error:  # whatever a runtime says of files that it cannot load
-            reason, where = summarize(error)
-            reason = f"it cannot be loaded again: {_kind(error)}{reason}"
+            self._refuse(attempt, error, "it cannot be loaded again: ")
         else:
             if verdict:
                 reason = verdict.acceptance(attempt.description, "its files")
-                return _verified(decisions, attempt, request, hazards, reason)
+                if attempt.needs == "module" and request.module is not None:
+                    hazards = experts_hazard(request.module)
+                found = _verified(self.decisions, attempt, request, hazards, reason)
+                return replace(found, sizes=sizes or {})
             reason, where = _explained(verdict, check, explain)
-        decisions.append(Decision(attempt.name, False, reason, where))
-        written.append((attempt, request, hazards))
-    for attempt, request, hazards in written:
-        reason = _passes_elsewhere(attempt, request, files)
-        if reason:
-            return _verified(decisions, attempt, request, hazards, reason)
-    raise _refusal(decisions)
+            self.decisions.append(Decision(attempt.name, False, reason, where))
+        if sizes is None:
+            self.written.append((attempt, request, hazards))
+        return None
+
+    def _refuse(self, attempt: ExportAttempt, error: Exception, prefix: str = "") -> None:
+        reason, where = summarize(error)
+        known = explain_unsupported_type(str(error), [path for _, path in self._files])
+        reason = known or f"{prefix}{_kind(error)}{reason}"
+        self.decisions.append(Decision(attempt.name, False, reason, "" if known else where))
 
 
 def _verified(
@@ -265,5 +327,7 @@ def fallback_hazards(what: str, verified: Verified) -> tuple[Hazard, ...]:
             decision.where,
         )
         for decision in verified.decisions[:-1]
+        if decision.strategy != accepted.strategy
     )
-    return tuple(dict.fromkeys((*verified.inherited, *failed)))
+    fewer = sizes_hazard(what, verified.sizes)
+    return tuple(dict.fromkeys((*verified.inherited, *failed, *fewer)))

@@ -14,6 +14,7 @@ from isthmus.bundle.manifest import Artifact, EngineProof, Manifest, Tolerance
 from isthmus.errors import ExportError
 from isthmus.exporters.export_request import ExportedArtifact, ExportRequest
 from isthmus.exporters.special_limits import limits_of
+from isthmus.exporters.unsupported_types import explain_unsupported_type
 from isthmus.goldens.stored import stored_goldens
 from isthmus.runtime.engines import engines_of
 from isthmus.runtime.prove import prove_engine, try_specials
@@ -34,7 +35,7 @@ def proven(request: ExportRequest, exported: ExportedArtifact) -> ExportedArtifa
     Raises:
         ExportError: Every engine failed.
     """
-    proofs = prove_engines(request, exported)
+    proofs = prove_engines(request.within(exported.artifact.sizes), exported)
     if proofs and not any(proof.passed for proof in proofs):
         lines = [f"{proof.engine} ({proof.runtime}): {proof.reason}" for proof in proofs]
         raise ExportError("no engine gives the module's answers: " + "; ".join(lines))
@@ -99,7 +100,8 @@ def prove_engines(request: ExportRequest, exported: ExportedArtifact) -> tuple[E
             except ImportError:  # without the native part, the check in Python is the proof
                 return ()
             if proof is not None:
-                proofs.append(proof)
+                known = explain_unsupported_type(proof.reason, exported.files)
+                proofs.append(replace(proof, reason=known) if known else proof)
         if request.specials and any(proof.passed for proof in proofs):
             bundle = _write_specials(request, exported, Path(folder, "specials"))
             proofs = [_with_limits(request, artifact, proof, bundle, device) for proof in proofs]

@@ -40,6 +40,7 @@ from isthmus.exporters.options import (
 )
 from isthmus.exporters.plan import ExportPlan, decisions_of, formats_that_could
 from isthmus.exporters.quiet_torch import quiet_torch
+from isthmus.exporters.served_sizes import warn_of_sizes
 from isthmus.exporters.size_dependent import size_dependent_operators, with_size_hazards
 from isthmus.goldens.make import make_goldens
 from isthmus.goldens.noise_floor import reduced_errors
@@ -215,6 +216,7 @@ def export(
             _report_losses(results, advice)
             exported = _with_size_hazards(exported, captured, goldens)
             warn_of_failures(new.artifact for new in exported)
+            warn_of_sizes(new.artifact for new in exported)
             refuse_unknown_lines(accept, [new.artifact for new in exported], decisions_of(results))
             options.progress("Writing the bundle")
             bundle = write_bundle(

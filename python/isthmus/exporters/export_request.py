@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,6 +89,29 @@ class ExportRequest:
     def has_source(self) -> bool:
         """True when there is Python source to export: a module that is not TorchScript."""
         return self.module is not None and not isinstance(self.module, torch.jit.ScriptModule)
+
+    def within(self, sizes: Mapping[str, DimRange]) -> ExportRequest:
+        """Returns the request for fewer sizes of some dimensions."""
+        if not sizes:
+            return self
+
+        def served(goldens: Iterable[Golden]) -> list[Golden]:
+            return [
+                golden
+                for golden in goldens
+                if all(
+                    sizes[name].allows(size) for name, size in golden.dims.items() if name in sizes
+                )
+            ]
+
+        specials = [new for new in self.specials if served([new.golden])]
+        return replace(
+            self,
+            dims={**self.dims, **sizes},
+            goldens=served(self.goldens),
+            sweep=served(self.sweep),
+            specials=specials,
+        )
 
     def check(self, device: str) -> GoldenCheck:
         """Returns the check that the artifact has to pass on a device."""

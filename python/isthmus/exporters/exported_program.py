@@ -16,6 +16,7 @@ from isthmus.bundle.manifest import DimRange, Method
 from isthmus.bundle.size_expression import is_plain, names_of, parse_size
 from isthmus.capture.private_copy import private_copy
 from isthmus.exporters.check import load_bytes
+from isthmus.exporters.experts import exportable_experts
 from isthmus.exporters.export_request import ExportRequest
 from isthmus.exporters.size_guards import SizesNotServed, allowed_sizes, read_size_guards
 from isthmus.exporters.torchscript.call_source import flat_call_source, structured_call_source
@@ -53,7 +54,8 @@ def export_module(request: ExportRequest, method: Method, device: str) -> Export
     else:
         module = private_copy(request.module)
     holder = flat_holder(module.to(device).eval(), request.methods, request.dtype)
-    return _export(FlatCall(holder, method.name).eval(), request, method, device)
+    with exportable_experts(module):
+        return _export(FlatCall(holder, method.name).eval(), request, method, device)
 
 
 def export_scripted(request: ExportRequest, method: Method, device: str) -> ExportedProgram:

@@ -154,6 +154,7 @@ def _succeeded(result: FormatResult, exported: ExportedArtifact) -> FormatResult
         strategy=exported.artifact.strategy,
         decisions=exported.artifact.decisions,
         proofs=exported.artifact.proofs,
+        sizes=exported.artifact.sizes_text,
     )
 
 

@@ -33,6 +33,8 @@ REMEDIES = {
     "unproven_sizes": "give examples=[...] at the sizes that the ranges go to, or narrow dims",
     "size_dependent": "narrow dims, or list the sizes that occur, so that each can be tried",
     "eager_refuses": "check these values before the call",
+    "experts": "take TorchScript where the memory of long calls matters",
+    "fewer_sizes": "for the other sizes take another artifact, as engine auto does; or narrow dims",
     "batch_dependent": "call it with one sample, or take the fp32 artifact, where that matters",
     "attention_fast_path": "do not use answers at padded places; "
     "torch.backends.mha.set_fastpath_enabled(False) gives the same in eager, and "
@@ -52,6 +54,7 @@ _ADVICE = (
         "a branch or a size depends on values: write it with torch.where or torch.cond, or script "
         "that part (--script), which TorchScript keeps",
     ),
+    (r"use the formats torchscript or aoti", ""),
     (
         r"torch\.export needs .* to be equal",
         "give both dimensions one name in dynamic=",

@@ -59,7 +59,12 @@ def inspect(
         return _inspect_torchscript(archive, str(root), None, submodule, graph=graph)
     bundle, chosen = _choose_artifact(root, artifact, torchscript=inside)
     inspection = _inspect_artifact(bundle, chosen, submodule, graph=graph)
-    return replace(inspection, precision=chosen.precision, proofs=chosen.proofs)
+    return replace(
+        inspection,
+        precision=chosen.precision,
+        proofs=chosen.proofs,
+        sizes=chosen.sizes_text,
+    )
 
 
 def _inspect_artifact(

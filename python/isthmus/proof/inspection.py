@@ -61,6 +61,8 @@ class Inspection:
     """The precision; empty for a file outside of a bundle."""
     proofs: tuple[EngineProof, ...] = ()
     """The verdict of each engine that was tried at export; none for a file outside of a bundle."""
+    sizes: str = ""
+    """The sizes of named dimensions that it serves, where these are fewer than the bundle's."""
 
     def to_json(self) -> dict[str, Any]:
         """Returns JSON values."""
@@ -82,6 +84,8 @@ class Inspection:
             for output in self.outputs.get(method, ()):
                 table.add_row("out", escape(output.name), escape(output.type))
             console.print(table)
+        if self.sizes:
+            console.print(f"serves {escape(self.sizes)} only", highlight=False)
         if self.proofs:
             table = Table("engine", "on", "goldens", "runtime", "why", title="Engines")
             for proof in self.proofs:

@@ -37,6 +37,13 @@ class Job:
     folder: Path
     """A temporary folder for the outputs of workers."""
 
+    def served_by(self, artifact: str) -> int:
+        """Returns the number of goldens whose sizes an artifact serves; "" is the model itself."""
+        if not artifact:
+            return len(self.goldens)
+        serves = self.bundle.artifact(artifact).serves
+        return sum(serves(golden.dims) for golden in self.goldens)
+
     def spec(self, kind: str, device: str, **fields: Any) -> EngineSpec:
         """Returns what a worker needs to load an engine; see `EngineSpec`."""
         return self.options.spec(self.bundle, kind, device, **fields)
@@ -47,7 +54,7 @@ class Run:
     """The outputs of one engine."""
 
     outputs: list[Outputs | None]
-    """One entry a golden; None where the golden failed."""
+    """One entry a golden; None where it failed or the artifact does not serve its sizes."""
     errors: Mapping[str, str]
     """Maps a golden that failed to its error."""
     runtime: str = ""
@@ -140,7 +147,9 @@ def prove_without_python(job: Job, row: VerifyRow) -> tuple[VerifyRow, str]:
     document = json.loads(done.stdout)
     results, errors, runtime = parity_of_run(document)
     row = replace(row, results=results, runtime=runtime)
-    return _decide(row, errors, expected=len(job.goldens), passed=done.returncode == 0), ""
+    return _decide(
+        row, errors, expected=job.served_by(row.artifact), passed=done.returncode == 0
+    ), ""
 
 
 def parity_of_run(
@@ -206,7 +215,7 @@ def judge(
             golden, expected, actual, tolerances, job.bundle.manifest.noise_floor, errors
         )
     row = replace(row, results=tuple(results))
-    return _decide(row, run.errors, expected=len(job.goldens), passed=True)
+    return _decide(row, run.errors, expected=job.served_by(row.artifact), passed=True)
 
 
 def compare_golden(

@@ -184,6 +184,7 @@ def _artifact(
         files=(),
         requires=requires,
         tolerances=dict(request.tolerances),
+        sizes=verified.sizes,
         decisions=verified.decisions,
         hazards=with_remedies(fallback_hazards("the package", verified)),
     )

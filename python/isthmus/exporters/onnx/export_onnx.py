@@ -30,6 +30,7 @@ from isthmus.exporters.onnx.exact_operators import exact_translations
 from isthmus.exporters.onnx.files import artifact_of, save_model, with_data
 from isthmus.exporters.source_lines import in_stack_text
 from isthmus.exporters.torchscript.trace import as_tensors
+from isthmus.exporters.unsupported_types import refuse_complex
 from isthmus.runtime.file_engines import OnnxRuntimeEngine
 
 __all__ = ["OPSET", "export_onnx", "require_packages"]
@@ -55,6 +56,7 @@ def export_onnx(request: ExportRequest) -> ExportedArtifact:
     require_packages()
     refuse_state(request, "an ONNX graph")
     refuse_quantised(request, "ONNX")
+    refuse_complex(request)
     if request.precision == "bf16":
         raise ExportError(
             "ONNX Runtime has no bf16 operators on the CPU (not even Add), so nothing could be "

@@ -99,6 +99,7 @@ def artifact_of(
         },
         operators=dict(operators),
         tolerances=dict(request.tolerances),
+        sizes=verified.sizes,
         decisions=verified.decisions,
         hazards=with_remedies(fallback_hazards("ONNX", verified)),
     )

@@ -52,6 +52,7 @@ def export_int8(request: ExportRequest) -> ExportedArtifact:
         raise ExportError("there is no fp32 ONNX model to quantise")
     if isinstance(fp32, ExportRequest):
         fp32 = export_onnx(fp32)
+    request = request.within(fp32.artifact.sizes)
     decisions: list[Decision] = []
     for strategy in _STRATEGIES:
         request.progress("Quantising it again, more carefully" if decisions else "Quantising it")
@@ -65,7 +66,8 @@ def export_int8(request: ExportRequest) -> ExportedArtifact:
         verdict = request.check("cpu").check_files(OnnxRuntimeEngine, files)
         decisions.append(Decision(strategy, bool(verdict), _reason(verdict, counts)))
         if verdict:
-            artifact = artifact_of(request, files[0].stem, files, Verified(fp32.artifact.decisions))
+            known = Verified(fp32.artifact.decisions, sizes=fp32.artifact.sizes)
+            artifact = artifact_of(request, files[0].stem, files, known)
             artifact = replace(
                 artifact,
                 # On CUDA these operators fall back to the CPU one by one, and nothing was proven

@@ -103,7 +103,7 @@ def explain_engine(
 
     bundle = open_bundle(path)
     artifact, engine = _choose(bundle, engine, options.artifact or "")
-    job = ExplainJob(bundle, artifact, engine, _golden(bundle, golden), options)
+    job = ExplainJob(bundle, artifact, engine, _golden(bundle, golden, artifact), options)
     with as_exported(bundle.manifest), ModuleRunner(_module(model, bundle)) as runner:
         comparison = LayerComparison(job, runner, budget_bytes)
         return _explain(job, runner.module, comparison, repro)
@@ -164,10 +164,10 @@ def _choose(bundle: Bundle, engine: str, artifact: str) -> tuple[Artifact, str]:
     )
 
 
-def _golden(bundle: Bundle, name: str) -> Golden:
+def _golden(bundle: Bundle, name: str, artifact: Artifact) -> Golden:
     if name:
         return bundle.golden(name)
-    goldens = bundle.goldens()
+    goldens = [golden for golden in bundle.goldens() if artifact.serves(golden.dims)]
     if not goldens:
         raise InvalidInput(f"{bundle.path} has no goldens to look into; export the model again")
     # Broadcasting hides errors along a dimension of size 1.
