@@ -73,10 +73,14 @@ def test_a_combination_that_eager_takes_too_is_served_and_proven() -> None:
     assert (256, 16000) in sizes
 
 
-@pytest.mark.parametrize("engine", ["torchscript"])
-def test_one_stream_at_two_rates(engine: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("form", "engine"), [("torchscript", "torchscript"), ("onnx", "onnxruntime")]
+)
+def test_one_stream_at_two_rates(form: str, engine: str, tmp_path: Path) -> None:
     module = TwoRates().eval()
-    bundle = isthmus.export(module, path=tmp_path / "b", examples=CALLS, **DYNAMIC, **DIMS)
+    bundle = isthmus.export(
+        module, path=tmp_path / "b", examples=CALLS, formats=(form,), **DYNAMIC, **DIMS
+    )
     model = isthmus.load(bundle.path, engine=engine)
     for samples, rate in ((512, 16000), (256, 8000)):
         x = torch.rand(5, samples)
@@ -90,4 +94,4 @@ def test_one_stream_at_two_rates(engine: str, tmp_path: Path) -> None:
     assert read.methods[0].served == bundle.manifest.methods[0].served
     with pytest.raises(BundleError, match="scalar inputs"):
         loads(dumps(bundle.manifest).replace('"rate": 16000', '"x": 16000'))
-    assert isthmus.verify(bundle.path, model=module)
+    assert isthmus.verify(bundle.path, module, ["eager", engine], ["cpu"])
