@@ -93,8 +93,9 @@ def test_verify_runs_the_goldens_that_an_artifact_serves(tmp_path: Path) -> None
     assert 0 < len(served) < len(bundle.goldens())
     report = isthmus.verify(tmp_path / "b", trust="native")
     assert report, report
-    assert {row.language for row in report.rows} == {"C++", "Python"}
-    for row in report.rows:
+    rows = [row for row in report.rows if row.device == "cpu"]
+    assert "C++" in {row.language for row in rows}
+    for row in rows:
         assert {result.golden for result in row.results} == {golden.name for golden in served}
 
 
