@@ -189,9 +189,11 @@ std::vector<ServedCase> parse_served(const JsonReader& json, const DimRanges& di
   std::vector<ServedCase> served;
   for (const JsonReader& item : json.list()) {
     ServedCase& one = served.emplace_back();
-    for (const auto& [name, size] : item.at("sizes").members()) {
-      if (!dims.contains(name)) size.fail("the size of one of dims");
-      one.sizes[name] = size.integer(0, INT64_MAX);
+    if (const auto sizes = item.find("sizes")) {
+      for (const auto& [name, size] : sizes->members()) {
+        if (!dims.contains(name)) size.fail("the size of one of dims");
+        one.sizes[name] = size.integer(0, INT64_MAX);
+      }
     }
     for (const auto& [name, number] : item.at("numbers").members()) {
       const auto named = [&](const ValueSpec& spec) { return spec.name == name; };

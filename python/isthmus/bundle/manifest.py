@@ -174,8 +174,9 @@ NODE_FIELDS: Mapping[NodeKind, tuple[str, ...]] = {
 class ServedCase:
     """Sizes of dimensions and values of scalar inputs that a method serves together."""
 
-    sizes: Mapping[DimName, Count]
-    numbers: Mapping[Name, Finite]
+    sizes: Mapping[DimName, Count] = field(default_factory=dict)
+    """The size of each dimension that goes with the numbers."""
+    numbers: Mapping[Name, Finite] = field(default_factory=dict)
     """The value of each scalar input; a bool is 0 or 1."""
 
     def __str__(self) -> str:
