@@ -475,7 +475,7 @@ BAD_BUNDLES: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
         lambda f: (f / "manifest.json").write_text(" " * (17 << 20)),
         ("manifest.json", "16"),
     ),
-    "newer format": (edit(lambda m: m.update(format_version=99)), ("99", "upgrade")),
+    "newer format": (edit(lambda m: m.update(format_version=99)), ("99", "newer")),
     "unknown dtype": (
         edit(lambda m: m["methods"][0]["inputs"][0].update(dtype="int63")),
         ("int63",),
