@@ -326,25 +326,15 @@ def test_a_trace_alone_keeps_attentions_fast_path(tmp_path: Path) -> None:
     assert "attention_fast_path" not in kinds
 
 
-class Squares(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return x * x
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return gradient
-
-
-class OwnGradient(nn.Module):
+class Chooses(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
-        squares: Tensor = Squares.apply(x)
-        return squares
+        chosen: Tensor = torch.cond(x.sum() > 0, lambda v: v + 1, lambda v: v * 2, (x,))
+        return chosen
 
 
 def test_a_lost_format_names_those_that_could_do_it(tmp_path: Path) -> None:
     with pytest.raises(isthmus.ExportError, match="try the formats onnx, aoti"):
-        isthmus.export(OwnGradient().eval(), (torch.randn(3),), path=tmp_path / "b")
+        isthmus.export(Chooses().eval(), (torch.randn(3),), path=tmp_path / "b")
 
 
 def test_advice_is_on_the_reason_that_is_shown() -> None:
