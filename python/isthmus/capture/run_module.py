@@ -194,6 +194,15 @@ class ModuleRunner:
         """Calls a method of the module, and returns its nested result; see `call`."""
         return call(self.module, method, values)[0]
 
+    def accepts(self, method: Method, values: Mapping[str, Any]) -> bool:
+        """Returns False when the module raises anything for these inputs, in a run of its own."""
+        try:
+            with self.run():
+                self.call(method, values)
+        except Exception:
+            return False
+        return True
+
     def call_watched(self, method: Method, values: Mapping[str, Any]) -> tuple[Any, Effects]:
         """Calls a method of the module, and returns its result and its effects; see `call`."""
         return call(self.module, method, values)

@@ -59,7 +59,7 @@ def find_served(
         name
         for name in donors[0].sizes
         if not all(
-            _accepts(runner, method, _resized(donor, axes, {name: other.sizes[name]}))
+            runner.accepts(method, _resized(donor, axes, {name: other.sizes[name]}))
             for donor in donors
             for other in donors
             if other.sizes[name] != donor.sizes[name]
@@ -75,7 +75,7 @@ def find_served(
             values = sizes_of.values if sizes_of is numbers_of else {**sizes_of.values, **own}
             if place in accepted and sizes_of is not numbers_of:
                 continue
-            if sizes_of is numbers_of or _accepts(runner, method, values):
+            if sizes_of is numbers_of or runner.accepts(method, values):
                 accepted[place] = Donor(values, sizes_of.sizes)
             else:
                 refused = True
@@ -110,12 +110,3 @@ def _resized(
     donor: Donor, axes: Mapping[str, Mapping[int, str]], sizes: Mapping[str, int]
 ) -> dict[str, Any]:
     return resize(donor.values, axes, {**donor.sizes, **sizes})
-
-
-def _accepts(runner: ModuleRunner, method: Method, values: Mapping[str, Any]) -> bool:
-    try:
-        with runner.run():
-            runner.call(method, values)
-    except Exception:  # whatever the module says of inputs that it does not take
-        return False
-    return True

@@ -41,7 +41,7 @@ def proposal(
             key: {axis: _replaced(text, name, size) for axis, text in entry.items()}
             for key, entry in axes.items()
         }
-        if all(_serves(runner, method, resize(values, tied, at)) for at in _others(sizes, name)):
+        if all(runner.accepts(method, resize(values, tied, at)) for at in _others(sizes, name)):
             advice = _advice(name, size)
             if is_plain(str(size)):
                 advice = f'give both the name "{size}" in dynamic'
@@ -87,12 +87,3 @@ def _others(sizes: Mapping[str, int], name: str) -> Iterator[dict[str, int]]:
     rest = [other for other in sizes if other != name]
     for step in (1, 2):
         yield {other: sizes[other] + step * (at + 1) for at, other in enumerate(rest)}
-
-
-def _serves(runner: ModuleRunner, method: Method, values: Mapping[str, Any]) -> bool:
-    try:
-        with runner.run():
-            runner.call(method, values)
-    except Exception:
-        return False
-    return True

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -201,8 +200,9 @@ class _Prober:
 
     def _runs_everywhere(self, value: int) -> bool:
         donor = self.donors[0]
-        return self._runs(
-            {**donor.values, self.name: torch.full_like(donor.values[self.name], value)}
+        return self.runner.accepts(
+            self.method,
+            {**donor.values, self.name: torch.full_like(donor.values[self.name], value)},
         )
 
     def _largest(self, at: int) -> int:
@@ -215,18 +215,10 @@ class _Prober:
     def _accepts(self, at: int, value: int) -> bool | None:
         if (at, value) not in self.answers:
             donor = self.donors[at]
-            outcomes = {self._runs({**donor.values, self.name: changed})
+            outcomes = {self.runner.accepts(self.method, {**donor.values, self.name: changed})
                         for changed in _placed(donor.values[self.name], value)}  # fmt: skip
             self.answers[at, value] = outcomes.pop() if len(outcomes) == 1 else None
         return self.answers[at, value]
-
-    def _runs(self, values: Mapping[str, Any]) -> bool:
-        try:
-            with self.runner.run():
-                self.runner.call(self.method, values)
-        except Exception:
-            return False
-        return True
 
 
 def _placed(tensor: Tensor, value: int) -> Iterator[Tensor]:
