@@ -108,16 +108,16 @@ def load(
     return model
 
 
-def _installed_operators(path: Path) -> dict[str, Path]:
-    """Returns the installed libraries of the operators that a bundle's artifacts need."""
+def _readable_manifest(path: Path) -> Manifest | None:
+    """Returns a bundle's manifest; None where the native part has to say what is wrong with it."""
     try:
-        text = (path / MANIFEST_NAME).read_text(encoding="utf-8")
-        needed = [
-            library for artifact in loads(text).artifacts for library in artifact.op_libraries
-        ]
+        return _manifest_of(path)
     except (Error, OSError, UnicodeError):
-        return {}  # the native part says what is wrong with the bundle
-    return installed_libraries(needed)
+        return None
+
+
+def _manifest_of(path: Path) -> Manifest:
+    return loads((path / MANIFEST_NAME).read_text(encoding="utf-8"))
 
 
 class Model(_core.Model):
@@ -129,10 +129,14 @@ class Model(_core.Model):
     """
 
     def __init__(self, path: Path, options: _core.LoadOptions) -> None:
-        options.installed_op_libraries = _installed_operators(path)
+        manifest = _readable_manifest(path)
+        artifacts = manifest.artifacts if manifest is not None else ()
+        options.installed_op_libraries = installed_libraries(
+            library for artifact in artifacts for library in artifact.op_libraries
+        )
         super().__init__(path, options)
         self.path = path
-        self._manifest = loads((path / MANIFEST_NAME).read_text(encoding="utf-8"))
+        self._manifest = manifest or _manifest_of(path)
         self._methods = {method.name: method for method in self._manifest.methods}
 
     @property

@@ -46,14 +46,21 @@ def package_of(library: Path) -> tuple[str, str]:
     return "", ""
 
 
-def registers(library: Path, namespace: str) -> bool:
-    """Returns True when a library holds the namespace as a C string, as TORCH_LIBRARY leaves it."""
+def registers(library: Path, namespace: str, linked: Sequence[bytes] = ()) -> bool:
+    """Returns True when a library holds the namespace as a C string, as TORCH_LIBRARY leaves it.
+
+    Args:
+        library: The file; one that cannot be read registers nothing.
+        namespace: The namespace of the operators.
+        linked: Words of which the file has to hold one; none are asked for by default.
+    """
     try:
         data = library.read_bytes()
     except OSError:
         return False
     name = namespace.encode()
-    return b"\0" + name + b"\0" in data or b"\0" + name + b"::" in data
+    named = b"\0" + name + b"\0" in data or b"\0" + name + b"::" in data
+    return named and (not linked or any(word in data for word in linked))
 
 
 def _installed(library: OpLibrary) -> Path | None:
@@ -66,11 +73,7 @@ def _installed(library: OpLibrary) -> Path | None:
     files = _shared_libraries(package)
     # The file may have another name in another version.
     files.sort(key=lambda file: file.name != library.library)
-    return next((file for file in files if _brings(file, library.namespace)), None)
-
-
-def _brings(file: Path, namespace: str) -> bool:
-    return registers(file, namespace) and any(word in file.read_bytes() for word in _LIBTORCH)
+    return next((file for file in files if registers(file, library.namespace, _LIBTORCH)), None)
 
 
 def _shared_libraries(package: Distribution) -> list[Path]:
