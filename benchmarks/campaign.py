@@ -24,7 +24,7 @@ import tempfile
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,7 @@ from operator_modules import (
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from shared import Result, compact, engine_pairs
+from state import Row, State
 from torch import Tensor
 
 import isthmus
@@ -67,7 +68,6 @@ REASON = 110
 EAGER = "eager: "
 """The stage of a process that computes eager's answer, before the name of the trial."""
 
-Row = dict[str, Any]
 Tell = Callable[[str], None]
 
 
@@ -367,41 +367,6 @@ def in_process(
         more = {*skipped, stage.removeprefix(EAGER)}
         return in_process(names, entries, formats, seconds, more)
     return rows
-
-
-class State:
-    """The results so far, a JSON line for each operator and kind of work."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.rows: dict[tuple[str, str], list[Row]] = {}
-        self.read()
-
-    def read(self) -> None:
-        """Reads what this and other processes have added."""
-        if self.path.exists():
-            for line in self.path.read_text(encoding="utf-8").splitlines():
-                entry = json.loads(line)
-                self.rows[entry["operator"], entry["work"]] = entry["rows"]
-
-    def count(self) -> int:
-        """Returns the number of lines that all processes have written so far."""
-        return self.path.read_bytes().count(b"\n") if self.path.exists() else 0
-
-    def waiting(self, names: Iterable[str], work: str) -> list[str]:
-        """Returns the operators that have no rows of a kind of work."""
-        return [name for name in names if (name, work) not in self.rows]
-
-    def add(self, work: str, names: Iterable[str], rows: Sequence[Row]) -> None:
-        """Writes the rows of operators, in whole lines: other processes write to the file too."""
-        lines = ""
-        for name in names:
-            own = [row for row in rows if row["operator"] == name]
-            self.rows[name, work] = own
-            lines += json.dumps({"operator": name, "work": work, "rows": own}) + "\n"
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("ab", buffering=0) as file:
-            file.write(lines.encode())
 
 
 def kinds_of_work(formats: Sequence[str]) -> list[str]:

@@ -22,6 +22,7 @@ from hf_models import Example
 from rich.console import Console
 from rich.table import Table
 from shared import compact, engine_pairs, native_verify, run_facts
+from state import State
 from tiny_models import build, family_names
 
 import isthmus
@@ -125,7 +126,7 @@ def made_by_hand(family: str) -> list[Row]:
 
 def examine(family: str, work: str) -> list[Row]:
     """Returns the rows of a family in a process of its own, which may crash or take too long."""
-    command = [sys.executable, __file__, "--one", family, "--work", work]
+    command = [sys.executable, __file__, "--family", family, "--work", work]
     try:
         done = subprocess.run(command, capture_output=True, timeout=SECONDS, text=True, check=False)
     except subprocess.TimeoutExpired:
@@ -154,27 +155,6 @@ def examine_here(family: str, work: str) -> None:
 
 
 # --- all families ---------------------------------------------------------------------------------
-
-
-class State:
-    """The results so far, a JSON line for each family and kind of work."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.rows: dict[tuple[str, str], list[Row]] = {}
-        if path.exists():
-            for line in path.read_text(encoding="utf-8").splitlines():
-                entry = json.loads(line)
-                rows = [Row(**row) for row in entry["rows"]]
-                self.rows[entry["family"], entry["work"]] = rows
-
-    def add(self, family: str, work: str, rows: Sequence[Row]) -> None:
-        """Writes the rows of a family, in one line."""
-        self.rows[family, work] = list(rows)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        entry = {"family": family, "work": work, "rows": [asdict(row) for row in rows]}
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
 
 
 def known_families(path: Path, console: Console) -> dict[str, str]:
@@ -271,12 +251,12 @@ def main() -> int:
     parser.add_argument("--fresh", action="store_true", help="forget the results so far")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--markdown", type=Path)
-    parser.add_argument("--one", help=argparse.SUPPRESS)
+    parser.add_argument("--family", help=argparse.SUPPRESS)
     parser.add_argument("--work", help=argparse.SUPPRESS)
     parser.add_argument("--build", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.one:
-        examine_here(options.one, options.work)
+    if options.family:
+        examine_here(options.family, options.work)
         return 0
     if options.build:
         example_of(options.build)
@@ -287,7 +267,7 @@ def main() -> int:
     console = Console(stderr=True)
     if options.fresh:
         options.state.unlink(missing_ok=True)
-    state = State(options.state)
+    state = State(options.state, "family")
     names = options.families
     if not names:
         known = known_families(options.state.with_name("built.json"), console)
@@ -298,11 +278,11 @@ def main() -> int:
         start = time.perf_counter()
         with console.status(f"{name}, {work} ({number + 1} of {len(todo)})"):
             rows = examine(name, work)
-        state.add(name, work, rows)
+        state.add(work, [name], [asdict(row) for row in rows])
         verdicts = ", ".join(f"{row.format} {row.engine} {cell(row)}" for row in rows)
         seconds = time.perf_counter() - start
         console.print(f"{name}: {verdicts} ({seconds:.0f} s)", markup=False, highlight=False)
-    rows = [row for name in names for work in works for row in state.rows[name, work]]
+    rows = [Row(**row) for name in names for work in works for row in state.rows[name, work]]
     context: dict[str, Any] = {
         "torch": str(torch.__version__),
         "transformers": str(transformers.__version__),
