@@ -101,16 +101,16 @@ def same(wanted: Sequence[Tensor], given: Sequence[Tensor]) -> bool:
     """Returns whether answers have the same shapes, and the same numbers but for rounding."""
     if len(wanted) != len(given):
         return False
-    for one, other in zip(wanted, given, strict=True):
-        if one.shape != other.shape:
+    for expected, other in zip(wanted, given, strict=True):
+        if expected.shape != other.shape:
             return False
-        if not one.is_floating_point():
-            if not torch.equal(one, other):
+        if not expected.is_floating_point():
+            if not torch.equal(expected, other):
                 return False
             continue
-        finite = one[one.isfinite()]
+        finite = expected[expected.isfinite()]
         most = float(finite.abs().max()) if finite.numel() else 0.0
-        if not torch.allclose(one, other, rtol=0.0, atol=RELATIVE * most, equal_nan=True):
+        if not torch.allclose(expected, other, rtol=0.0, atol=RELATIVE * most, equal_nan=True):
             return False
     return True
 

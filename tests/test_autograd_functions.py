@@ -1,4 +1,4 @@
-"""In inference a `torch.autograd.Function` is its forward, which traces and exports follow."""
+"""Tests that a trace and an export follow the forward of a `torch.autograd.Function`."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Net(nn.Module):
 
 @pytest.mark.parametrize("form", ["torchscript", "onnx", "aoti"])
 def test_functions_are_exported(form: str, tmp_path: Path) -> None:
-    """By a trace, without a node that calls Python, and the user's classes work as before."""
+    """The trace has no node that calls Python, and the user's classes work as before."""
     torch.manual_seed(0)
     module = Net().eval()
     bundle = isthmus.export(

@@ -57,7 +57,7 @@ def test_other_models_have_no_choice() -> None:
     ("form", "engine"), [("onnx", "onnxruntime"), ("aoti", "aoti"), ("torchscript", "torchscript")]
 )
 def test_experts_are_exported(form: str, engine: str, mixtral: nn.Module, tmp_path: Path) -> None:
-    """With the values of eager; the bundle says which implementation it has."""
+    """The answers are eager's, and the bundle says which implementation it has."""
     axes = {0: "batch", 1: "sequence"}
     bundle = isthmus.export(
         mixtral,

@@ -1,4 +1,4 @@
-"""Where torch.export fails, the TorchScript exporter makes the ONNX file and the bundle says so."""
+"""Tests of ONNX files by the TorchScript exporter, which is tried where torch.export fails."""
 
 from __future__ import annotations
 

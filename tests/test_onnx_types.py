@@ -74,7 +74,7 @@ def test_complex_numbers_have_no_form_in_onnx(side: str, tmp_path: Path) -> None
 @pytest.mark.parametrize("form", ["torchscript", "aoti"])
 @pytest.mark.parametrize("side", COMPLEX)
 def test_complex_numbers_pass_through_cpp(side: str, form: str, tmp_path: Path) -> None:
-    """With the values of eager, at a size that was no example."""
+    """The answers are eager's at a size that was no example."""
     module, example, _ = COMPLEX[side]
     export(module, example, tmp_path / "net", form)
     model = isthmus.load(tmp_path / "net", trust="native")

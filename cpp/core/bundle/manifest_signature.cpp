@@ -188,11 +188,11 @@ std::vector<ServedCase> parse_served(const JsonReader& json, const DimRanges& di
                                      const std::vector<ValueSpec>& inputs) {
   std::vector<ServedCase> served;
   for (const JsonReader& item : json.list()) {
-    ServedCase& one = served.emplace_back();
+    ServedCase& served_case = served.emplace_back();
     if (const auto sizes = item.find("sizes")) {
       for (const auto& [name, size] : sizes->members()) {
         if (!dims.contains(name)) size.fail("the size of one of dims");
-        one.sizes[name] = size.integer(0, INT64_MAX);
+        served_case.sizes[name] = size.integer(0, INT64_MAX);
       }
     }
     for (const auto& [name, number] : item.at("numbers").members()) {
@@ -200,7 +200,7 @@ std::vector<ServedCase> parse_served(const JsonReader& json, const DimRanges& di
       const auto input = std::find_if(inputs.begin(), inputs.end(), named);
       if (input == inputs.end() || input->kind == ValueKind::kTensor || !number.value().is_number())
         number.fail("a number, by the name of a scalar input");
-      one.numbers[name] = number.value().get<double>();
+      served_case.numbers[name] = number.value().get<double>();
     }
   }
   return served;

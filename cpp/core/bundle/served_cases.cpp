@@ -60,8 +60,8 @@ void check_served(const Signature& signature, std::span<const Tensor> inputs,
   for (auto& [name, size] : given.sizes) size = size_of(name).value_or(size);
   for (auto& [name, value] : given.numbers) value = number(name).value_or(value);
   std::string served;
-  for (const ServedCase& one : signature.served)
-    served += (served.empty() ? "" : "; or ") + text_of(one);
+  for (const ServedCase& served_case : signature.served)
+    served += (served.empty() ? "" : "; or ") + text_of(served_case);
   throw InvalidInput("\"" + signature.method + "\" was called with " + text_of(given) +
                      ", which the model does not take together; expected " + served +
                      ". For another combination, export again with an example of it");

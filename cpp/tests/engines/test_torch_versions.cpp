@@ -77,7 +77,7 @@ TEST_CASE("a command names the interpreter of the environment, and uv where ther
 
 TEST_CASE("a folder of engines outside of Python has no environment") {
   CHECK_FALSE(python_environment("/opt/app/lib"));
-  CHECK_FALSE(python_environment("/work/isthmus/lib"));
+  CHECK_FALSE(python_environment("/opt/isthmus/lib"));
 }
 
 TEST_CASE("the command that builds again names what isthmus was installed from") {

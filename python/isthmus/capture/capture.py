@@ -201,9 +201,9 @@ def capture(
         }
     if changed:
         calls_of_all = [
-            one
+            corner
             for method in complete
-            for one in calls_at_corners(
+            for corner in calls_at_corners(
                 method, Donor(given[method.name], spec.sizes), resized[method.name], spec
             )
         ]

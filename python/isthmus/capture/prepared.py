@@ -128,8 +128,8 @@ def check_prepared(
         InvalidInput: An answer differs.
     """
     answers = []
-    for one in (module, made):
-        with ModuleRunner(one) as runner, runner.run():
+    for either in (module, made):
+        with ModuleRunner(either) as runner, runner.run():
             _, leaves = returns_tree(method.name, runner.call(method, values))
             answers.append(list(tensors_of(leaves).values()))
     if not all_close(*answers):

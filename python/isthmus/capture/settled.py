@@ -68,27 +68,27 @@ def settled(
     """
     with ModuleRunner(module) as runner:
         alone: list[tuple[Call, list[Any]]] = []
-        for one in calls:
+        for trial in calls:
             try:
                 with runner.run():
-                    alone.append((one, _answer(module, one)))
+                    alone.append((trial, _answer(module, trial)))
             except Exception:  # the module does not take this size
                 continue
         with runner.run():
             for at in _each_after_each(len(alone)):
-                one, expected = alone[at]
+                trial, expected = alone[at]
                 try:
-                    if not all_close(_answer(module, one), expected):
+                    if not all_close(_answer(module, trial), expected):
                         return None
                 except Exception:  # it was accepted as the first call
                     return None
     copied = private_copy(module, changed)
     with evaluating(copied), seeded(0):
-        for one, _ in alone:
-            _answer(copied, one)
+        for trial, _ in alone:
+            _answer(copied, trial)
         state = ModuleState(copied)
-        for one, _ in alone:
-            _answer(copied, one)
+        for trial, _ in alone:
+            _answer(copied, trial)
         if state.changed():
             return None
     names = ", ".join(changed[:4]) + (f" and {len(changed) - 4} more" if len(changed) > 4 else "")
@@ -101,8 +101,8 @@ def settled(
     return copied, note
 
 
-def _answer(module: nn.Module, one: Call) -> list[Any]:
-    method, values = one
+def _answer(module: nn.Module, trial: Call) -> list[Any]:
+    method, values = trial
     result, effects = call(module, method, values)
     _, leaves = returns_tree(method.name, result)
     tensors = [value.detach().clone() for value in tensors_of(leaves).values()]

@@ -105,7 +105,7 @@ def read_size_guards(
             unclear[name] = None
         elif found != dims[name]:
             served[name] = found
-    equal = tuple((str(one), str(other)) for one, other in _EQUAL.findall(text))
+    equal = tuple((str(left), str(right)) for left, right in _EQUAL.findall(text))
     known = {name: size for name, size in fixed.items() if name in dims}
     return SizeGuards(known, served, equal, tuple(unclear))
 
