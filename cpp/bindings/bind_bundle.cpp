@@ -5,6 +5,7 @@
 #include <span>
 
 #include "bindings/bindings.h"
+#include "isthmus/exported_program.h"
 #include "isthmus/identify.h"
 #include "isthmus/scan.h"
 
@@ -22,6 +23,12 @@ ArchiveScan scan(const py::bytes& archive, const std::set<std::string>& namespac
   const auto bytes = span_of(archive);
   const py::gil_scoped_release release;
   return scan_torchscript(bytes, namespaces);
+}
+
+ExportedScan scan_program(const py::bytes& archive, const std::set<std::string>& namespaces) {
+  const auto bytes = span_of(archive);
+  const py::gil_scoped_release release;
+  return read_exported_program(bytes, namespaces);
 }
 
 OnnxScan scan_graph(const py::bytes& file, const std::set<std::string>& files,
@@ -59,6 +66,22 @@ void bind_bundle(py::module_& module) {
   module.def("scan_torchscript", &scan, py::arg("archive"),
              py::arg("allowed_namespaces") = std::set<std::string>(),
              "Scans the bytes of a TorchScript archive. Executes nothing.");
+  py::class_<ExportedScan>(module, "ExportedScan", "The content of an exported program.")
+      .def_property_readonly(
+          "torch_version", [](const ExportedScan& scan) { return scan.program.torch_version; })
+      .def_property_readonly("schema_version",
+                             [](const ExportedScan& scan) {
+                               return std::pair(scan.program.schema_major,
+                                                scan.program.schema_minor);
+                             })
+      .def_readonly("operators", &ExportedScan::operators)
+      .def_readonly("unknown_namespaces", &ExportedScan::unknown_namespaces)
+      .def_readonly("findings", &ExportedScan::findings)
+      .def_property_readonly("refused", &ExportedScan::refused)
+      .def("describe", &ExportedScan::describe);
+  module.def("scan_exported_program", &scan_program, py::arg("archive"),
+             py::arg("allowed_namespaces") = std::set<std::string>(),
+             "Scans the bytes of a program that torch.export.save wrote. Executes nothing.");
   py::class_<OnnxScan>(module, "OnnxScan", "The content of an ONNX file.")
       .def_readonly("ir_version", &OnnxScan::ir_version)
       .def_readonly("opsets", &OnnxScan::opsets)

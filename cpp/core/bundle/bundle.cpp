@@ -50,8 +50,9 @@ void require_content(const std::filesystem::path& root, const FileEntry& entry,
   if (!fault.empty()) refuse(root, entry.path, fault + kCopyAgain);
 }
 
-/// Returns the positions of the tensors of a TorchScript archive in order: the stored records of
-/// its folders data and constants. nullopt when another reader could see other records.
+/// Returns the positions of the tensors of an archive in order: the stored records of the folders
+/// data and constants, without the documents of an exported program. nullopt when another reader
+/// could see other records.
 std::optional<std::vector<detail::ByteRange>> tensor_ranges(std::span<const std::byte> archive) {
   const detail::ZipIndex index = detail::read_zip_index(archive, {.allow_deflate = true});
   if (!index.faults.empty()) return std::nullopt;
@@ -60,7 +61,9 @@ std::optional<std::vector<detail::ByteRange>> tensor_ranges(std::span<const std:
     const std::string_view name(entry.name);
     const std::size_t folder = name.find('/') + 1;  // 0 without a folder
     const std::string_view rest = name.substr(folder);
-    if (entry.method == 0 && (rest.starts_with("data/") || rest.starts_with("constants/")))
+    const bool document = rest.ends_with(".json") || rest.ends_with(".pt");
+    if (entry.method == 0 && !document &&
+        (rest.starts_with("data/") || rest.starts_with("constants/")))
       ranges.push_back({entry.offset, entry.offset + entry.size});
   }
   std::sort(ranges.begin(), ranges.end(),

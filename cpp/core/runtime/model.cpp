@@ -51,8 +51,8 @@ FilesRead read_files(const Bundle& bundle, const Artifact* artifact, bool mmap) 
       read.files.push_back(bundle.map(file));
       data.emplace_back(file, read.files.back());
     } else {
-      read.files.push_back(artifact->format == "torchscript" ? bundle.map_archive(file)
-                                                             : bundle.read(file));
+      const bool archive = artifact->format == "torchscript" || artifact->format == "exported";
+      read.files.push_back(archive ? bundle.map_archive(file) : bundle.read(file));
     }
   }
   if (!data.empty())

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <utility>
 #include <vector>
 
 #include "core/text.h"
@@ -35,8 +36,16 @@ std::vector<const Artifact*> artifacts_to_try(const Manifest& manifest,
   for (const Artifact& artifact : manifest.artifacts)
     if (options.artifact.empty() || options.artifact == artifact.name)
       artifacts.push_back(&artifact);
-  std::stable_partition(artifacts.begin(), artifacts.end(),
-                        [](const Artifact* artifact) { return artifact->precision == "fp32"; });
+  // A program of torch.export can be checked, and native code cannot: of the two, it comes first.
+  const bool has_exported =
+      std::any_of(artifacts.begin(), artifacts.end(),
+                  [](const Artifact* artifact) { return artifact->format == "exported"; });
+  const auto place = [&](const Artifact* artifact) {
+    return std::pair(artifact->precision != "fp32", has_exported && artifact->format == "aoti");
+  };
+  std::stable_sort(
+      artifacts.begin(), artifacts.end(),
+      [&](const Artifact* left, const Artifact* right) { return place(left) < place(right); });
   return artifacts;
 }
 

@@ -60,7 +60,7 @@ const Runtime& runtime() {
   return *opened;
 }
 
-/// Runs one of the two LibTorch formats; the build defines which one.
+/// Runs one of the LibTorch formats; the build defines which one.
 class TorchEngine final : public Engine {
  public:
   [[nodiscard]] std::vector<std::string> formats() const override { return {ISTHMUS_TORCH_FORMAT}; }

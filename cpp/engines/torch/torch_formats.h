@@ -20,6 +20,11 @@ std::unique_ptr<Executable> load_torchscript(const ArtifactSource& source,
 std::unique_ptr<Executable> load_aoti(const ArtifactSource& source, const LoadOptions& options,
                                       int concurrency);
 
+/// Loads programs of torch.export. `concurrency` as above.
+/// @throws as above.
+std::unique_ptr<Executable> load_exported(const ArtifactSource& source, const LoadOptions& options,
+                                          int concurrency);
+
 /// Returns the message of an error, its cause first, without LibTorch's C++ frames and with the
 /// names that code has in the archive.
 std::string model_error(const std::exception& error);

@@ -1,4 +1,4 @@
-// The entry of libisthmus_libtorch.so, which both LibTorch engines open.
+// The entry of libisthmus_libtorch.so, which all LibTorch engines open.
 #include <ATen/Parallel.h>
 #include <c10/util/Exception.h>
 #include <torch/cuda.h>
@@ -69,8 +69,10 @@ class LibtorchRuntime final : public Runtime {
     join_thread_budget();
     require_device(device, context_);
     const int concurrency = call_limit(options, device, at::get_num_threads());
-    return source.artifact.format == "aoti" ? load_aoti(source, options, concurrency)
-                                            : load_torchscript(source, options, concurrency);
+    const std::string& format = source.artifact.format;
+    if (format == "aoti") return load_aoti(source, options, concurrency);
+    if (format == "exported") return load_exported(source, options, concurrency);
+    return load_torchscript(source, options, concurrency);
   }
 
  private:

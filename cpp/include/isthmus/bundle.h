@@ -81,7 +81,7 @@ struct Golden;
 /// One executable file format of the model.
 struct Artifact {
   std::string name;                  ///< unique in the bundle, e.g. "torchscript-cpu-fp32"
-  std::string format;                ///< "torchscript", "onnx" or "aoti"
+  std::string format;                ///< "torchscript", "exported", "onnx" or "aoti"
   std::string device;                ///< device type at export: "cpu" or "cuda"
   std::vector<std::string> devices;  ///< device types on which it may run
   std::string precision;             ///< "fp32", "fp16", "bf16", ...
@@ -189,7 +189,7 @@ class ISTHMUS_API Bundle {
   /// BundleError.
   [[nodiscard]] FileBytes map(const FileEntry& entry) const;
 
-  /// Maps one listed TorchScript archive and compares its digest. The tensors
+  /// Maps one listed archive (TorchScript or an exported program) and compares its digest. The tensors
   /// (`FileBytes::weights`) stay in the file's pages, which processes share. Everything else, such
   /// as code, becomes private to the process, so that it cannot change after the check. Writing to
   /// the weights does not change the file. An archive with another layout, or on a file system that

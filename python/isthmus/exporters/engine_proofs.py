@@ -21,7 +21,6 @@ from isthmus.runtime.prove import prove_engine, try_specials
 
 __all__ = ["format_of", "proof_of_files", "prove_engines", "proven", "warn_of_failures"]
 
-_FORMATS = {".onnx": "onnx", ".pt2": "aoti", ".pt": "torchscript"}
 
 _USUAL_BYTES = 4 << 20
 """The size of the ordinary goldens that are written beside those of special values."""
@@ -43,8 +42,8 @@ def proven(request: ExportRequest, exported: ExportedArtifact) -> ExportedArtifa
 
 
 def format_of(files: Sequence[Path]) -> str:
-    """Returns the format of an artifact's files."""
-    return _FORMATS[files[0].suffix]
+    """Returns the format of an artifact's files, whose names begin with it."""
+    return files[0].stem.partition("-")[0]
 
 
 def proof_of_files(request: ExportRequest, files: Sequence[Path]) -> EngineProof | None:

@@ -42,8 +42,16 @@ class FlatCall(nn.Module):
         return getattr(self.holder, self._method)(*flat)
 
 
-def export_module(request: ExportRequest, method: Method, device: str) -> ExportedProgram:
+def export_module(
+    request: ExportRequest, method: Method, device: str, *, strict: bool = False
+) -> ExportedProgram:
     """Exports one method of the module, in the signature's flat form, with `torch.export`.
+
+    Args:
+        request: The request, with the module.
+        method: The method to export.
+        device: The device on which it is exported.
+        strict: Analyse the module's Python instead of running it.
 
     Raises:
         Exception: Whatever `torch.export` says of code that it cannot follow.
@@ -55,7 +63,7 @@ def export_module(request: ExportRequest, method: Method, device: str) -> Export
         module = private_copy(request.module)
     holder = flat_holder(module.to(device).eval(), request.methods, request.dtype)
     with exportable_experts(module):
-        return _export(FlatCall(holder, method.name).eval(), request, method, device)
+        return _export(FlatCall(holder, method.name).eval(), request, method, device, strict)
 
 
 def export_scripted(request: ExportRequest, method: Method, device: str) -> ExportedProgram:
@@ -129,7 +137,7 @@ def _axis_symbol(size: str, roots: Mapping[str, Any]) -> Any:
 
 
 def _export(
-    module: nn.Module, request: ExportRequest, method: Method, device: str
+    module: nn.Module, request: ExportRequest, method: Method, device: str, strict: bool = False
 ) -> ExportedProgram:
     """Exports a module that takes the method's inputs in order.
 
@@ -141,7 +149,7 @@ def _export(
 
     def export(inferred: Collection[str] = ()) -> ExportedProgram:
         dynamic = _dynamic_shapes(module, request, method, inferred)
-        return torch.export.export(module, args, dynamic_shapes=dynamic, strict=False)
+        return torch.export.export(module, args, dynamic_shapes=dynamic, strict=strict)
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -25,7 +25,7 @@ __all__ = [
     "open_libraries",
 ]
 
-FORMATS = ("torchscript", "onnx", "aoti")
+FORMATS = ("torchscript", "exported", "onnx", "aoti")
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 STRATEGIES = ("auto", "trace", "script", "mixed")
 ISAS = ("portable", "avx2", "avx512", "native")

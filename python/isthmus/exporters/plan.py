@@ -16,6 +16,7 @@ from isthmus.exporters.aoti.aoti_file import AotiFile
 from isthmus.exporters.aoti.export_aoti import export_aoti
 from isthmus.exporters.engine_proofs import proven
 from isthmus.exporters.export_request import ExportedArtifact, ExportRequest
+from isthmus.exporters.exported.export_program import export_program
 from isthmus.exporters.exported_program import export_module
 from isthmus.exporters.first_difference import first_difference
 from isthmus.exporters.onnx.adopt_onnx import adopted_onnx
@@ -99,6 +100,8 @@ def export_artifact(name: str, request: ExportRequest, progress: Progress) -> Ex
         return adopted_aoti(request.module, request)
     if name == "onnx":
         return export_onnx(request)
+    if name == "exported":
+        return export_program(request)
     if name == "aoti":
         return export_aoti(request)
     return export_torchscript(request)
@@ -112,7 +115,7 @@ def formats_that_could(request: ExportRequest, results: Sequence[FormatResult]) 
         results: The results of all formats that were asked for.
     """
     asked = {result.format for result in results}
-    others = tuple(name for name in ("onnx", "aoti") if name not in asked)
+    others = tuple(name for name in ("exported", "onnx", "aoti") if name not in asked)
     quantised = request.module is not None and quantised_parts(request.module)
     if not others or not request.has_source or request.stateful or quantised:
         return ()

@@ -82,6 +82,16 @@ ENGINES_IN_PYTHON = (
         optimizes=True,
     ),
     EngineInPython(
+        "torch.export",
+        "exported",
+        "exported",
+        "Exported program",
+        "torch",
+        "torch",
+        devices=("cpu", "cuda"),
+        same_bits=True,
+    ),
+    EngineInPython(
         "onnxruntime", "onnx", "onnxruntime", "ONNX Runtime", "onnxruntime", "onnxruntime"
     ),
     EngineInPython("openvino", "onnx", "openvino", "OpenVINO", "openvino", "openvino"),

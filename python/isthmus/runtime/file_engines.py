@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -13,7 +14,7 @@ from torch.utils import _pytree as pytree
 from isthmus.bundle.manifest import Method
 from isthmus.runtime.python_engine import PythonEngine, Values
 
-__all__ = ["AotiEngine", "OnnxRuntimeEngine", "OpenVinoEngine"]
+__all__ = ["AotiEngine", "ExportedEngine", "OnnxRuntimeEngine", "OpenVinoEngine"]
 
 
 class OnnxRuntimeEngine(PythonEngine):
@@ -79,6 +80,59 @@ class OpenVinoEngine(PythonEngine):
 
     def _outputs(self, method: Method, result: Any) -> Mapping[str, Any]:
         return _by_name(method, [_tensor(result[at]) for at in range(len(method.results))])
+
+
+class ExportedEngine(PythonEngine):
+    """Programs of `torch.export`, run by torch in Python."""
+
+    def __init__(
+        self,
+        files: Sequence[Path],
+        methods: Sequence[Method],
+        device: str | None = None,
+        *,
+        stateful: bool = False,
+    ) -> None:
+        """Loads one program for each method, in order."""
+        super().__init__(methods, device)
+        self.runtime = f"torch.export of PyTorch {torch.__version__}"
+        self._files = dict(zip([method.name for method in methods], files, strict=False))
+        self._stateful = stateful
+        self._programs = self._load()
+        self._fresh = True
+
+    def reset(self) -> None:
+        """Loads the programs again where calls may have changed the state."""
+        if self._stateful and not self._fresh:
+            self._programs = self._load()
+            self._fresh = True
+
+    def _load(self) -> dict[str, Callable[..., Any]]:
+        return {name: self._load_file(file) for name, file in self._files.items()}
+
+    def _load_file(self, file: Path) -> Callable[..., Any]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.export.load(file)
+            device = torch.device(self._device or "cpu")
+            if device.type != "cpu":
+                program = torch.export.passes.move_to_device_pass(program, device)
+            # The bundle's signature says which sizes the program serves.
+            return cast("Callable[..., Any]", program.module(check_guards=False))
+
+    def _bind(self, method: Method, inputs: Values) -> Callable[[], Any]:
+        program = self._programs[method.name]
+        arguments = [inputs[spec.name].contiguous() for spec in method.inputs]
+        self._fresh = False
+
+        def call() -> Any:
+            with torch.inference_mode():
+                return program(*arguments)
+
+        return call
+
+    def _outputs(self, method: Method, result: Any) -> Mapping[str, Any]:
+        return _by_name(method, list(result) if isinstance(result, (tuple, list)) else [result])
 
 
 class AotiEngine(PythonEngine):

@@ -14,7 +14,11 @@ from isthmus.capture.load_model import resolve_model
 from isthmus.errors import BundleError, InvalidInput
 from isthmus.runtime.engine_spec import EngineSpec
 from isthmus.runtime.engines import EAGER, ENGINES_IN_PYTHON
-from isthmus.runtime.file_engines import AotiEngine, OnnxRuntimeEngine, OpenVinoEngine
+from isthmus.runtime.file_engines import (
+    AotiEngine,
+    ExportedEngine,
+    OnnxRuntimeEngine, OpenVinoEngine,
+)
 from isthmus.runtime.op_libraries import libraries_to_open
 from isthmus.runtime.python_engine import PythonEngine
 from isthmus.runtime.python_engines import EagerEngine, NativeEngine, TorchJitEngine
@@ -75,6 +79,8 @@ def _load_files(spec: EngineSpec, bundle: Bundle, artifact: Artifact) -> PythonE
         return OnnxRuntimeEngine(files, methods, spec.threads)
     if spec.kind == "openvino":
         return OpenVinoEngine(files, methods, spec.threads)
+    if spec.kind == "torch.export":
+        return ExportedEngine(files, methods, spec.device, stateful=bundle.manifest.stateful)
     if spec.trust != "native":
         raise BundleError(f"{spec.artifact} is native code; trust is {spec.trust!r}")
     return AotiEngine(files, methods, spec.device)

@@ -1,0 +1,1 @@
+"""The exported format: programs of `torch.export`."""
