@@ -65,7 +65,7 @@ class Net(nn.Module):
         return clipped, outside
 
 
-@pytest.mark.parametrize("form", ["torchscript", "onnx", "aoti"])
+@pytest.mark.parametrize("form", ["torchscript", "exported", "onnx", "aoti"])
 def test_functions_are_exported(form: str, tmp_path: Path) -> None:
     """The trace has no node that calls Python, and the user's classes work as before."""
     torch.manual_seed(0)

@@ -24,7 +24,7 @@ from models import case
 
 pytestmark = pytest.mark.alone
 
-ENGINES = ("torchscript", "onnxruntime", "openvino", "aoti")
+ENGINES = ("torchscript", "exported", "onnxruntime", "openvino", "aoti")
 THREADS, CALLS = 8, 200
 SHAPES = ((1, 1), (1, 14), (2, 9), (3, 5), (5, 3), (7, 12))
 
@@ -51,7 +51,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
         args,
         kwargs,
         path=tmp_path_factory.mktemp("concurrency") / "bert",
-        formats=("torchscript", "onnx", "aoti"),
+        formats=("torchscript", "exported", "onnx", "aoti"),
         **bert.options(),
     )
 

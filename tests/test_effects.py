@@ -23,7 +23,7 @@ from isthmus.exporters.torchscript.unseen_writes import unseen_writes
 from isthmus.goldens.make import make_goldens
 from isthmus.runtime import install_paths
 
-ENGINES = ("torchscript", "onnxruntime", "openvino", "aoti")
+ENGINES = ("torchscript", "exported", "onnxruntime", "openvino", "aoti")
 
 
 class Writes(nn.Module):
@@ -90,7 +90,7 @@ def writing(module: Writes, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
         module,
         inputs_of(3),
         path=tmp_path_factory.mktemp("effects") / "writes",
-        formats=("torchscript", "onnx", "aoti"),
+        formats=("torchscript", "exported", "onnx", "aoti"),
         dynamic=dict.fromkeys(("x", "ring", "caches.0", "caches.1", "same"), batch),
         dims={"batch": (1, 16)},
     )

@@ -25,7 +25,7 @@ from isthmus.runtime.engines import engines_of
 from rewrite_manifest import rewrite_manifest
 from test_bad_input import BAD_CALLS, BadCall, Probe, good_inputs
 
-ENGINES = ("torchscript", "onnxruntime", "openvino", "aoti")
+ENGINES = ("torchscript", "exported", "onnxruntime", "openvino", "aoti")
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def probe(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
         (good["ids"], good["mask"], good["pixels"], 0.5, True),
         path=tmp_path_factory.mktemp("engines") / "probe",
         strategy="script",
-        formats=("torchscript", "onnx", "aoti"),
+        formats=("torchscript", "exported", "onnx", "aoti"),
         dynamic={
             "ids": {0: "batch", 1: "sequence"},
             "mask": {0: "batch", 1: "sequence"},

@@ -333,7 +333,7 @@ class Chooses(nn.Module):
 
 
 def test_a_lost_format_names_those_that_could_do_it(tmp_path: Path) -> None:
-    with pytest.raises(isthmus.ExportError, match="try the formats onnx, aoti"):
+    with pytest.raises(isthmus.ExportError, match="try the formats exported, onnx, aoti"):
         isthmus.export(Chooses().eval(), (torch.randn(3),), path=tmp_path / "b")
 
 
@@ -356,7 +356,7 @@ def test_a_quantised_model_is_refused_by_onnx_for_what_it_is(tmp_path: Path) -> 
 
 def test_an_unknown_format_or_isa_is_refused(tmp_path: Path) -> None:
     example = (torch.randn(2, 4),)
-    with pytest.raises(isthmus.InvalidInput, match="torchscript, onnx, aoti"):
+    with pytest.raises(isthmus.InvalidInput, match="torchscript, exported, onnx, aoti"):
         isthmus.export(nn.Linear(4, 3), example, path=tmp_path / "b", formats=("tflite",))
     with pytest.raises(isthmus.InvalidInput, match="portable, avx2"):
         isthmus.export(nn.Linear(4, 3), example, path=tmp_path / "b", isa="mmx")
@@ -463,7 +463,7 @@ def test_what_cannot_be_converted_leaves_the_bundle(tmp_path: Path) -> None:
 
 
 def test_convert_refuses_what_it_does_not_know(converted: Bundle) -> None:
-    with pytest.raises(isthmus.InvalidInput, match="onnx or aoti"):
+    with pytest.raises(isthmus.InvalidInput, match="exported, onnx or aoti"):
         isthmus.convert(converted, to="torchscript")
     with pytest.raises(isthmus.InvalidInput, match="got nothing"):
         isthmus.convert(converted, to=())

@@ -23,7 +23,12 @@ from isthmus.capture.capture import capture
 from isthmus.capture.tree import Record, build_tree, flatten, refuse_other_constants, unflatten
 from isthmus.errors import InvalidInput
 
-ENGINES = {"torchscript": "torchscript", "onnx": "onnxruntime", "aoti": "aoti"}
+ENGINES = {
+    "torchscript": "torchscript",
+    "exported": "exported",
+    "onnx": "onnxruntime",
+    "aoti": "aoti",
+}
 
 
 class Box:

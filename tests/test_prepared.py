@@ -17,7 +17,12 @@ from isthmus.capture.capture import capture
 from isthmus.capture.module_state import ModuleState
 from isthmus.errors import InvalidInput
 
-ENGINES = {"torchscript": "torchscript", "onnx": "onnxruntime", "aoti": "aoti"}
+ENGINES = {
+    "torchscript": "torchscript",
+    "exported": "exported",
+    "onnx": "onnxruntime",
+    "aoti": "aoti",
+}
 
 
 def exported(module: nn.Module, form: str, path: Path, x: Tensor, **options: Any) -> isthmus.Model:

@@ -33,7 +33,7 @@ from isthmus.goldens.make import make_goldens
 from isthmus.goldens.shape_grid import shape_grid
 from rewrite_manifest import rewrite_manifest
 
-ENGINES = ("torchscript", "onnxruntime", "openvino", "aoti")
+ENGINES = ("torchscript", "exported", "onnxruntime", "openvino", "aoti")
 
 # --- the texts ------------------------------------------------------------------------------------
 
@@ -411,7 +411,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> isthmus.Bundle:
             "image": {0: "16 * h", 1: "w"},
         },
         dims={"seq": (1, 12), "past": (0, 12), "h": (1, 6), "w": [4, 8]},
-        formats=("torchscript", "onnx", "aoti"),
+        formats=("torchscript", "exported", "onnx", "aoti"),
     )
 
 

@@ -19,7 +19,7 @@ from isthmus.exporters.special_limits import limits_of
 from isthmus.goldens.make import make_goldens
 from isthmus.goldens.special_values import KINDS, SpecialGolden, make_special_goldens
 
-ENGINES = ("torchscript", "onnxruntime", "openvino", "aoti")
+ENGINES = ("torchscript", "exported", "onnxruntime", "openvino", "aoti")
 
 
 class Sensor(nn.Module):
@@ -57,7 +57,7 @@ def sensor(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
         path=tmp_path_factory.mktemp("sensor") / "sensor",
         dynamic={"x": {0: "batch"}},
         dims={"batch": (1, 8)},
-        formats=("torchscript", "onnx", "aoti"),
+        formats=("torchscript", "exported", "onnx", "aoti"),
     )
 
 

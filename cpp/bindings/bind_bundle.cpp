@@ -67,12 +67,21 @@ void bind_bundle(py::module_& module) {
              py::arg("allowed_namespaces") = std::set<std::string>(),
              "Scans the bytes of a TorchScript archive. Executes nothing.");
   py::class_<ExportedScan>(module, "ExportedScan", "The content of an exported program.")
-      .def_property_readonly(
-          "torch_version", [](const ExportedScan& scan) { return scan.program.torch_version; })
+      .def_property_readonly("torch_version",
+                             [](const ExportedScan& scan) { return scan.program.torch_version; })
       .def_property_readonly("schema_version",
                              [](const ExportedScan& scan) {
                                return std::pair(scan.program.schema_major,
                                                 scan.program.schema_minor);
+                             })
+      .def_property_readonly("graph",
+                             [](const ExportedScan& scan) { return scan.program.graph_text(); })
+      .def_property_readonly("tensors",
+                             [](const ExportedScan& scan) {
+                               std::vector<std::string> names;
+                               for (const auto& [name, tensor] : scan.program.tensors)
+                                 names.push_back(name);
+                               return names;
                              })
       .def_readonly("operators", &ExportedScan::operators)
       .def_readonly("unknown_namespaces", &ExportedScan::unknown_namespaces)

@@ -16,6 +16,7 @@ __all__: list[str] = [
     "Batcher",
     "BatcherStats",
     "EngineInfo",
+    "ExportedScan",
     "Finding",
     "IdentifiedFile",
     "LoadOptions",
@@ -35,6 +36,7 @@ __all__: list[str] = [
     "engine_names",
     "identify_file",
     "machine_key",
+    "scan_exported_program",
     "scan_onnx",
     "scan_torchscript",
     "this_machine",
@@ -98,6 +100,28 @@ class ArchiveScan:
     def operators(self) -> dict[str, int]: ...
     @property
     def refused(self) -> bool: ...
+    @property
+    def unknown_namespaces(self) -> set[str]: ...
+
+class ExportedScan:
+    """
+    The content of an exported program.
+    """
+    def describe(self) -> str: ...
+    @property
+    def findings(self) -> list[Finding]: ...
+    @property
+    def graph(self) -> str: ...
+    @property
+    def operators(self) -> dict[str, int]: ...
+    @property
+    def refused(self) -> bool: ...
+    @property
+    def schema_version(self) -> tuple[int, int]: ...
+    @property
+    def tensors(self) -> list[str]: ...
+    @property
+    def torch_version(self) -> str: ...
     @property
     def unknown_namespaces(self) -> set[str]: ...
 
@@ -445,6 +469,13 @@ def identify_file(path: os.PathLike[str] | str | bytes) -> IdentifiedFile:
 def machine_key() -> str:
     """
     Returns a key of the machine, which is the same on machines with the same fastest engine.
+    """
+
+def scan_exported_program(
+    archive: bytes, allowed_namespaces: collections.abc.Set[str] = set()
+) -> ExportedScan:
+    """
+    Scans the bytes of a program that torch.export.save wrote. Executes nothing.
     """
 
 def scan_onnx(

@@ -36,12 +36,15 @@ std::vector<const Artifact*> artifacts_to_try(const Manifest& manifest,
   for (const Artifact& artifact : manifest.artifacts)
     if (options.artifact.empty() || options.artifact == artifact.name)
       artifacts.push_back(&artifact);
-  // A program of torch.export can be checked, and native code cannot: of the two, it comes first.
-  const bool has_exported =
-      std::any_of(artifacts.begin(), artifacts.end(),
-                  [](const Artifact* artifact) { return artifact->format == "exported"; });
+  // A program of torch.export can be checked, and native code cannot: without TorchScript it is
+  // what native code gives way to.
+  const auto has = [&](std::string_view format) {
+    return std::any_of(artifacts.begin(), artifacts.end(),
+                       [&](const Artifact* artifact) { return artifact->format == format; });
+  };
+  const bool native_last = has("exported") && !has("torchscript");
   const auto place = [&](const Artifact* artifact) {
-    return std::pair(artifact->precision != "fp32", has_exported && artifact->format == "aoti");
+    return std::pair(artifact->precision != "fp32", native_last && artifact->format == "aoti");
   };
   std::stable_sort(
       artifacts.begin(), artifacts.end(),

@@ -14,19 +14,17 @@ namespace {
 using Kind = ProgramValue::Kind;
 
 constexpr std::size_t kMaxFindings = 1000;
-constexpr int kMaxGraphs = 32;  // graphs inside graphs
+constexpr int kMaxGraphs = 32;           // graphs inside graphs
 constexpr std::int64_t kMaxCode = 1000;  // codes of dtypes, layouts and memory formats
 
 /// Operators on sizes and other numbers, which are Python functions.
 constexpr std::array<std::string_view, 29> kNumberOperators{
-    "_operator.add",     "_operator.and_",     "_operator.eq",   "_operator.floordiv",
-    "_operator.ge",      "_operator.gt",       "_operator.le",   "_operator.lshift",
-    "_operator.lt",      "_operator.mod",      "_operator.mul",  "_operator.ne",
-    "_operator.neg",     "_operator.or_",      "_operator.pos",  "_operator.pow",
-    "_operator.rshift",  "_operator.sub",      "_operator.truediv", "math.ceil",
-    "math.floor",        "math.trunc",         "torch.sym_float", "torch.sym_int",
-    "torch.sym_ite",     "torch.sym_max",      "torch.sym_min",  "torch.sym_not",
-    "torch._sym_sqrt"};
+    "_operator.add", "_operator.and_",   "_operator.eq",     "_operator.floordiv", "_operator.ge",
+    "_operator.gt",  "_operator.le",     "_operator.lshift", "_operator.lt",       "_operator.mod",
+    "_operator.mul", "_operator.ne",     "_operator.neg",    "_operator.or_",      "_operator.pos",
+    "_operator.pow", "_operator.rshift", "_operator.sub",    "_operator.truediv",  "math.ceil",
+    "math.floor",    "math.trunc",       "torch.sym_float",  "torch.sym_int",      "torch.sym_ite",
+    "torch.sym_max", "torch.sym_min",    "torch.sym_not",    "torch._sym_sqrt"};
 
 /// Operators that take graphs, and that the engine runs.
 constexpr std::array<std::string_view, 6> kGraphOperators{
@@ -123,7 +121,8 @@ class GraphReader {
 
   ProgramGraph read(const JsonReader& graph) {
     ProgramGraph result;
-    for (const JsonReader& input : graph.at("inputs").list()) result.inputs.push_back(defined(input));
+    for (const JsonReader& input : graph.at("inputs").list())
+      result.inputs.push_back(defined(input));
     for (const JsonReader& node : graph.at("nodes").list()) result.nodes.push_back(read_node(node));
     for (const JsonReader& output : graph.at("outputs").list())
       result.outputs.push_back(argument(output));

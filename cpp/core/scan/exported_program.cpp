@@ -119,11 +119,12 @@ class ProgramReader {
       model_ = name.substr(kModels.size(), name.size() - kModels.size() - kJson.size());
     }
     if (!model_.empty()) return true;
-    refuse("format",
-           records_.contains("serialized_exported_program.json")
-               ? "it is in the format that torch 2.8 and older wrote; load it with torch.export.load "
-                 "and save it again"
-               : "it is no program of torch.export.save: it has no models/NAME.json");
+    refuse(
+        "format",
+        records_.contains("serialized_exported_program.json")
+            ? "it is in the format that torch 2.8 and older wrote; load it with torch.export.load "
+              "and save it again"
+            : "it is no program of torch.export.save: it has no models/NAME.json");
     return false;
   }
 

@@ -67,8 +67,8 @@ class TensorLoader {
     using Owner = std::shared_ptr<const std::byte[]>;
     const at::Tensor bytes =
         at::from_blob(at, {size}, [owner = Owner(file_.weights)](void*) {}, at::kByte);
-    const bool in_place = device_.is_cpu() &&
-                          reinterpret_cast<std::uintptr_t>(at) % kAlignment == 0;
+    const bool in_place =
+        device_.is_cpu() && reinterpret_cast<std::uintptr_t>(at) % kAlignment == 0;
     return (in_place ? bytes : bytes.to(device_, at::kByte, false, /*copy=*/true)).storage();
   }
 
@@ -81,13 +81,17 @@ ExportedScan read_program(const ArtifactSource& source, const FileBytes& file,
                           const LoadOptions& options) {
   ExportedScan scan =
       read_exported_program(file.bytes(), allowed_namespaces(source.artifact, options));
+  const auto of_operator = [](const Finding& finding) { return finding.kind == "operator"; };
   // What is trusted as native code may call any operator.
-  if (options.trust == Trust::kNative)
-    std::erase_if(scan.findings, [](const Finding& finding) { return finding.kind == "operator"; });
-  if (scan.refused())
+  if (options.trust == Trust::kNative) std::erase_if(scan.findings, of_operator);
+  if (scan.refused()) {
+    const bool may_be_trusted =
+        std::all_of(scan.findings.begin(), scan.findings.end(), of_operator);
     throw BundleError("\"" + file.path + "\" is refused before it is loaded:\n" + scan.describe() +
-                      "\nIf you trust where it came from as you would trust a program, load it "
-                      "with trust \"native\" (--trust native)");
+                      (may_be_trusted ? "\nIf you trust where it came from as you would trust a "
+                                        "program, load it with trust \"native\" (--trust native)"
+                                      : ""));
+  }
   return scan;
 }
 
@@ -123,8 +127,8 @@ PreparedProgram prepare(const ArtifactSource& source, const FileBytes& file,
     weights->insert(tensor.storage().unsafeGetStorageImpl());
     tensors[static_cast<std::size_t>(program.graph.inputs[i].integer)] = std::move(tensor);
   }
-  prepared.plan = std::make_unique<const ProgramPlan>(
-      program.graph, tensors, PlanContext{device, std::move(weights)});
+  prepared.plan = std::make_unique<const ProgramPlan>(program.graph, tensors,
+                                                      PlanContext{device, std::move(weights)});
   return prepared;
 }
 
@@ -186,7 +190,8 @@ class ExportedEngineProgram final : public LibtorchProgram {
     for (std::size_t i = 0; i < values.size(); ++i)
       if (program.outputs[i].kind == ProgramOutput::Kind::kInput)
         results.push_back(std::move(values[i]));
-    std::vector<Tensor> outputs = flat_result(signature, c10::ivalue::Tuple::create(std::move(results)));
+    std::vector<Tensor> outputs =
+        flat_result(signature, c10::ivalue::Tuple::create(std::move(results)));
     // An output may be a view of the state, which the next call may write in place.
     if (!state_.empty())
       for (Tensor& output : outputs)

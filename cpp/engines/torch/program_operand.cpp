@@ -26,11 +26,11 @@ const TypePtr& without_optional(const TypePtr& type) {
 
 /// A number in the place of a tensor does not decide the result's dtype, as in Python.
 at::Tensor wrapped_number(const c10::Scalar& number) {
-  at::Tensor tensor = at::scalar_tensor(
-      number, at::TensorOptions().dtype(number.isBoolean()         ? at::kBool
-                                        : number.isIntegral(false) ? at::kLong
-                                        : number.isComplex()       ? at::kComplexDouble
-                                                                   : at::kDouble));
+  at::Tensor tensor =
+      at::scalar_tensor(number, at::TensorOptions().dtype(number.isBoolean()         ? at::kBool
+                                                          : number.isIntegral(false) ? at::kLong
+                                                          : number.isComplex() ? at::kComplexDouble
+                                                                               : at::kDouble));
   tensor.unsafeGetTensorImpl()->set_wrapped_number(true);
   return tensor;
 }
@@ -98,7 +98,8 @@ class Maker {
  private:
   [[noreturn]] void refuse(const TypePtr& type) const {
     throw BundleError("the argument \"" + parameter_.name() + "\" has the type " +
-                      type->repr_str() + ", and the program gives another kind of value; export it "
+                      type->repr_str() +
+                      ", and the program gives another kind of value; export it "
                       "again with the torch that is used here");
   }
 
@@ -123,9 +124,9 @@ class Maker {
     } else {
       refuse(type);
     }
-    const bool fixed = std::all_of(operand.items.begin(), operand.items.end(), [](const auto& item) {
-      return item.kind == Operand::Kind::kConstant;
-    });
+    const bool fixed =
+        std::all_of(operand.items.begin(), operand.items.end(),
+                    [](const auto& item) { return item.kind == Operand::Kind::kConstant; });
     if (!fixed) return operand;
     Frame none;
     return {.constant = value_of(operand, none)};

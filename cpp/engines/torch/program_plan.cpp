@@ -97,9 +97,9 @@ class Planner {
   /// Requires the graphs and arguments that the run takes.
   static void require_form(const Step& step) {
     const auto require = [&](std::size_t graphs, std::size_t arguments, bool exactly) {
-      const bool fits = step.graphs.size() == graphs &&
-                        (exactly ? step.arguments.size() == arguments
-                                 : step.arguments.size() >= arguments);
+      const bool fits =
+          step.graphs.size() == graphs &&
+          (exactly ? step.arguments.size() == arguments : step.arguments.size() >= arguments);
       if (!fits) refuse(step, "has other arguments than expected");
     };
     switch (step.kind) {
@@ -214,8 +214,8 @@ ProgramPlan::ProgramPlan(const ProgramGraph& graph, const std::vector<c10::IValu
                          const PlanContext& context)
     : slots_(graph.slots), context_(context) {
   for (const ProgramValue& input : graph.inputs) {
-    const bool varies = input.kind == Kind::kSlot &&
-                        tensors[static_cast<std::size_t>(input.integer)].isNone();
+    const bool varies =
+        input.kind == Kind::kSlot && tensors[static_cast<std::size_t>(input.integer)].isNone();
     inputs_.push_back(varies ? std::optional(static_cast<std::uint32_t>(input.integer))
                              : std::nullopt);
   }

@@ -144,9 +144,8 @@ Values run_autocast(const Step& step, Frame& frame) {
   const c10::Device device(value_of(step.arguments[0], frame).toStringRef());
   const IValue dtype = value_of(step.arguments[1], frame);
   const bool enabled = is_true(value_of(step.arguments[2], frame));
-  const auto scalar_type = dtype.isInt()
-                               ? std::optional(static_cast<at::ScalarType>(dtype.toInt()))
-                               : std::nullopt;
+  const auto scalar_type =
+      dtype.isInt() ? std::optional(static_cast<at::ScalarType>(dtype.toInt())) : std::nullopt;
   const Autocast autocast(device.type(), scalar_type, enabled);
   return step.graphs[0]->run(arguments_from(step, 4, frame));
 }
@@ -156,8 +155,8 @@ void check_range(const Step& step, Frame& frame) {
   const IValue least = value_of(step.arguments[1], frame);
   const IValue most = value_of(step.arguments[2], frame);
   const std::int64_t number = value.toScalar().toLong();
-  const bool fits = (!least.isInt() || number >= least.toInt()) &&
-                    (!most.isInt() || number <= most.toInt());
+  const bool fits =
+      (!least.isInt() || number >= least.toInt()) && (!most.isInt() || number <= most.toInt());
   if (fits) return;
   throw ExecutionError("the number is " + std::to_string(number) + ", expected " +
                        (least.isInt() ? std::to_string(least.toInt()) : "any") + " to " +

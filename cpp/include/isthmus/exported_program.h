@@ -103,14 +103,17 @@ struct ExportedProgram {
   std::int64_t schema_major = 0;  ///< of torch's export schema
   std::int64_t schema_minor = 0;
   ProgramGraph graph;
-  std::vector<ProgramInput> inputs;           ///< of the graph, in order
-  std::vector<ProgramOutput> outputs;         ///< of the graph, in order
+  std::vector<ProgramInput> inputs;              ///< of the graph, in order
+  std::vector<ProgramOutput> outputs;            ///< of the graph, in order
   std::map<std::string, ProgramTensor> tensors;  ///< by name
+
+  /// Returns a line for each input and for each call, with the line of the user's source.
+  [[nodiscard]] ISTHMUS_API std::string graph_text() const;
 };
 
 /// The content of an exported program, and what was found in it.
 struct ExportedScan {
-  ExportedProgram program;  ///< complete when nothing is refused
+  ExportedProgram program;                        ///< complete when nothing is refused
   std::map<std::string, std::int64_t> operators;  ///< "aten::linear" -> calls in all graphs
   std::set<std::string> unknown_namespaces;       ///< operator namespaces that need a library
   std::vector<Finding> findings;                  ///< at most 1000 refusals
@@ -130,8 +133,7 @@ inline constexpr std::int64_t kExportSchemaMajor = 8;
 /// Source of the format: torch/_export/serde/schema.py and torch/export/pt2_archive of torch 2.13.
 /// @param archive             the bytes of the file
 /// @param allowed_namespaces  operator namespaces whose libraries the caller loads
-ISTHMUS_API ExportedScan
-read_exported_program(std::span<const std::byte> archive,
-                      const std::set<std::string>& allowed_namespaces = {});
+ISTHMUS_API ExportedScan read_exported_program(
+    std::span<const std::byte> archive, const std::set<std::string>& allowed_namespaces = {});
 
 }  // namespace isthmus

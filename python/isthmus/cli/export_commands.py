@@ -57,7 +57,9 @@ def export(
     example: Example = None,
     formats: Annotated[
         str,
-        typer.Option(help="torchscript, onnx, aoti, with commas; the first is preferred."),
+        typer.Option(
+            help="torchscript, exported, onnx, aoti, with commas; the first is preferred."
+        ),
     ] = "torchscript",
     precision: Annotated[
         str,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import keyword
 import math
+import re
 import warnings
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, cast
@@ -42,6 +44,28 @@ class FlatCall(nn.Module):
         return getattr(self.holder, self._method)(*flat)
 
 
+def _flat_call(holder: nn.Module, method: Method) -> nn.Module:
+    """Returns the method's `FlatCall`, whose parameters have the inputs' names.
+
+    `torch.export` names the program's inputs after the parameters.
+    """
+    parameters = [inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)]
+    for spec in method.inputs:
+        name = re.sub(r"\W", "_", spec.name)
+        if not name.isidentifier() or keyword.iskeyword(name):
+            name = f"input_{name}"
+        while name in [parameter.name for parameter in parameters]:
+            name += "_"
+        parameters.append(inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD))
+
+    def forward(self: FlatCall, *flat: Any) -> Any:
+        return FlatCall.forward(self, *flat)
+
+    forward.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    call = type("FlatCall", (FlatCall,), {"forward": forward})
+    return cast(nn.Module, call(holder, method.name).eval())
+
+
 def export_module(
     request: ExportRequest, method: Method, device: str, *, strict: bool = False
 ) -> ExportedProgram:
@@ -63,7 +87,7 @@ def export_module(
         module = private_copy(request.module)
     holder = flat_holder(module.to(device).eval(), request.methods, request.dtype)
     with exportable_experts(module):
-        return _export(FlatCall(holder, method.name).eval(), request, method, device, strict)
+        return _export(_flat_call(holder, method), request, method, device, strict)
 
 
 def export_scripted(request: ExportRequest, method: Method, device: str) -> ExportedProgram:

@@ -34,12 +34,13 @@ def inspect(
     graph: bool = False,
     artifact: str = "",
 ) -> Inspection:
-    """Inspects an artifact of a bundle, or a TorchScript or ONNX file.
+    """Inspects an artifact of a bundle, a TorchScript or ONNX file, or an exported program.
 
     Args:
-        path: A bundle, a file that `torch.jit.save` wrote, or an ONNX file.
+        path: A bundle, a file that `torch.jit.save` or `torch.export.save` wrote, or an ONNX file.
         submodule: Only the code and the graph of this dotted submodule of a TorchScript artifact.
-        graph: Also load the TorchScript module, if the scanner lets it pass, and keep its graph.
+        graph: Also keep the graph. A TorchScript module is loaded for it, if the scanner lets it
+            pass; an exported program is not.
         artifact: The name of an artifact of the bundle; when empty, the first one, or the first
             TorchScript one if `submodule` or `graph` is given.
 
@@ -53,9 +54,14 @@ def inspect(
     root = Path(path)
     inside = bool(submodule or graph)
     if not root.is_dir():
-        if _core.identify_file(root).kind == "onnx" and not inside:
+        kind = _core.identify_file(root).kind
+        if kind == "onnx" and not inside:
             return _inspect_onnx(root.read_bytes(), str(root), None, None)
-        archive = read_archive(root, "a bundle, a TorchScript archive or an ONNX file")
+        if kind == "exported_program" and not submodule:
+            return _inspect_program(root.read_bytes(), str(root), None, graph=graph)
+        archive = read_archive(
+            root, "a bundle, a TorchScript archive, an exported program or an ONNX file"
+        )
         return _inspect_torchscript(archive, str(root), None, submodule, graph=graph)
     bundle, chosen = _choose_artifact(root, artifact, torchscript=inside)
     inspection = _inspect_artifact(bundle, chosen, submodule, graph=graph)
@@ -74,10 +80,12 @@ def _inspect_artifact(
     if chosen.format == "torchscript":
         content = bundle.read(chosen.files[0])
         return _inspect_torchscript(content, label, bundle.manifest, submodule, graph=graph)
+    if chosen.format == "exported" and not submodule:
+        return _inspect_program(bundle.read(chosen.files[0]), label, bundle.manifest, graph=graph)
     if submodule or graph:
         raise InvalidInput(
-            f'artifact "{chosen.name}" is {chosen.format}; submodules and graphs can be printed of '
-            "a TorchScript one"
+            f'artifact "{chosen.name}" is {chosen.format}; submodules can be printed of a '
+            "TorchScript artifact, graphs also of an exported program"
         )
     if chosen.format == "onnx":
         return _inspect_onnx(bundle.read(chosen.files[0]), label, bundle.manifest, chosen)
@@ -119,6 +127,35 @@ def _inspect_torchscript(
         refused=_refused(known.findings),
         code=code,
         graph=text,
+    )
+
+
+def _inspect_program(
+    archive: bytes, label: str, manifest: Manifest | None, *, graph: bool
+) -> Inspection:
+    from isthmus import _core
+
+    scan = _core.scan_exported_program(archive)
+    known = _core.scan_exported_program(archive, set(scan.unknown_namespaces))
+    owners = _owners(manifest)
+    inputs, outputs = method_values(manifest, {})
+    return Inspection(
+        path=label,
+        format="exported",
+        versions={
+            "torch": scan.torch_version,
+            "export schema": ".".join(map(str, scan.schema_version)),
+        },
+        inputs=inputs,
+        outputs=outputs,
+        operators=tuple(
+            OperatorUse(name, count, _library_of(name, owners))
+            for name, count in sorted(scan.operators.items())
+        ),
+        constants=(),
+        literals=(),
+        refused=_refused(known.findings),
+        graph=scan.graph if graph else "",
     )
 
 
@@ -181,10 +218,11 @@ def _choose_artifact(root: Path, artifact: str, *, torchscript: bool) -> tuple[B
         return bundle, bundle.artifact(artifact)
     if not torchscript:
         return bundle, bundle.manifest.artifacts[0]
-    for candidate in bundle.manifest.artifacts:
-        if candidate.format == "torchscript":
-            return bundle, candidate
-    raise InvalidInput(f"{root} has no TorchScript artifact, whose graph could be printed")
+    for format in ("torchscript", "exported"):
+        for candidate in bundle.manifest.artifacts:
+            if candidate.format == format:
+                return bundle, candidate
+    raise InvalidInput(f"{root} has no TorchScript or exported program to print the graph of")
 
 
 def _load_archive(archive: bytes, label: str, scan: _core.ArchiveScan) -> torch.jit.ScriptModule:

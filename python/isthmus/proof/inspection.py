@@ -39,7 +39,7 @@ class Inspection:
 
     path: str
     format: str
-    """The format: "torchscript", "onnx" or "aoti"."""
+    """The format: "torchscript", "exported", "onnx" or "aoti"."""
     versions: Mapping[str, str]
     """The file format of TorchScript, the operator sets of ONNX, or what native code requires."""
     inputs: Mapping[str, tuple[Value, ...]]
@@ -116,7 +116,12 @@ class Inspection:
             console.print(self.graph, markup=False, highlight=False, soft_wrap=True)
 
 
-_TITLES = {"torchscript": "TorchScript", "onnx": "ONNX", "aoti": "AOTInductor, native code"}
+_TITLES = {
+    "torchscript": "TorchScript",
+    "exported": "exported program",
+    "onnx": "ONNX",
+    "aoti": "AOTInductor, native code",
+}
 
 
 def _line(hazard: Hazard) -> str:

@@ -116,7 +116,8 @@ class ExportedEngine(PythonEngine):
             program = torch.export.load(file)
             device = torch.device(self._device or "cpu")
             if device.type != "cpu":
-                program = torch.export.passes.move_to_device_pass(program, device)
+                passes: Any = torch.export.passes  # type: ignore[attr-defined]
+                program = passes.move_to_device_pass(program, device)
             # The bundle's signature says which sizes the program serves.
             return cast("Callable[..., Any]", program.module(check_guards=False))
 

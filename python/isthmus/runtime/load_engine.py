@@ -17,7 +17,8 @@ from isthmus.runtime.engines import EAGER, ENGINES_IN_PYTHON
 from isthmus.runtime.file_engines import (
     AotiEngine,
     ExportedEngine,
-    OnnxRuntimeEngine, OpenVinoEngine,
+    OnnxRuntimeEngine,
+    OpenVinoEngine,
 )
 from isthmus.runtime.op_libraries import libraries_to_open
 from isthmus.runtime.python_engine import PythonEngine

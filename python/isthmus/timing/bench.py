@@ -57,7 +57,12 @@ FORMS: tuple[str, ...] = tuple(_PAIRS)
 LANGUAGES: tuple[Language, ...] = ("Python", "C++")
 TIMEOUT = 300.0
 """The seconds that a worker of bench and tune may keep silent by default."""
-_FORMATS = {"torchscript": "TorchScript", "onnx": "ONNX", "aoti": "AOTInductor"}
+_FORMATS = {
+    "torchscript": "TorchScript",
+    "exported": "exported program",
+    "onnx": "ONNX",
+    "aoti": "AOTInductor",
+}
 
 
 def bench(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch.export import ExportedProgram
@@ -28,6 +29,9 @@ from isthmus.exporters.torchscript.operators import custom_operators, find_libra
 from isthmus.runtime.file_engines import ExportedEngine
 
 __all__ = ["export_program"]
+
+_PREFIXES = ("holder.module.", "module.", "")
+"""What stands before the names of the module's tensors: the modules around it in each attempt."""
 
 Export = Callable[[ExportRequest, Method, str], ExportedProgram]
 
@@ -58,13 +62,14 @@ def export_program(request: ExportRequest) -> ExportedArtifact:
 
 def _decomposed(request: ExportRequest, method: Method, device: str) -> ExportedProgram:
     """Exports a method, and writes it in fewer operators, none of which writes an argument."""
-    return export_module(request, method, device).run_decompositions({})
+    program = export_module(request, method, device)
+    return cast(ExportedProgram, program.run_decompositions({}))
 
 
 def _write(export: Export, request: ExportRequest, method: Method, path: Path) -> Explain:
-    program = export(request, method, request.device)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        program = export(request, method, request.device)
         # Example inputs are stored as a pickle, which C++ does not read.
         program.example_inputs = None
         path.unlink(missing_ok=True)
@@ -81,9 +86,7 @@ _ATTEMPTS = (
         "module",
         "torch.export, strict",
     ),
-    ExportAttempt(
-        "decomposed", partial(_write, _decomposed), "module", "torch.export, decomposed"
-    ),
+    ExportAttempt("decomposed", partial(_write, _decomposed), "module", "torch.export, decomposed"),
     ExportAttempt(
         "converter",
         partial(_write, export_scripted),
@@ -115,17 +118,17 @@ def _require_readable(path: Path, trust: str) -> None:
         raise error
 
 
-def _artifact(
-    request: ExportRequest, name: str, paths: list[Path], verified: Verified
-) -> Artifact:
+def _artifact(request: ExportRequest, name: str, paths: list[Path], verified: Verified) -> Artifact:
     from isthmus import _core
 
     operators: Counter[str] = Counter()
+    tensors: set[str] = set()
     refused = False
     for path in paths:
         archive = path.read_bytes()
         scan = _core.scan_exported_program(archive)
         operators.update(scan.operators)
+        tensors.update(scan.tensors)
         scan = _core.scan_exported_program(archive, set(scan.unknown_namespaces))
         refused = refused or scan.refused
     own_devices = ("cpu", "cuda") if request.device_type == "cpu" else (request.device_type,)
@@ -143,13 +146,14 @@ def _artifact(
         op_libraries=find_libraries(custom_operators(operators), request.options.op_libraries),
         operators=dict(sorted(operators.items())),
         tolerances=dict(request.tolerances),
-        state=_state(request),
+        state=_state(request, tensors),
         sizes=verified.sizes,
         decisions=verified.decisions,
         hazards=with_remedies(fallback_hazards("the program", verified)),
     )
 
 
-def _state(request: ExportRequest) -> tuple[str, ...]:
-    """Returns the names that the program gives to the attributes that calls change."""
-    return tuple(f"holder.module.{attribute}" for attribute in request.state)
+def _state(request: ExportRequest, tensors: Collection[str]) -> tuple[str, ...]:
+    """Returns the names that the programs give to the attributes that calls change."""
+    names = (f"{prefix}{attribute}" for attribute in request.state for prefix in _PREFIXES)
+    return tuple(name for name in names if name in tensors)

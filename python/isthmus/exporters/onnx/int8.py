@@ -29,6 +29,8 @@ _STRATEGIES = ("quantize_dynamic", _THOROUGH)
 WHY_NOT: Mapping[str, str] = {
     "torchscript": "int8 is made of the onnx format: torch's own dynamic quantiser gives "
     "activations 7 bits, and all-MiniLM-L6-v2 comes out of it at a cosine of 0.96",
+    "exported": "int8 is made of the onnx format: for a program of torch.export torchao would have "
+    "to quantise the module, which isthmus does not do",
     "aoti": "int8 is made of the onnx format: for AOTInductor torchao would have to quantise the "
     "module, which isthmus does not do",
 }
