@@ -118,28 +118,3 @@ def test_arguments_are_named_where_they_do_not_fit(package: Path) -> None:
         isthmus.adopt(
             package, {"x": torch.ones(3, 4)}, output=package.with_name("refused"), trust="native"
         )
-
-
-@pytest.mark.filterwarnings("ignore::FutureWarning")  # torch's own, when it copies its programs
-def test_an_exported_program_is_told_what_it_is_and_the_remedy_works(
-    module: nn.Module, tmp_path: Path
-) -> None:
-    path = tmp_path / "program.pt2"
-    torch.export.save(program(module), path)
-    with pytest.raises(
-        BundleError, match=r"torch\.export\.save.*torch\.export\.load.*\.module\(\)"
-    ):
-        isthmus.adopt(path, example(), output=tmp_path / "bundle", trust="native")
-    values = list(example().values())
-    bundle = isthmus.export(
-        torch.export.load(path).module(),
-        (values[0],),
-        {"scale": values[1], "state": values[2:]},
-        path=tmp_path / "bundle",
-        dynamic={"x": {0: "rows"}, "scale": {0: "rows"}},
-        dims={"rows": (2, 32)},
-    )
-    model = isthmus.load(bundle.path)
-    x, scale = torch.randn(9, 4), torch.randn(9, 1)
-    expected = module(x, scale=scale, state=values[2:])["y"]
-    torch.testing.assert_close(model(x, scale=scale, state=values[2:])["y"], expected)

@@ -56,9 +56,9 @@ IdentifiedFile identify_zip(const detail::Descriptor& file, std::uint64_t size,
         "make a bundle from it with `isthmus adopt " + path + " --inputs example.npz -o BUNDLE`");
   }
   if (beneath("models/") || has("serialized_exported_program.json")) {
-    return make("exported_program", path, "a bare program saved by torch.export.save",
-                "load it in Python with torch.export.load(...).module(), and write a bundle with "
-                "isthmus.export(module, args, path=..., formats=[\"exported\"])");
+    return make(
+        "exported_program", path, "a bare program saved by torch.export.save",
+        "make a bundle from it with `isthmus adopt " + path + " --inputs example.npz -o BUNDLE`");
   }
   if (has("data.pkl")) {
     return make(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 __all__ = ["refusal_of_file"]
 
-_ADOPTED = ("torchscript", "onnx", "aoti")
+_ADOPTED = ("torchscript", "exported_program", "onnx", "aoti")
 _TENSORS = ("collections", "torch", "torch._utils", "torch._tensor", "torch.serialization")
 """The modules whose names occur in a file of tensors alone."""
 _ARRAYS = ("numpy", "_codecs")
@@ -55,7 +55,7 @@ def refusal_of_file(path: Path) -> str:
             )
         return _weights(path, "a state dict", loading)
     advice = identified.advice
-    if identified.kind in (*_ADOPTED, "exported_program"):
+    if identified.kind in _ADOPTED:
         return f"{advice} Expected was a Hugging Face folder or id, or package.module:factory"
     return f"{advice} Expected a Hugging Face folder or id, or package.module:factory"
 

@@ -16,6 +16,7 @@ from isthmus.errors import ExportError, InvalidInput
 from isthmus.exporters.aoti.adopt_aoti import open_aoti, refuse_unchecked_sizes
 from isthmus.exporters.aoti.aoti_file import AotiFile
 from isthmus.exporters.export import export
+from isthmus.exporters.exported.exported_file import ExportedFile, open_program
 from isthmus.exporters.onnx.adopt_onnx import dynamic_axes, open_onnx
 from isthmus.exporters.onnx.onnx_file import OnnxFile
 from isthmus.exporters.options import ExportOptions, ignore_progress, open_libraries
@@ -41,22 +42,24 @@ def adopt(
     overwrite: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> Bundle:
-    """Makes a bundle of a TorchScript archive, an ONNX file or an AOTInductor package.
+    """Makes a bundle of a TorchScript archive, an exported program, an ONNX file or a package.
 
     The file is scanned before it is loaded; its own answers on the example, over the grid of
-    shapes, become the goldens. An ONNX file answers by ONNX Runtime in Python, in float32. A
-    package is native code, cannot be scanned, and needs `trust`.
+    shapes, become the goldens. An ONNX file answers by ONNX Runtime in Python, in float32, an
+    exported program by torch in Python. An AOTInductor package is native code, cannot be scanned,
+    and needs `trust`.
 
     Args:
-        path: A file that `torch.jit.save` wrote; an ONNX file with its weights in it or beside it;
-            or a package that `torch._inductor.aoti_compile_and_package` wrote.
+        path: A file that `torch.jit.save` or `torch.export.save` wrote; an ONNX file with its
+            weights in it or beside it; or a package that
+            `torch._inductor.aoti_compile_and_package` wrote.
         inputs: Example inputs by the names of `forward`'s parameters or of the graph's inputs:
             tensors, or arrays, in a dict, an .npz or a .safetensors file. A file's single values
             without a dimension are scalars where the parameter is a number. A package has no names
             for positional arguments: they are "arg.0", "arg.1" and so on.
         output: The folder to make for the bundle.
-        dynamic: The dynamic dimensions, as for `isthmus.export`. An ONNX file brings those that it
-            names or leaves open; what is given here counts first.
+        dynamic: The dynamic dimensions, as for `isthmus.export`. An ONNX file and an exported
+            program bring those that they name or leave open; what is given here counts first.
         dims: The range of each dimension, as for `isthmus.export`.
         methods: Further methods of TorchScript to export, by name, each with its example inputs, as
             `inputs`: `{"reset": {}}`.
@@ -87,19 +90,26 @@ def adopt(
         "progress": options.progress,
     }
     kind = _kind_of(source)
-    if kind in ("onnx", "aoti"):
+    kind = {"exported_program": "exported"}.get(kind, kind)
+    if kind in ("onnx", "aoti", "exported"):
         _refuse(methods, "methods", "the file has one method, which is called forward")
         with tempfile.TemporaryDirectory(prefix="isthmus-adopt-") as folder:
             if kind == "onnx":
                 _refuse(op_libraries, "op_libraries", "no library is opened for an ONNX file")
-                model: OnnxFile | AotiFile = open_onnx(source, Path(folder))
+                model: OnnxFile | ExportedFile | AotiFile = open_onnx(source, Path(folder))
+            elif kind == "exported":
+                open_libraries(op_libraries)
+                model = open_program(source, Path(folder))
             else:
                 open_libraries(op_libraries)
                 model = open_aoti(source, Path(folder), trust)
             with _reworded(model):
                 args, kwargs = model.arguments(_read(inputs))
                 if isinstance(model, OnnxFile):
-                    dynamic = dynamic_axes(model, kwargs, dynamic)
+                    dynamic = dynamic_axes(model.inputs, dynamic)
+                elif isinstance(model, ExportedFile):
+                    dynamic = dynamic_axes(model.inputs, dynamic)
+                    common["dims"] = model.limits(dynamic, dims)
                 else:
                     refuse_unchecked_sizes(model, args, kwargs, dynamic)
                 return export(

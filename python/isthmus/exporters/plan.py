@@ -17,6 +17,7 @@ from isthmus.exporters.aoti.export_aoti import export_aoti
 from isthmus.exporters.engine_proofs import proven
 from isthmus.exporters.export_request import ExportedArtifact, ExportRequest
 from isthmus.exporters.exported.export_program import export_program
+from isthmus.exporters.exported.exported_file import ExportedFile, adopted_program
 from isthmus.exporters.exported_program import export_module
 from isthmus.exporters.first_difference import first_difference
 from isthmus.exporters.onnx.adopt_onnx import adopted_onnx
@@ -98,6 +99,8 @@ def export_artifact(name: str, request: ExportRequest, progress: Progress) -> Ex
         return adopted_onnx(request.module, request)
     if isinstance(request.module, AotiFile):
         return adopted_aoti(request.module, request)
+    if isinstance(request.module, ExportedFile):
+        return adopted_program(request.module, request)
     if name == "onnx":
         return export_onnx(request)
     if name == "exported":

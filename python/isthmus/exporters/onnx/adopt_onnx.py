@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Protocol
 
 from isthmus.bundle.manifest import Artifact
 from isthmus.bundle.size_expression import is_plain, names_of, parse_size
@@ -23,7 +21,19 @@ from isthmus.exporters.remedies import with_remedies
 if TYPE_CHECKING:
     from isthmus import _core
 
-__all__ = ["adopted_onnx", "dynamic_axes", "open_onnx"]
+__all__ = ["FileInput", "adopted_onnx", "dynamic_axes", "open_onnx"]
+
+
+class FileInput(Protocol):
+    """An input of a file."""
+
+    @property
+    def name(self) -> str:
+        """The name by which a call gives it."""
+
+    @property
+    def shape(self) -> Sequence[int | str | None]:
+        """The size of each axis; a text names one that varies, None leaves it open."""
 
 
 # --- the file -------------------------------------------------------------------------------------
@@ -114,7 +124,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def dynamic_axes(
-    model: OnnxFile, example: Mapping[str, Tensor], given: DynamicSpec | None
+    inputs: Sequence[FileInput], given: DynamicSpec | None
 ) -> dict[str, dict[int, str]]:
     """Returns the dynamic axes: those that the caller names, and those that the file leaves open.
 
@@ -124,14 +134,13 @@ def dynamic_axes(
     size.
 
     Args:
-        model: The file.
-        example: The example call.
+        inputs: The file's inputs.
         given: The caller's names by input and axis, which count first.
     """
     axes = {name: dict(entry) for name, entry in (given or {}).items()}
-    symbols = [size for value in model.inputs for size in value.shape if isinstance(size, str)]
+    symbols = [size for value in inputs for size in value.shape if isinstance(size, str)]
     names = _dim_names(dict.fromkeys(symbols), _given_names(axes))
-    for value in model.inputs:
+    for value in inputs:
         own = axes.get(value.name, {})
         named = {axis % len(value.shape) for axis in own if value.shape}
         for axis, size in enumerate(value.shape):
