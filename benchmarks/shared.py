@@ -30,6 +30,7 @@ from isthmus.timing.statistics import RatioInterval, median_interval, ratio_over
 
 FORMAT_OF_ENGINE = {
     "torchscript": "torchscript",
+    "exported": "exported",
     "onnxruntime": "onnx",
     "openvino": "onnx",
     "aoti": "aoti",
