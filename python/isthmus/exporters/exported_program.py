@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import io
 import keyword
 import math
 import re
 import warnings
 from collections.abc import Collection, Mapping
+from contextlib import redirect_stderr
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -21,7 +23,11 @@ from isthmus.exporters.check import load_bytes
 from isthmus.exporters.experts import exportable_experts
 from isthmus.exporters.export_request import ExportRequest
 from isthmus.exporters.size_guards import SizesNotServed, allowed_sizes, read_size_guards
-from isthmus.exporters.torchscript.call_source import flat_call_source, structured_call_source
+from isthmus.exporters.torchscript.call_source import (
+    flat_call_source,
+    module_around,
+    structured_call_source,
+)
 from isthmus.exporters.torchscript.trace import as_tensors, flat_holder
 from isthmus.goldens.precision_copy import cast_copy
 
@@ -125,19 +131,7 @@ def flat_script(request: ExportRequest, method: Method, device: str) -> torch.ji
     if flat and method.name == "forward" and all(kind == "TensorType" for kind in kinds):
         return module
     source = flat_call_source(method, kinds) if flat else structured_call_source(method)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        outer = torch.jit.script(_Outer(module))
-        outer.define(source)
-        return cast(torch.jit.ScriptModule, outer.eval())
-
-
-class _Outer(nn.Module):
-    """Holds a scripted module; its `forward` is defined from source."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
+    return module_around(module, [source])
 
 
 def _symbol(name: str, limits: DimRange) -> Any:
@@ -175,7 +169,8 @@ def _export(
         dynamic = _dynamic_shapes(module, request, method, inferred)
         return torch.export.export(module, args, dynamic_shapes=dynamic, strict=strict)
 
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
+        # torch.export prints the graph of a program that it gives up.
         warnings.simplefilter("ignore")
         try:
             return export()

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import Any
+import warnings
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
+
+import torch
+from torch import nn
 
 from isthmus.bundle.manifest import Method, Tree
 from isthmus.errors import ExportError
 
-__all__ = ["flat_call_source", "structured_call_source"]
+__all__ = ["flat_call_source", "module_around", "structured_call_source"]
 
 _CASTS = {
     "int": "int",
@@ -20,6 +24,31 @@ _CASTS = {
     "BoolType": "bool",
     "NumberType": "float",
 }
+
+
+def module_around(module: torch.jit.ScriptModule, sources: Iterable[str]) -> torch.jit.ScriptModule:
+    """Returns a scripted module that holds another as `self.module`.
+
+    Args:
+        module: The module inside.
+        sources: The TorchScript source of each method.
+
+    Raises:
+        RuntimeError: The compiler refuses a source.
+    """
+
+    class Outer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.module = module
+
+    # The class is a new one at each call, for modules of one class share their compiled methods.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        outer = torch.jit.script(Outer())
+        for source in sources:
+            outer.define(source)
+        return cast(torch.jit.ScriptModule, outer.eval())
 
 
 def flat_call_source(method: Method, kinds: Sequence[str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, cast
 
 import torch
@@ -32,6 +33,7 @@ from isthmus.exporters.torchscript.compare_traces import (
     differences,
     other_inputs,
 )
+from isthmus.exporters.torchscript.last_member import last_member_hazards, with_answers_alone
 from isthmus.exporters.torchscript.operators import python_only
 from isthmus.exporters.torchscript.script import (
     ScriptingFailed,
@@ -231,12 +233,17 @@ class _TorchScriptExport:
             if traced:
                 traced_parts(module, cast(list[str], list(traced)), self._call_examples)
             scripted = script_module(module, self._names)
+            scripted, beside = with_answers_alone(scripted, self._request.methods)
         except Exception as error:  # the compiler's errors are of many kinds
             reason, where = summarize(error)
             self._refuse(strategy, f"it cannot be scripted: {reason}", where)
             return None
         inside = [part for part in traced if isinstance(part, str)]
-        return self._prove(strategy, scripted, "structured", what, traced_inside=inside)
+        hazards = last_member_hazards(beside)
+        if hazards:
+            what = f"{what}, with the last member of its answer"
+        candidate = self._prove(strategy, scripted, "structured", what, traced_inside=inside)
+        return candidate and replace(candidate, hazards=(*candidate.hazards, *hazards))
 
     def _call_examples(self, module: nn.Module) -> None:
         with ModuleRunner(module) as runner:

@@ -56,12 +56,16 @@ def observe_torchscript(
     _seen.clear()
     engine = TorchJitEngine(bundle, bundle.artifact(spec.artifact), spec)
     archive: Any = engine._module
-    flat = bundle.artifact(spec.artifact).convention == "flat"
+    artifact = bundle.artifact(spec.artifact)
+    # Such an archive holds the model inside another module.
+    held = artifact.convention == "flat" or any(
+        hazard.kind == "last_member" for hazard in artifact.hazards
+    )
     modules = dict(archive.named_modules())
     observation = Observation()
     counts: dict[str, tuple[int, int]] = {}
     for path in paths:
-        inner = ".".join(part for part in ("module" if flat else "", path) if part)
+        inner = ".".join(part for part in ("module" if held else "", path) if part)
         module = modules.get(inner)
         if module is None or not _has_graph(module):
             continue
