@@ -40,16 +40,24 @@ TORCH_LIBRARY(isthmus_test, m) {
 """
 
 
-def compile_operators(target: Path) -> Path:
-    """Compiles a library that registers `isthmus_test::twice`; returns its path."""
+def compile_operators(target: Path, more: str = "") -> Path:
+    """Compiles a library that registers `isthmus_test::twice`; returns its path.
+
+    It is linked as the packages on PyPI are, against the part of torch for Python too.
+
+    Args:
+        target: The path of the library.
+        more: Source at the end of its own.
+    """
     root = Path(torch.__file__).parent
     source = target.with_suffix(".cpp")
-    source.write_text(OPERATOR)
+    source.write_text(OPERATOR + more)
     abi = int(torch._C._GLIBCXX_USE_CXX11_ABI)
     subprocess.run(
         ["g++", "-std=c++20", "-O0", "-shared", "-fPIC", f"-D_GLIBCXX_USE_CXX11_ABI={abi}",
          f"-I{root}/include", f"-I{root}/include/torch/csrc/api/include", source, "-o", target,
-         f"-L{root}/lib", "-ltorch", "-ltorch_cpu", "-lc10"],
+         f"-L{root}/lib", "-Wl,--no-as-needed", "-ltorch", "-ltorch_cpu", "-ltorch_python",
+         "-lc10"],
         check=True,
     )  # fmt: skip
     return target

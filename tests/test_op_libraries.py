@@ -133,6 +133,21 @@ def test_verify_and_doctor_of_the_binary_name_it(bundle: Path, site: Path) -> No
     assert named.returncode == 0, named.stdout + named.stderr
 
 
+def test_a_library_that_calls_python_is_refused_without_python(
+    bundle: Path, tmp_path: Path
+) -> None:
+    calls = 'extern "C" const char* Py_GetVersion(); const char* (*calls)() = Py_GetVersion;'
+    library = compile_operators(tmp_path / "calls.so", calls)
+    done = subprocess.run(
+        [install_paths.binary(), "verify", bundle, "--engine", "torchscript",
+         "--op-library", library],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode in (3, 4)
+    assert "Py_GetVersion" in done.stderr
+    assert "it calls Python, which this process does not have" in done.stderr
+
+
 def test_a_deployment_carries_the_library(bundle: Path, site: Path, tmp_path: Path) -> None:
     deploy = "import sys, isthmus; isthmus.deploy(sys.argv[1], sys.argv[2], engine='torchscript')"
     refused = python(deploy, bundle, tmp_path / "app")

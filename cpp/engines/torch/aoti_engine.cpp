@@ -11,6 +11,7 @@
 
 #include "engines/torch/libtorch_executable.h"
 #include "engines/torch/operator_check.h"
+#include "engines/torch/operator_libraries.h"
 #include "engines/torch/tensor_convert.h"
 #include "engines/torch/torch_formats.h"
 #include "engines/torch/torch_version.h"

@@ -147,15 +147,18 @@ std::optional<Location> find_libtorch() {
 }
 
 std::vector<fs::path> deployed_files(const Location& location) {
+  const fs::path package = location.libraries.parent_path();
+  std::vector<fs::path> optional{
+      location.libraries / "libtorch.so", location.libraries / "libtorch_cuda.so",
+      location.libraries / "version.py", package / "version.py", package / "build-version"};
   std::vector<fs::path> files{location.libraries / kMainLibrary};
   if (const auto libraries = runtime_libraries(engine_folder());
-      const RuntimeLibrary* fitting = fitting_library(libraries, location))
+      const RuntimeLibrary* fitting = fitting_library(libraries, location)) {
     files.push_back(fitting->file);
+    optional.push_back(fitting->file.parent_path() / "libisthmus_without_python.so");
+  }
   std::error_code ignored;
-  for (const fs::path& file :
-       {location.libraries / "libtorch_cuda.so", location.libraries / "version.py",
-        location.libraries.parent_path() / "version.py",
-        location.libraries.parent_path() / "build-version"})
+  for (const fs::path& file : optional)
     if (fs::exists(file, ignored)) files.push_back(file);
   return files;
 }

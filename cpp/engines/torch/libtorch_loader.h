@@ -36,8 +36,8 @@ std::optional<Location> find_libtorch();
 /// the Python package or build-version of the unpacked archive. Empty when there is neither.
 std::string read_version(const std::filesystem::path& folder);
 
-/// Returns the files that a deployment must ship: LibTorch's main library, the file that tells its
-/// version, and our runtime library. The libraries that these link to are not listed.
+/// Returns the files that a deployment must ship: LibTorch's libraries that nothing links to, the
+/// file that tells its version, and our own beside the engine. What these link to is not listed.
 std::vector<std::filesystem::path> deployed_files(const Location& location);
 
 /// Returns the runtime library that was built for the version of a LibTorch; null without one.

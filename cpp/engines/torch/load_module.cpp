@@ -15,6 +15,7 @@
 #include "engines/torch/device_constants.h"
 #include "engines/torch/mapped_archive.h"
 #include "engines/torch/operator_check.h"
+#include "engines/torch/operator_libraries.h"
 #include "engines/torch/torch_formats.h"
 #include "isthmus/error.h"
 #include "isthmus/scan.h"

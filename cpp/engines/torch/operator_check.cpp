@@ -1,11 +1,9 @@
 #include "engines/torch/operator_check.h"
 
 #include <ATen/core/interned_strings.h>
-#include <dlfcn.h>
 #include <torch/csrc/jit/frontend/builtin_functions.h>
 #include <torch/csrc/jit/runtime/operator.h>
 
-#include "engines/dl_error.h"
 #include "isthmus/error.h"
 
 namespace isthmus::torch_engine {
@@ -84,15 +82,6 @@ std::string remedy_for(const Artifact& artifact, const std::string& op_namespace
 }
 
 }  // namespace
-
-void open_op_libraries(const std::vector<std::filesystem::path>& libraries) {
-  for (const auto& library : libraries) {
-    // The loader searches for plain names, and counts repeated opening.
-    if (dlopen(library.c_str(), RTLD_NOW | RTLD_GLOBAL) != nullptr) continue;
-    throw EngineUnavailable("operator library \"" + library.string() + "\" cannot be opened: " +
-                            dl_error() + "; give the path of a library built against this torch");
-  }
-}
 
 std::set<std::string> allowed_namespaces(const Artifact& artifact, const LoadOptions& options) {
   std::set<std::string> allowed;

@@ -1,18 +1,12 @@
 #pragma once
 
-#include <filesystem>
 #include <set>
 #include <string>
-#include <vector>
 
 #include "isthmus/bundle.h"
 #include "isthmus/options.h"
 
 namespace isthmus::torch_engine {
-
-/// Opens libraries of custom operators in this order, each once per process.
-/// @throws EngineUnavailable naming the library and the loader's reason.
-void open_op_libraries(const std::vector<std::filesystem::path>& libraries);
 
 /// Returns the namespaces that the artifact may use because the caller opened operator libraries:
 /// those that the manifest lists, except LibTorch's own.

@@ -31,6 +31,9 @@ _OF_THE_SYSTEM = re.compile(
 )
 """Matches the C library: a copy of it would have to fit the system's loader."""
 
+_OF_PYTHON = "libtorch_python.so"
+"""A library that packages link to; without Python, the engine puts another one in its place."""
+
 
 @dataclass(frozen=True)
 class DeployedFile:
@@ -271,7 +274,7 @@ def _copy_operators(operators: Mapping[str, Path], folder: Path, present: Collec
         target = folder / "operators" / f"{namespace}.so"
         target.parent.mkdir(exist_ok=True)
         shutil.copyfile(file, target)
-        for name, linked in _needed([file], present).items():
+        for name, linked in _needed([file], {*present, _OF_PYTHON}).items():
             beside = os.path.relpath(linked.parent, file.parent)
             place = Path(os.path.normpath(target.parent / beside / name))
             if place.is_relative_to(folder):
