@@ -215,6 +215,24 @@ def test_literals_are_flagged_with_their_line(tmp_path: Path) -> None:
     assert artifact.devices == ("cpu", "cuda")
 
 
+class DrawsInTraining(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            for _ in range(2):
+                x = x + torch.rand(3)
+        else:
+            x = x + torch.randn(3) * 0
+        return x * 2
+
+
+def test_only_random_operators_of_eval_mode_are_hazards(tmp_path: Path) -> None:
+    x = (torch.ones(3),)
+    bundle = isthmus.export(DrawsInTraining(), x, path=tmp_path / "b", strategy="script")
+    hazards = bundle.manifest.artifacts[0].hazards
+    messages = [hazard.message for hazard in hazards if hazard.kind == "random_operator"]
+    assert [message.split()[0] for message in messages] == ["aten::randn"]
+
+
 def test_a_device_literal_in_scripted_code_pins_the_artifact(tmp_path: Path) -> None:
     artifact = export(case_named("literals"), tmp_path / "b", strategy="script").manifest.artifacts[
         0

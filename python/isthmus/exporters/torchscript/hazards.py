@@ -90,9 +90,26 @@ def random_operators(graphs: ModuleGraphs) -> dict[str, str]:
     """Returns the operators that draw random numbers in eval mode, each with one of its lines."""
     lines: dict[str, str] = {}
     for node in graphs.nodes:
-        if node.kind() in _RANDOM or (node.kind() in _DROPOUT and _training(node)):
+        drawn = node.kind() in _RANDOM or (node.kind() in _DROPOUT and _training(node))
+        if drawn and not _only_in_training(node):
             lines.setdefault(node.kind(), in_source_range(node.sourceRange())[0])
     return lines
+
+
+def _only_in_training(node: Any) -> bool:
+    """Returns True inside a branch of scripted code that is taken if a module is in train mode."""
+    block = node.owningBlock()
+    while (owner := block.owningNode()) is not None:
+        condition = next(owner.inputs(), None) if owner.kind() == "prim::If" else None
+        if (
+            condition is not None
+            and condition.node().kind() == "prim::GetAttr"
+            and condition.node().s("name") == "training"
+            and block == next(owner.blocks())
+        ):
+            return True
+        block = owner.owningBlock()
+    return False
 
 
 def _training(node: Any) -> bool:
