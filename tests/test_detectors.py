@@ -47,7 +47,7 @@ class Detector(nn.Module):
             scores = self.convolution(resized).flatten()
             keep = torch.where(scores > scores.mean())[0]
             detections.append({"places": keep, "scores": scores[keep]})
-        if torch.jit.is_scripting():
+        if torch.jit.is_scripting():  # type: ignore[attr-defined]
             return losses, detections
         return detections
 
@@ -134,7 +134,7 @@ class Options(nn.Module):
         if shift is not None:
             result = result + shift
         extra: list[Tensor] = []
-        if torch.jit.is_scripting():
+        if torch.jit.is_scripting():  # type: ignore[attr-defined]
             return extra, {"result": result}
         return {"result": result}
 
