@@ -424,3 +424,19 @@ def test_a_session_has_the_time_limit_of_its_model(slow: Path, engine: str) -> N
     x = torch.randn(2, LENGTH)
     torch.testing.assert_close(session(x, 2), x)
     assert model.timeout == 30.0
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_weights_that_are_packed_otherwise_elsewhere_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A quantised module of torchvision sets an engine that no other process has."""
+    module = torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(4, 4)), {nn.Linear})
+    failed = EngineProof("torchscript", "cpu", "LibTorch", False, "1 of 3 goldens fail")
+    monkeypatch.setattr("isthmus.exporters.engine_proofs.prove_engines", lambda *_: (failed,))
+    monkeypatch.setattr(torch.backends.quantized, "engine", "fbgemm")
+    with pytest.raises(isthmus.ExportError, match=r"packed for fbgemm.*packs them anew$"):
+        isthmus.export(module, (torch.randn(2, 4),), path=tmp_path / "b")
+    monkeypatch.setattr(torch.backends.quantized, "engine", "x86")
+    with pytest.raises(isthmus.ExportError, match="use another format or strategy"):
+        isthmus.export(module, (torch.randn(2, 4),), path=tmp_path / "b")

@@ -8,9 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from isthmus.bundle.bundle import write_bundle
 from isthmus.bundle.golden import Golden, Step
 from isthmus.bundle.manifest import Artifact, EngineProof, Manifest, Tolerance
+from isthmus.capture.quantised import quantised_parts
 from isthmus.errors import ExportError
 from isthmus.exporters.export_request import ExportedArtifact, ExportRequest
 from isthmus.exporters.special_limits import limits_of
@@ -24,6 +27,8 @@ __all__ = ["format_of", "proof_of_files", "prove_engines", "proven", "warn_of_fa
 
 _USUAL_BYTES = 4 << 20
 """The size of the ordinary goldens that are written beside those of special values."""
+_PACKING = "x86"
+"""The engine of torch for which a process packs quantised weights where nothing else is set."""
 _LONGEST = 600.0
 """The seconds that an engine may take, where the format may take longer."""
 
@@ -37,8 +42,25 @@ def proven(request: ExportRequest, exported: ExportedArtifact) -> ExportedArtifa
     proofs = prove_engines(request.within(exported.artifact.sizes), exported)
     if proofs and not any(proof.passed for proof in proofs):
         lines = [f"{proof.engine} ({proof.runtime}): {proof.reason}" for proof in proofs]
+        lines += _other_packing(request)
         raise ExportError("no engine gives the module's answers: " + "; ".join(lines))
     return replace(exported, artifact=replace(exported.artifact, proofs=proofs))
+
+
+def _other_packing(request: ExportRequest) -> list[str]:
+    """Returns what to do about quantised weights that this process packs in a way of its own.
+
+    Weights are packed again at each load, for the engine that is set in that process.
+    """
+    engine = torch.backends.quantized.engine
+    if request.module is None or engine == _PACKING or not quantised_parts(request.module):
+        return []
+    return [
+        f"the module is quantised and its weights are packed for {engine}, the engine of this "
+        f"process, where any other process packs the weights for {_PACKING}, which rounds "
+        f'otherwise: set torch.backends.quantized.engine = "{_PACKING}" and export '
+        "copy.deepcopy(module), which packs them anew"
+    ]
 
 
 def format_of(files: Sequence[Path]) -> str:

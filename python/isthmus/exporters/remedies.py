@@ -79,7 +79,7 @@ _ADVICE = (
         "that dimension, list the sizes that occur in dims, or use another format",
     ),
     (r"time_limit", "allow more time, or export a smaller model first"),
-    (r"pip install", ""),
+    (r"pip install|packs them anew", ""),
     (
         r"quantize_dynamic.*least allowed",
         "the model does not bear int8 as it is: serve fp32, or bf16 of torchscript or aoti",
