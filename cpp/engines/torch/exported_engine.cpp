@@ -10,6 +10,7 @@
 #include "engines/torch/ivalue_tree.h"
 #include "engines/torch/libtorch_executable.h"
 #include "engines/torch/operator_check.h"
+#include "engines/torch/operator_libraries.h"
 #include "engines/torch/program_plan.h"
 #include "engines/torch/tensor_convert.h"
 #include "engines/torch/torch_formats.h"
