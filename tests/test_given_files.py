@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import json
 import pickle
 import socket
 import time
@@ -121,14 +123,25 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def silent_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def silent_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
     """A hub that takes connections and never answers."""
     from huggingface_hub import constants
 
-    with socket.create_server(("127.0.0.1", 0)) as server:
+    with socket.create_server(("127.0.0.1", 0), backlog=16) as server:
         endpoint = f"http://127.0.0.1:{server.getsockname()[1]}"
         monkeypatch.setattr(constants, "ENDPOINT", endpoint)
-        yield
+        yield server
+
+
+def connections_to(server: socket.socket) -> int:
+    """Returns how often a hub was asked since the last time."""
+    server.setblocking(False)
+    count = 0
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            server.accept()[0].close()
+            count += 1
+    return count
 
 
 @pytest.mark.usefixtures("empty_cache", "silent_hub")
@@ -151,13 +164,53 @@ def test_without_a_route_or_offline_it_is_said_at_once(monkeypatch: pytest.Monke
         load_model("someone/model")
 
 
-@pytest.mark.usefixtures("silent_hub")
-def test_a_cached_model_is_loaded_while_the_hub_is_away(empty_cache: Path) -> None:
-    repository = empty_cache / "models--someone--model"
+def put_into_cache(cache: Path) -> None:
+    """Puts a model into the cache under the id "someone/model"."""
+    repository = cache / "models--someone--model"
     torch.manual_seed(0)
     tiny_bert().save_pretrained(repository / "snapshots" / "abc")
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text("abc")
+
+
+def test_a_cached_model_is_loaded_while_the_hub_is_away(
+    empty_cache: Path, silent_hub: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hub is asked once: each further question would wait for it again."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import _detect_agent
+
+    monkeypatch.setattr(_detect_agent, "_registry", None)
+    monkeypatch.setattr(constants, "AGENT_HARNESSES_PATH", str(empty_cache / "agents.json"))
+    put_into_cache(empty_cache)
     loaded = load_model("someone/model")
     assert type(loaded.module).__name__ == "BertModel"
     assert loaded.source["id"] == "someone/model"
+    assert connections_to(silent_hub) == 1
+    assert not constants.HF_HUB_OFFLINE
+
+
+def test_the_base_of_an_adapter_comes_from_the_cache_too(
+    empty_cache: Path, silent_hub: socket.socket, tmp_path: Path
+) -> None:
+    """The hub is asked about the base, which the folder of the adapter names by its id."""
+    put_into_cache(empty_cache)
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    facts = {
+        "peft_type": "LORA", "base_model_name_or_path": "someone/model", "r": 2, "lora_alpha": 2,
+        "target_modules": ["query"],
+    }  # fmt: skip
+    (folder / "adapter_config.json").write_text(json.dumps(facts))
+    prefix = "base_model.model.encoder.layer.0.attention.self.query"
+    width = tiny_bert().config.hidden_size
+    save_file(
+        {
+            f"{prefix}.lora_A.weight": torch.rand(2, width),
+            f"{prefix}.lora_B.weight": torch.rand(width, 2),
+        },
+        folder / "adapter_model.safetensors",
+    )
+    loaded = load_model(str(folder))
+    assert loaded.source["adapter_of"] == "someone/model"
+    assert connections_to(silent_hub) == 1

@@ -6,12 +6,14 @@ import ssl
 import threading
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from isthmus.capture.saved_file import refusal_of_file
 from isthmus.errors import InvalidInput
 
-__all__ = ["must_stay_offline"]
+__all__ = ["only_from_cache", "why_offline"]
 
 _CONFIGURATIONS = ("config.json", "adapter_config.json", "modules.json")
 """A folder of a model has one of these; the last two name where the model itself lies."""
@@ -19,11 +21,12 @@ _SECONDS = 3.0
 """The time that the hub has to answer, whatever it answers."""
 
 
-def must_stay_offline(reference: str) -> bool:
-    """Returns True for an id that the cache has, while the hub cannot be reached.
+def why_offline(reference: str, known: str = "") -> str:
+    """Returns why an id has to come from the cache; empty where the hub answers, and for folders.
 
     Args:
         reference: A local folder, or an id on the hub.
+        known: Why the hub cannot be reached, where that is known already.
 
     Raises:
         InvalidInput: It is no folder of a model and no id, or an id that neither the cache nor a
@@ -31,22 +34,39 @@ def must_stay_offline(reference: str) -> bool:
     """
     _check(reference)
     if Path(reference).is_dir():
-        return False
+        return ""
     try:
         from huggingface_hub import constants, try_to_load_from_cache
     except ImportError:  # `load_hf` says what to install
-        return False
-    offline = bool(constants.HF_HUB_OFFLINE)
-    why = "HF_HUB_OFFLINE is set" if offline else _unreachable(constants.ENDPOINT, reference)
-    if not why:
-        return False
-    if isinstance(try_to_load_from_cache(reference, "config.json"), str):
-        return True
+        return ""
+    why = known
+    if not why and constants.HF_HUB_OFFLINE:
+        why = "HF_HUB_OFFLINE is set"
+    why = why or _unreachable(constants.ENDPOINT, reference)
+    if not why or isinstance(try_to_load_from_cache(reference, "config.json"), str):
+        return why
     raise InvalidInput(
         f'"{reference}" is no folder here and not in the cache of models ({constants.HF_HUB_CACHE})'
         f", and the hub cannot be asked for it: {why}. Give a folder that save_pretrained() wrote, "
         "or set HF_ENDPOINT or HTTPS_PROXY if the hub is reached by another way"
     )
+
+
+@contextmanager
+def only_from_cache() -> Iterator[None]:
+    """Keeps huggingface_hub from asking the hub for anything.
+
+    Without that it asks for facts of its own even where every file comes from the cache, and waits
+    for a hub that accepts connections and never answers.
+    """
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
 
 
 def _check(reference: str) -> None:

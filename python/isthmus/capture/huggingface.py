@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Container, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from isthmus.capture.hub import must_stay_offline
+from isthmus.capture.hub import only_from_cache, why_offline
 from isthmus.capture.lora import Adapter, merge_adapter, read_adapter, read_weights
 from isthmus.capture.sentence_pipeline import (
     ReadFile,
@@ -83,9 +83,7 @@ class Loaded:
     constants: tuple[str, ...] = ()
 
 
-def load_hf(
-    reference: str, task: str = "", attention: str = "", *, offline: bool = False
-) -> Loaded:
+def load_hf(reference: str, task: str = "", attention: str = "", *, offline: str = "") -> Loaded:
     """Loads a model in float32 with `use_cache=False`, and makes an example call for it.
 
     The example of a text model is the sentence pair "Who was Jim Henson ?", "Jim Henson was a
@@ -96,7 +94,7 @@ def load_hf(
         reference: A local folder, or an id on the hub.
         task: One of `TASKS`; empty for the task of the configuration's architecture.
         attention: "sdpa" or "eager"; empty for the model's own choice. The manifest records it.
-        offline: True to take every file from the cache, and to ask no hub.
+        offline: Why every file is taken from the cache; empty to ask the hub.
 
     Raises:
         InvalidInput: The model cannot be loaded, the task is unknown, or the folder lacks weights
@@ -111,11 +109,15 @@ def load_hf(
         ) from error
     if attention not in ("", "sdpa", "eager"):
         raise InvalidInput(f'attention: expected "sdpa" or "eager", got "{attention}"')
-    with _quiet(transformers):
-        hub = {"local_files_only": offline}
-        files_of = partial(_cached_file, reference, hub)
+    with _quiet(transformers), ExitStack() as cache:
+        if offline:
+            cache.enter_context(only_from_cache())
+        files_of = partial(_cached_file, reference, {"local_files_only": bool(offline)})
         adapter = read_adapter(files_of("adapter_config.json"))
-        base = _base(reference, adapter, files_of)
+        base, base_offline = _base(reference, adapter, files_of, offline)
+        if base_offline and not offline:
+            cache.enter_context(only_from_cache())
+        hub = {"local_files_only": bool(base_offline)}
         config = _load(base, "config", transformers.AutoConfig.from_pretrained, base, **hub)
         pipeline = sentence_modules(reference, files_of)
         if pipeline and task not in ("", "feature-extraction"):
@@ -165,8 +167,12 @@ def load_hf(
     )
 
 
-def _base(reference: str, adapter: Adapter | None, files_of: ReadFile) -> str:
-    """Returns where the transformer lies: the reference, a folder in it, or an adapter's base.
+def _base(
+    reference: str, adapter: Adapter | None, files_of: ReadFile, offline: str
+) -> tuple[str, str]:
+    """Returns where the transformer lies, and why it has to come from the cache if it does.
+
+    It is the reference, a folder in it, or an adapter's base.
 
     Raises:
         InvalidInput: The adapter names no base, or an id has its transformer in a folder.
@@ -180,16 +186,15 @@ def _base(reference: str, adapter: Adapter | None, files_of: ReadFile) -> str:
             )
         beside = Path(reference, named)
         if beside.is_dir() and not Path(named).is_dir():
-            return str(beside)
-        must_stay_offline(named)
-        return named
+            return str(beside), offline
+        return named, why_offline(named, offline)
     inside = transformer_path(files_of)
     if inside and not Path(reference, inside).is_dir():
         raise InvalidInput(
             f'{reference}: its transformer is in the folder "{inside}"; download it, and give the '
             "folder"
         )
-    return str(Path(reference, inside)) if inside else reference
+    return (str(Path(reference, inside)) if inside else reference), offline
 
 
 def _cached_file(reference: str, hub: Mapping[str, bool], name: str) -> Path | None:

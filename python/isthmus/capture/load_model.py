@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isthmus.bundle.manifest import Manifest
-from isthmus.capture.hub import must_stay_offline
+from isthmus.capture.hub import why_offline
 from isthmus.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def load_model(reference: str, task: str = "", attention: str = "") -> Loaded:
     """
     if is_factory(reference):
         return _from_factory(reference)
-    offline = must_stay_offline(reference)
+    offline = why_offline(reference)
     from isthmus.capture.huggingface import load_hf
 
     return load_hf(reference, task, attention, offline=offline)
