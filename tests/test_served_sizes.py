@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,17 @@ from torch import Tensor, nn
 
 import isthmus
 from isthmus.bundle.bundle import Bundle
-from isthmus.bundle.manifest import DimRange
+from isthmus.bundle.manifest import DimRange, Method
+from isthmus.capture.capture import capture
+from isthmus.exporters.attempts import ExportAttempt, Verified, first_that_verifies
+from isthmus.exporters.export_request import ExportRequest
+from isthmus.exporters.options import ignore_progress
+from isthmus.exporters.plan import export_artifact
+from isthmus.exporters.size_guards import SizeGuards, SizesNotServed
+from isthmus.goldens.make import make_goldens
+from isthmus.goldens.tolerance import tolerances
 from isthmus.runtime import install_paths
+from isthmus.runtime.file_engines import OnnxRuntimeEngine
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the exporters warn about themselves
 
@@ -120,3 +130,140 @@ def test_a_format_without_the_core_of_the_range_is_lost(tmp_path: Path) -> None:
     assert 'torch.export serves 30 to 40 of "n", for which dims gives 2 to 40' in str(caught.value)
     assert "dims=" in str(caught.value)
     assert not (tmp_path / "b").exists()
+
+
+class Rounded(nn.Module):
+    """Adds to each row the sum of as many steps as there are rows."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + torch.arange(x.shape[0]).to(x.dtype).sum()
+
+
+def wrong_beyond(limit: int) -> ExportAttempt:
+    """Returns an attempt whose files answer wrongly above a size."""
+
+    def write(request: ExportRequest, method: Method, path: Path) -> None:
+        path.write_text(f"{limit}")
+
+    return ExportAttempt("made up", write, "module", "a made-up exporter")
+
+
+class MadeUpEngine:
+    """Runs the files of `wrong_beyond`."""
+
+    def __init__(self, files: Sequence[Path], methods: Sequence[Method]) -> None:
+        self._limit = int(files[0].read_text())
+
+    def call(self, method: Method, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        x = inputs["x"]
+        return {"output": Rounded()(x) + (x.shape[0] > self._limit)}
+
+
+def request_of(folder: Path, limits: tuple[int, int], example: int) -> ExportRequest:
+    """Returns a request to export the module `Rounded`."""
+    captured = capture(
+        Rounded(), (torch.rand(example, 3),), dynamic={"x": {0: "n"}}, dims={"n": limits}
+    )
+    goldens, noise, captured = make_goldens(captured, seed=0)
+    return ExportRequest(
+        methods=captured.methods,
+        examples=captured.examples,
+        axes=captured.dynamic,
+        dims=captured.dims,
+        goldens=goldens,
+        sweep=captured.sweep,
+        tolerances=tolerances(noise, goldens),
+        folder=folder,
+        module=captured.module,
+    )
+
+
+def try_all(
+    attempts: Sequence[ExportAttempt], request: ExportRequest, monkeypatch: pytest.MonkeyPatch
+) -> Verified:
+    """Tries attempts on the made-up engine; no other engine is there."""
+    monkeypatch.setattr("isthmus.exporters.attempts._passes_elsewhere", lambda *_: "")
+    files = request.method_files("made-up", ".onnx")
+    return first_that_verifies(attempts, request, files, request.check("cpu"), MadeUpEngine)
+
+
+@pytest.mark.parametrize("limit", [25, 33])
+def test_an_edge_at_which_goldens_fail_is_lost(
+    limit: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Goldens fail at the largest size; the sweep finds those between it and the limit."""
+    request = request_of(tmp_path, (2, 40), 8)
+    verified = try_all([wrong_beyond(limit)], request, monkeypatch)
+    assert verified.sizes == {"n": DimRange(2, limit)}
+    assert [decision.accepted for decision in verified.decisions][-1]
+    assert "goldens fail" in verified.decisions[0].reason
+
+
+def test_only_what_was_tried_is_left_of_a_long_range(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The largest size is one of a call that was right, however near the edge may lie."""
+    request = request_of(tmp_path, (2, 1000), 80)
+    verified = try_all([wrong_beyond(900)], request, monkeypatch)
+    tried = [golden.dims["n"] for golden in (*request.goldens, *request.sweep)]
+    assert verified.sizes["n"].max == max(size for size in tried if size <= 900)
+    assert verified.sizes["n"].min == 2
+
+
+def test_another_way_that_serves_the_whole_range_comes_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = request_of(tmp_path, (2, 40), 8)
+    verified = try_all([wrong_beyond(30), wrong_beyond(40)], request, monkeypatch)
+    assert verified.sizes == {}
+
+
+def test_a_refusal_has_the_first_and_the_last_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last one is that of a part of the sizes."""
+    request = request_of(tmp_path, (2, 40), 8)
+
+    def write(request: ExportRequest, method: Method, path: Path) -> None:
+        if request.dims["n"].max == 40:
+            served = {"n": DimRange(2, 39)}
+            raise SizesNotServed(SizeGuards(served=served), request.dims)
+        raise RuntimeError("the compiler stumbled")
+
+    attempt = ExportAttempt("made up", write, "module", "a made-up exporter")
+    with pytest.raises(isthmus.ExportError) as caught:
+        try_all([attempt], request, monkeypatch)
+    assert re.sub(r" \(tests/\S+\)", "", str(caught.value)) == (
+        'made up: torch.export serves 2 to 39 of "n", for which dims gives 2 to 40; '
+        'made up: for 2 to 39 of "n" only: the compiler stumbled'
+    )
+
+
+def test_failures_inside_the_range_lose_the_format(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So do values: a golden that fails at the size of the example is no edge."""
+    request = request_of(tmp_path, (2, 40), 8)
+    with pytest.raises(isthmus.ExportError) as caught:
+        try_all([wrong_beyond(7)], request, monkeypatch)
+    assert len(caught.value.decisions) == 1
+
+
+def test_the_artifact_has_the_sizes_at_which_it_is_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine answers wrongly for less than ten rows."""
+
+    class WrongForFew(OnnxRuntimeEngine):
+        def call(self, method: Method, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            answer = super().call(method, inputs)
+            return {name: value + (value.shape[0] < 10) for name, value in answer.items()}
+
+    monkeypatch.setattr("isthmus.exporters.onnx.export_onnx.OnnxRuntimeEngine", WrongForFew)
+    monkeypatch.setattr("isthmus.exporters.attempts._passes_elsewhere", lambda *_: "")
+    request = request_of(tmp_path, (4, 40), 20)
+    exported = export_artifact("onnx", request, ignore_progress)
+    assert exported.artifact.sizes == {"n": DimRange(10, 40)}
+    assert exported.artifact.strategy == "dynamo"
+    (hazard,) = [one for one in exported.artifact.hazards if one.kind == "fewer_sizes"]
+    assert '10 to 40 of "n" only' in hazard.message

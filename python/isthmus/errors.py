@@ -63,6 +63,8 @@ class ExportError(Error, RuntimeError):
     """The strategies that were tried."""
     where: str = ""
     """The file:line of the cause, where the message does not name it."""
+    last_of_parts: Decision | None = None
+    """The last refusal for a part of the sizes, where the whole ranges had failed before."""
 
 
 def cause_of(error: BaseException) -> str:

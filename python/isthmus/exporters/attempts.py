@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Literal
 
 from isthmus.bundle.golden import Step
-from isthmus.bundle.manifest import DimRange, Hazard, Method
+from isthmus.bundle.manifest import DimRange, Hazard, Method, sizes_text
 from isthmus.capture.fast_path import FAST_PATH
-from isthmus.capture.quantised import quantised_parts
 from isthmus.errors import Decision, ExportError
 from isthmus.exporters.check import FileEngine, GoldenCheck, Verdict
 from isthmus.exporters.engine_proofs import format_of, proof_of_files
@@ -25,7 +24,12 @@ from isthmus.exporters.frozen_branches import (
     unaccepted,
 )
 from isthmus.exporters.options import ignore_progress
-from isthmus.exporters.served_sizes import has_core, sizes_hazard
+from isthmus.exporters.served_sizes import (
+    has_core,
+    proven_sizes,
+    sizes_hazard,
+    without_wrong_edges,
+)
 from isthmus.exporters.size_guards import SizesNotServed
 from isthmus.exporters.source_lines import summarize
 from isthmus.exporters.torchscript.strategies import export_torchscript
@@ -34,11 +38,10 @@ from isthmus.runtime.engines import engines_of
 
 __all__ = [
     "ExportAttempt",
+    "Improvement",
     "Verified",
     "fallback_hazards",
     "first_that_verifies",
-    "refuse_quantised",
-    "refuse_state",
 ]
 
 Explain = Callable[[Step], Difference | None]
@@ -48,6 +51,27 @@ Explain = Callable[[Step], Difference | None]
 _EFFECTS = ("writes_input", "changes_argument", "output_without_example", FAST_PATH)
 """The kinds of hazards that hold on every engine: effects on inputs, outputs that no golden has,
 and answers of attention without its fast path."""
+
+
+@dataclass(frozen=True)
+class Improvement:
+    """Makes a file more exact, at a price that is paid only where it answers wrongly."""
+
+    rewrite: Callable[[Path], bool]
+    """Rewrites the file of one method; returns False where there is nothing to improve."""
+    description: str
+    """What the file has then, for the decision that keeps the artifact."""
+
+
+@dataclass(frozen=True)
+class _Part:
+    """An attempt that serves the core of the ranges."""
+
+    attempt: ExportAttempt
+    sizes: Mapping[str, DimRange]
+    """The sizes that are left."""
+    trimmed: bool = False
+    """Whether the rest failed in calls, so that sizes beyond what was tried are not served."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +85,8 @@ class ExportAttempt:
     """The starting point of the attempt."""
     description: str
     """A description of the exporter, for the decision that keeps the artifact."""
+    improvement: Improvement | None = None
+    """What is done where the files answer wrongly."""
 
 
 @dataclass(frozen=True)
@@ -104,11 +130,11 @@ def first_that_verifies(
         reason = _passes_elsewhere(attempt, made_from, files)
         if reason:
             return _verified(series.decisions, attempt, made_from, hazards, reason)
-    for attempt, sizes in series.partial:
-        found = series.try_one(attempt, sizes)
+    for part in series.parts:  # a part that fails at an edge again adds a smaller one
+        found = series.try_one(part.attempt, part)
         if found is not None:
             return found
-    raise _refusal(series.decisions)
+    raise _refusal(series)
 
 
 class _Series:
@@ -124,72 +150,109 @@ class _Series:
         self.decisions: list[Decision] = []
         self.written: list[tuple[ExportAttempt, ExportRequest, tuple[Hazard, ...]]] = []
         """The attempts whose files failed the check."""
-        self.partial: list[tuple[ExportAttempt, Mapping[str, DimRange]]] = []
-        """The attempts that serve the core of the ranges, and the sizes that they serve."""
+        self.parts: list[_Part] = []
+        """The attempts that serve the core of the ranges."""
+        self.last_of_parts: Decision | None = None
+        """The last refusal of an attempt for a part of the sizes."""
         self._request = request
         self._files = files
         self._check = check
         self._engine = engine
         self._torchscript_failed = False
 
-    def try_one(
-        self, attempt: ExportAttempt, sizes: Mapping[str, DimRange] | None = None
-    ) -> Verified | None:
+    def try_one(self, attempt: ExportAttempt, part: _Part | None = None) -> Verified | None:
         """Writes the files by one attempt and checks them; returns None when they are refused.
 
         Args:
             attempt: The attempt.
-            sizes: The only sizes of some dimensions that the files have to serve.
+            part: The only sizes that the files have to serve.
         """
         if attempt.needs == "module" and not self._request.has_source:
             return None
         if attempt.needs == "torchscript" and self._torchscript_failed:
             return None
         hazards: tuple[Hazard, ...] = ()
+        sizes = part.sizes if part is not None else {}
         try:
             if attempt.needs == "torchscript":
                 self._torchscript_failed = True
                 self._request = _with_torchscript(self._request)
                 hazards = _inherited(self._request)
                 self._torchscript_failed = False
-            request = self._request.within(sizes or {})
+            request = self._request.within(sizes)
             request.progress(f"Exporting by way of {attempt.name}")
             explain = {
                 method.name: attempt.write(request, method, path) for method, path in self._files
             }
         except SizesNotServed as error:
-            served = {**(sizes or {}), **error.guards.served}
-            if error.guards.understood and sizes != served and has_core(self._request, served):
-                self.partial.append((attempt, served))
-            self._refuse(attempt, error)
+            if error.guards.understood:
+                self._add_part(attempt, sizes, error.guards.served)
+            self._refuse(attempt, error, part)
             return None
         except Exception as error:  # whatever an exporter says of code that it cannot follow
-            self._refuse(attempt, error)
+            self._refuse(attempt, error, part)
             return None
         check = replace(self._check, goldens=request.goldens, sweep=request.sweep)
-        request.progress(f"Proving it on {len(request.goldens)} goldens")
         try:
-            verdict = check.check_files(self._engine, [path for _, path in self._files])
+            verdict, what = self._checked(attempt, check, request)
         except Exception as error:  # whatever a runtime says of files that it cannot load
-            self._refuse(attempt, error, "it cannot be loaded again: ")
+            self._refuse(attempt, error, part, "it cannot be loaded again: ")
         else:
             if verdict:
-                reason = verdict.acceptance(attempt.description, "its files")
+                reason = verdict.acceptance(what, "its files")
                 if attempt.needs == "module" and request.module is not None:
                     hazards = experts_hazard(request.module)
+                if part is not None and part.trimmed:
+                    sizes = proven_sizes(sizes, self._request.dims, verdict)
                 found = _verified(self.decisions, attempt, request, hazards, reason)
-                return replace(found, sizes=sizes or {})
-            reason, where = _explained(verdict, check, explain)
-            self.decisions.append(Decision(attempt.name, False, reason, where))
-        if sizes is None:
+                return replace(found, sizes=sizes)
+            self._add_part(attempt, sizes, without_wrong_edges(request, verdict), trimmed=True)
+            self._log(attempt, *_explained(verdict, check, explain), part)
+        if part is None:
             self.written.append((attempt, request, hazards))
         return None
 
-    def _refuse(self, attempt: ExportAttempt, error: Exception, prefix: str = "") -> None:
+    def _checked(
+        self, attempt: ExportAttempt, check: GoldenCheck, request: ExportRequest
+    ) -> tuple[Verdict, str]:
+        """Returns the verdict on the files, improved where they need it, and how they were made."""
+        paths = [path for _, path in self._files]
+        request.progress(f"Proving it on {len(request.goldens)} goldens")
+        verdict = check.check_files(self._engine, paths)
+        improvement = attempt.improvement
+        if verdict or improvement is None or not any([*map(improvement.rewrite, paths)]):
+            return verdict, attempt.description
+        request.progress(f"Proving it with {improvement.description}")
+        verdict = check.check_files(self._engine, paths)
+        return verdict, f"{attempt.description}, {improvement.description}"
+
+    def _add_part(
+        self,
+        attempt: ExportAttempt,
+        before: Mapping[str, DimRange],
+        left: Mapping[str, DimRange],
+        *,
+        trimmed: bool = False,
+    ) -> None:
+        """Notes a part of the sizes that is to be tried, where it is new and has the core."""
+        sizes = {**before, **left}
+        if sizes != before and has_core(self._request, sizes):
+            self.parts.append(_Part(attempt, sizes, trimmed))
+
+    def _refuse(
+        self, attempt: ExportAttempt, error: Exception, part: _Part | None, prefix: str = ""
+    ) -> None:
         reason, where = summarize(error)
         known = explain_unsupported_type(str(error), [path for _, path in self._files])
         reason = known or f"{prefix}{_kind(error)}{reason}"
-        self.decisions.append(Decision(attempt.name, False, reason, "" if known else where))
+        self._log(attempt, reason, "" if known else where, part)
+
+    def _log(self, attempt: ExportAttempt, reason: str, where: str, part: _Part | None) -> None:
+        if part is not None:
+            reason = f"for {sizes_text(part.sizes)} only: {reason}"
+        self.decisions.append(Decision(attempt.name, False, reason, where))
+        if part is not None:
+            self.last_of_parts = self.decisions[-1]
 
 
 def _verified(
@@ -269,12 +332,24 @@ def _inherited(request: ExportRequest) -> tuple[Hazard, ...]:
     return mark_accepted(hazards)
 
 
-def _refusal(decisions: Sequence[Decision]) -> ExportError:
-    """Returns the error of a format that no attempt made; the first decision is its reason."""
-    first = decisions[0] if decisions else Decision("", False, "there is no way to make it")
-    where = f" ({first.where})" if first.where else ""
-    error = ExportError(f"{first.strategy}: {first.reason}{where}")
-    error.decisions = tuple(decisions)
+def _refusal(series: _Series) -> ExportError:
+    """Returns the error of a format that no attempt made.
+
+    The first decision is its reason, and where a part of the sizes was tried, that try's as well.
+    """
+    none = Decision("", False, "there is no way to make it")
+    shown = [series.decisions[0] if series.decisions else none]
+    if series.last_of_parts is not None:
+        shown.append(series.last_of_parts)
+    error = ExportError(
+        "; ".join(
+            f"{decision.strategy}: {decision.reason}"
+            + (f" ({decision.where})" if decision.where else "")
+            for decision in shown
+        )
+    )
+    error.decisions = tuple(series.decisions)
+    error.last_of_parts = series.last_of_parts
     return error
 
 
@@ -282,37 +357,6 @@ def _kind(error: Exception) -> str:
     name = type(error).__name__
     known = isinstance(error, ExportError) or name == "RuntimeError"
     return "" if known else f"{name}: "
-
-
-def refuse_state(request: ExportRequest, format_name: str) -> None:
-    """Refuses a stateful model for a format that keeps no state.
-
-    Raises:
-        ExportError: The model has state.
-    """
-    if request.stateful:
-        raise ExportError(
-            f"the model has state, which {format_name} does not keep; take the state as inputs "
-            "and give it back as outputs, or stay with TorchScript"
-        )
-
-
-def refuse_quantised(request: ExportRequest, format_name: str) -> None:
-    """Refuses a model that PyTorch has quantised, for a format that has no such operators.
-
-    Raises:
-        ExportError: The model has quantised submodules or operators; names one.
-    """
-    parts = quantised_parts(request.module) if request.module is not None else []
-    if not parts and request.torchscript is not None:
-        operators = request.torchscript.artifact.operators
-        parts = [name for name in operators if name.startswith("quantized::")]
-    if parts:
-        raise ExportError(
-            f"the model is quantised ({parts[0] or 'the module itself'}), and PyTorch's quantised "
-            f"operators have no form in {format_name}: export the float model with "
-            'formats=["onnx"] and precision="int8", or stay with TorchScript'
-        )
 
 
 def fallback_hazards(what: str, verified: Verified) -> tuple[Hazard, ...]:

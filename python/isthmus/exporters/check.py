@@ -71,6 +71,10 @@ class Verdict:
     """The number of further shapes, beside the goldens', at which it was called once."""
     wrong_sizes: str = ""
     """The sizes among these at which it fails, in words; `failures` has the first of them."""
+    right: tuple[Mapping[str, int], ...] = ()
+    """The sizes of the calls that passed: those of goldens, and after them further ones."""
+    wrong: tuple[Mapping[str, int], ...] = ()
+    """The sizes of the calls that failed."""
 
     def __bool__(self) -> bool:
         return not self.failures
@@ -137,11 +141,14 @@ class GoldenCheck:
         """Runs every golden several times; a golden stops at its first failure."""
         run = load()
         failures: list[Failure] = []
+        right: list[Mapping[str, int]] = []
+        wrong: list[Mapping[str, int]] = []
         cosines = Cosines(self.least_cosine)
         calls = 0
         for at, golden in enumerate(self.goldens):
             # Large outputs take long to compare; calls after the first golden run optimized code.
             large = at > 0 and golden.nbytes > BUDGET_BYTES
+            failure = None
             for call in range(1, 2 if large else repeats + 1):
                 if self.stateful and calls:
                     run = load()
@@ -150,18 +157,26 @@ class GoldenCheck:
                 if failure is not None:
                     failures.append(failure)
                     break
-        if failures or not self.sweep:
-            return Verdict(len(self.goldens), calls, tuple(failures), cosines)
-        wrong: list[tuple[Golden, Failure]] = []
-        for golden in self.sweep:
+            (right if failure is None else wrong).append(golden.dims)
+        swept = () if failures else self.sweep
+        for golden in swept:
             if self.stateful:
                 run = load()
             failure = self._failure(run, golden, 1, Cosines(), swept=True)
             if failure is not None:
-                wrong.append((golden, failure))
-        text = wrong_sizes([golden.dims for golden, _ in wrong], [g.dims for g in self.sweep])
-        found = tuple(failure for _, failure in wrong)
-        return Verdict(len(self.goldens), calls, found, cosines, len(self.sweep), text)
+                failures.append(failure)
+            (right if failure is None else wrong).append(golden.dims)
+        text = wrong_sizes(wrong, [golden.dims for golden in swept]) if swept else ""
+        return Verdict(
+            goldens=len(self.goldens),
+            calls=calls,
+            failures=tuple(failures),
+            cosines=cosines,
+            swept=len(swept),
+            wrong_sizes=text,
+            right=tuple(right),
+            wrong=tuple(wrong),
+        )
 
     def _failure(
         self, run: Call, golden: Golden, call: int, cosines: Cosines, *, swept: bool = False

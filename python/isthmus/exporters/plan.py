@@ -171,6 +171,9 @@ def _failed(result: FormatResult, error: Exception) -> FormatResult:
         # Wrong answers of the first way say more than what the fallbacks lack.
         first = next((d for d in refused if d.where or _IS_WRONG in d.reason), refused[0])
         reason, where = f"{first.strategy}: {first.reason}", first.where
+        last = getattr(error, "last_of_parts", None)
+        if last is not None and last is not first:
+            reason += f"; {last.strategy}, {last.reason}"
     else:
         reason, where = summarize(error)
     # The advice is on the reason that is shown, and on no other.

@@ -24,12 +24,11 @@ from isthmus.exporters.attempts import (
     Verified,
     fallback_hazards,
     first_that_verifies,
-    refuse_quantised,
-    refuse_state,
 )
 from isthmus.exporters.export_request import ExportedArtifact, ExportRequest
 from isthmus.exporters.exported_program import export_module, export_scripted
 from isthmus.exporters.first_difference import first_difference
+from isthmus.exporters.refused_models import refuse_quantised, refuse_state
 from isthmus.exporters.remedies import with_remedies
 from isthmus.exporters.torchscript.operators import custom_operators, find_libraries
 from isthmus.runtime.file_engines import AotiEngine

@@ -18,9 +18,8 @@ from isthmus.errors import ExportError
 from isthmus.exporters.attempts import (
     Explain,
     ExportAttempt,
+    Improvement,
     first_that_verifies,
-    refuse_quantised,
-    refuse_state,
 )
 from isthmus.exporters.export_request import ExportedArtifact, ExportRequest
 from isthmus.exporters.exported_program import export_module, export_scripted, flat_script
@@ -28,6 +27,8 @@ from isthmus.exporters.first_difference import first_difference
 from isthmus.exporters.onnx.attention import translations
 from isthmus.exporters.onnx.exact_operators import exact_translations
 from isthmus.exporters.onnx.files import artifact_of, save_model, with_data
+from isthmus.exporters.onnx.fourier import hide_sizes, make_transforms_accurate
+from isthmus.exporters.refused_models import refuse_quantised, refuse_state
 from isthmus.exporters.source_lines import in_stack_text
 from isthmus.exporters.torchscript.trace import as_tensors
 from isthmus.exporters.unsupported_types import refuse_complex
@@ -114,7 +115,9 @@ def _write_program(
             verbose=False,
         )
     assert exported is not None
-    save_model(exported.model_proto, path)
+    model = exported.model_proto
+    hide_sizes(model)
+    save_model(model, path)
     decomposed = exported.exported_program or program
     return partial(first_difference, decomposed, method, file=path, module=request.module)
 
@@ -154,9 +157,14 @@ def _export_scripted(request: ExportRequest, method: Method, file: Path, opset: 
         )
 
 
+_IN_FLOAT64 = Improvement(make_transforms_accurate, "with Fourier transforms in float64")
 _ATTEMPTS = (
     ExportAttempt(
-        "dynamo", partial(_write_program, export_module), "module", "torch.onnx with dynamo"
+        "dynamo",
+        partial(_write_program, export_module),
+        "module",
+        "torch.onnx with dynamo",
+        _IN_FLOAT64,
     ),
     ExportAttempt(
         "torchscript", _write_scripted, "torchscript", "torch.onnx's TorchScript exporter"
@@ -166,6 +174,7 @@ _ATTEMPTS = (
         partial(_write_program, export_scripted),
         "torchscript",
         "torch.onnx with dynamo, of TorchScript converted to torch.export",
+        _IN_FLOAT64,
     ),
 )
 
