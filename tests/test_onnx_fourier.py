@@ -88,19 +88,34 @@ def test_every_length_is_exact(kind: str, opset: int, tmp_path: Path) -> None:
             assert_exact(run(path, x, length), expected)
 
 
-def test_a_power_of_two_stays_as_it_is(tmp_path: Path) -> None:
-    """The runtime is exact there, and other runtimes know the operator."""
+def test_a_power_of_two_needs_no_other_algorithm(tmp_path: Path) -> None:
+    """It is computed in float64, too."""
     path = tmp_path / "dft.onnx"
     model = transform(20, 1, inverse=False, onesided=True, with_length=False)
     size = model.graph.input[0].type.tensor_type.shape.dim[1]
     size.dim_value = 64
     onnx.save(model, path)
-    before = path.read_bytes()
-    assert not make_transforms_accurate(path)
-    assert path.read_bytes() == before
+    assert make_transforms_accurate(path)
+    nodes = [node.op_type for node in onnx.load(path).graph.node]
+    assert nodes == ["Cast", "DFT", "CastLike", "Identity"]
+    x = np.random.default_rng(0).random((2, 64, 3)).astype(np.float32)
+    assert_exact(run(path, x, 64), np.fft.rfft(x.astype(np.float64), axis=1))
     size.dim_value = 60
     onnx.save(model, path)
     assert make_transforms_accurate(path)
+    assert [node.op_type for node in onnx.load(path).graph.node].count("DFT") == 3
+    x = x[:, :60]
+    assert_exact(run(path, x, 60), np.fft.rfft(x.astype(np.float64), axis=1))
+
+
+def test_a_graph_without_transforms_stays_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "dft.onnx"
+    model = transform(20, 1, inverse=False, onesided=True)
+    model.graph.node[0].op_type = "Abs"
+    onnx.save(model, path)
+    before = path.read_bytes()
+    assert not make_transforms_accurate(path)
+    assert path.read_bytes() == before
 
 
 def test_sizes_after_a_transform_are_removed() -> None:

@@ -2,8 +2,8 @@
 
 Shape inference gives a transform whose length the graph computes the size of its input, so that a
 call fails on ONNX Runtime with "Shape mismatch attempting to re-use buffer". And ONNX Runtime
-transforms a length that is no power of two with a chirp in float32 whose angles are not reduced:
-the error grows with the length, to 2e-4 of the largest value at 16000.
+transforms a length that is no power of two with a chirp in float32 whose angles are not reduced, so
+that the error grows with the length, to 2e-4 of the largest value at 16000.
 """
 
 from __future__ import annotations
@@ -53,7 +53,9 @@ def hide_sizes(model: onnx.ModelProto) -> None:
 
 
 def make_transforms_accurate(path: Path) -> bool:
-    """Replaces each transform in a file whose length is not known to be a power of two.
+    """Puts transforms in float64 into the place of those in a file.
+
+    One whose length is not known to be a power of two becomes Bluestein's algorithm.
 
     Returns:
         False where there is none.
@@ -64,17 +66,35 @@ def make_transforms_accurate(path: Path) -> bool:
     transforms = _Transforms(model)
     nodes: list[onnx.NodeProto] = []
     for node, transform in transforms.pairs:
-        inexact = transform is not None and not transform.is_power_of_two
-        if transform is not None and inexact:
-            nodes += bluestein_nodes(transform, axis_is_input=transforms.axis_is_input)
-        else:
+        if transform is None:
             nodes.append(node)
+        elif transform.is_power_of_two:
+            nodes += _in_float64(node)
+        else:
+            nodes += bluestein_nodes(transform, axis_is_input=transforms.axis_is_input)
     if len(nodes) == len(transforms.pairs):
         return False
     transforms.replace(nodes)
     onnx.save_model(model, path)
     onnx.checker.check_model(path)
     return True
+
+
+def _in_float64(node: onnx.NodeProto) -> list[onnx.NodeProto]:
+    """Returns a node that computes in float64, and gives its output in the input's type."""
+    import onnx
+    from onnx import helper
+
+    x, y = node.input[0], node.output[0]
+    wide, result = f"{y}/wide", f"{y}/result"
+    own = onnx.NodeProto()
+    own.CopyFrom(node)
+    own.input[0], own.output[0] = wide, result
+    return [
+        helper.make_node("Cast", [x], [wide], to=onnx.TensorProto.DOUBLE),
+        own,
+        helper.make_node("CastLike", [result, x], [y]),
+    ]
 
 
 class _Transforms:
