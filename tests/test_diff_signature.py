@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from diff_bundles import ROWS, SCORES, bundle_of, leaf, method, severities, value
-from isthmus.bundle.manifest import DimRange, Manifest, Method, Tree, ValueRange
+from isthmus.bundle.manifest import DimRange, Manifest, Method, ServedCase, Tree, ValueRange
 from isthmus.bundle_diff.findings import Findings, Severity
 from isthmus.bundle_diff.signature import compare_signatures
 
@@ -176,3 +176,29 @@ def test_ranges_and_methods_and_state() -> None:
     }
     stateful = replace(bundle_of(method()), stateful=True)
     assert signature_changes(bundle_of(method()), stateful) == {"state": "breaking"}
+
+
+AT_16_KHZ = ServedCase({"n": 512}, {"rate": 16000.0})
+AT_8_KHZ = ServedCase({"n": 256}, {"rate": 8000.0})
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "severity"),
+    [
+        ((AT_16_KHZ, AT_8_KHZ), (AT_8_KHZ, AT_16_KHZ), None),
+        ((AT_16_KHZ,), (AT_16_KHZ, AT_8_KHZ), "changed"),
+        ((AT_16_KHZ, AT_8_KHZ), (AT_16_KHZ,), "breaking"),
+        ((AT_16_KHZ,), (ServedCase({"n": 512}),), "changed"),
+        ((ServedCase({"n": 512}),), (AT_16_KHZ,), "breaking"),
+        ((AT_16_KHZ,), (), "changed"),
+        ((), (AT_16_KHZ,), "breaking"),
+    ],
+)
+def test_combinations_that_are_no_longer_served_break_callers(
+    before: tuple[ServedCase, ...], after: tuple[ServedCase, ...], severity: Severity | None
+) -> None:
+    """Others are compatible, and their order does not count."""
+    sides = [bundle_of(replace(method(), served=served)) for served in (before, after)]
+    assert signature_changes(*sides) == (
+        {} if severity is None else {"sizes and numbers together": severity}
+    )

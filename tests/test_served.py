@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from isthmus.bundle.manifest import DimRange
 from isthmus.bundle.manifest_json import dumps, loads
 from isthmus.capture.capture import capture
 from isthmus.errors import BundleError, InvalidInput
+from isthmus.runtime import install_paths
 
 
 class TwoRates(nn.Module):
@@ -90,6 +92,11 @@ def test_one_stream_at_two_rates(form: str, engine: str, tmp_path: Path) -> None
         words = f"samples={samples}, rate={rate}, which the model does not take together; expected"
         with pytest.raises(InvalidInput, match=words):
             model(torch.rand(1, samples), rate)
+    info = subprocess.run(
+        [install_paths.binary(), "info", bundle.path], capture_output=True, text=True, check=True
+    )
+    words = ", takes only samples=512, rate=16000; or samples=256, rate=8000"
+    assert words in " ".join(info.stdout.split())
     read = loads(dumps(bundle.manifest))
     assert read.methods[0].served == bundle.manifest.methods[0].served
     with pytest.raises(BundleError, match="scalar inputs"):

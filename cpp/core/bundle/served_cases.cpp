@@ -37,6 +37,13 @@ std::string text_of(const ServedCase& served) {
 
 }  // namespace
 
+std::string served_text(const Signature& signature) {
+  std::string text;
+  for (const ServedCase& served_case : signature.served)
+    text += (text.empty() ? "" : "; or ") + text_of(served_case);
+  return text;
+}
+
 void check_served(const Signature& signature, std::span<const Tensor> inputs,
                   const SizeOf& size_of) {
   const auto number = [&](const std::string& name) -> std::optional<double> {
@@ -59,11 +66,9 @@ void check_served(const Signature& signature, std::span<const Tensor> inputs,
   ServedCase given = signature.served.front();
   for (auto& [name, size] : given.sizes) size = size_of(name).value_or(size);
   for (auto& [name, value] : given.numbers) value = number(name).value_or(value);
-  std::string served;
-  for (const ServedCase& served_case : signature.served)
-    served += (served.empty() ? "" : "; or ") + text_of(served_case);
   throw InvalidInput("\"" + signature.method + "\" was called with " + text_of(given) +
-                     ", which the model does not take together; expected " + served +
+                     ", which the model does not take together; expected " +
+                     served_text(signature) +
                      ". For another combination, export again with an example of it");
 }
 

@@ -480,7 +480,8 @@ void check_computed_sizes(const Signature& signature, std::span<const Tensor> in
 std::string Signature::describe() const {
   const auto name_of = [&](std::size_t input) { return inputs[input].name; };
   return method + "(" + specs_text(inputs) + ") -> (" + specs_text(outputs) + ")" +
-         (writes.empty() ? "" : ", writes " + detail::joined(writes, name_of));
+         (writes.empty() ? "" : ", writes " + detail::joined(writes, name_of)) +
+         (served.empty() ? "" : ", takes only " + detail::served_text(*this));
 }
 
 std::vector<Tensor> check_inputs(const Signature& signature, const Inputs& inputs, Device device) {

@@ -141,7 +141,7 @@ struct Signature {
   std::vector<ServedCase> served{};
 
   /// Returns a text such as "forward(input_ids: int64[batch, sequence]) -> (...)", with the written
-  /// inputs at the end.
+  /// inputs and the combinations that are served at the end.
   [[nodiscard]] ISTHMUS_API std::string describe() const;
 };
 

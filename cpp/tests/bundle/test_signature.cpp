@@ -147,6 +147,9 @@ TEST_CASE("combinations of sizes and numbers that are not served are refused") {
                        InvalidInput);
   CHECK_THROWS_AS(call(4, true, std::nullopt), InvalidInput);
   CHECK_THROWS_AS(call(3, false, 8000), InvalidInput);
+  CHECK(method.describe().ends_with(
+      ", takes only batch=2, flag=1, rate=16000; or batch=4, flag=0, rate=8000"));
+  CHECK(signature().describe().find("takes only") == std::string::npos);
 }
 
 TEST_CASE("a value outside its range is refused with its position") {

@@ -19,6 +19,7 @@ from isthmus.bundle.manifest import (
 from isthmus.bundle.size_expression import is_plain, parse_size
 from isthmus.bundle_diff.findings import Findings, Section, Severity, counted
 from isthmus.bundle_diff.pairs import ValuePairs, methods_of, pair_values
+from isthmus.bundle_diff.served import compare_served
 
 __all__ = ["compare_signatures"]
 
@@ -62,7 +63,7 @@ class _Comparison:
     ) -> None:
         self._before, self._after = before, after
         self._dims, self._new_dims = dims, new_dims
-        self._change = section.change
+        self._section, self._change = section, section.change
         self._inputs = pair_values(before.inputs, after.inputs)
         self._outputs = pair_values(before.outputs, after.outputs)
         self._axes: dict[tuple[Size, Size], list[str]] = {}
@@ -74,6 +75,13 @@ class _Comparison:
         self._values("output", self._outputs)
         self._order()
         self._input_sizes()
+        compare_served(
+            self._before.served,
+            self._after.served,
+            self._section,
+            dims=self._names(),
+            inputs=self._inputs.names,
+        )
         self._output_sizes()
         self._calls()
         self._returns()
