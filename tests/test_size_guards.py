@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from isthmus.bundle.manifest import DimRange
@@ -104,3 +106,12 @@ def test_no_advice_of_torch_is_left_in_a_summary() -> None:
         for word in ("mark_dynamic", "draft_export", "TORCH_LOGS", "Dim.", "torch._check"):
             assert word not in summary
     assert "specialized it to be a constant (16)" in summarize(RuntimeError(FIXED))[0]
+
+
+def test_the_line_of_an_error_is_none_of_the_standard_library() -> None:
+    """It is the user's line that called it."""
+    try:
+        json.loads("{")
+    except ValueError as error:
+        _, where = summarize(error)
+    assert where.startswith("tests/test_size_guards.py:")

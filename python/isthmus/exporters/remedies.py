@@ -56,6 +56,11 @@ _ADVICE = (
     ),
     (r"use the formats torchscript or aoti", ""),
     (
+        r"argument 'size' failed to unpack the object.*FakeTensor",
+        "a size is taken from the values of a tensor, as packed sequences do, which torch.export "
+        "does not follow: use the formats torchscript or onnx",
+    ),
+    (
         r"torch\.export needs .* to be equal",
         "give both dimensions one name in dynamic=",
     ),

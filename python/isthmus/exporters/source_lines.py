@@ -11,6 +11,7 @@ from pathlib import Path
 from isthmus.errors import cause_of
 
 _PACKAGE = Path(__file__).resolve().parent.parent
+_STANDARD_LIBRARY = Path(sysconfig.get_path("stdlib"))
 _TRACED_FRAME = re.compile(r"^(?P<file>[^\n]+?)\((?P<line>\d+)\): (?P<name>\S+)", re.MULTILINE)
 _SENTENCE_END = re.compile(r"(?<=[.!?]) +(?=[A-Z-])")
 _TORCH_ADVICE = re.compile(r"TORCH_LOGS|mark_dynamic|Dim\.[A-Z]|draft_export|torch\._check")
@@ -42,11 +43,13 @@ def site_folders() -> tuple[Path, ...]:
 
 
 def is_machinery(file: str) -> bool:
-    """Returns True for code that a user cannot change: torch's, isthmus's, and what they make."""
+    """Returns True for code that a user cannot change: Python's, torch's, isthmus's."""
     if file.startswith("<"):  # "<string>", "<eval_with_key>.19"
         return True
     path = Path(file)
     if path.is_relative_to(_PACKAGE):
+        return True
+    if path.is_relative_to(_STANDARD_LIBRARY) and "site-packages" not in path.parts:
         return True
     return "torch" in path.parts and any(
         path.is_relative_to(root / "torch") for root in site_folders()

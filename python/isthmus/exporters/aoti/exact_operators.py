@@ -3,7 +3,7 @@
 AOTInductor rounds the quotient of floats before it takes the floor, so that -3.5 // 0.7 is -5
 where PyTorch gives -6, and a remainder has the error of the whole quotient. The decompositions here
 compute what `div_floor_floating` and `remainder` of ATen do (aten/src/ATen/native/cpu), from
-`fmod`, which is exact.
+`fmod`, which is exact. AOTInductor does not compile the quotient of complex numbers and a size.
 """
 
 from __future__ import annotations
@@ -25,15 +25,33 @@ _aten: Any = torch.ops.aten
 def with_exact_operators(program: ExportedProgram) -> ExportedProgram:
     """Returns the program with exact floor divisions and remainders of floats.
 
+    Quotients of complex numbers and a size are divided by a tensor.
+
     A program without such operators is returned as it is.
     """
     table = _decompositions()
     graphs = [
         part.graph for part in program.graph_module.modules() if isinstance(part, fx.GraphModule)
     ]
-    if all(node.target not in table for graph in graphs for node in graph.nodes):
+    nodes = [node for graph in graphs for node in graph.nodes]
+    if any(_divides_complex_by_size(node) for node in nodes):
+        table[_aten.div.Tensor] = _divide_complex
+    if all(node.target not in table for node in nodes):
         return program
     return cast("ExportedProgram", program.run_decompositions(table))
+
+
+def _divides_complex_by_size(node: fx.Node) -> bool:
+    if node.target is not _aten.div.Tensor:
+        return False
+    a, b = (arg.meta.get("val") if isinstance(arg, fx.Node) else arg for arg in node.args[:2])
+    return isinstance(a, Tensor) and a.is_complex() and isinstance(b, torch.SymInt)
+
+
+def _divide_complex(a: Any, b: Any) -> Any:
+    if not isinstance(a, Tensor) or not a.is_complex() or isinstance(b, Tensor):
+        return NotImplemented
+    return a / torch.full((), b, dtype=a.dtype.to_real(), device=a.device)
 
 
 def _decompositions() -> dict[Any, Callable[..., Any]]:
