@@ -189,7 +189,8 @@ class ISTHMUS_API Bundle {
   /// BundleError.
   [[nodiscard]] FileBytes map(const FileEntry& entry) const;
 
-  /// Maps one listed archive (TorchScript or an exported program) and compares its digest. The tensors
+  /// Maps one listed archive (TorchScript or an exported program) and compares its digest. The
+  /// tensors
   /// (`FileBytes::weights`) stay in the file's pages, which processes share. Everything else, such
   /// as code, becomes private to the process, so that it cannot change after the check. Writing to
   /// the weights does not change the file. An archive with another layout, or on a file system that

@@ -127,7 +127,8 @@ def adopt(
     file: Annotated[
         Path,
         typer.Argument(
-            metavar="FILE", help="A TorchScript file, an exported program, an ONNX file or an AOTInductor package."
+            metavar="FILE",
+            help="A TorchScript file, an exported program, an ONNX file or an AOTInductor package.",
         ),
     ],
     output: Output,
