@@ -290,7 +290,8 @@ def test_a_causal_model_gives_its_cache_and_says_how_to_leave_it_out(
     assert [spec.name for spec in bundle.manifest.methods[0].outputs] == ["logits"]
 
 
-def test_a_static_cache_is_written_in_place(tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", ENGINES)
+def test_a_static_cache_is_written_in_place(form: str, tmp_path: Path) -> None:
     module = gpt2()
     key = cache_parameter(module)
 
@@ -301,12 +302,12 @@ def test_a_static_cache_is_written_in_place(tmp_path: Path) -> None:
         return made
 
     bundle = isthmus.export(
-        module, kwargs={"input_ids": ids(2, 1), key: cache()}, path=tmp_path / "b"
+        module, kwargs={"input_ids": ids(2, 1), key: cache()}, path=tmp_path / "b", formats=(form,)
     )
     assert bundle.manifest.methods[0].writes[:3] == (
         f"{key}.0.keys", f"{key}.0.values", f"{key}.0.cumulative_length",
     )  # fmt: skip
-    model = isthmus.load(bundle.path)
+    model = isthmus.load(bundle.path, engine=ENGINES[form], trust="native")
     own, eager = cache(), cache()
     for _ in range(3):
         new = ids(2, 1)
