@@ -39,15 +39,20 @@ inline std::string written_name(const std::string& input) {
   return "written/" + input;
 }
 
-/// @param written  the number of values of written inputs that are expected after the outputs
-/// @throws ExecutionError when there is another number of values.
-inline void check_count(const Signature& signature, std::size_t count, std::size_t written) {
-  if (count == signature.outputs.size() + written) return;
+[[noreturn, gnu::noinline]] inline void refuse_result_count(const Signature& signature,
+                                                            std::size_t count,
+                                                            std::size_t written) {
   throw ExecutionError(
       in_quotes(signature.method) + " gave " + std::to_string(count) + " outputs, expected " +
       std::to_string(signature.outputs.size()) +
       (written == 0 ? "" : " and the values of " + std::to_string(written) + " written inputs") +
       "; the artifact does not do what its manifest says: export it again");
+}
+
+/// @param written  the number of values of written inputs that are expected after the outputs
+/// @throws ExecutionError when there is another number of values.
+inline void check_count(const Signature& signature, std::size_t count, std::size_t written) {
+  if (count != signature.outputs.size() + written) refuse_result_count(signature, count, written);
 }
 
 /// @throws ExecutionError when an engine returned another number of values.

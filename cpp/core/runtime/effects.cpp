@@ -1,10 +1,10 @@
 #include "core/runtime/effects.h"
 
-#include <algorithm>
 #include <array>
 #include <string>
 
 #include "core/bundle/methods.h"
+#include "core/bundle/refusals.h"
 #include "core/tensor/memory.h"
 #include "core/text.h"
 #include "isthmus/error.h"
@@ -12,8 +12,8 @@
 namespace isthmus::detail {
 namespace {
 
-std::string label(const ValueSpec& spec) {
-  return "input " + in_quotes(spec.name) + ": ";
+[[noreturn]] void refuse_writing(const ValueSpec& spec, const std::string& why) {
+  throw InvalidInput(input_label(spec) + "the call writes it in place, and " + why);
 }
 
 }  // namespace
@@ -26,18 +26,18 @@ std::vector<Tensor> written_buffers(const Signature& signature, std::span<const 
     const Tensor& buffer = given[written];
     buffers.push_back(buffer);
     if (!buffer.defined()) continue;
-    const std::string why = label(spec) + "the call writes it in place, and ";
     if (buffer.read_only())
-      throw InvalidInput(why + buffer.describe() +
-                         " cannot be written (it is read-only); pass a copy of it");
+      refuse_writing(spec,
+                     buffer.describe() + " cannot be written (it is read-only); pass a copy of it");
     if (overlaps_itself(buffer))
-      throw InvalidInput(why + buffer.describe() +
-                         " has several elements in the same memory (it was expanded or "
-                         "broadcast); pass a copy of it");
+      refuse_writing(spec, buffer.describe() +
+                               " has several elements in the same memory (it was expanded or "
+                               "broadcast); pass a copy of it");
     for (std::size_t i = 0; i < given.size(); ++i)
       if (i != written && share_elements(buffer, given[i]))
-        throw InvalidInput(why + "it shares memory with the input " +
-                           in_quotes(signature.inputs[i].name) + "; pass a copy of one of them");
+        refuse_writing(spec, "it shares memory with the input " +
+                                 in_quotes(signature.inputs[i].name) +
+                                 "; pass a copy of one of them");
   }
   return buffers;
 }
@@ -55,7 +55,7 @@ std::vector<Tensor> take_written(const Signature& signature, std::span<const Ten
     const Tensor& value = values[i];
     if (!input.defined()) continue;
     if (!value.defined() || value.dtype() != input.dtype() || value.shape() != input.shape())
-      throw ExecutionError(label(signature.inputs[signature.writes[i]]) + "the call of " +
+      throw ExecutionError(input_label(signature.inputs[signature.writes[i]]) + "the call of " +
                            in_quotes(signature.method) + " writes it, and gave " +
                            value.describe() + " for " + input.describe() +
                            "; the artifact does not do what its manifest says: export it again");
@@ -76,7 +76,10 @@ void separate_outputs(Executable& executable, std::span<const Tensor> inputs,
   for (const Tensor& input : inputs) *next++ = memory_range(input);
   for (Tensor& output : outputs) {
     const MemoryRange range = memory_range(output);
-    if (std::any_of(taken, next, [&](const MemoryRange& other) { return range.meets(other); }))
+    bool shared = false;
+    for (const MemoryRange* other = taken; other != next; ++other)
+      shared = shared || range.meets(*other);
+    if (shared)
       output = executable.copy(output);
     else
       *next++ = range;

@@ -13,7 +13,7 @@
 #include "core/bundle/proofs.h"
 #include "core/proof/special_proof.h"
 #include "core/runtime/background_warmup.h"
-#include "core/runtime/effects.h"
+#include "core/runtime/checked_call.h"
 #include "core/runtime/engine_limits.h"
 #include "core/runtime/recorder.h"
 #include "core/runtime/select_engine.h"
@@ -63,96 +63,8 @@ FilesRead read_files(const Bundle& bundle, const Artifact* artifact, bool mmap) 
   return read;
 }
 
-std::string shapes_text(const Signature& signature, std::span<const Tensor> inputs) {
-  std::size_t i = 0;
-  return detail::joined(inputs, [&](const Tensor& input) {
-    return signature.inputs[i++].name + "=" + input.describe();
-  });
-}
-
-/// Runs a call with `RunOptions::timeout`.
-std::vector<Tensor> execute_within(Executable& executable, std::size_t method,
-                                   std::span<const Tensor> inputs, double seconds) {
-  using std::chrono::duration;
-  constexpr double kLongest = 1e9;  // of which the clock's time can still be computed
-  if (!(seconds > 0))
-    throw InvalidInput("timeout " + std::to_string(seconds) +
-                       ": expected a positive number of seconds, or 0 for no limit");
-  if (!executable.can_stop())
-    throw InvalidInput(
-        "timeout: this engine cannot stop a call that has begun; load the bundle on an engine that "
-        "can (docs/engines.md), or call without a timeout in a process of its own");
-  return executable.run_within(method, inputs,
-                               Clock::now() + std::chrono::duration_cast<Clock::duration>(
-                                                  duration<double>(std::min(seconds, kLongest))));
-}
-
-/// Runs the engine on checked inputs. Returns as many outputs as the signature has, which share no
-/// memory with the inputs or each other.
-/// @param buffers  from `written_buffers`; written when the call has succeeded
-/// @throws ExecutionError for any error of the engine.
-std::vector<Tensor> execute(Executable& executable, const Signature& signature, std::size_t method,
-                            std::span<const Tensor> inputs, std::span<const Tensor> buffers,
-                            const RunOptions& options) {
-  std::vector<Tensor> outputs;
-  try {
-    outputs = options.timeout == 0 ? executable.run(method, inputs)
-                                   : execute_within(executable, method, inputs, options.timeout);
-  } catch (const Error&) {
-    throw;
-  } catch (const std::exception& error) {
-    throw ExecutionError("\"" + signature.method + "\" failed in the engine: " + error.what() +
-                         " (inputs: " + shapes_text(signature, inputs) +
-                         "); run `isthmus-run verify` on the bundle to see whether it is whole");
-  }
-  std::vector<Tensor> written;
-  if (signature.writes.empty())
-    detail::check_result_count(signature, outputs.size());
-  else
-    written = detail::take_written(signature, inputs, outputs);
-  if (options.check_outputs) check_outputs(signature, inputs, outputs);
-  detail::separate_outputs(executable, inputs, outputs);
-  detail::write_back(executable, written, buffers);
-  return outputs;
-}
-
-/// Checks inputs in the signature's order and runs the engine. Non-contiguous inputs are replaced
-/// by copies, except in a call that writes inputs: a copy would not be what the next call needs.
-std::vector<Tensor> run_in_order(Executable& executable, const Signature& signature,
-                                 std::size_t method, std::span<Tensor> inputs, Device device,
-                                 const RunOptions& options) {
-  if (signature.writes.empty()) {
-    check_inputs(signature, inputs, device);
-    return execute(executable, signature, method, inputs, {}, options);
-  }
-  std::vector<Tensor> checked(inputs.begin(), inputs.end());
-  check_inputs(signature, checked, device);
-  return execute(executable, signature, method, checked, detail::written_buffers(signature, inputs),
-                 options);
-}
-
 std::size_t method_index(const Manifest& manifest, std::string_view method) {
   return detail::method_index(manifest, method, "the model");
-}
-
-Outputs call_named(Executable& executable, const Signature& signature, std::size_t method,
-                   const Inputs& inputs, Device device, const RunOptions& options) {
-  const std::vector<Tensor> ordered = check_inputs(signature, inputs, device);
-  std::vector<Tensor> buffers;
-  if (!signature.writes.empty()) {
-    std::vector<Tensor> given;  // before non-contiguous ones were copied
-    for (const ValueSpec& spec : signature.inputs) {
-      const Tensor* input = inputs.find(spec.name);
-      given.push_back(input == nullptr ? Tensor() : *input);
-    }
-    buffers = detail::written_buffers(signature, given);
-  }
-  std::vector<Tensor> results = execute(executable, signature, method, ordered, buffers, options);
-  Outputs outputs;
-  outputs.reserve(results.size());
-  for (std::size_t i = 0; i < results.size(); ++i)
-    outputs.add(signature.outputs[i].name, std::move(results[i]));
-  return outputs;
 }
 
 /// Names tensors for a record. Tensors beyond the signature, which the call refuses, get their
@@ -241,11 +153,13 @@ struct Model::Impl {
 
   /// The methods with the values that the engine is not proven on; empty when it has no limits.
   std::vector<Signature> limited;
+  std::vector<detail::SignatureCheck> checks;  ///< of each method's calls
 
   [[nodiscard]] const Manifest& manifest() const noexcept { return bundle.manifest(); }
-  /// Returns the signatures that calls are checked against.
-  [[nodiscard]] const std::vector<Signature>& methods() const noexcept {
-    return limited.empty() ? manifest().methods : limited;
+  /// Prepares the checks of the methods, which are those of the manifest or the limited ones.
+  void prepare_checks() {
+    const std::vector<Signature>& methods = limited.empty() ? manifest().methods : limited;
+    checks = std::vector<detail::SignatureCheck>(methods.begin(), methods.end());
   }
 
   /// Selects an artifact and an engine, loads them, and reports it.
@@ -269,9 +183,22 @@ struct Model::Impl {
 
   /// Runs a call and records it. `inputs()` and `outputs(result)` return named tensors.
   template <typename Run, typename Given, typename Results>
-  auto recorded(std::string_view method, std::int64_t session, Run run, Given inputs,
-                Results outputs) const {
-    if (recorder == nullptr) return run();
+  auto recorded(std::string_view method, std::int64_t session, const Run& run, const Given& inputs,
+                const Results& outputs) const {
+    return recorder == nullptr ? run() : record(method, session, run, inputs, outputs);
+  }
+
+  template <typename Call>
+  auto with_executable(const Call& call) const {
+    std::unique_lock<std::mutex> lock;
+    if (shared_state) lock = std::unique_lock(state_mutex);
+    return call(shared_state ? *shared_state : *executable);
+  }
+
+ private:
+  template <typename Run, typename Given, typename Results>
+  auto record(std::string_view method, std::int64_t session, const Run& run, const Given& inputs,
+              const Results& outputs) const {
     const auto to_cpu = [this](const Tensor& tensor) {
       return executable->transfer(tensor, Device{});
     };
@@ -284,13 +211,6 @@ struct Model::Impl {
       recorder->fail(std::move(call), error);
       throw;
     }
-  }
-
-  template <typename Call>
-  auto with_executable(Call call) const {
-    if (!shared_state) return call(*executable);
-    const std::lock_guard lock(state_mutex);
-    return call(*shared_state);
   }
 };
 
@@ -366,6 +286,7 @@ Model Model::load(const std::filesystem::path& bundle, const LoadOptions& option
   // Each turn proves an engine that was never tried. One that fails is refused in the next turn.
   for (bool taken = false; !taken;) {
     const EngineSelection selected = impl->load_selected(options, tuning, proofs);
+    impl->prepare_checks();
     if (selected.verdict) impl->proof = selected.verdict->proof;
     origin = selected.verdict ? selected.verdict->origin : "on this machine";
     impl->report.proof = proof_text(selected, manifest);
@@ -399,6 +320,7 @@ Model Model::load(const std::filesystem::path& bundle, const LoadOptions& option
     report.notes.push_back(impl->artifact->name + " serves " + impl->artifact->sizes_text() +
                            " only: others are refused");
   }
+  impl->prepare_checks();
   auto phase = Clock::now();
   if (options.warmup && !options.warmup_in_background) {
     phase = Clock::now();
@@ -455,8 +377,8 @@ Outputs Model::call(std::string_view method, const Inputs& inputs,
     return impl_->recorded(
         method, 0,
         [&] {
-          return call_named(executable, impl_->methods()[index], index, inputs, impl_->device,
-                            options);
+          return detail::call_named(executable, impl_->checks[index], index, inputs, impl_->device,
+                                    options);
         },
         [&] { return inputs; },
         [&](const Outputs& outputs) {
@@ -467,15 +389,18 @@ Outputs Model::call(std::string_view method, const Inputs& inputs,
 
 std::vector<Tensor> Model::run_ordered(std::span<Tensor> inputs, std::size_t method,
                                        const RunOptions& options) const {
-  const auto& methods = impl_->methods();
-  if (method >= methods.size())
+  const auto& checks = impl_->checks;
+  if (method >= checks.size())
     throw InvalidInput("method index " + std::to_string(method) + ": the model has " +
-                       std::to_string(methods.size()) + " methods, counted from 0");
-  const Signature& signature = methods[method];
+                       std::to_string(checks.size()) + " methods, counted from 0");
+  const Signature& signature = checks[method].signature();
   return impl_->with_executable([&](Executable& executable) {
     return impl_->recorded(
         signature.method, 0,
-        [&] { return run_in_order(executable, signature, method, inputs, impl_->device, options); },
+        [&] {
+          return detail::call_in_order(executable, checks[method], method, inputs, impl_->device,
+                                       options);
+        },
         [&] { return named(signature.inputs, inputs); },
         [&](const std::vector<Tensor>& outputs) {
           return with_written(signature, named(signature.outputs, outputs),
@@ -510,7 +435,7 @@ Session Model::session() const {
 }
 
 const Signature& Model::signature(std::string_view method) const {
-  return impl_->methods()[method_index(impl_->manifest(), method)];
+  return impl_->checks[method_index(impl_->manifest(), method)].signature();
 }
 
 std::vector<std::string> Model::methods() const {
@@ -566,8 +491,8 @@ Outputs Session::call(std::string_view method, const Inputs& inputs, const RunOp
   return impl_->model->recorded(
       method, impl_->number,
       [&] {
-        return call_named(impl_->executable(), impl_->model->methods()[index], index, inputs,
-                          impl_->model->device, options);
+        return detail::call_named(impl_->executable(), impl_->model->checks[index], index, inputs,
+                                  impl_->model->device, options);
       },
       [&] { return inputs; },
       [&](const Outputs& outputs) {

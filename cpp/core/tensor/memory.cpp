@@ -43,16 +43,12 @@ std::vector<bool> bytes_in(const Tensor& tensor, const MemoryRange& range) {
 
 }  // namespace
 
-MemoryRange memory_range(const Tensor& tensor) noexcept {
-  const auto item = static_cast<std::int64_t>(row_of(tensor.dtype()).size);
-  std::int64_t bytes = tensor.defined() ? item : 0;
-  for (const std::int64_t size : tensor.shape()) bytes *= size;
-  if (bytes == 0) return {};
+MemoryRange strided_memory_range(const Tensor& tensor, std::size_t item) noexcept {
   const auto start = reinterpret_cast<std::uintptr_t>(tensor.data());
-  if (tensor.strides().empty()) return {start, start + static_cast<std::uintptr_t>(bytes)};
-  MemoryRange range{start, start + static_cast<std::uintptr_t>(item)};
+  MemoryRange range{start, start + item};
   for (std::size_t axis = 0; axis < tensor.rank(); ++axis) {
-    const std::int64_t reach = (tensor.shape()[axis] - 1) * tensor.strides()[axis] * item;
+    const std::int64_t reach =
+        (tensor.shape()[axis] - 1) * tensor.strides()[axis] * static_cast<std::int64_t>(item);
     (reach < 0 ? range.begin : range.end) += static_cast<std::uintptr_t>(reach);
   }
   return range;

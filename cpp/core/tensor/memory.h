@@ -1,7 +1,9 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
+#include "core/tensor/dtype_table.h"
 #include "isthmus/tensor.h"
 
 namespace isthmus::detail {
@@ -17,7 +19,19 @@ struct MemoryRange {
   }
 };
 
-MemoryRange memory_range(const Tensor& tensor) noexcept;
+/// Returns the range of a tensor that has strides and elements.
+/// @param item  bytes of an element
+MemoryRange strided_memory_range(const Tensor& tensor, std::size_t item) noexcept;
+
+inline MemoryRange memory_range(const Tensor& tensor) noexcept {
+  const std::size_t item = row_of(tensor.dtype()).size;
+  std::size_t bytes = tensor.defined() ? item : 0;
+  for (const std::int64_t size : tensor.shape()) bytes *= static_cast<std::size_t>(size);
+  if (bytes == 0) return {};
+  if (!tensor.strides().empty()) return strided_memory_range(tensor, item);
+  const auto begin = reinterpret_cast<std::uintptr_t>(tensor.data());
+  return {begin, begin + bytes};
+}
 
 /// Returns true when two tensors share an element. Where the ranges of non-contiguous tensors meet,
 /// every element is looked at.
