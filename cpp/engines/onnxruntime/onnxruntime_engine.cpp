@@ -20,7 +20,7 @@ namespace {
 /// The session of one method, and the binding of the signature's values.
 struct Method {
   Ort::Session session{nullptr};
-  std::vector<std::string> names;         ///< owns the names below
+  std::vector<std::string> names;         ///< owns the names below, in their order
   std::vector<const char*> input_names;   ///< the graph's inputs
   std::vector<std::size_t> inputs;        ///< their indices in the signature
   std::vector<const char*> output_names;  ///< in the signature's order
@@ -96,7 +96,7 @@ class OnnxRuntimeExecutable final : public Executable {
       values.reserve(method.inputs.size());
       for (std::size_t i = 0; i < method.inputs.size(); ++i) {
         const Tensor& input = inputs[method.inputs[i]];
-        require_present(input, shared_->method_names[index], method.input_names[i]);
+        require_present(input, shared_->method_names[index], method.names[i]);
         values.push_back(
             to_value(input, input.device().is_cpu() ? shared_->host : shared_->memory));
       }

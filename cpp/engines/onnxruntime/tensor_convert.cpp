@@ -26,13 +26,18 @@ constexpr std::array<std::pair<DType, ONNXTensorElementDataType>, 15> kTypes{{
     {DType::kComplex64, ONNX_TENSOR_ELEMENT_DATA_TYPE_COMPLEX64},
     {DType::kComplex128, ONNX_TENSOR_ELEMENT_DATA_TYPE_COMPLEX128},
 }};
+static_assert(
+    [] {
+      for (std::size_t i = 0; i < kTypes.size(); ++i)
+        if (static_cast<std::size_t>(kTypes[i].first) != i) return false;
+      return true;
+    }(),
+    "the table is indexed by DType");
 
 }  // namespace
 
 ONNXTensorElementDataType to_ort(DType dtype) {
-  for (const auto& [ours, theirs] : kTypes)
-    if (ours == dtype) return theirs;
-  throw BundleError("dtype " + std::string(name(dtype)) + " is unknown to ONNX Runtime");
+  return kTypes[static_cast<std::size_t>(dtype)].second;
 }
 
 DType from_ort(ONNXTensorElementDataType type) {

@@ -90,7 +90,8 @@ struct Compiled {
   std::vector<Handle<ov_output_const_port_t>> ports;  ///< of each input
   int streams = 1;                                    ///< calls that OpenVINO computes at once
   std::mutex mutex;                                   ///< guards `idle`
-  std::vector<Request> idle;  ///< `compiled` is empty in these, else they would keep this alive
+  /// `compiled` is empty in these, else they would keep this alive.
+  std::vector<std::unique_ptr<Request>> idle;
 };
 
 struct Method {
@@ -213,7 +214,7 @@ std::size_t bytes_of(const ArtifactSource& source) {
 /// An inference that nobody waits for any more, with everything that it uses.
 struct Abandoned {
   std::shared_ptr<Shared> shared;
-  Request request;
+  std::unique_ptr<Request> request;
 };
 
 /// Keeps an inference until it has ended, and releases earlier ones that have.
@@ -222,9 +223,9 @@ void keep_until_ended(Abandoned abandoned) {
   static auto& all = *new std::vector<std::unique_ptr<Abandoned>>;  // NOLINT: they may go on
   const std::lock_guard lock(mutex);
   std::erase_if(all, [](const auto& kept) {
-    if (!kept->request.ended->wait_until(Clock::now())) return false;
+    if (!kept->request->ended->wait_until(Clock::now())) return false;
     // The callback is not the last thing that OpenVINO does.
-    (void)kept->shared->api->ov_infer_request_wait(kept->request.handle.get());
+    (void)kept->shared->api->ov_infer_request_wait(kept->request->handle.get());
     return true;
   });
   all.push_back(std::make_unique<Abandoned>(std::move(abandoned)));
@@ -267,7 +268,8 @@ class OpenVinoExecutable final : public Executable {
     try {
       const bool growing = method.may_grow;
       if (growing && !alone && method.long_calls >= kLongCalls) grow(*shared_, method);
-      Request request = take(method);
+      std::unique_ptr<Request> taken = take(method);
+      Request& request = *taken;
       for (std::size_t i = 0; i < method.inputs.size(); ++i) {
         const Tensor& input = inputs[method.inputs[i]];
         require_present(input, shared_->method_names[index], method.input_names[i]);
@@ -276,7 +278,7 @@ class OpenVinoExecutable final : public Executable {
       }
       const auto start = growing ? Clock::now() : Clock::time_point{};
       if (timed)
-        infer_until(index, request, deadline);
+        infer_until(index, taken, deadline);
       else
         infer(request, alone);
       if (growing && alone)
@@ -291,7 +293,7 @@ class OpenVinoExecutable final : public Executable {
         outputs.push_back(copy_of(api, output.get()));
       }
       request.kept.clear();
-      give_back(std::move(request));
+      give_back(std::move(taken));
       return outputs;
     } catch (const Error&) {
       throw;
@@ -302,17 +304,18 @@ class OpenVinoExecutable final : public Executable {
 
   /// Infers, and stops waiting for it at the deadline.
   /// @throws ExecutionError when it has not ended by then.
-  void infer_until(std::size_t index, Request& request, Clock::time_point deadline) {
+  void infer_until(std::size_t index, std::unique_ptr<Request>& request,
+                   Clock::time_point deadline) {
     const Api& api = *shared_->api;
-    ov_infer_request_t* handle = request.handle.get();
-    if (request.ended == nullptr) {
-      request.ended = std::make_unique<Ended>();
-      require(api, api.ov_infer_request_set_callback(handle, request.ended->callback()),
+    ov_infer_request_t* handle = request->handle.get();
+    if (request->ended == nullptr) {
+      request->ended = std::make_unique<Ended>();
+      require(api, api.ov_infer_request_set_callback(handle, request->ended->callback()),
               "setting a callback");
     }
-    request.ended->begin();
+    request->ended->begin();
     require(api, api.ov_infer_request_start_async(handle), "starting inference");
-    if (!request.ended->wait_until(deadline)) abandon(index, std::move(request));
+    if (!request->ended->wait_until(deadline)) abandon(index, std::move(request));
     require(api, api.ov_infer_request_wait(handle), "inference");
   }
 
@@ -320,9 +323,9 @@ class OpenVinoExecutable final : public Executable {
   /// reports its end at once while it still computes, and mixes its results with those of the next
   /// call.
   /// @throws ExecutionError, always.
-  [[noreturn]] void abandon(std::size_t index, Request request) {
+  [[noreturn]] void abandon(std::size_t index, std::unique_ptr<Request> request) {
     Method& method = *shared_->methods[index];
-    const std::shared_ptr<Compiled> busy = request.compiled;
+    const std::shared_ptr<Compiled> busy = request->compiled;
     keep_until_ended({shared_, std::move(request)});
     const std::string what = "\"" + shared_->method_names[index] +
                              "\" was stopped at its timeout (RunOptions::timeout); OpenVINO cannot "
@@ -362,7 +365,7 @@ class OpenVinoExecutable final : public Executable {
   }
 
   /// Returns a request for one call. After an error it is not given back, and so not used again.
-  Request take(Method& method) {
+  std::unique_ptr<Request> take(Method& method) {
     std::shared_ptr<Compiled> compiled;
     {
       const std::lock_guard lock(method.mutex);
@@ -371,9 +374,9 @@ class OpenVinoExecutable final : public Executable {
     {
       const std::lock_guard lock(compiled->mutex);
       if (!compiled->idle.empty()) {
-        Request request = std::move(compiled->idle.back());
+        std::unique_ptr<Request> request = std::move(compiled->idle.back());
         compiled->idle.pop_back();
-        request.compiled = std::move(compiled);
+        request->compiled = std::move(compiled);
         return request;
       }
     }
@@ -381,14 +384,15 @@ class OpenVinoExecutable final : public Executable {
     require(*shared_->api,
             shared_->api->ov_compiled_model_create_infer_request(compiled->handle.get(), &handle),
             "making a request");
-    Request request{
-        std::move(compiled), nullptr, {handle, shared_->api->ov_infer_request_free}, {}};
-    request.inputs.resize(method.inputs.size());
+    auto request = std::make_unique<Request>();
+    request->compiled = std::move(compiled);
+    request->handle = {handle, shared_->api->ov_infer_request_free};
+    request->inputs.resize(method.inputs.size());
     return request;
   }
 
-  static void give_back(Request request) {
-    const std::shared_ptr<Compiled> compiled = std::move(request.compiled);
+  static void give_back(std::unique_ptr<Request> request) {
+    const std::shared_ptr<Compiled> compiled = std::move(request->compiled);
     const std::lock_guard lock(compiled->mutex);
     compiled->idle.push_back(std::move(request));
   }

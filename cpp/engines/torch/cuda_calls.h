@@ -25,6 +25,9 @@ class CudaCalls {
   /// EngineUnavailable when this build lacks what the options require.
   CudaCalls(const Manifest& manifest, const LoadOptions& options, Device device);
 
+  /// Returns true when `run` only calls `run_uncaptured`.
+  [[nodiscard]] bool idle() const noexcept { return cuda_ == nullptr; }
+
   /// Runs one call.
   std::vector<Tensor> run(std::size_t method, std::span<const Tensor> inputs,
                           const RunCall& run_uncaptured);

@@ -29,6 +29,7 @@ class LibtorchExecutable final : public Executable {
 
   std::vector<Tensor> run(std::size_t method, std::span<const Tensor> inputs) override {
     const InCall in_call(shared_->gate, shared_->setup.device);
+    if (shared_->setup.cuda->idle()) return launch(method, inputs);
     return shared_->setup.cuda->run(method, inputs,
                                     [&](auto given) { return launch(method, given); });
   }
