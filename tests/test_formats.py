@@ -463,7 +463,7 @@ def test_what_cannot_be_converted_leaves_the_bundle(tmp_path: Path) -> None:
 
 
 def test_convert_refuses_what_it_does_not_know(converted: Bundle) -> None:
-    with pytest.raises(isthmus.InvalidInput, match="exported, onnx or aoti"):
+    with pytest.raises(isthmus.InvalidInput, match="exported or onnx or aoti"):
         isthmus.convert(converted, to="torchscript")
     with pytest.raises(isthmus.InvalidInput, match="got nothing"):
         isthmus.convert(converted, to=())
@@ -566,7 +566,7 @@ def test_a_deployed_folder_runs_with_nothing_but_a_c_library(
     deployment = isthmus.deploy(converted, root / "app", engine=engine)
     assert deployment.size > 1 << 20
     names = {Path(file.path).name for file in deployment.files}
-    assert not any("python" in name for name in names)
+    assert not any("python" in name for name in names - {"libisthmus_without_python.so"})
     assert engine == "torchscript" or not any("torch" in name for name in names if ".so" in name)
     command = [str(root / "app" / "bin" / "isthmus-run"), "verify", str(root / "app" / "bundle")]
     environment = {}

@@ -1,6 +1,7 @@
 #include "isthmus/signature.h"
 
 #include "core/bundle/refusals.h"
+#include "core/bundle/served_cases.h"
 #include "core/bundle/signature_check.h"
 #include "core/text.h"
 
