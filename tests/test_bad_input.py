@@ -558,7 +558,7 @@ BAD_BUNDLES: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
                 f.with_suffix(".pt2").rename(f),
             )
         ),
-        ("torch.export.save", "isthmus.export("),
+        ("torch.export.save", "isthmus adopt"),
     ),
 }
 
