@@ -68,7 +68,7 @@ def assert_exact(actual: Any, expected: Any) -> None:
 @pytest.mark.parametrize("opset", [18, 20])
 @pytest.mark.parametrize("kind", ["rfft", "irfft", "fft", "ifft", "fft of reals"])
 def test_every_length_is_exact(kind: str, opset: int, tmp_path: Path) -> None:
-    """Of inputs that are shorter and longer than the transform, too."""
+    """A transform also pads an input that is shorter than its length, and cuts a longer one."""
     rng = np.random.default_rng(0)
     halved = kind in ("rfft", "irfft")
     real = kind in ("rfft", "fft of reals")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, cast
 
 from isthmus.bundle.manifest import Artifact, Hazard, Manifest
 from isthmus.errors import BundleError, InvalidInput
+from isthmus.exporters.exported.scan_program import scan_program
 from isthmus.exporters.torchscript.archive import read_archive
 from isthmus.proof.inspection import Inspection, OperatorUse, Value
 from isthmus.proof.method_values import method_values
@@ -133,10 +134,7 @@ def _inspect_torchscript(
 def _inspect_program(
     archive: bytes, label: str, manifest: Manifest | None, *, graph: bool
 ) -> Inspection:
-    from isthmus import _core
-
-    scan = _core.scan_exported_program(archive)
-    known = _core.scan_exported_program(archive, set(scan.unknown_namespaces))
+    scan = scan_program(archive)
     owners = _owners(manifest)
     inputs, outputs = method_values(manifest, {})
     return Inspection(
@@ -154,7 +152,7 @@ def _inspect_program(
         ),
         constants=(),
         literals=(),
-        refused=_refused(known.findings),
+        refused=_refused(scan.findings),
         graph=scan.graph if graph else "",
     )
 

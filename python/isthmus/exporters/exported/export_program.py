@@ -22,6 +22,7 @@ from isthmus.exporters.attempts import (
     first_that_verifies,
 )
 from isthmus.exporters.export_request import ExportedArtifact, ExportRequest
+from isthmus.exporters.exported.scan_program import scan_program
 from isthmus.exporters.exported_program import export_module, export_scripted
 from isthmus.exporters.first_difference import first_difference
 from isthmus.exporters.remedies import with_remedies
@@ -102,14 +103,9 @@ def _require_readable(path: Path, trust: str) -> None:
     Raises:
         ExportError: It does not; says which operator or what else, and where.
     """
-    from isthmus import _core
-
-    archive = path.read_bytes()
-    namespaces = set(_core.scan_exported_program(archive).unknown_namespaces)
-    scan = _core.scan_exported_program(archive, namespaces)
     refused = [
         finding
-        for finding in scan.findings
+        for finding in scan_program(path.read_bytes()).findings
         if finding.refused and not (trust == "native" and finding.kind == "operator")
     ]
     if refused:
@@ -119,17 +115,13 @@ def _require_readable(path: Path, trust: str) -> None:
 
 
 def _artifact(request: ExportRequest, name: str, paths: list[Path], verified: Verified) -> Artifact:
-    from isthmus import _core
-
     operators: Counter[str] = Counter()
     tensors: set[str] = set()
     refused = False
     for path in paths:
-        archive = path.read_bytes()
-        scan = _core.scan_exported_program(archive)
+        scan = scan_program(path.read_bytes())
         operators.update(scan.operators)
         tensors.update(scan.tensors)
-        scan = _core.scan_exported_program(archive, set(scan.unknown_namespaces))
         refused = refused or scan.refused
     own_devices = ("cpu", "cuda") if request.device_type == "cpu" else (request.device_type,)
     return Artifact(

@@ -25,6 +25,7 @@ from isthmus.capture.file_module import FileModule
 from isthmus.capture.tree import build_tree
 from isthmus.errors import BundleError, Decision, InvalidInput, first_line
 from isthmus.exporters.export_request import ExportedArtifact, ExportRequest
+from isthmus.exporters.exported.scan_program import scan_program
 from isthmus.exporters.file_notes import notes_of_file
 from isthmus.exporters.remedies import with_remedies
 from isthmus.exporters.torchscript.operators import custom_operators, find_libraries
@@ -61,13 +62,9 @@ def open_program(path: Path, folder: Path) -> ExportedFile:
     Raises:
         BundleError: The scan refuses it, torch cannot open it, or an input is no tensor.
     """
-    from isthmus import _core
-
-    archive = path.read_bytes()
-    scan = _core.scan_exported_program(archive)
-    known = _core.scan_exported_program(archive, set(scan.unknown_namespaces))
-    if known.refused:
-        raise BundleError(f"{path} is refused: {known.describe()}")
+    scan = scan_program(path.read_bytes())
+    if scan.refused:
+        raise BundleError(f"{path} is refused: {scan.describe()}")
     file = folder / "exported-cpu-fp32.pt2"
     shutil.copyfile(path, file)
     plain = folder / "plain.pt2"
