@@ -116,7 +116,7 @@ std::int64_t rows_of(std::span<const BatchPlan::Request* const> requests) {
 }  // namespace
 
 BatchPlan::BatchPlan(const Signature& signature, const std::map<std::string, double>& padding)
-    : signature_(&signature), padding_(signature.inputs.size(), 0.0) {
+    : signature_(&signature), check_(signature), padding_(signature.inputs.size(), 0.0) {
   for (const auto& [name, value] : padding) {
     const auto spec_of = std::find_if(signature.inputs.begin(), signature.inputs.end(),
                                       [&](const ValueSpec& spec) { return spec.name == name; });
@@ -184,7 +184,9 @@ std::int64_t BatchPlan::most_length() const {
 
 BatchPlan::Request BatchPlan::prepare(const Inputs& inputs) const {
   Request request;
-  request.inputs = check_inputs(*signature_, inputs, Device{});
+  request.inputs = check_.in_order(inputs);
+  detail::DimensionSizes sizes = check_.no_sizes();
+  check_.check_inputs(request.inputs, Device{}, sizes);
   for (std::size_t i = 0; i < request.inputs.size(); ++i) {
     const Tensor& input = request.inputs[i];
     const ValueSpec& spec = signature_->inputs[i];

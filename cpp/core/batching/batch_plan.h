@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "core/bundle/signature_check.h"
 #include "isthmus/signature.h"
 #include "isthmus/tensor.h"
 
@@ -54,6 +55,7 @@ class BatchPlan {
   void read(const Signature& signature);
 
   const Signature* signature_;
+  detail::SignatureCheck check_;
   std::vector<double> padding_;  ///< in the order of the signature's inputs
   std::string batch_;            ///< name of the batch dimension; empty: none
   std::string length_;           ///< name of the padded dimension; empty: none
