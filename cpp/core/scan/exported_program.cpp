@@ -8,6 +8,7 @@
 
 #include "core/files/json_reader.h"
 #include "core/files/zip.h"
+#include "core/scan/archive_records.h"
 #include "core/scan/exported_graph.h"
 #include "core/text.h"
 
@@ -83,21 +84,12 @@ class ProgramReader {
 
   bool read_container() {
     index_ = detail::read_zip_index(archive_, {.allow_deflate = false, .max_entries = kMaxEntries});
-    for (const detail::ZipFault& fault : index_.faults)
-      refuse("zip", fault.what, fault.where.empty() ? "archive" : fault.where);
+    const auto report = [this](const char* kind, std::string what, std::string where) {
+      refuse(kind, std::move(what), std::move(where));
+    };
+    for (auto& [name, entry] : detail::records_in_folder(index_, report))
+      records_.emplace(std::move(name), entry);
     if (!index_.faults.empty()) return false;
-    std::string top;
-    for (const detail::ZipEntry& entry : index_.entries) {
-      const std::size_t slash = entry.name.find('/');
-      if (slash == std::string::npos) {
-        refuse("zip", "it lies outside the archive's folder", entry.name);
-        continue;
-      }
-      const std::string folder = entry.name.substr(0, slash);
-      if (top.empty()) top = folder;
-      if (folder != top) refuse("zip", "it lies in a second folder beside " + top, entry.name);
-      records_.emplace(entry.name.substr(slash + 1), &entry);
-    }
     if (find_model() && !scan_.refused()) return true;
     return false;
   }

@@ -9,6 +9,7 @@
 
 #include "core/files/file_io.h"
 #include "core/files/zip.h"
+#include "core/scan/archive_records.h"
 #include "core/scan/pickle.h"
 #include "core/scan/torchscript_code.h"
 #include "core/text.h"
@@ -65,25 +66,15 @@ class ArchiveScanner {
       return false;
     }
     index_ = detail::read_zip_index(archive_, {.allow_deflate = true, .max_entries = kMaxEntries});
-    for (const detail::ZipFault& fault : index_.faults) {
-      refuse("zip", fault.what, fault.where.empty() ? "archive" : fault.where);
+    const auto report = [this](const char* kind, std::string what, std::string where) {
+      refuse(kind, std::move(what), std::move(where));
+    };
+    for (auto& [name, entry] : detail::records_in_folder(index_, report)) {
+      std::string key = detail::lower_ascii(name);
+      judge_compression(key, *entry);
+      records_[std::move(key)] = {std::move(name), entry};
     }
     if (!index_.faults.empty()) return false;
-    // LibTorch uses the first record's folder for all records.
-    std::string top;
-    for (const detail::ZipEntry& entry : index_.entries) {
-      const std::size_t slash = entry.name.find('/');
-      if (slash == std::string::npos) {
-        refuse("zip", "it lies outside the archive's folder", entry.name);
-        continue;
-      }
-      const std::string folder = entry.name.substr(0, slash);
-      if (top.empty()) top = folder;
-      if (folder != top) refuse("zip", "it lies in a second folder beside " + top, entry.name);
-      std::string key = detail::lower_ascii(entry.name.substr(slash + 1));
-      judge_compression(key, entry);
-      records_[std::move(key)] = {entry.name.substr(slash + 1), &entry};
-    }
     for (const char* needed : {"data.pkl", "constants.pkl"}) {
       if (!records_.contains(needed)) {
         refuse("format", "it is no TorchScript archive: it has no " + std::string(needed));

@@ -24,7 +24,7 @@ json node(const char* target, json inputs, json outputs) {
   return {{"target", target},
           {"inputs", named},
           {"outputs", std::move(outputs)},
-          {"metadata", {{"stack_trace", "  File \"/home/me/net.py\", line 7, in forward\n"}}}};
+          {"metadata", {{"stack_trace", "  File \"net/net.py\", line 7, in forward\n"}}}};
 }
 
 /// A program that scales its input by a weight, then takes a branch.
